@@ -1,0 +1,56 @@
+"""Piggyback GAN: one bank of filters, one image-to-image task after another, nothing forgotten."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from piggyback_gan.bank import Bank
+    from piggyback_gan.config import DiscriminatorConfig, GeneratorConfig
+    from piggyback_gan.discriminators import build_discriminator
+    from piggyback_gan.errors import PiggybackError
+    from piggyback_gan.generators import build_generator
+    from piggyback_gan.network import PiggybackNetwork
+    from piggyback_gan.options import GeneratorOptions, TrainingOptions
+    from piggyback_gan.tasks import ParameterCount
+    from piggyback_gan.teaching import Interrupted, teach
+
+# Imported when first asked for, so that the command line answers without waiting for torch.
+_HOMES = {
+    "Bank": "bank",
+    "DiscriminatorConfig": "config",
+    "GeneratorConfig": "config",
+    "GeneratorOptions": "options",
+    "Interrupted": "teaching",
+    "ParameterCount": "tasks",
+    "PiggybackError": "errors",
+    "PiggybackNetwork": "network",
+    "TrainingOptions": "options",
+    "build_discriminator": "discriminators",
+    "build_generator": "generators",
+    "teach": "teaching",
+}
+
+__all__ = [
+    "Bank",
+    "DiscriminatorConfig",
+    "GeneratorConfig",
+    "GeneratorOptions",
+    "Interrupted",
+    "ParameterCount",
+    "PiggybackError",
+    "PiggybackNetwork",
+    "TrainingOptions",
+    "build_discriminator",
+    "build_generator",
+    "teach",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,119 @@
+"""The conv layers of a module, with their weights taken out and a filter bank for each."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
+from torch.nn.utils import parametrize
+
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.filters import ConvLayer, FilterLayout
+from piggyback_gan.tasks import MIXING, UNCONSTRAINED
+
+
+@dataclass
+class BankedLayer:
+    """One conv layer and its filter bank.
+
+    Attributes:
+        module: the layer; while a task is in training it has that task's `unconstrained_filters` (U, D)
+            and `mixing_weights` (P, K) as parameters, where they are not empty.
+        layout: how its weight is laid out as filters.
+        given_ND: the weight that the layer came with, as filters.
+        bank_KD: the unconstrained filters of all finished tasks, in their order.
+        rows: how many filters each finished task brought to the bank.
+    """
+
+    module: ConvLayer
+    layout: FilterLayout
+    given_ND: Tensor
+    bank_KD: Tensor
+    rows: list[int] = field(default_factory=list)
+
+    def begin_task(self, free_UD: Tensor, mixing_PK: Tensor) -> None:
+        """Hang a task's trainable filters on the layer, leaving out what is empty."""
+        for name, tensor in ((UNCONSTRAINED, free_UD), (MIXING, mixing_PK)):
+            parameter = nn.Parameter(tensor) if len(tensor) else None
+            self.module.register_parameter(name, parameter)
+
+    def end_task(self) -> None:
+        """Take the trainable filters off the layer."""
+        self.module.register_parameter(UNCONSTRAINED, None)
+        self.module.register_parameter(MIXING, None)
+
+    def own_parameters(self) -> list[nn.Parameter]:
+        """The trainable filters and mixing weights of the task in training."""
+        own = (self.module._parameters[UNCONSTRAINED], self.module._parameters[MIXING])
+        return [parameter for parameter in own if parameter is not None]
+
+    def trained_parts(self) -> tuple[Tensor, Tensor]:
+        """(U, D) and (P, K) of the task in training, empty where the layer has none."""
+        free, mixing = self.module._parameters[UNCONSTRAINED], self.module._parameters[MIXING]
+        return (
+            self.bank_KD.new_empty(0, self.layout.length) if free is None else free,
+            self.bank_KD.new_empty(0, len(self.bank_KD)) if mixing is None else mixing,
+        )
+
+    def random_start(self, unconstrained: int) -> tuple[Tensor, Tensor]:
+        """Random filters (U, D) and mixing weights (P, K), both giving filters of the given weight's scale.
+
+        Mixing weights of a fixed small scale would make piggyback filters many times smaller than others.
+        """
+        bank, layout = self.bank_KD, self.layout
+        scale = self.given_ND.square().mean().sqrt()
+        free = torch.randn(unconstrained, layout.length, dtype=bank.dtype).to(bank.device) * scale
+        shape = (layout.filters - unconstrained, len(bank))
+        mixing = torch.randn(shape, dtype=bank.dtype).to(bank.device)
+        mixed = (mixing @ bank).square().mean().sqrt()
+        return free, mixing * (scale / mixed) if mixed > 0 else mixing
+
+
+def take_weights(module: nn.Module) -> dict[str, BankedLayer]:
+    """Find all conv layers by name and take their weights out of them.
+
+    Raises:
+        PiggybackError: no conv layers, a conv weight shared with another layer, or a layer whose weight
+            is not a plain float parameter (weight norm, spectral norm, lazy, complex).
+    """
+    layers = [(n, m) for n, m in module.named_modules() if isinstance(m, ConvLayer)]
+    if not layers:
+        raise PiggybackError(
+            f"{type(module).__name__} has no conv layers: there is nothing to share"
+        )
+    owners = Counter(id(p) for m in module.modules() for p in m._parameters.values())
+    for name, layer in layers:
+        weight = layer._parameters.get("weight")
+        called = f"layer {name!r} ({type(layer).__name__})"
+        if weight is None or parametrize.is_parametrized(layer):
+            raise PiggybackError(
+                f"{called} has no plain weight: remove weight norm, spectral norm or other "
+                "parametrizations first"
+            )
+        if isinstance(weight, UninitializedParameter):
+            raise PiggybackError(f"{called} is lazy: call the network once before it is wrapped")
+        if not weight.is_floating_point():
+            raise PiggybackError(
+                f"{called} has a weight of type {weight.dtype}: only floats can be mixed"
+            )
+        if owners[id(weight)] > 1:
+            shared = [n for n, m in module.named_modules() if _holds(m, weight)]
+            raise PiggybackError(
+                f"layers {' and '.join(map(repr, shared))} share one weight: tied conv weights can't "
+                "have filter banks; untie them or use one module twice"
+            )
+        if hasattr(layer, UNCONSTRAINED) or hasattr(layer, MIXING):
+            raise PiggybackError(f"{called} has filter banks already: wrap the plain module")
+    banked = {}
+    for name, layer in layers:
+        layout = FilterLayout.of(layer)
+        filters = layout.to_filters(layer.weight.detach()).clone()
+        del layer._parameters["weight"]
+        banked[name] = BankedLayer(layer, layout, filters, filters[:0].clone())
+        banked[name].end_task()
+    return banked
+
+
+def _holds(module: nn.Module, parameter: nn.Parameter) -> bool:
+    return any(p is parameter for p in module._parameters.values())

@@ -1,0 +1,48 @@
+"""Parsing a command's arguments, with errors in one line."""
+
+import contextlib
+import io
+import re
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import tyro
+
+from piggyback_gan.errors import PiggybackError
+
+BankPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="BANK")]
+TaskName = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TASK")]
+
+_Arguments = TypeVar("_Arguments")
+
+
+def parse(
+    kind: type[_Arguments], command: str, arguments: list[str], default: _Arguments | None = None
+) -> _Arguments:
+    """Parse arguments into a dataclass.
+
+    Raises:
+        PiggybackError: the arguments are off.
+        SystemExit: with status 0, after --help was printed.
+    """
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            if default is None:
+                return tyro.cli(kind, prog=f"pbgan {command}", args=arguments)
+            return tyro.cli(kind, prog=f"pbgan {command}", args=arguments, default=default)
+    except SystemExit as stop:
+        if stop.code in (None, 0):
+            raise
+        raise PiggybackError(_one_line(said.getvalue(), command)) from None
+
+
+def _one_line(box: str, command: str) -> str:
+    """The words of an error that was drawn as a box: its first part, up to the first rule."""
+    lines = [line.strip("│|").strip() for line in box.splitlines()[1:]]
+    words: list[str] = []
+    for line in lines:
+        if re.fullmatch(r"[─╰╯╭╮\-+]*", line):
+            break
+        words.append(line)
+    return f"{' '.join(words)} (pbgan {command} --help)"

@@ -1,0 +1,66 @@
+"""pbgan: finds the command, and turns errors into one line and an exit status."""
+
+import importlib
+import sys
+from importlib.metadata import version
+
+from piggyback_gan.errors import PiggybackError
+
+COMMANDS = {
+    "train": "teach a bank a paired image-to-image task",
+    "translate": "translate images with a task of a bank",
+    "tasks": "list a bank's tasks",
+    "verify": "check every file of a bank",
+    "remove": "remove a bank's newest task",
+    "demo": "train three small tasks on drawn scenes and show that nothing is forgotten",
+}
+
+FAILED = 2
+
+
+def main() -> int:
+    """Run the command line.
+
+    Returns:
+        The exit status: 0 done; 1 done, but problems were found; 2 an error, in one line on stderr;
+        128 + n stopped by signal n.
+    """
+    command, *arguments = sys.argv[1:] or ["--help"]
+    if command in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if command == "--version":
+        print(f"pbgan {version('piggyback-gan')}")
+        return 0
+    try:
+        if command not in COMMANDS:
+            raise PiggybackError(f"unknown command {command!r}; commands: {', '.join(COMMANDS)}")
+        module = importlib.import_module(f"piggyback_gan.cli.{command}")
+        status: int = module.run(arguments)
+        return status
+    except PiggybackError as error:
+        print(f"pbgan: error: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("pbgan: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe went away: nothing can be said to it any more.
+        sys.stderr.close()
+        return 1
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {summary}" for name, summary in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: pbgan COMMAND ...",
+            "",
+            "One bank of filters learns image-to-image tasks one after another and forgets none.",
+            "",
+            *lines,
+            "",
+            "pbgan COMMAND --help tells more; pbgan --version the version.",
+        ]
+    )

@@ -1,0 +1,142 @@
+"""What a person sees while a task is trained: the plan, a progress bar, a line per epoch."""
+
+from collections.abc import Mapping
+from typing import Self
+
+from rich import box
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from piggyback_gan.planning import TaskPlan
+from piggyback_gan.tasks import LayerPlan
+from piggyback_gan.teaching import Position, Quiet
+
+
+class TrainingProgress(Quiet):
+    """A progress bar on stderr; where that is no terminal, a line per epoch only."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[words]}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._checking: dict[str, TaskID] = {}
+        self._training: TaskID | None = None
+        self._batch_size = 1
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
+
+    def planned(self, plan: TaskPlan) -> None:
+        self._batch_size = plan.options.batch_size
+        self._console.print(describe(plan), highlight=False, soft_wrap=True)
+        if not plan.folder.held_out:
+            self._console.print(
+                "no val/ or test/ images: nothing is validated, samples are training pairs"
+            )
+
+    def checked(self, split: str, done: int, total: int) -> None:
+        if split not in self._checking:
+            self._checking[split] = self._progress.add_task(
+                f"reading {split}", total=total, words=""
+            )
+        self._progress.update(self._checking[split], completed=done)
+
+    def stepped(self, position: Position, losses: Mapping[str, float]) -> None:
+        if self._training is None:
+            self._training = self._progress.add_task("", total=position.steps, words="")
+        speed = self._progress.tasks[self._training].speed
+        words = "  ".join(f"{name} {value:.3f}" for name, value in losses.items())
+        if speed:
+            words += f"  {speed * self._batch_size:.1f} images/s"
+        self._progress.update(
+            self._training,
+            description=f"epoch {position.epoch}/{position.epochs}",
+            completed=position.step,
+            words=words,
+        )
+
+    def validated(self, position: Position, metrics: Mapping[str, float] | None) -> None:
+        if metrics is not None:
+            self._console.print(
+                f"epoch {position.epoch}/{position.epochs}  held-out images:  L1 {metrics['l1']:.4f}  "
+                f"PSNR {metrics['psnr']:.2f} dB  SSIM {metrics['ssim']:.4f}",
+                highlight=False,
+            )
+
+
+def describe(plan: TaskPlan) -> str:
+    """A plan in a few lines."""
+    count, options, folder = plan.parameters, plan.options, plan.folder
+    held_out = (
+        f"{len(folder.held_out)} held out ({folder.held_out_name})"
+        if folder.held_out
+        else "none held out"
+    )
+    start = "random" if not plan.bank.tasks else options.init or plan.bank.tasks[0]
+    lines = {
+        "task": f"{plan.task}, number {len(plan.bank.tasks) + 1} of {plan.bank.path}; starts from: {start}",
+        "data": f"{folder.root} ({folder.layout}, {options.direction}): {len(folder.train)} pairs, {held_out}",
+        "network": f"{plan.config.name}, ngf {plan.config.ngf}, {plan.config.norm} norm, "
+        f"{plan.config.input_channels} -> {plan.config.output_channels} channels, "
+        f"{options.image_size} px",
+        "steps": f"{plan.steps} of {options.batch_size}, in {options.epochs} epochs, on {options.device}; "
+        f"rate {options.learning_rate:g}, falling in the last {options.decay_epochs} epochs",
+        "parameters": f"{count.total:,} new ({count.unconstrained:,} unconstrained, {count.mixing:,} "
+        f"mixing, {count.private:,} private): {count.share:.3f} of a standalone network",
+        "memory": f"about {plan.memory / 1e9:.2f} GB while training",
+    }
+    return "\n".join(f"{name:<10} {words}" for name, words in lines.items())
+
+
+def print_plan(plan: TaskPlan) -> None:
+    """Print the plan and the table of layers on stdout."""
+    console = Console(highlight=False)
+    console.print(describe(plan), soft_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
+    for heading in ("layer", "kind"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("filters", "length", "bank", "lambda", "new", "mixed", "parameters"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for layer in plan.layers:
+        table.add_row(
+            layer.name,
+            layer.kind,
+            *map(str, (layer.filters, layer.length, layer.bank)),
+            f"{layer.share:g}{'*' if _is_free(layer) else ''}",
+            str(layer.unconstrained),
+            str(layer.filters - layer.unconstrained),
+            f"{layer.parameters:,}",
+        )
+    console.print(table)
+    console.print(
+        "length: values in a filter; bank: filters to mix from; new: unconstrained filters"
+    )
+    if any(map(_is_free, plan.layers)):
+        console.print(
+            "*: stays free, as mixing so few filters would be a bottleneck that saves next to nothing; "
+            'in a --config file, [unconstrained] with "*" = 0.25 shares this layer too',
+            markup=False,
+        )
+
+
+def _is_free(layer: LayerPlan) -> bool:
+    return layer.bank > 0 and layer.share == 1

@@ -1,0 +1,43 @@
+"""pbgan remove: take back the newest task."""
+
+import sys
+from dataclasses import dataclass
+
+import tyro
+
+from piggyback_gan.cli.arguments import BankPath, TaskName, parse
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.manifest import Manifest, writer_lock
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Remove a bank's newest task. Earlier ones can't go: later tasks mix their filters."""
+
+    bank: BankPath
+    """The bank's directory."""
+    task: TaskName
+    """The newest task's name."""
+    yes: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Do not ask."""
+
+
+def run(arguments: list[str]) -> int:
+    """Remove, after asking; exit status 1 if the answer was no."""
+    given = parse(Arguments, "remove", arguments)
+    Manifest.read(given.bank).require_newest(given.task)
+    if not given.yes:
+        if not sys.stdin.isatty():
+            raise PiggybackError(f"removing {given.task!r} can't be undone: give --yes")
+        if (
+            input(f"Remove {given.task!r} from {given.bank} for good? [y/N] ").strip().lower()
+            != "y"
+        ):
+            print("nothing removed")
+            return 1
+    from piggyback_gan.bank import Bank
+
+    with writer_lock(given.bank, f"remove {given.task}"):
+        Bank.open(given.bank).remove(given.task)
+    print(f"{given.task} is removed from {given.bank}")
+    return 0

@@ -1,0 +1,70 @@
+"""pbgan tasks: what a bank holds. Reads headers only, so that it is instant."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import tyro
+
+from piggyback_gan.cli.arguments import BankPath, parse
+from piggyback_gan.manifest import Manifest, TaskEntry, read_card
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """List a bank's tasks in the order in which they were learned."""
+
+    bank: BankPath
+    """The bank's directory."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print everything about each task as JSON."""
+
+
+def run(arguments: list[str]) -> int:
+    """List the tasks on stdout."""
+    given = parse(Arguments, "tasks", arguments)
+    manifest = Manifest.read(given.bank)
+    rows = [_row(entry, read_card(given.bank, entry)) for entry in manifest.tasks]
+    if given.json:
+        print(json.dumps({"architecture": manifest.architecture, "tasks": rows}, indent=1))
+        return 0
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    for heading in ("task", "added", "mode"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("size", "lambda", "parameters", "share", "bytes"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        share = row["unconstrained"]
+        table.add_row(
+            row["task"],
+            row["added"][:16].replace("T", " "),
+            row["mode"],
+            f"{row['image_size']} px",
+            "per layer" if isinstance(share, dict) else f"{share:g}",
+            f"{row['parameters']:,}",
+            f"{row['share']:.3f}",
+            f"{row['bytes']:,}",
+        )
+    Console().print(table)
+    return 0
+
+
+def _row(entry: TaskEntry, card: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "task": entry.name,
+        "added": entry.added,
+        "mode": card["mode"],
+        "image_size": card["image"]["size"],
+        # A first task has nothing to mix from.
+        "unconstrained": card["options"]["unconstrained"] if card["parameters"]["mixing"] else 1.0,
+        "parameters": card["parameters"]["total"],
+        "share": card["parameters"]["share"],
+        "bytes": entry.bytes,
+        "file": entry.file,
+        "sha256": entry.sha256,
+        "card": card,
+    }

@@ -1,0 +1,118 @@
+"""The networks' configurations: plain checked values, which a bank stores. Nothing here imports torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from piggyback_gan.errors import PiggybackError
+
+GeneratorName = Literal["resnet-6", "resnet-9", "unet-64", "unet-128", "unet-256"]
+DiscriminatorName = Literal["patch", "pixel"]
+Norm = Literal["instance", "batch", "none"]
+WeightInit = Literal["normal", "xavier", "kaiming", "orthogonal"]
+GanLoss = Literal["lsgan", "vanilla", "wgan-gp", "hinge"]
+
+GENERATOR_NAMES = get_args(GeneratorName)
+DISCRIMINATOR_NAMES = get_args(DiscriminatorName)
+NORMS = get_args(Norm)
+INITS = get_args(WeightInit)
+GAN_LOSSES = get_args(GanLoss)
+
+RESNET_BLOCKS = {"resnet-6": 6, "resnet-9": 9}
+UNET_LEVELS = {"unet-64": 6, "unet-128": 7, "unet-256": 8}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorConfig:
+    """Everything that decides a generator's structure and its initial weights.
+
+    Raises:
+        PiggybackError: a field has a value that is not allowed.
+    """
+
+    name: str = "resnet-9"
+    """One of `GENERATOR_NAMES`: ResNets by their number of blocks, U-Nets by their image size."""
+    input_channels: int = 3
+    """Channels of the image that is translated."""
+    output_channels: int = 3
+    """Channels of the image that comes out."""
+    ngf: int = 64
+    """Channels after the first convolution; the later layers have up to 4 (U-Net: 8) times as many."""
+    norm: str = "instance"
+    """``"instance"``, ``"batch"`` or ``"none"``."""
+    dropout: bool = False
+    """Dropout 0.5 in every ResNet block, or in the U-Net's middle levels."""
+    init: str = "normal"
+    """``"normal"``, ``"xavier"``, ``"kaiming"`` or ``"orthogonal"``; see `init_weights`."""
+
+    def __post_init__(self) -> None:
+        check_choice("generator", self.name, GENERATOR_NAMES)
+        check_positive("input_channels", self.input_channels)
+        check_positive("output_channels", self.output_channels)
+        check_positive("ngf", self.ngf)
+        check_choice("norm", self.norm, NORMS)
+        if not isinstance(self.dropout, bool):
+            raise PiggybackError(f"invalid dropout: found {self.dropout!r}, give True or False")
+        check_choice("init", self.init, INITS)
+
+    @property
+    def size_multiple(self) -> int:
+        """The number of pixels that an image's height and width must be multiples of."""
+        return 2 ** UNET_LEVELS[self.name] if self.name in UNET_LEVELS else 4
+
+    @property
+    def minimum_size(self) -> int:
+        """The smallest height and width, in pixels, that the network takes."""
+        # The ResNet's blocks work at a quarter of the size, and pad by reflection: 1 pixel there
+        # has no neighbour to reflect.
+        return self.size_multiple if self.name in UNET_LEVELS else 8
+
+    @property
+    def output_layer(self) -> str:
+        """The name, in ``named_modules()``, of the last convolution: the one that makes the image."""
+        if self.name in UNET_LEVELS:
+            return "model.model.3"
+        return f"model.{RESNET_BLOCKS[self.name] + 17}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscriminatorConfig:
+    """Everything that decides a discriminator's structure and its initial weights.
+
+    Raises:
+        PiggybackError: a field has a value that is not allowed.
+    """
+
+    name: str = "patch"
+    """``"patch"``: a score for each overlapping patch; ``"pixel"``: a score for each pixel."""
+    input_channels: int = 6
+    """Channels of what is judged: those of the output, or of input and output for paired tasks."""
+    ndf: int = 64
+    """Channels after the first convolution; later layers have up to 8 (pixel: 2) times as many."""
+    layers: int = 3
+    """Convolutions that halve the size (patch only): 3 gives patches of 70x70 pixels."""
+    norm: str = "instance"
+    """``"instance"``, ``"batch"`` or ``"none"``."""
+    init: str = "normal"
+    """``"normal"``, ``"xavier"``, ``"kaiming"`` or ``"orthogonal"``; see `init_weights`."""
+
+    def __post_init__(self) -> None:
+        check_choice("discriminator", self.name, DISCRIMINATOR_NAMES)
+        check_positive("input_channels", self.input_channels)
+        check_positive("ndf", self.ndf)
+        check_positive("layers", self.layers)
+        check_choice("norm", self.norm, NORMS)
+        check_choice("init", self.init, INITS)
+
+
+def check_choice(field: str, value: object, allowed: Sequence[str]) -> None:
+    """Raise PiggybackError unless ``value`` is one of ``allowed``."""
+    if value not in allowed:
+        names = ", ".join(allowed)
+        raise PiggybackError(f"unknown {field}: found {value!r}, choose one of {names}")
+
+
+def check_positive(field: str, value: object) -> None:
+    """Raise PiggybackError unless ``value`` is an integer of at least 1."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise PiggybackError(f"invalid {field}: found {value!r}, give an integer of at least 1")

@@ -1,0 +1,285 @@
+"""The bank's directory without its tensors: the manifest, task files' headers, atomic writing, the writer's lock.
+
+A bank is a directory::
+
+    bank.json                     the manifest: architecture and tasks in order, each with its file's SHA-256
+    tasks/0001-<name>.safetensors what the first task added: shares, options and tensors
+    tasks/0002-<name>.safetensors what the second added, and the SHA-256 of the first one's file
+
+Nothing here imports torch, so that listing a bank is instant.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+import filelock
+
+from piggyback_gan.errors import PiggybackError
+
+FORMAT = "piggyback-gan bank"
+FORMAT_VERSION = 1
+MANIFEST_NAME = "bank.json"
+TASKS_FOLDER = "tasks"
+LOCK_NAME = "bank.lock"
+_WRITER_NAME = "bank.writer.json"
+
+
+@dataclass(frozen=True)
+class TaskEntry:
+    """One task in the manifest: `file` in the tasks folder, its size in `bytes`, `added` in UTC."""
+
+    name: str
+    file: str
+    sha256: str
+    bytes: int
+    added: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `bank.json` says: the architecture, as its makers' words, and the tasks in order."""
+
+    architecture: Mapping[str, Any]
+    tasks: tuple[TaskEntry, ...] = ()
+
+    def entry(self, name: str) -> TaskEntry:
+        """The entry of a task.
+
+        Raises:
+            PiggybackError: there is no such task; the message lists those there are.
+        """
+        for entry in self.tasks:
+            if entry.name == name:
+                return entry
+        known = ", ".join(entry.name for entry in self.tasks) or "none yet"
+        raise PiggybackError(f"the bank has no task {name!r}; tasks: {known}")
+
+    def require_newest(self, name: str) -> None:
+        """Only the newest task can be removed.
+
+        Raises:
+            PiggybackError: there is no such task, or later ones are built on it; they are named.
+        """
+        later = self.tasks[self.tasks.index(self.entry(name)) + 1 :]
+        if later:
+            names = ", ".join(task.name for task in later)
+            raise PiggybackError(
+                f"task {name!r} can't be removed: {names} came later and mix its filters; "
+                "only the newest task can go"
+            )
+
+    def render(self) -> bytes:
+        """The exact bytes of `bank.json`: reading compares them, so that no flipped bit goes unseen."""
+        content: dict[str, Any] = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "architecture": self.architecture,
+            "tasks": [asdict(entry) for entry in self.tasks],
+        }
+        content["sha256"] = hashlib.sha256(_canonical(content)).hexdigest()
+        return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
+
+    @classmethod
+    def read(cls, bank: Path) -> Self:
+        """Read a bank's manifest.
+
+        Raises:
+            PiggybackError: no bank is there, it comes from a newer version, or `bank.json` is damaged.
+        """
+        path = bank / MANIFEST_NAME
+        try:
+            raw = path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            raise PiggybackError(f"{bank} is no bank: it has no {MANIFEST_NAME}") from None
+        except OSError as error:
+            raise PiggybackError(f"{path} can't be read: {error.strerror}") from None
+        try:
+            content = json.loads(raw)
+            ours = content["format"] == FORMAT
+            version = content["format_version"]
+        except (ValueError, KeyError, TypeError):
+            raise PiggybackError(f"{path} is damaged: it is no valid manifest") from None
+        if not ours:
+            raise PiggybackError(f"{path} is damaged or no bank's: format {content['format']!r}")
+        if isinstance(version, int) and version > FORMAT_VERSION:
+            raise PiggybackError(
+                f"{path} is of format {version}, this version reads up to {FORMAT_VERSION}: "
+                "update piggyback-gan"
+            )
+        try:
+            entries = tuple(TaskEntry(**entry) for entry in content["tasks"])
+            manifest = cls(content["architecture"], entries)
+        except (KeyError, TypeError):
+            raise PiggybackError(f"{path} is damaged: it is no valid manifest") from None
+        if manifest.render() != raw:
+            raise PiggybackError(f"{path} is damaged: its checksum does not match its content")
+        for entry in entries:
+            # The checksum keeps accidents out, not malice: a name must not lead out of the folder.
+            if Path(entry.file).name != entry.file:
+                raise PiggybackError(f"{path} names a file outside the bank: {entry.file!r}")
+        return manifest
+
+    def write(self, bank: Path) -> None:
+        """Replace `bank.json` atomically: this is the moment at which a bank changes."""
+        atomic_write(bank / MANIFEST_NAME, self.render())
+
+
+def now() -> str:
+    """The time in UTC, or SOURCE_DATE_EPOCH's where set, so that a bank can be reproduced whole."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    moment = datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def read_header(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file, without its tensors.
+
+    Raises:
+        PiggybackError: the file is missing, truncated or none of that kind.
+    """
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > path.stat().st_size:
+                raise PiggybackError(f"{path} is truncated or no safetensors file")
+            header = json.loads(file.read(length))
+        metadata = header.get("__metadata__", {})
+        return {str(key): str(value) for key, value in metadata.items()}
+    except FileNotFoundError:
+        raise PiggybackError(f"{path} is missing") from None
+    except OSError as error:
+        raise PiggybackError(f"{path} can't be read: {error.strerror}") from None
+    except (ValueError, AttributeError) as error:
+        if isinstance(error, PiggybackError):
+            raise
+        raise PiggybackError(f"{path} is damaged or no safetensors file") from None
+
+
+def read_card(path: Path, entry: TaskEntry) -> dict[str, Any]:
+    """What describes a task of the bank at `path`, from the header of its file alone.
+
+    Raises:
+        PiggybackError: the file is missing, damaged or not a task's.
+    """
+    file = path / TASKS_FOLDER / entry.file
+    metadata = read_header(file)
+    if "card" not in metadata:
+        raise PiggybackError(f"{file} is no task's file")
+    card: dict[str, Any] = json.loads(metadata["card"])
+    return card
+
+
+def atomic_write(path: Path, content: bytes) -> None:
+    """Write a file so that at any moment, also after a crash, the old or the new content is there.
+
+    Raises:
+        PiggybackError: it can't be written (full disk, read-only folder); nothing is left behind.
+    """
+    temporary = None
+    try:
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False
+        ) as file:
+            temporary = Path(file.name)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise PiggybackError(
+            f"{path} can't be written: {error.strerror}; what was there is unchanged"
+        ) from None
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def require_writable(folder: Path) -> None:
+    """Make a folder and check that files can be written in it.
+
+    Raises:
+        PiggybackError: they can't.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise PiggybackError(f"{folder} can't be written to: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def writer_lock(bank: Path, purpose: str) -> Iterator[None]:
+    """Be the one writer of a bank. The lock ends with the process, however it ends.
+
+    Raises:
+        PiggybackError: another process holds it (the message says which), or the folder is read-only.
+    """
+    is_new = not bank.exists()
+    require_writable(bank)
+    lock = filelock.FileLock(bank / LOCK_NAME, timeout=0)
+    writer = bank / _WRITER_NAME
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise PiggybackError(
+            f"{bank} is being written by {_describe(writer)}: wait for it"
+        ) from None
+    except OSError as error:
+        raise PiggybackError(f"{bank} can't be locked: {error.strerror}") from None
+    try:
+        holder = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "purpose": purpose,
+            "since": now(),
+        }
+        writer.write_text(json.dumps(holder))
+        yield
+    finally:
+        writer.unlink(missing_ok=True)
+        lock.release()
+        if is_new and not (bank / MANIFEST_NAME).exists():
+            (bank / LOCK_NAME).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                bank.rmdir()
+
+
+def _describe(writer: Path) -> str:
+    try:
+        holder = json.loads(writer.read_text())
+        return "process {pid} on {host} ({purpose}, since {since})".format_map(holder)
+    except (OSError, ValueError, KeyError):
+        return "another process"
+
+
+def _canonical(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable. Windows can't open folders and needs no such thing."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,38 @@
+"""How close images are to their targets: L1, PSNR and SSIM, each image for itself."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+METRICS = ("l1", "psnr", "ssim")
+_SMALLEST_ERROR = 1e-10  # equal images have 100 dB, not infinity, which JSON can't say
+
+
+def image_metrics(outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """Metrics of each image of a batch, independent of the others.
+
+    Args:
+        outputs, targets: (B, C, H, W) in [-1, 1], at least 11 pixels on a side; values beyond are
+            clipped, as they are when written to a file.
+
+    Returns:
+        Three tensors (B,): `l1`, the mean absolute difference as a share of the value range, 0 to 1;
+        `psnr` in dB, at most 100; `ssim` with the usual 11-pixel Gaussian window (Wang et al., 2004).
+    """
+    first, second = ((images.clamp(-1, 1) + 1) / 2 for images in (outputs, targets))
+    error = (first - second).flatten(1)
+    psnr = -10 * error.square().mean(1).clamp_min(_SMALLEST_ERROR).log10()
+    ssim = structural_similarity_index_measure(first, second, data_range=1.0, reduction="none")
+    assert isinstance(ssim, Tensor)
+    return {"l1": error.abs().mean(1), "psnr": psnr, "ssim": ssim.reshape(len(first))}
+
+
+def mean_metrics(batches: Iterable[dict[str, Tensor]]) -> dict[str, float]:
+    """The mean of each metric over all images of all batches, whatever the batches' sizes."""
+    collected = list(batches)
+    return {
+        name: torch.cat([batch[name] for batch in collected]).double().mean().item()
+        for name in METRICS
+    }

@@ -1,0 +1,490 @@
+"""PiggybackNetwork: any torch module whose conv filters are shared by a sequence of tasks."""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from piggyback_gan.banked_layers import take_weights
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.filters import compose, unconstrained_count
+from piggyback_gan.tasks import (
+    DEFAULT_UNCONSTRAINED,
+    MIXING,
+    PREVIOUS,
+    STANDALONE,
+    UNCONSTRAINED,
+    LayerPlan,
+    ParameterCount,
+    Shares,
+    TaskState,
+    check_task_name,
+    resolve_shares,
+)
+
+
+@dataclass
+class _Task:
+    """A task's shares and tensors; its unconstrained filters are rows of the layers' banks."""
+
+    shares: dict[str, float]
+    mixing: dict[str, Tensor] = field(default_factory=dict)
+    private: dict[str, Tensor] = field(default_factory=dict)
+
+
+class PiggybackNetwork(nn.Module):
+    """A network that learns one task after another without changing the filters of earlier ones.
+
+    Every Conv1d/2d/3d and ConvTranspose1d/2d/3d in a copy of `module` gets its weight composed from
+    a filter bank; the module's own forward, with all its links, stays as it is. All other parameters
+    and buffers are private to each task. (Piggyback GAN, ECCV 2020, section 3.)
+
+    Example::
+
+        network = PiggybackNetwork(nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 3, 3)))
+        network.add_task("maps")
+        optimizer = torch.optim.Adam(network.trainable_parameters(), 2e-4)
+        ...                                     # train by calling network(x)
+        network.finish_task()
+        network.add_task("night", unconstrained=0.25)   # trains a quarter of new filters and the mixing
+        ...
+        plain = network.fold("maps")            # an independent nn.Sequential
+
+    Filters are composed once per change of the parameters, however often the network is called. Changes
+    are seen by the parameters' version counters, which `optimizer.step()`, `copy_` and
+    `load_state_dict` raise; in-place changes through `.data` are not seen.
+
+    Args:
+        module: a module with at least one conv layer. It is copied and stays as it is; its weights are
+            where the first task starts, and their scale is that of later random starts.
+
+    Raises:
+        PiggybackError: no conv layers, a conv weight shared with another layer, or a layer whose weight
+            is not a plain float parameter (weight norm, spectral norm, lazy, complex).
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = copy.deepcopy(module)
+        self._layers = take_weights(self.module)
+        self._given_private = {name: t.detach().clone() for name, t in self._private().items()}
+        self._trainable = {name for name, p in self.module.named_parameters() if p.requires_grad}
+        self._finished: dict[str, _Task] = {}
+        self._in_training: tuple[str, _Task] | None = None
+        self._active: str | None = None
+        self._composed: tuple[object, ...] | None = None
+
+    # Tasks
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """All tasks in the order they were added; the last may be the one in training."""
+        training = (self._in_training[0],) if self._in_training else ()
+        return (*self._finished, *training)
+
+    @property
+    def task_in_training(self) -> str | None:
+        """The task that was added and not yet finished."""
+        return self._in_training[0] if self._in_training else None
+
+    @property
+    def active_task(self) -> str | None:
+        """The task that calls of the network serve now."""
+        return self._active
+
+    def add_task(
+        self,
+        name: str,
+        unconstrained: Shares = DEFAULT_UNCONSTRAINED,
+        init: str | None = None,
+    ) -> None:
+        """Begin a task and make it the active one.
+
+        Args:
+            name: `[a-z0-9][a-z0-9._-]*`, at most 64 characters.
+            unconstrained: lambda, the share of new filters per layer, in [0, 1]; or a mapping from
+                layer names and patterns to shares (see `tasks.resolve_shares`). A plain number leaves
+                layers of fewer than 8 filters free; `{"*": 0.25}` does not. A first task has nothing to
+                mix from: all of its filters are unconstrained.
+            init: where a later task starts. "standalone": at random, all filters at the scale of the
+                module's own weights. An earlier task's name, or "previous": the output equals that
+                task's at step 0. None: the first task, the start that measured best.
+
+        Raises:
+            PiggybackError: a task is in training, the name is taken or can't be one, a bad share, a
+                pattern without a layer, or an unknown start.
+        """
+        check_task_name(name)
+        if self._in_training:
+            raise PiggybackError(f"task {self._in_training[0]!r} is in training: finish it first")
+        if name in self._finished:
+            raise PiggybackError(f"there is a task {name!r} already: finished tasks never change")
+        source = self._start_of(init)
+        shares = self._shares(unconstrained)
+        for layer_name, layer in self._layers.items():
+            rows = unconstrained_count(shares[layer_name], layer.layout.filters)
+            if not self._finished:
+                free, mixing = layer.given_ND.clone(), layer.given_ND.new_empty(0, 0)
+            elif source is None:
+                free, mixing = layer.random_start(rows)
+            else:
+                free, mixing = self._warm_start(source, layer_name, rows)
+            layer.begin_task(free, mixing)
+        self._in_training = (name, _Task(shares))
+        self._activate(name, self._finished[source].private if source else self._given_private)
+
+    def finish_task(self) -> None:
+        """End the task in training: its unconstrained filters join the bank, it never changes again.
+
+        Raises:
+            PiggybackError: no task is in training, or one of its values is not finite.
+        """
+        name, task = self._require_training()
+        self.set_task(name)
+        state = self.task_state(name)
+        for tensor_name, tensor in state.tensors.items():
+            if not torch.isfinite(tensor).all():
+                raise PiggybackError(
+                    f"task {name!r} can't be finished: {tensor_name} has values that are not finite"
+                )
+        self.discard_task()
+        self.restore_task(state)
+        self.set_task(name)
+
+    def discard_task(self) -> None:
+        """Drop the task in training; the finished ones are as they were.
+
+        Raises:
+            PiggybackError: no task is in training.
+        """
+        self._require_training()
+        for layer in self._layers.values():
+            layer.end_task()
+        self._in_training = None
+        self._active = None
+        self._release()
+        if self._finished:
+            self.set_task(next(reversed(self._finished)))
+
+    def set_task(self, name: str) -> None:
+        """Make a task the one that calls serve.
+
+        Raises:
+            PiggybackError: there is no such task; the message lists those there are.
+        """
+        if name == self._active:
+            return
+        self._activate(name, self._task(name).private)
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """What the task in training trains: unconstrained filters, mixing weights, private parameters.
+
+        Raises:
+            PiggybackError: no task is in training.
+        """
+        name, _ = self._require_training()
+        own = {p for layer in self._layers.values() for p in layer.own_parameters()}
+        return [
+            parameter
+            for parameter_name, parameter in self.module.named_parameters()
+            if parameter in own or parameter_name in self._trainable
+        ]
+
+    # Size
+
+    def parameter_count(self, name: str) -> ParameterCount:
+        """How many parameters a task adds, in training or finished.
+
+        Raises:
+            PiggybackError: there is no such task.
+        """
+        plan = self._plan(self._task(name).shares, self._order(name))
+        private = sum(
+            p.numel() for key, p in self._private().items() if key in self._parameters_of()
+        )
+        return ParameterCount(
+            unconstrained=sum(layer.unconstrained * layer.length for layer in plan),
+            mixing=sum(layer.mixing for layer in plan),
+            private=private,
+            standalone=sum(layer.filters * layer.length for layer in plan) + private,
+        )
+
+    def plan(self, unconstrained: Shares = DEFAULT_UNCONSTRAINED) -> list[LayerPlan]:
+        """What the next task would take of each layer, without beginning it.
+
+        Raises:
+            PiggybackError: as `add_task` for `unconstrained`.
+        """
+        return self._plan(self._shares(unconstrained), len(self._finished))
+
+    # Use
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the module with the filters of the active task.
+
+        Raises:
+            PiggybackError: there is no task yet.
+        """
+        if self._active is None:
+            raise PiggybackError("the network has no task yet: call add_task first")
+        self._compose_active()
+        return self.module(*args, **kwargs)
+
+    def fold(self, name: str) -> nn.Module:
+        """A task's network as an independent plain module of the class that was given, in eval mode.
+
+        It has the keys of the original, shares no memory with this network and needs nothing of this
+        library.
+
+        Raises:
+            PiggybackError: there is no such task.
+        """
+        private = self._private() if name == self._active else self._task(name).private
+        with torch.inference_mode(False), torch.no_grad():
+            filters = {key: self._filters(key, name, exact=True) for key in self._layers}
+        self._release()
+        folded = copy.deepcopy(self.module)
+        for key, layer in self._layers.items():
+            module = folded.get_submodule(key)
+            weight = nn.Parameter(layer.layout.to_weight(filters[key]).clone())
+            others = {
+                k: p for k, p in module._parameters.items() if k not in (UNCONSTRAINED, MIXING)
+            }
+            module._parameters = {"weight": weight, **others}
+        tensors = dict(folded.named_parameters()) | dict(folded.named_buffers())
+        with torch.no_grad():
+            for key, value in private.items():
+                tensors[key].copy_(value)
+        return folded.requires_grad_(True).eval()
+
+    # Storage
+
+    def task_state(self, name: str) -> TaskState:
+        """A task's shares and a copy of all of its tensors on the CPU, as `restore_task` takes them.
+
+        Raises:
+            PiggybackError: there is no such task.
+        """
+        task = self._task(name)
+        tensors: dict[str, Tensor] = {}
+        for key in self._layers:
+            free, mixing, *_ = self._parts(key, name)
+            tensors |= {_key(key, UNCONSTRAINED): free} if len(free) else {}
+            tensors |= {_key(key, MIXING): mixing} if len(mixing) else {}
+        tensors |= self._private() if name == self._active else task.private
+        # Denormals would make what is composed depend on whether a processor flushes them.
+        copied = {key: _without_denormals(t.detach().cpu()) for key, t in tensors.items()}
+        return TaskState(name, dict(task.shares), copied)
+
+    def restore_task(self, state: TaskState) -> None:
+        """Append a finished task. Its tensors must fit this network and the tasks before it.
+
+        Raises:
+            PiggybackError: a task is in training, the name is taken, or tensors are missing, unknown or
+                of another shape.
+        """
+        check_task_name(state.name)
+        if self._in_training or state.name in self._finished:
+            raise PiggybackError(
+                f"task {state.name!r} can't be restored here: taken or in training"
+            )
+        plan = self._plan(state.shares, len(self._finished))
+        expected = {_key(p.name, UNCONSTRAINED): (p.unconstrained, p.length) for p in plan}
+        expected |= {_key(p.name, MIXING): (p.filters - p.unconstrained, p.bank) for p in plan}
+        expected = {key: shape for key, shape in expected.items() if shape[0]}
+        private = self._private()
+        _check_shapes(state, expected | {key: tuple(t.shape) for key, t in private.items()})
+        task = _Task(dict(state.shares))
+        for layer_plan in plan:
+            layer = self._layers[layer_plan.name]
+            bank = layer.bank_KD
+            empty = bank.new_empty(0, layer_plan.bank)
+            mixing = state.tensors.get(_key(layer_plan.name, MIXING), empty)
+            free = state.tensors.get(_key(layer_plan.name, UNCONSTRAINED), bank[:0])
+            task.mixing[layer_plan.name] = mixing.detach().clone().to(bank)
+            layer.bank_KD = torch.cat([bank, free.detach().to(bank)])
+            layer.rows.append(layer_plan.unconstrained)
+        task.private = {
+            k: state.tensors[k].detach().clone().to(t.device) for k, t in private.items()
+        }
+        self._finished[state.name] = task
+
+    # How it works
+
+    def _require_training(self) -> tuple[str, _Task]:
+        if self._in_training is None:
+            raise PiggybackError(
+                "no task is in training: add one first, finished tasks never change"
+            )
+        return self._in_training
+
+    def _task(self, name: str) -> _Task:
+        if self._in_training and self._in_training[0] == name:
+            return self._in_training[1]
+        if name not in self._finished:
+            known = ", ".join(self.tasks) or "none"
+            raise PiggybackError(f"there is no task {name!r}; tasks: {known}")
+        return self._finished[name]
+
+    def _order(self, name: str) -> int:
+        """How many tasks came before this one."""
+        return self.tasks.index(name)
+
+    def _shares(self, unconstrained: Shares) -> dict[str, float]:
+        filters = {name: layer.layout.filters for name, layer in self._layers.items()}
+        shares = resolve_shares(unconstrained, filters)
+        return shares if self._finished else dict.fromkeys(shares, 1.0)
+
+    def _plan(self, shares: Mapping[str, float], order: int) -> list[LayerPlan]:
+        return [
+            LayerPlan(
+                name=name,
+                kind=type(layer.module).__name__,
+                filters=layer.layout.filters,
+                length=layer.layout.length,
+                bank=sum(layer.rows[:order]),
+                share=shares[name],
+                unconstrained=unconstrained_count(shares[name], layer.layout.filters),
+            )
+            for name, layer in self._layers.items()
+        ]
+
+    def _start_of(self, init: str | None) -> str | None:
+        """The task to start from, or None for a random start."""
+        if init == STANDALONE or not self._finished:
+            if init not in (None, STANDALONE):
+                raise PiggybackError(
+                    f"the first task can't start from {init!r}: it has no forerunner"
+                )
+            return None
+        if init is None:
+            return next(iter(self._finished))
+        if init == PREVIOUS:
+            return next(reversed(self._finished))
+        if init not in self._finished:
+            ways = ", ".join((STANDALONE, PREVIOUS, *self._finished))
+            raise PiggybackError(f"a task can't start from {init!r}; ways to start: {ways}")
+        return init
+
+    def _warm_start(self, source: str, layer_name: str, rows: int) -> tuple[Tensor, Tensor]:
+        """Unconstrained filters (U, D) and mixing weights (P, K) that compose to the source's filters."""
+        bank = self._layers[layer_name].bank_KD
+        source_free, source_mixing, source_bank, _ = self._parts(layer_name, source)
+        with torch.no_grad():
+            free = self._filters(layer_name, source, exact=True)[:rows].clone()
+        # Row i of the source is bank row `start + i` if it was unconstrained, else its own mixing.
+        start = len(source_bank)
+        mixing = bank.new_zeros(len(source_free) + len(source_mixing), len(bank))
+        mixing[: len(source_free), start : start + len(source_free)].fill_diagonal_(1)
+        mixing[len(source_free) :, :start] = source_mixing
+        return free, mixing[rows:]
+
+    def _activate(self, name: str, private: Mapping[str, Tensor]) -> None:
+        """Load a task's private tensors into the module; those of a task in training are kept first."""
+        live = self._private()
+        if self._in_training and self._active == self._in_training[0]:
+            kept = {key: tensor.detach().clone() for key, tensor in live.items()}
+            self._in_training[1].private = kept
+        with torch.no_grad():
+            for key, tensor in live.items():
+                tensor.copy_(private[key])
+        trains = self._in_training is not None and name == self._in_training[0]
+        for key in self._parameters_of():
+            self.module.get_parameter(key).requires_grad_(trains and key in self._trainable)
+        self._active = name
+        self._composed = None
+
+    def _private(self) -> dict[str, Tensor]:
+        """The parameters and buffers in the module, by name, that are no conv filters."""
+        stored = self.module.state_dict(keep_vars=True)
+        named = dict(self.module.named_parameters()) | dict(self.module.named_buffers())
+        return {key: t for key, t in named.items() if key in stored and not _is_own(key)}
+
+    def _parameters_of(self) -> list[str]:
+        return [key for key, _ in self.module.named_parameters() if not _is_own(key)]
+
+    def _parts(self, layer_name: str, task: str) -> tuple[Tensor, Tensor, Tensor, list[int]]:
+        """(U, D) unconstrained, (P, K) mixing, (K, D) bank and the bank's rows per earlier task."""
+        layer = self._layers[layer_name]
+        rows = layer.rows[: self._order(task)]
+        bank = layer.bank_KD[: sum(rows)]
+        if self._in_training and self._in_training[0] == task:
+            return (*layer.trained_parts(), bank, rows)
+        free = layer.bank_KD[len(bank) : len(bank) + layer.rows[len(rows)]]
+        return free, self._finished[task].mixing[layer_name], bank, rows
+
+    def _filters(self, layer_name: str, task: str, *, exact: bool) -> Tensor:
+        return compose(*self._parts(layer_name, task), exact=exact)
+
+    def _compose_active(self) -> None:
+        """Give the layers the active task's weights, unless they have them."""
+        name = self._active
+        assert name is not None
+        trains = name == self.task_in_training
+        # A finished task is always composed for use; one in training only in evaluation.
+        exact = not (trains and self.training)
+        versions = [p._version for layer in self._layers.values() for p in layer.own_parameters()]
+        key = (name, exact, *versions) if trains else (name,)
+        if key == self._composed:
+            return
+        # The composition must carry gradients even if this first call needs none.
+        with torch.inference_mode(False), torch.set_grad_enabled(trains):
+            for layer_name, layer in self._layers.items():
+                filters = self._filters(layer_name, name, exact=exact)
+                layer.module.weight = layer.layout.to_weight(filters)
+        self._composed = key
+
+    def _release(self) -> None:
+        """Take composed weights off the layers: tensors with a history can't be copied or pickled."""
+        for layer in self._layers.values():
+            layer.module.__dict__.pop("weight", None)
+        self._composed = None
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "PiggybackNetwork":
+        """Move the banks with the network. Their type can't change: it would change earlier tasks."""
+        sample = next(iter(self._layers.values())).bank_KD[:0]
+        if fn(sample).dtype != sample.dtype:
+            raise PiggybackError(
+                f"a bank keeps its filters as they are stored ({sample.dtype}): "
+                f"fold a task and convert the folded network to {fn(sample).dtype}"
+            )
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for layer in self._layers.values():
+            layer.bank_KD, layer.given_ND = fn(layer.bank_KD), fn(layer.given_ND)
+        for task in self._finished.values():
+            task.mixing = {key: fn(tensor) for key, tensor in task.mixing.items()}
+            task.private = {key: fn(tensor) for key, tensor in task.private.items()}
+        self._given_private = {key: fn(tensor) for key, tensor in self._given_private.items()}
+        self._release()
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._release()
+        return self.__dict__.copy()
+
+
+def _without_denormals(tensor: Tensor) -> Tensor:
+    if not tensor.is_floating_point():
+        return tensor.clone()
+    return torch.where(tensor.abs() < torch.finfo(tensor.dtype).tiny, 0, tensor)
+
+
+def _key(layer_name: str, tensor_name: str) -> str:
+    return f"{layer_name}.{tensor_name}" if layer_name else tensor_name
+
+
+def _is_own(key: str) -> bool:
+    return key.rpartition(".")[2] in (UNCONSTRAINED, MIXING)
+
+
+def _check_shapes(state: TaskState, expected: Mapping[str, tuple[int, ...]]) -> None:
+    found = {key: tuple(tensor.shape) for key, tensor in state.tensors.items()}
+    for key in sorted(expected.keys() | found.keys()):
+        if expected.get(key) != found.get(key):
+            raise PiggybackError(
+                f"task {state.name!r} does not fit the network: {key}: "
+                f"expected {expected.get(key, 'nothing')}, found {found.get(key, 'nothing')}"
+            )

@@ -1,0 +1,246 @@
+"""How a paired task is trained: every option with its default and its check, and TOML files of them."""
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from piggyback_gan.config import (
+    GAN_LOSSES,
+    INITS,
+    DiscriminatorConfig,
+    DiscriminatorName,
+    GanLoss,
+    GeneratorConfig,
+    GeneratorName,
+    Norm,
+    WeightInit,
+    check_choice,
+    check_positive,
+)
+from piggyback_gan.errors import PiggybackError
+
+Direction = Literal["AtoB", "BtoA"]
+Device = Literal["auto", "cuda", "mps", "cpu"]
+
+
+def _default(words: str, metavar: str | None = None) -> object:
+    """What --help says in place of None, where no configuration file says otherwise."""
+
+    def hint(default: str) -> str:
+        return f"(default: {words if default == 'None' else default})"
+
+    return tyro.conf.arg(help_behavior_hint=hint, metavar=metavar)
+
+
+FIRST_TASK_RATE = 2e-4
+LATER_TASK_RATE = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorOptions:
+    """The architecture. It is chosen with a bank's first task; later tasks take it from the bank."""
+
+    generator: Annotated[
+        GeneratorName | None,
+        _default(
+            "resnet-9, under 256 px resnet-6", "{resnet-6,resnet-9,unet-64,unet-128,unet-256}"
+        ),
+    ] = None
+    """The network. A new bank's first task fixes it."""
+    ngf: Annotated[int | None, _default("64", "INT")] = None
+    """Channels after the network's first convolution."""
+    norm: Annotated[Norm | None, _default("instance", "{instance,batch,none}")] = None
+    """Norm layers of the network."""
+    dropout: Annotated[bool | None, _default("False", "{True,False}")] = None
+    """Dropout in the network, while it trains."""
+    weight_init: Annotated[
+        WeightInit | None, _default("normal", "{normal,xavier,kaiming,orthogonal}")
+    ] = None
+    """How the network's first weights are drawn."""
+    input_channels: Annotated[Literal[1, 3] | None, _default("3", "{1,3}")] = None
+    """Channels of the input: 1 gray, 3 RGB."""
+    output_channels: Annotated[Literal[1, 3] | None, _default("3", "{1,3}")] = None
+    """Channels of the output: 1 gray, 3 RGB."""
+
+    def for_new_bank(self, image_size: int) -> GeneratorConfig:
+        """The architecture that a new bank gets.
+
+        Raises:
+            PiggybackError: a value that no network can have.
+        """
+        default = "resnet-9" if image_size >= 256 else "resnet-6"
+        return GeneratorConfig(**{"name": default} | self._chosen())
+
+    def for_bank(self, config: GeneratorConfig) -> GeneratorConfig:
+        """The bank's own architecture, if what was chosen does not speak against it.
+
+        Raises:
+            PiggybackError: an option asks for another architecture than the bank has.
+        """
+        for field, asked in self._chosen().items():
+            if getattr(config, field) != asked:
+                option = next((o for o, f in _CONFIG_FIELDS.items() if f == field), field)
+                raise PiggybackError(
+                    f"{option} {asked!r} does not fit the bank, whose first task fixed it to "
+                    f"{getattr(config, field)!r}: leave it out, or begin another bank"
+                )
+        return config
+
+    def _chosen(self) -> dict[str, Any]:
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(GeneratorOptions)}
+        return {_CONFIG_FIELDS.get(k, k): value for k, value in values.items() if value is not None}
+
+
+_CONFIG_FIELDS = {"generator": "name", "weight_init": "init"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """How one task is trained. `None` stands for a default that depends on the task; see each field."""
+
+    direction: Direction = "AtoB"
+    """Which side is translated into which."""
+    epochs: int = 200
+    """How often all training pairs are seen."""
+    batch_size: int = 1
+    """Pairs per step."""
+    image_size: int = 256
+    """Side of the square crops that are trained on, in pixels."""
+    unconstrained: Annotated[
+        float | dict[str, float], tyro.conf.arg(constructor=float, help_behavior_hint=str)
+    ] = 0.25
+    """Share of new filters in a later task, 0 to 1; in TOML also a table of layer patterns."""
+    init: Annotated[str | None, _default("the bank's first task", "TASK")] = None
+    """Where a later task starts: an earlier task's name, previous or standalone."""
+    learning_rate: Annotated[
+        float | None, _default("2e-4 for a first task, 1e-3 for later ones", "FLOAT")
+    ] = None
+    """Adam's rate for the generator."""
+    seed: int = 0
+    """Where all chance comes from."""
+    device: Device = "auto"
+    """Where to compute; auto takes what is there."""
+
+    # The rest is set in a TOML file.
+    decay_epochs: Annotated[int | None, tyro.conf.Suppress] = None
+    """The last epochs, in which both rates go linearly to 0 [default: half of all]."""
+    load_size: Annotated[int | None, tyro.conf.Suppress] = None
+    """Images are resized to this, then cropped at random [default: 286/256 of image_size]."""
+    flip: Annotated[bool, tyro.conf.Suppress] = True
+    """Mirror half of the pairs left to right."""
+    discriminator_learning_rate: Annotated[float, tyro.conf.Suppress] = 2e-4
+    """Adam's rate for the discriminator."""
+    beta1: Annotated[float, tyro.conf.Suppress] = 0.5
+    """Adam's beta1 for both; beta2 is 0.999."""
+    gan_loss: Annotated[GanLoss, tyro.conf.Suppress] = "lsgan"
+    """The adversarial objective."""
+    l1_weight: Annotated[float, tyro.conf.Suppress] = 100.0
+    """Weight of the L1 distance to the target; the GAN loss has weight 1."""
+    discriminator: Annotated[DiscriminatorName, tyro.conf.Suppress] = "patch"
+    """The discriminator: patches or single pixels."""
+    discriminator_layers: Annotated[int, tyro.conf.Suppress] = 3
+    """PatchGAN's halvings: 3 judges patches of 70x70 pixels."""
+    ndf: Annotated[int, tyro.conf.Suppress] = 64
+    """Channels after the discriminator's first convolution."""
+    discriminator_norm: Annotated[Norm, tyro.conf.Suppress] = "instance"
+    """Norm layers of the discriminator."""
+    discriminator_init: Annotated[WeightInit, tyro.conf.Suppress] = "normal"
+    """How the discriminator's weights are drawn."""
+    samples: Annotated[int, tyro.conf.Suppress] = 4
+    """How many held-out images the sample picture of each epoch shows."""
+
+    def __post_init__(self) -> None:
+        check_choice("direction", self.direction, ("AtoB", "BtoA"))
+        check_choice("device", self.device, ("auto", "cuda", "mps", "cpu"))
+        check_choice("gan_loss", self.gan_loss, GAN_LOSSES)
+        check_choice("discriminator_init", self.discriminator_init, INITS)
+        for field in ("epochs", "batch_size", "image_size", "samples"):
+            check_positive(field, getattr(self, field))
+        for field in ("learning_rate", "discriminator_learning_rate", "l1_weight"):
+            value = getattr(self, field)
+            if value is not None and not (_is_number(value) and 0 <= value < float("inf")):
+                raise PiggybackError(f"invalid {field}: found {value!r}, give a number from 0 on")
+        if not _is_number(self.beta1) or not 0 <= self.beta1 < 1:
+            raise PiggybackError(f"invalid beta1: found {self.beta1!r}, give a number from 0 to 1")
+        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**31:
+            raise PiggybackError(
+                f"invalid seed: found {self.seed!r}, give an integer from 0 to 2**31 - 1"
+            )
+        if not isinstance(self.flip, bool):
+            raise PiggybackError(f"invalid flip: found {self.flip!r}, give true or false")
+        if self.load_size is not None:
+            check_positive("load_size", self.load_size)
+            if self.load_size < self.image_size:
+                raise PiggybackError(
+                    f"load_size {self.load_size} is smaller than image_size {self.image_size}: "
+                    "crops are taken from it"
+                )
+        if self.decay_epochs is not None and not (
+            isinstance(self.decay_epochs, int) and 0 <= self.decay_epochs <= self.epochs
+        ):
+            raise PiggybackError(
+                f"invalid decay_epochs: found {self.decay_epochs!r}, give 0 to epochs ({self.epochs})"
+            )
+        self.discriminator_config(1)
+
+    def resolved(self, *, first_task: bool, device: Device) -> "TrainingOptions":
+        """The same options with every default filled in, as they are stored with the task."""
+        rate = FIRST_TASK_RATE if first_task else LATER_TASK_RATE
+        return dataclasses.replace(
+            self,
+            decay_epochs=self.epochs // 2 if self.decay_epochs is None else self.decay_epochs,
+            load_size=self.load_size or round(self.image_size * 286 / 256),
+            learning_rate=rate if self.learning_rate is None else self.learning_rate,
+            device=device,
+        )
+
+    def discriminator_config(self, channels: int) -> DiscriminatorConfig:
+        """The discriminator for input and output of together `channels` channels."""
+        return DiscriminatorConfig(
+            name=self.discriminator,
+            input_channels=channels,
+            ndf=self.ndf,
+            layers=self.discriminator_layers,
+            norm=self.discriminator_norm,
+            init=self.discriminator_init,
+        )
+
+
+def read_options(path: Path) -> tuple[TrainingOptions, GeneratorOptions]:
+    """Read options from a TOML file: the fields of both classes as keys, `unconstrained` also a table.
+
+    Raises:
+        PiggybackError: the file can't be read, has unknown keys, or a value that is not allowed.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PiggybackError(f"{path} can't be read: {error.strerror}") from None
+    except ValueError as error:
+        raise PiggybackError(f"{path} is no valid TOML: {error}") from None
+    names = {
+        c: {f.name for f in dataclasses.fields(c)} for c in (TrainingOptions, GeneratorOptions)
+    }
+    known = sorted(set.union(*names.values()))
+    if unknown := sorted(content.keys() - set(known)):
+        raise PiggybackError(
+            f"{path}: unknown options {', '.join(unknown)}; known: {', '.join(known)}"
+        )
+
+    def pick(wanted: set[str]) -> Mapping[str, Any]:
+        return {key: value for key, value in content.items() if key in wanted}
+
+    try:
+        options = TrainingOptions(**pick(names[TrainingOptions]))
+        return options, GeneratorOptions(**pick(names[GeneratorOptions]))
+    except (PiggybackError, TypeError) as error:
+        raise PiggybackError(f"{path}: {error}") from None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

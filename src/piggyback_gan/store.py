@@ -1,0 +1,214 @@
+"""The bank's task files: reading, appending, removing and verifying them."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.manifest import (
+    FORMAT_VERSION,
+    TASKS_FOLDER,
+    Manifest,
+    TaskEntry,
+    atomic_write,
+    now,
+    read_header,
+    require_writable,
+)
+from piggyback_gan.tasks import TaskState, check_task_name
+
+_TASK_FORMAT = "piggyback-gan task"
+_NO_PREVIOUS = "none"
+
+
+@dataclass(frozen=True)
+class StoredTask:
+    """A task as its file has it: the tensors, and `card`, the words that describe it."""
+
+    state: TaskState
+    card: Mapping[str, Any]
+
+
+class Store:
+    """A bank's files. It knows filters and tasks, and takes architecture and cards as they are given.
+
+    Args:
+        path: the bank's directory.
+        manifest: what it holds; read it with `Store.open` or give a new one with no tasks.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, path: Path) -> "Store":
+        """Open what is there.
+
+        Raises:
+            PiggybackError: as `Manifest.read`.
+        """
+        return cls(path, Manifest.read(path))
+
+    def read(self) -> Iterator[StoredTask]:
+        """Read all tasks in order, checking each file against the manifest and the chain.
+
+        Raises:
+            PiggybackError: a file is missing, damaged, foreign or of a newer version; it is named.
+        """
+        previous = _NO_PREVIOUS
+        for entry in self.manifest.tasks:
+            yield self._read(entry, previous)
+            previous = entry.sha256
+
+    def check(self) -> Iterator[tuple[TaskEntry, TaskState | PiggybackError]]:
+        """Read all tasks in order, going on after one that is missing or damaged."""
+        previous = _NO_PREVIOUS
+        for entry in self.manifest.tasks:
+            try:
+                yield entry, self._read(entry, previous).state
+            except PiggybackError as error:
+                yield entry, error
+            previous = entry.sha256
+
+    def read_through(self, name: str) -> Iterator[StoredTask]:
+        """Read a task and those that it is built on.
+
+        Raises:
+            PiggybackError: there is no such task, or as `read`.
+        """
+        self.manifest.entry(name)
+        for stored in self.read():
+            yield stored
+            if stored.state.name == name:
+                return
+
+    def append(self, state: TaskState, card: Mapping[str, Any]) -> TaskEntry:
+        """Add a finished task. Hold the writer's lock. A crash leaves the bank with or without it.
+
+        Args:
+            state: the task's shares and tensors.
+            card: what describes it, JSON values only.
+
+        Raises:
+            PiggybackError: the name is taken, the bank changed meanwhile, or it can't be written.
+        """
+        check_task_name(state.name)
+        tasks = self.manifest.tasks
+        if any(entry.name == state.name for entry in tasks):
+            raise PiggybackError(f"the bank has a task {state.name!r} already")
+        if tasks and Manifest.read(self.path) != self.manifest:
+            raise PiggybackError(f"{self.path} was changed by another process: open it again")
+        require_writable(self.path / TASKS_FOLDER)
+        self._clear_leftovers()
+        metadata = {
+            "format": _TASK_FORMAT,
+            "format_version": str(FORMAT_VERSION),
+            "task": state.name,
+            "architecture": json.dumps(self.manifest.architecture, sort_keys=True),
+            "unconstrained": json.dumps(state.shares, sort_keys=True),
+            "card": json.dumps(card, sort_keys=True),
+            "tensors_sha256": tensors_sha256(state.tensors),
+            "previous_sha256": tasks[-1].sha256 if tasks else _NO_PREVIOUS,
+        }
+        tensors = {key: tensor.contiguous() for key, tensor in state.tensors.items()}
+        content = _with_sorted_header(safetensors.torch.save(tensors, metadata))
+        entry = TaskEntry(
+            name=state.name,
+            file=f"{len(tasks) + 1:04d}-{state.name}.safetensors",
+            sha256=hashlib.sha256(content).hexdigest(),
+            bytes=len(content),
+            added=now(),
+        )
+        atomic_write(self.path / TASKS_FOLDER / entry.file, content)
+        manifest = replace(self.manifest, tasks=(*tasks, entry))
+        manifest.write(self.path)
+        self.manifest = manifest
+        return entry
+
+    def remove(self, name: str) -> None:
+        """Remove the newest task. Hold the writer's lock.
+
+        Raises:
+            PiggybackError: there is no such task, or later ones are built on it; they are named.
+        """
+        self.manifest.require_newest(name)
+        manifest = replace(self.manifest, tasks=self.manifest.tasks[:-1])
+        manifest.write(self.path)
+        self.manifest = manifest
+        self._clear_leftovers()
+
+    def leftovers(self) -> list[Path]:
+        """Files in the tasks folder that the manifest does not name: a writer was killed there."""
+        folder = self.path / TASKS_FOLDER
+        named = {entry.file for entry in self.manifest.tasks}
+        return sorted(path for path in folder.glob("*") if path.name not in named)
+
+    def _clear_leftovers(self) -> None:
+        for path in (*self.leftovers(), *self.path.glob(".bank.json.*.tmp")):
+            if path.suffix in (".tmp", ".safetensors"):
+                path.unlink(missing_ok=True)
+
+    def _read(self, entry: TaskEntry, previous: str) -> StoredTask:
+        path = self.path / TASKS_FOLDER / entry.file
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            raise PiggybackError(f"task {entry.name!r}: {path} is missing") from None
+        except OSError as error:
+            raise PiggybackError(f"{path} can't be read: {error.strerror}") from None
+        if len(content) != entry.bytes:
+            raise PiggybackError(
+                f"task {entry.name!r}: {path} is damaged: expected {entry.bytes} bytes, "
+                f"found {len(content)}"
+            )
+        if hashlib.sha256(content).hexdigest() != entry.sha256:
+            raise PiggybackError(
+                f"task {entry.name!r}: {path} is damaged: its SHA-256 is not the one in the manifest"
+            )
+        metadata = read_header(path)
+        if metadata.get("format") != _TASK_FORMAT or metadata.get("task") != entry.name:
+            raise PiggybackError(f"task {entry.name!r}: {path} is not this task's file")
+        if int(metadata["format_version"]) > FORMAT_VERSION:
+            raise PiggybackError(f"{path} was written by a newer version: update piggyback-gan")
+        if json.loads(metadata["architecture"]) != self.manifest.architecture:
+            raise PiggybackError(f"task {entry.name!r}: {path} belongs to another architecture")
+        if metadata["previous_sha256"] != previous:
+            raise PiggybackError(
+                f"task {entry.name!r}: {path} was built on another file of the task before it"
+            )
+        try:
+            tensors = safetensors.torch.load(content)
+        except safetensors.SafetensorError as error:
+            raise PiggybackError(f"task {entry.name!r}: {path} is damaged: {error}") from None
+        if tensors_sha256(tensors) != metadata["tensors_sha256"]:
+            raise PiggybackError(f"task {entry.name!r}: {path}: its tensors are not those it names")
+        state = TaskState(entry.name, json.loads(metadata["unconstrained"]), tensors)
+        return StoredTask(state, json.loads(metadata["card"]))
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """One hash over names, types, shapes and values, independent of their order."""
+    digest = hashlib.sha256()
+    for key in sorted(tensors):
+        tensor = tensors[key].detach().cpu().contiguous()
+        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _with_sorted_header(content: bytes) -> bytes:
+    """The same safetensors file with its header's keys in order: the library's order is random."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[8 + length :]

@@ -1,0 +1,151 @@
+"""What a network knows of one task: its shares, its tensors, its size; and a layer's plan for it."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from torch import Tensor
+
+from piggyback_gan.errors import PiggybackError
+
+DEFAULT_UNCONSTRAINED = 0.25
+# A bank of so few filters spans next to nothing: such a layer (the output layer of most image
+# networks) stays free unless a pattern names it. It costs a fraction of a percent of the network.
+SMALLEST_SHARED_LAYER = 8
+
+UNCONSTRAINED = "unconstrained_filters"
+MIXING = "mixing_weights"
+
+STANDALONE = "standalone"
+PREVIOUS = "previous"
+_TASK_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+Shares = float | Mapping[str, float]
+
+
+@dataclass
+class TaskState:
+    """One task as a network holds it and a bank stores it.
+
+    Attributes:
+        name: the task.
+        shares: layer name -> lambda, the unconstrained share in [0, 1].
+        tensors: `<layer>.unconstrained_filters` (U, D) and `<layer>.mixing_weights` (P, K), left out
+            where they are empty, and every private parameter and buffer under its own name.
+    """
+
+    name: str
+    shares: dict[str, float]
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ParameterCount:
+    """How many parameters a task adds.
+
+    Attributes:
+        unconstrained: values in the task's unconstrained filters.
+        mixing: mixing weights.
+        private: biases, affine norm parameters and all else that is trained beside conv filters.
+        standalone: parameters of the whole network, if the task had one of its own.
+    """
+
+    unconstrained: int
+    mixing: int
+    private: int
+    standalone: int
+
+    @property
+    def total(self) -> int:
+        """All that the task adds to the bank."""
+        return self.unconstrained + self.mixing + self.private
+
+    @property
+    def share(self) -> float:
+        """`total` relative to a standalone network: 1.0 for a first task."""
+        return self.total / self.standalone
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """What a task takes of one layer: `filters` = unconstrained + piggyback, each of `length` values.
+
+    `bank` is the number of filters to mix from, `share` the lambda that led to `unconstrained`.
+    """
+
+    name: str
+    kind: str
+    filters: int
+    length: int
+    bank: int
+    share: float
+    unconstrained: int
+
+    @property
+    def mixing(self) -> int:
+        """How many mixing weights the task trains in this layer."""
+        return (self.filters - self.unconstrained) * self.bank
+
+    @property
+    def parameters(self) -> int:
+        """Unconstrained values and mixing weights of the task in this layer."""
+        return self.unconstrained * self.length + self.mixing
+
+
+def check_task_name(name: str) -> None:
+    """Refuse what can't be a task's name: names become parts of file names.
+
+    Raises:
+        PiggybackError: not `[a-z0-9][a-z0-9._-]*` of at most 64 characters, or one of the two words
+            that `init` gives a meaning of its own.
+    """
+    if not _TASK_NAME.fullmatch(name):
+        raise PiggybackError(
+            f"{name!r} can't name a task: use 1 to 64 of a-z, 0-9, '.', '_' and '-', "
+            "and begin with a letter or a digit"
+        )
+    if name in (STANDALONE, PREVIOUS):
+        raise PiggybackError(f"{name!r} can't name a task: it is a way to start one (init)")
+
+
+def resolve_shares(unconstrained: Shares, layer_filters: Mapping[str, int]) -> dict[str, float]:
+    """Lambda for every layer.
+
+    Args:
+        unconstrained: one share for all layers, where layers of fewer than 8 filters stay free; or a
+            mapping from layer names and patterns (`*`, `?`, `[..]`) to shares. An exact name goes
+            before patterns, an earlier pattern before a later one; layers that nothing matches get
+            the default, 0.25, and stay free if small.
+        layer_filters: layer name -> number of filters.
+
+    Raises:
+        PiggybackError: a share outside [0, 1], or a pattern that matches no layer.
+    """
+    if isinstance(unconstrained, Mapping):
+        patterns, default = dict(unconstrained), DEFAULT_UNCONSTRAINED
+    else:
+        patterns, default = {}, unconstrained
+    for share in (*patterns.values(), default):
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+            raise PiggybackError(
+                f"the unconstrained share must be a number from 0 to 1, not {share!r}"
+            )
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in layer_filters):
+            raise PiggybackError(
+                f"pattern {pattern!r} matches none of the layers: {_some(layer_filters)}"
+            )
+    shares = {}
+    for name, filters in layer_filters.items():
+        free = 1.0 if filters < SMALLEST_SHARED_LAYER else default
+        by_pattern = (share for pattern, share in patterns.items() if fnmatchcase(name, pattern))
+        shares[name] = float(patterns.get(name, next(by_pattern, free)))
+    return shares
+
+
+def _some(names: Iterable[str], limit: int = 12) -> str:
+    """The first names of a list that may be long."""
+    listed = list(names)
+    more = f", and {len(listed) - limit} more" if len(listed) > limit else ""
+    return ", ".join(listed[:limit]) + more

@@ -1,0 +1,305 @@
+"""Teaching a bank one paired task: the run from the data's folder to the finished task in the bank."""
+
+import json
+import math
+import platform
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from piggyback_gan.bank import open_or_new
+from piggyback_gan.data import Pair, PairedDataset
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.evaluation import Evaluation, evaluate
+from piggyback_gan.images import encode, grid, normalize, to_pixels
+from piggyback_gan.manifest import TaskEntry, atomic_write, require_writable
+from piggyback_gan.options import GeneratorOptions, TrainingOptions
+from piggyback_gan.planning import TaskPlan, plan_task
+from piggyback_gan.trainer import PairedTrainer
+
+REPORT_EVERY = 10
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a run stands: `step` of `steps` in all, in `epoch` of `epochs`, both counted from 1."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+
+
+class Interrupted(Exception):
+    """Training was stopped from outside; the bank is as it was."""
+
+    def __init__(self, position: Position) -> None:
+        super().__init__(
+            f"stopped in epoch {position.epoch} of {position.epochs}, "
+            f"after step {position.step} of {position.steps}"
+        )
+        self.position = position
+
+
+class Reporter(Protocol):
+    """Who is told how a run goes."""
+
+    def planned(self, plan: TaskPlan) -> None:
+        """Everything is checked but the images."""
+
+    def checked(self, split: str, done: int, total: int) -> None:
+        """So many pairs of a split were decoded."""
+
+    def stepped(self, position: Position, losses: Mapping[str, float]) -> None:
+        """Every `REPORT_EVERY` steps, with the losses of the last one."""
+
+    def validated(self, position: Position, metrics: Mapping[str, float] | None) -> None:
+        """At the end of each epoch; None where nothing is held out."""
+
+
+class Quiet:
+    """A reporter that says nothing."""
+
+    def planned(self, plan: TaskPlan) -> None: ...
+    def checked(self, split: str, done: int, total: int) -> None: ...
+    def stepped(self, position: Position, losses: Mapping[str, float]) -> None: ...
+    def validated(self, position: Position, metrics: Mapping[str, float] | None) -> None: ...
+
+
+def run_folder(bank: Path, task: str) -> Path:
+    """Where the run of a task keeps metrics and samples: beside the bank, which holds tasks only."""
+    resolved = bank.resolve()
+    return resolved.with_name(resolved.name + ".runs") / task
+
+
+def teach(
+    bank_path: str | Path,
+    task: str,
+    data: str | Path,
+    options: TrainingOptions | None = None,
+    generator: GeneratorOptions | None = None,
+    *,
+    reporter: Reporter | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> TaskEntry:
+    """Train a paired task and add it to a bank, which is made if it is not there.
+
+    The task enters the bank only when it is finished: whatever happens before, the bank is as it was.
+    Metrics, sample pictures and the run's state go to `run_folder(bank_path, task)`.
+
+    Args:
+        bank_path: the bank's directory.
+        task: the new task's name.
+        data: a folder of pairs (`data.find_pairs`).
+        options: how to train.
+        generator: the architecture, for a new bank.
+        reporter: who is told how it goes.
+        should_stop: asked after every step.
+
+    Returns:
+        The bank's entry of the new task.
+
+    Raises:
+        PiggybackError: anything that makes training impossible, or a loss that is not finite.
+        Interrupted: `should_stop` said so.
+    """
+    bank_path, task_data = Path(bank_path), Path(data)
+    options, generator = options or TrainingOptions(), generator or GeneratorOptions()
+    # Refuses a folder of other things before the lock is put into it.
+    bank = open_or_new(bank_path, generator.for_new_bank(options.image_size))
+    with bank.writing(f"train {task}"):
+        plan = plan_task(bank_path, task, task_data, options, generator)
+        return _Run(plan, reporter or Quiet(), should_stop).run()
+
+
+class _Run:
+    """One training run, with the bank's lock held."""
+
+    def __init__(self, plan: TaskPlan, reporter: Reporter, should_stop: Callable[[], bool]) -> None:
+        self.plan = plan
+        self.reporter = reporter
+        self.should_stop = should_stop
+        self.device = torch.device(plan.options.device)
+        self.folder = run_folder(plan.bank.path, plan.task)
+        self.position = Position(1, plan.options.epochs, 0, plan.steps)
+        self.started = time.monotonic()
+
+    def run(self) -> TaskEntry:
+        plan, options = self.plan, self.plan.options
+        if self.device.type == "cpu":
+            # Denormal numbers make training several times slower once images have flat backgrounds.
+            torch.set_flush_denormal(True)
+        self.reporter.planned(plan)
+        assert options.load_size is not None
+        train = self._load("train", plan.folder.train, options.load_size)
+        held_out_name = plan.folder.held_out_name or "held-out"
+        held_out = self._load(held_out_name, plan.folder.held_out, options.image_size)
+        shown = held_out or self._load(
+            "train", plan.folder.train[: options.samples], options.image_size
+        )
+        self._begin()
+        # The network has its start already; this is for the discriminator, and for dropout.
+        torch.manual_seed(options.seed)
+        trainer = PairedTrainer(plan.network.to(self.device), plan.config, options, self.device)
+        state = "failed"
+        try:
+            for epoch in range(1, options.epochs + 1):
+                losses = self._epoch(trainer, train, epoch)
+                validation = self._validate(held_out) if held_out else None
+                self._record(losses, trainer.learning_rate(), validation)
+                self._save_samples(shown)
+                trainer.end_epoch()
+            plan.network.finish_task()
+            entry = plan.bank.add(plan.network.task_state(plan.task), self._card(validation))
+            state = "finished"
+        except Interrupted:
+            state = "interrupted"
+            raise
+        finally:
+            self._save_state(state)
+        return entry
+
+    def _load(self, split: str, pairs: Sequence[Pair], size: int) -> PairedDataset:
+        config = self.plan.config
+
+        def on_progress(done: int) -> None:
+            self.reporter.checked(split, done, len(pairs))
+            self._stop_if_asked()
+
+        return PairedDataset(
+            pairs,
+            direction=self.plan.options.direction,
+            channels=(config.input_channels, config.output_channels),
+            size=size,
+            on_progress=on_progress,
+        )
+
+    def _begin(self) -> None:
+        """Make the run's folder, in place of that of an earlier try at the same task."""
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+        require_writable(self.folder / "samples")
+        self._save_state("running")
+
+    def _epoch(self, trainer: PairedTrainer, train: PairedDataset, epoch: int) -> dict[str, float]:
+        """Train one epoch and return its mean losses."""
+        options = self.plan.options
+        self.plan.network.train()
+        batches = train.epoch(
+            epoch,
+            batch_size=options.batch_size,
+            crop=options.image_size,
+            flip=options.flip,
+            seed=options.seed,
+        )
+        sums: dict[str, Tensor] = {}
+        seen = 0
+        with closing(batches):
+            for inputs, targets in batches:
+                losses = trainer.step(inputs, targets)
+                seen += len(inputs)
+                for name, loss in losses.items():
+                    sums[name] = sums.get(name, torch.zeros_like(loss)) + loss * len(inputs)
+                self.position = replace(self.position, epoch=epoch, step=self.position.step + 1)
+                if self.position.step % REPORT_EVERY == 0 or self.position.step == 1:
+                    self.reporter.stepped(self.position, self._finite(losses))
+                self._stop_if_asked()
+        return {name: loss / seen for name, loss in self._finite(sums).items()}
+
+    def _finite(self, losses: Mapping[str, Tensor]) -> dict[str, float]:
+        values = {name: loss.item() for name, loss in losses.items()}
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise PiggybackError(
+                    f"the {name} loss is {value} in epoch {self.position.epoch}, step "
+                    f"{self.position.step}: the bank is unchanged; try a lower --learning-rate "
+                    f"(now {self.plan.options.learning_rate})"
+                )
+        return values
+
+    def _stop_if_asked(self) -> None:
+        if self.should_stop():
+            raise Interrupted(self.position)
+
+    def _validate(self, held_out: PairedDataset) -> Evaluation:
+        self.plan.network.eval()
+        return evaluate(self.plan.network, held_out, self.device, between=self._stop_if_asked)
+
+    def _record(
+        self, losses: Mapping[str, float], learning_rate: float, validation: Evaluation | None
+    ) -> None:
+        """Append the epoch's line to metrics.jsonl. No times in it: equal runs give equal files."""
+        metrics = validation.metrics if validation else None
+        record = {
+            "epoch": self.position.epoch,
+            "step": self.position.step,
+            "learning_rate": learning_rate,
+            "loss": dict(losses),
+            "validation": metrics,
+        }
+        with (self.folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(record) + "\n")
+        self.reporter.validated(self.position, metrics)
+
+    def _save_samples(self, dataset: PairedDataset) -> None:
+        """One picture: a row for each of the first images, input | output | target."""
+        self.plan.network.eval()
+        pairs = [dataset.pair(i) for i in range(min(self.plan.options.samples, len(dataset)))]
+        inputs, targets = (normalize(torch.stack(images)) for images in zip(*pairs, strict=True))
+        with torch.inference_mode():
+            outputs = self.plan.network(inputs.to(self.device))
+        rows = [
+            [to_pixels(image) for image in row]
+            for row in zip(inputs, outputs, targets, strict=True)
+        ]
+        path = self.folder / "samples" / f"epoch-{self.position.epoch:04d}.png"
+        atomic_write(path, encode(grid(rows), ".png"))
+
+    def _save_state(self, state: str) -> None:
+        content = {
+            "task": self.plan.task,
+            "state": state,
+            "position": asdict(self.position),
+            "seconds": round(time.monotonic() - self.started, 1),
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "machine": platform.machine(),
+        }
+        atomic_write(self.folder / "run.json", (json.dumps(content, indent=1) + "\n").encode())
+
+    def _card(self, validation: Evaluation | None) -> dict[str, Any]:
+        """What describes the task in its file. Nothing in it depends on when or where it was made."""
+        plan, config = self.plan, self.plan.config
+        return {
+            "library_version": version("piggyback-gan"),
+            "mode": "paired",
+            "data": {
+                "name": plan.folder.name,
+                "layout": plan.folder.layout,
+                "train_pairs": len(plan.folder.train),
+                "held_out_pairs": len(plan.folder.held_out),
+            },
+            "image": {
+                "size": plan.options.image_size,
+                "size_multiple": config.size_multiple,
+                "input_channels": config.input_channels,
+                "output_channels": config.output_channels,
+                "file_range": [0, 255],
+                "tensor_range": [-1, 1],
+            },
+            "options": asdict(plan.options),
+            "parameters": {
+                **asdict(plan.parameters),
+                "total": plan.parameters.total,
+                "share": plan.parameters.share,
+            },
+            "validation": validation and {"images": validation.images, **validation.metrics},
+        }
