@@ -19,6 +19,8 @@ from piggyback_gan.planning import TaskPlan
 from piggyback_gan.tasks import LayerPlan
 from piggyback_gan.teaching import Position, Quiet
 
+_TABLE_WIDTH = 100
+
 
 class TrainingProgress(Quiet):
     """A progress bar on stderr; where that is no terminal, a line per epoch only."""
@@ -47,6 +49,9 @@ class TrainingProgress(Quiet):
 
     def planned(self, plan: TaskPlan) -> None:
         self._batch_size = plan.options.batch_size
+        for bar in self._progress.task_ids:
+            self._progress.remove_task(bar)
+        self._checking, self._training = {}, None
         self._console.print(describe(plan), highlight=False, soft_wrap=True)
         if not plan.folder.held_out:
             self._console.print(
@@ -63,7 +68,7 @@ class TrainingProgress(Quiet):
     def stepped(self, position: Position, losses: Mapping[str, float]) -> None:
         if self._training is None:
             self._training = self._progress.add_task("", total=position.steps, words="")
-        speed = self._progress.tasks[self._training].speed
+        speed = next(bar.speed for bar in self._progress.tasks if bar.id == self._training)
         words = "  ".join(f"{name} {value:.3f}" for name, value in losses.items())
         if speed:
             words += f"  {speed * self._batch_size:.1f} images/s"
@@ -109,7 +114,8 @@ def describe(plan: TaskPlan) -> str:
 
 def print_plan(plan: TaskPlan) -> None:
     """Print the plan and the table of layers on stdout."""
-    console = Console(highlight=False)
+    # A narrow terminal wraps the table's lines: cut names and numbers would be of no use.
+    console = Console(highlight=False, width=max(_TABLE_WIDTH, Console().width))
     console.print(describe(plan), soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
     for heading in ("layer", "kind"):

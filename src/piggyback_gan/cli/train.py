@@ -1,17 +1,14 @@
 """pbgan train: teach a bank a paired task."""
 
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import tyro
 
 from piggyback_gan.cli.arguments import BankPath, TaskName, parse
+from piggyback_gan.cli.signals import stopped_by_signals
 from piggyback_gan.options import GeneratorOptions, TrainingOptions, read_options
 
 
@@ -40,33 +37,6 @@ class Arguments:
     """The network of a new bank."""
 
 
-class _Stop:
-    """Remembers the signal that asked for an end; a second one ends at once."""
-
-    signal: int | None = None
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        self.signal = number
-
-    def asked(self) -> bool:
-        return self.signal is not None
-
-
-@contextmanager
-def _stopped_by_signals() -> Iterator[_Stop]:
-    stop = _Stop()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, stop) for number in numbers]
-    try:
-        yield stop
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
-
-
 def run(arguments: list[str]) -> int:
     """Train, or with --dry-run only plan."""
     options, generator = _from_file(arguments)
@@ -88,7 +58,7 @@ def run(arguments: list[str]) -> int:
         print_plan(plan)
         return 0
     folder = run_folder(given.bank, given.task)
-    with _stopped_by_signals() as stop, TrainingProgress() as progress:
+    with stopped_by_signals() as stop, TrainingProgress() as progress:
         try:
             entry = teach(
                 given.bank,
@@ -100,13 +70,12 @@ def run(arguments: list[str]) -> int:
                 should_stop=stop.asked,
             )
         except Interrupted as interrupted:
-            assert stop.signal is not None
             print(
                 f"pbgan: {interrupted}; {given.bank} is unchanged, and training {given.task!r} again "
                 f"begins anew; metrics and samples so far: {folder}",
                 file=sys.stderr,
             )
-            return 128 + stop.signal
+            return stop.status
     print(
         f"{given.task} is in {given.bank} ({entry.bytes / 1e6:.1f} MB); metrics and samples: {folder}"
     )

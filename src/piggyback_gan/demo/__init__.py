@@ -1,0 +1,1 @@
+"""The demo: synthetic scenes, three tasks, one report."""

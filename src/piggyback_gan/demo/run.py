@@ -1,0 +1,146 @@
+"""The demo's run: three tasks learned in turn, each judged when it was learned and after the last."""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from piggyback_gan.bank import Bank
+from piggyback_gan.data import PairedDataset, find_pairs
+from piggyback_gan.demo.scenes import SCENE_TASKS, write_dataset
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.evaluation import Evaluation, evaluate
+from piggyback_gan.images import Pixels, normalize, to_pixels
+from piggyback_gan.options import GeneratorOptions, TrainingOptions
+from piggyback_gan.teaching import Reporter, teach
+
+SIZE = 64
+TRAIN_PAIRS = 400
+TEST_PAIRS = 48
+SHOWN = 6
+GENERATOR = GeneratorOptions(generator="resnet-6", ngf=24)
+OPTIONS = TrainingOptions(
+    epochs=6, batch_size=4, image_size=SIZE, discriminator_layers=2, ndf=32, decay_epochs=3
+)
+_MARK = "demo.json"
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A task when it was learned, and the same task after the last one was.
+
+    `sheet` has a row of pictures for each shown test pair: input, output when learned, output after
+    the last task, target.
+    """
+
+    task: str
+    parameters: int
+    share: float
+    when_learned: Evaluation
+    after_last: Evaluation
+    sheet: list[tuple[Pixels, Pixels, Pixels, Pixels]]
+
+    @property
+    def identical(self) -> bool:
+        """Whether every value of every output is the same, bit for bit."""
+        return self.when_learned.outputs_sha256 == self.after_last.outputs_sha256
+
+
+def prepare(out: Path, *, overwrite: bool) -> None:
+    """Make the demo's folder.
+
+    Raises:
+        PiggybackError: it exists and is not to be overwritten, or is not a demo's.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if not (out / _MARK).exists():
+            raise PiggybackError(f"{out} exists and is no folder of the demo: give another --out")
+        if not overwrite:
+            raise PiggybackError(f"{out} exists: give --overwrite or another --out")
+        shutil.rmtree(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / _MARK).write_text("{}\n")
+    except OSError as error:
+        raise PiggybackError(f"{out} can't be written to: {error.strerror}") from None
+
+
+def run_demo(
+    out: Path,
+    *,
+    options: TrainingOptions = OPTIONS,
+    generator: GeneratorOptions = GENERATOR,
+    train_pairs: int = TRAIN_PAIRS,
+    test_pairs: int = TEST_PAIRS,
+    reporter: Reporter | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> list[Learned]:
+    """Draw the data sets, teach one bank the three tasks, and judge each twice from the bank on disk.
+
+    Args:
+        out: a folder from `prepare`; data sets, bank and figures (demo.json) go there.
+        options, generator, train_pairs, test_pairs: smaller ones make a quicker demo.
+        reporter: who is told how the training goes.
+        should_stop: asked after every step.
+    """
+    bank_path = out / "bank"
+    first: dict[str, tuple[Evaluation, list[Pixels]]] = {}
+    datasets: dict[str, PairedDataset] = {}
+    for number, task in enumerate(SCENE_TASKS):
+        folder = out / "data" / task
+        write_dataset(
+            folder, task, train=train_pairs, test=test_pairs, size=SIZE, seed=options.seed
+        )
+        teach(
+            bank_path,
+            task,
+            folder,
+            options,
+            generator if number == 0 else None,
+            reporter=reporter,
+            should_stop=should_stop,
+        )
+        datasets[task] = PairedDataset(
+            find_pairs(folder).held_out, direction="AtoB", channels=(3, 3), size=options.image_size
+        )
+        first[task] = _judge(bank_path, task, datasets[task])
+    learned = []
+    bank = Bank.open(bank_path)
+    for task in SCENE_TASKS:
+        when_learned, outputs_then = first[task]
+        after_last, outputs_now = _judge(bank_path, task, datasets[task])
+        pairs = [datasets[task].pair(i) for i in range(len(outputs_now))]
+        inputs, targets = ([to_pixels(normalize(p[side])) for p in pairs] for side in (0, 1))
+        parameters = bank.card(task)["parameters"]
+        sheet = list(zip(inputs, outputs_then, outputs_now, targets, strict=True))
+        learned.append(
+            Learned(task, parameters["total"], parameters["share"], when_learned, after_last, sheet)
+        )
+    (out / _MARK).write_text(json.dumps([_figures(task) for task in learned], indent=1) + "\n")
+    return learned
+
+
+def _judge(bank_path: Path, task: str, dataset: PairedDataset) -> tuple[Evaluation, list[Pixels]]:
+    """Judge a task as a user would have it: from the bank on disk, opened anew."""
+    generator = Bank.open(bank_path).generator(task)
+    evaluation = evaluate(generator, dataset, torch.device("cpu"))
+    shown = torch.stack([dataset.pair(i)[0] for i in range(min(SHOWN, len(dataset)))])
+    with torch.inference_mode():
+        outputs = generator(normalize(shown))
+    return evaluation, [to_pixels(output) for output in outputs]
+
+
+def _figures(learned: Learned) -> Mapping[str, object]:
+    return {
+        "task": learned.task,
+        "parameters": learned.parameters,
+        "share": learned.share,
+        "test_images": learned.when_learned.images,
+        "when_learned": learned.when_learned.metrics,
+        "after_last": learned.after_last.metrics,
+        "outputs_sha256": [learned.when_learned.outputs_sha256, learned.after_last.outputs_sha256],
+        "bit_identical": learned.identical,
+    }
