@@ -221,4 +221,5 @@ def _composition_problem(network: PiggybackNetwork, state: TaskState) -> str | N
 
 
 def _is_foreign(path: Path) -> bool:
-    return not path.name.startswith("bank.") and path.name != "tasks"
+    # With a dot before it: a manifest that was being written when its process was killed.
+    return not path.name.startswith(("bank.", ".bank.")) and path.name != "tasks"

@@ -123,7 +123,7 @@ def _side_by_side(root: Path, split: str) -> tuple[Pair, ...]:
 
 
 def _two_folders(root: Path, split: str) -> tuple[Pair, ...]:
-    if not (root / f"{split}A").is_dir() and split != "train":
+    if split != "train" and not any((root / f"{split}{side}").is_dir() for side in "AB"):
         return ()
     a, b = _by_stem(root / f"{split}A"), _by_stem(root / f"{split}B")
     lonely = [a[stem].name for stem in sorted(a.keys() - b.keys())]

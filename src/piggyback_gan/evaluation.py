@@ -15,15 +15,24 @@ _BATCH_SIZE = 8
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Means over `images` images: `metrics` as in `metrics.image_metrics`.
+    """Means over all images: `metrics` as in `metrics.image_metrics`.
 
-    `outputs_sha256` is a hash over every float32 value of every output, in order: two equal hashes
-    mean bit-identical outputs.
+    `output_hashes` has the SHA-256 of each output's float32 values, in order: equal hashes mean
+    bit-identical outputs.
     """
 
     metrics: dict[str, float]
-    images: int
-    outputs_sha256: str
+    output_hashes: tuple[str, ...]
+
+    @property
+    def images(self) -> int:
+        """How many images were judged."""
+        return len(self.output_hashes)
+
+    @property
+    def outputs_sha256(self) -> str:
+        """One hash over all outputs."""
+        return hashlib.sha256("".join(self.output_hashes).encode()).hexdigest()
 
 
 def evaluate(
@@ -40,12 +49,12 @@ def evaluate(
         device: where the generator is.
         between: called after every batch; it may raise to stop.
     """
-    digest = hashlib.sha256()
+    hashes: list[str] = []
     collected = []
     with torch.inference_mode():
         for inputs, targets in dataset.in_order(_BATCH_SIZE):
             outputs = generator(inputs.to(device)).float().cpu()
-            digest.update(outputs.contiguous().numpy().tobytes())
+            hashes += [hashlib.sha256(o.numpy().tobytes()).hexdigest() for o in outputs]
             collected.append(image_metrics(outputs, targets))
             between()
-    return Evaluation(mean_metrics(collected), len(dataset), digest.hexdigest())
+    return Evaluation(mean_metrics(collected), tuple(hashes))

@@ -4,6 +4,7 @@ Shape suffixes: N filters of a layer (its output channels), D length of a filter
 filters, P piggyback filters (U + P = N), K filters in the bank that a task mixes from.
 """
 
+import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -135,6 +136,12 @@ def _power_of_two(exponent: Tensor) -> Tensor:
     return ((exponent.to(torch.int64) + 1023) << 52).view(torch.float64)
 
 
+def _without_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    if not torch.amp.is_autocast_available(device.type):
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, enabled=False)
+
+
 class _ComposeForTraining(torch.autograd.Function):
     """F = [U; W @ B], differentiable in U and W.
 
@@ -153,7 +160,7 @@ class _ComposeForTraining(torch.autograd.Function):
     ) -> Tensor:
         ctx.bank_KD = bank_KD
         ctx.unconstrained = len(unconstrained_UD)
-        with torch.autocast(bank_KD.device.type, enabled=False):
+        with _without_autocast(bank_KD.device):
             if exact:
                 piggyback_PD = compose_exactly(mixing_PK, bank_KD, segments)
             else:
@@ -163,7 +170,7 @@ class _ComposeForTraining(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient_ND,) = gradients
-        with torch.autocast(gradient_ND.device.type, enabled=False):
+        with _without_autocast(gradient_ND.device):
             mixing_gradient = gradient_ND[ctx.unconstrained :] @ ctx.bank_KD.T
         return gradient_ND[: ctx.unconstrained], mixing_gradient, None, None, None
 

@@ -17,18 +17,23 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 Pixels = NDArray[np.uint8]
 """(H, W, C), 8 bits a channel."""
 
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 _MODES = ("1", "L", "P", "RGB", "LA", "PA", "RGBA")
 _PNG_BIT_DEPTH_AT = 24
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The image files in a folder, by name. Other files are passed over.
+    """The image files in a folder, by name. Folders, hidden files and others are passed over.
 
     Raises:
         PiggybackError: the folder can't be read.
     """
     try:
-        return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+        return sorted(
+            path
+            for path in folder.iterdir()
+            if path.suffix.lower() in SUFFIXES and path.name[0] != "." and not path.is_dir()
+        )
     except OSError as error:
         raise PiggybackError(f"{folder} can't be read: {error.strerror}") from None
 
@@ -44,16 +49,16 @@ def open_image(path: Path) -> Image.Image:
             8 bits, transparency, CMYK, several frames).
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_FORMATS) as image:
             _refuse_lossy(path, image)
-            return ImageOps.exif_transpose(image).convert(_plain_mode(image))
+            return _plain(ImageOps.exif_transpose(image))
     except PiggybackError as error:
         raise PiggybackError(f"{path}: {error}") from None
     except FileNotFoundError:
         raise PiggybackError(f"{path}: no such file") from None
     except Image.DecompressionBombError:
         raise PiggybackError(f"{path}: too many pixels") from None
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
+    except Exception as error:  # damaged files lead Pillow to TypeError, struct.error and others
         why = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
         raise PiggybackError(f"{path}: can't be read: {why or type(error).__name__}") from None
 
@@ -75,7 +80,7 @@ def from_pil(image: Image.Image, channels: int) -> Pixels:
     """
     if channels not in (1, 3):
         raise PiggybackError(f"images are read with 1 or 3 channels, not {channels}")
-    converted = image.convert(_plain_mode(image)).convert("L" if channels == 1 else "RGB")
+    converted = _plain(image).convert("L" if channels == 1 else "RGB")
     return np.asarray(converted, dtype=np.uint8).reshape(image.height, image.width, channels)
 
 
@@ -129,17 +134,19 @@ def grid(rows: Iterable[Iterable[Pixels]], gap: int = 2) -> Pixels:
     return np.concatenate([np.concatenate(line, axis=1) for line in lines], axis=0)[:-gap, :-gap]
 
 
-def _plain_mode(image: Image.Image) -> str:
-    """The mode, L or RGB, that holds all that the image does."""
+def _plain(image: Image.Image) -> Image.Image:
+    """The same image in the mode, L or RGB, that holds all that it does."""
     if image.mode not in _MODES:
         raise PiggybackError(
             f"mode {image.mode} is not supported: only 8-bit gray and RGB images are"
         )
     if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
-        alpha = image.convert("RGBA").getchannel("A").getextrema()
-        if alpha != (255, 255):
+        with_alpha = image.convert("RGBA")
+        if with_alpha.getchannel("A").getextrema() != (255, 255):
             raise PiggybackError("it has transparency, which would be lost: flatten it first")
-    return "L" if image.mode in ("1", "L", "LA") else "RGB"
+        # A palette's alpha can't be dropped in one step without a warning from Pillow.
+        return with_alpha.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+    return image.convert("L" if image.mode in ("1", "L") else "RGB")
 
 
 def _refuse_lossy(path: Path, image: Image.Image) -> None:

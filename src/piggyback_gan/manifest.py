@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import socket
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -31,6 +32,7 @@ MANIFEST_NAME = "bank.json"
 TASKS_FOLDER = "tasks"
 LOCK_NAME = "bank.lock"
 _WRITER_NAME = "bank.writer.json"
+_TASK_FILE = re.compile(r"[0-9]{4,}-([a-z0-9][a-z0-9._-]{0,63})\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -124,8 +126,9 @@ class Manifest:
             raise PiggybackError(f"{path} is damaged: its checksum does not match its content")
         for entry in entries:
             # The checksum keeps accidents out, not malice: a name must not lead out of the folder.
-            if Path(entry.file).name != entry.file:
-                raise PiggybackError(f"{path} names a file outside the bank: {entry.file!r}")
+            file = _TASK_FILE.fullmatch(str(entry.file))
+            if file is None or file[1] != entry.name:
+                raise PiggybackError(f"{path} names a file that is no task's of the bank: {entry.file!r}")
         return manifest
 
     def write(self, bank: Path) -> None:
@@ -134,9 +137,18 @@ class Manifest:
 
 
 def now() -> str:
-    """The time in UTC, or SOURCE_DATE_EPOCH's where set, so that a bank can be reproduced whole."""
+    """The time in UTC, or SOURCE_DATE_EPOCH's where set, so that a bank can be reproduced whole.
+
+    Raises:
+        PiggybackError: SOURCE_DATE_EPOCH is no time.
+    """
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
-    moment = datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)
+    try:
+        moment = datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)
+    except (ValueError, OverflowError, OSError):
+        raise PiggybackError(
+            f"SOURCE_DATE_EPOCH must be a number of seconds since 1970, not {epoch!r}"
+        ) from None
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -174,7 +186,12 @@ def read_card(path: Path, entry: TaskEntry) -> dict[str, Any]:
     metadata = read_header(file)
     if "card" not in metadata:
         raise PiggybackError(f"{file} is no task's file")
-    card: dict[str, Any] = json.loads(metadata["card"])
+    try:
+        card = json.loads(metadata["card"])
+    except ValueError:
+        card = None
+    if not isinstance(card, dict):
+        raise PiggybackError(f"{file} is damaged: its card can't be read")
     return card
 
 
@@ -224,7 +241,8 @@ def writer_lock(bank: Path, purpose: str) -> Iterator[None]:
     """Be the one writer of a bank. The lock ends with the process, however it ends.
 
     Raises:
-        PiggybackError: another process holds it (the message says which), or the folder is read-only.
+        PiggybackError: another process holds it (the message says which), the folder is read-only, or
+            the disk is full.
     """
     is_new = not bank.exists()
     require_writable(bank)
@@ -245,22 +263,27 @@ def writer_lock(bank: Path, purpose: str) -> Iterator[None]:
             "purpose": purpose,
             "since": now(),
         }
-        writer.write_text(json.dumps(holder))
+        atomic_write(writer, json.dumps(holder).encode())
         yield
     finally:
         writer.unlink(missing_ok=True)
-        lock.release()
-        if is_new and not (bank / MANIFEST_NAME).exists():
-            (bank / LOCK_NAME).unlink(missing_ok=True)
+        unused = is_new and not (bank / MANIFEST_NAME).exists()
+        if unused:
+            # Before it is released: else this could be the lock of the next writer.
             with contextlib.suppress(OSError):
-                bank.rmdir()
+                (bank / LOCK_NAME).unlink()
+        lock.release()
+        if unused:
+            for folder in (bank / TASKS_FOLDER, bank):
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
 
 
 def _describe(writer: Path) -> str:
     try:
         holder = json.loads(writer.read_text())
         return "process {pid} on {host} ({purpose}, since {since})".format_map(holder)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return "another process"
 
 

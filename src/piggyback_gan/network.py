@@ -133,6 +133,8 @@ class PiggybackNetwork(nn.Module):
             else:
                 free, mixing = self._warm_start(source, layer_name, rows)
             layer.begin_task(free, mixing)
+        for parameter in self.module.parameters():
+            parameter.grad = None  # of an earlier task, which trained the same private parameters
         self._in_training = (name, _Task(shares))
         self._activate(name, self._finished[source].private if source else self._given_private)
 

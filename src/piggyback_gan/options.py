@@ -10,8 +10,11 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from piggyback_gan.config import (
+    DISCRIMINATOR_NAMES,
     GAN_LOSSES,
+    GENERATOR_NAMES,
     INITS,
+    NORMS,
     DiscriminatorConfig,
     DiscriminatorName,
     GanLoss,
@@ -66,6 +69,23 @@ class GeneratorOptions:
     """Channels of the input: 1 gray, 3 RGB."""
     output_channels: Annotated[Literal[1, 3] | None, _default("3", "{1,3}")] = None
     """Channels of the output: 1 gray, 3 RGB."""
+
+    def __post_init__(self) -> None:
+        for field, allowed in (
+            ("generator", GENERATOR_NAMES),
+            ("norm", NORMS),
+            ("weight_init", INITS),
+        ):
+            if getattr(self, field) is not None:
+                check_choice(field, getattr(self, field), allowed)
+        if self.ngf is not None:
+            check_positive("ngf", self.ngf)
+        if self.dropout is not None and not isinstance(self.dropout, bool):
+            raise PiggybackError(f"invalid dropout: found {self.dropout!r}, give true or false")
+        for field in ("input_channels", "output_channels"):
+            value = getattr(self, field)
+            if value is not None and (not _is_integer(value) or value not in (1, 3)):
+                raise PiggybackError(f"invalid {field}: found {value!r}, give 1 or 3")
 
     def for_new_bank(self, image_size: int) -> GeneratorConfig:
         """The architecture that a new bank gets.
@@ -158,8 +178,17 @@ class TrainingOptions:
         check_choice("direction", self.direction, ("AtoB", "BtoA"))
         check_choice("device", self.device, ("auto", "cuda", "mps", "cpu"))
         check_choice("gan_loss", self.gan_loss, GAN_LOSSES)
+        check_choice("discriminator", self.discriminator, DISCRIMINATOR_NAMES)
+        check_choice("discriminator_norm", self.discriminator_norm, NORMS)
         check_choice("discriminator_init", self.discriminator_init, INITS)
-        for field in ("epochs", "batch_size", "image_size", "samples"):
+        for field in (
+            "epochs",
+            "batch_size",
+            "image_size",
+            "discriminator_layers",
+            "ndf",
+            "samples",
+        ):
             check_positive(field, getattr(self, field))
         for field in ("learning_rate", "discriminator_learning_rate", "l1_weight"):
             value = getattr(self, field)
@@ -167,7 +196,10 @@ class TrainingOptions:
                 raise PiggybackError(f"invalid {field}: found {value!r}, give a number from 0 on")
         if not _is_number(self.beta1) or not 0 <= self.beta1 < 1:
             raise PiggybackError(f"invalid beta1: found {self.beta1!r}, give a number from 0 to 1")
-        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**31:
+        _check_unconstrained(self.unconstrained)
+        if self.init is not None and not isinstance(self.init, str):
+            raise PiggybackError(f"invalid init: found {self.init!r}, give a task's name")
+        if not _is_integer(self.seed) or not 0 <= self.seed < 2**31:
             raise PiggybackError(
                 f"invalid seed: found {self.seed!r}, give an integer from 0 to 2**31 - 1"
             )
@@ -181,12 +213,11 @@ class TrainingOptions:
                     "crops are taken from it"
                 )
         if self.decay_epochs is not None and not (
-            isinstance(self.decay_epochs, int) and 0 <= self.decay_epochs <= self.epochs
+            _is_integer(self.decay_epochs) and 0 <= self.decay_epochs <= self.epochs
         ):
             raise PiggybackError(
                 f"invalid decay_epochs: found {self.decay_epochs!r}, give 0 to epochs ({self.epochs})"
             )
-        self.discriminator_config(1)
 
     def resolved(self, *, first_task: bool, device: Device) -> "TrainingOptions":
         """The same options with every default filled in, as they are stored with the task."""
@@ -240,6 +271,24 @@ def read_options(path: Path) -> tuple[TrainingOptions, GeneratorOptions]:
         return options, GeneratorOptions(**pick(names[GeneratorOptions]))
     except (PiggybackError, TypeError) as error:
         raise PiggybackError(f"{path}: {error}") from None
+
+
+def _check_unconstrained(value: object) -> None:
+    """One share, or a flat table of them; whether its patterns fit is seen with the network."""
+    for pattern, share in value.items() if isinstance(value, dict) else [(None, value)]:
+        if isinstance(share, dict):
+            raise PiggybackError(
+                f"invalid unconstrained: {pattern!r} is a table: put names with dots in quotes"
+            )
+        if not _is_number(share) or not 0 <= share <= 1:
+            where = f" for {pattern!r}" if isinstance(value, dict) else ""
+            raise PiggybackError(
+                f"invalid unconstrained: found {share!r}{where}, give a number from 0 to 1"
+            )
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_number(value: object) -> bool:

@@ -15,6 +15,7 @@ from torch import Tensor
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.manifest import (
     FORMAT_VERSION,
+    MANIFEST_NAME,
     TASKS_FOLDER,
     Manifest,
     TaskEntry,
@@ -105,8 +106,7 @@ class Store:
         tasks = self.manifest.tasks
         if any(entry.name == state.name for entry in tasks):
             raise PiggybackError(f"the bank has a task {state.name!r} already")
-        if tasks and Manifest.read(self.path) != self.manifest:
-            raise PiggybackError(f"{self.path} was changed by another process: open it again")
+        self._require_unchanged()
         require_writable(self.path / TASKS_FOLDER)
         self._clear_leftovers()
         metadata = {
@@ -130,7 +130,12 @@ class Store:
         )
         atomic_write(self.path / TASKS_FOLDER / entry.file, content)
         manifest = replace(self.manifest, tasks=(*tasks, entry))
-        manifest.write(self.path)
+        try:
+            manifest.write(self.path)
+        except PiggybackError:
+            if not self._is_on_disk(manifest):
+                (self.path / TASKS_FOLDER / entry.file).unlink(missing_ok=True)
+            raise
         self.manifest = manifest
         return entry
 
@@ -138,9 +143,11 @@ class Store:
         """Remove the newest task. Hold the writer's lock.
 
         Raises:
-            PiggybackError: there is no such task, or later ones are built on it; they are named.
+            PiggybackError: there is no such task, later ones are built on it (they are named), the bank
+                changed meanwhile, or it can't be written.
         """
         self.manifest.require_newest(name)
+        self._require_unchanged()
         manifest = replace(self.manifest, tasks=self.manifest.tasks[:-1])
         manifest.write(self.path)
         self.manifest = manifest
@@ -152,8 +159,18 @@ class Store:
         named = {entry.file for entry in self.manifest.tasks}
         return sorted(path for path in folder.glob("*") if path.name not in named)
 
+    def _require_unchanged(self) -> None:
+        """Refuse to write over what another process wrote since this manifest was read."""
+        is_new = not self.manifest.tasks and not (self.path / MANIFEST_NAME).exists()
+        if not is_new and Manifest.read(self.path).render() != self.manifest.render():
+            raise PiggybackError(f"{self.path} was changed by another process: open it again")
+
+    def _is_on_disk(self, manifest: Manifest) -> bool:
+        path = self.path / MANIFEST_NAME
+        return path.exists() and path.read_bytes() == manifest.render()
+
     def _clear_leftovers(self) -> None:
-        for path in (*self.leftovers(), *self.path.glob(".bank.json.*.tmp")):
+        for path in (*self.leftovers(), *self.path.glob(".bank.*.tmp")):
             if path.suffix in (".tmp", ".safetensors"):
                 path.unlink(missing_ok=True)
 
@@ -174,6 +191,14 @@ class Store:
             raise PiggybackError(
                 f"task {entry.name!r}: {path} is damaged: its SHA-256 is not the one in the manifest"
             )
+        try:
+            return self._parse(entry, path, content, previous)
+        except (KeyError, ValueError, safetensors.SafetensorError) as error:
+            if isinstance(error, PiggybackError):
+                raise
+            raise PiggybackError(f"task {entry.name!r}: {path} is damaged: {error}") from None
+
+    def _parse(self, entry: TaskEntry, path: Path, content: bytes, previous: str) -> StoredTask:
         metadata = read_header(path)
         if metadata.get("format") != _TASK_FORMAT or metadata.get("task") != entry.name:
             raise PiggybackError(f"task {entry.name!r}: {path} is not this task's file")
@@ -185,10 +210,7 @@ class Store:
             raise PiggybackError(
                 f"task {entry.name!r}: {path} was built on another file of the task before it"
             )
-        try:
-            tensors = safetensors.torch.load(content)
-        except safetensors.SafetensorError as error:
-            raise PiggybackError(f"task {entry.name!r}: {path} is damaged: {error}") from None
+        tensors = safetensors.torch.load(content)
         if tensors_sha256(tensors) != metadata["tensors_sha256"]:
             raise PiggybackError(f"task {entry.name!r}: {path}: its tensors are not those it names")
         state = TaskState(entry.name, json.loads(metadata["unconstrained"]), tensors)

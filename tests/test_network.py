@@ -1,0 +1,590 @@
+"""PiggybackNetwork: any module, several tasks, nothing forgotten."""
+
+import copy
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
+
+from conv_layers import LayerCase, layer_cases
+from piggyback_gan import PiggybackNetwork
+from piggyback_gan import network as network_module
+from piggyback_gan.config import GeneratorConfig
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.filters import FilterLayout
+from piggyback_gan.generators import build_generator
+from piggyback_gan.tasks import TaskState
+
+ALL_LAYERS = {"*": 0.25}
+
+
+class Net(nn.Module):
+    """Skips, a residual link, batch norm, biases, a deconv, a linear layer and one module used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter = nn.Conv2d(3, 12, 3, padding=1, padding_mode="reflect")
+        self.norm = nn.BatchNorm2d(12)
+        self.twice = nn.Conv2d(12, 12, 3, padding=1)
+        self.up = nn.ConvTranspose2d(12, 10, 3, groups=2, padding=1)
+        self.leave = nn.Conv2d(13, 3, 1)
+        self.scale = nn.Linear(1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(self.norm(self.enter(x)))
+        h = h + self.twice(torch.relu(self.twice(h)))
+        h = torch.cat([self.up(h), x], 1)
+        return self.leave(h) * self.scale(torch.ones(1, 1, device=x.device))
+
+
+def train(network: nn.Module, parameters: list[nn.Parameter], steps: int = 4) -> None:
+    optimizer = torch.optim.Adam(parameters, 1e-2)
+    network.train()
+    for _ in range(steps):
+        optimizer.zero_grad()
+        x = torch.randn(4, 3, 8, 8)
+        (network(x) - x.flip(1)).square().mean().backward()
+        optimizer.step()
+
+
+def learn(network: PiggybackNetwork, task: str, *args: object, **kwargs: object) -> None:
+    network.add_task(task, *args, **kwargs)
+    train(network, network.trainable_parameters())
+    network.finish_task()
+
+
+def output(network: PiggybackNetwork, task: str, x: Tensor) -> Tensor:
+    network.set_task(task)
+    network.eval()
+    with torch.no_grad():
+        return network(x)
+
+
+@contextmanager
+def counted_compositions(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
+    """Collects an entry for each layer that is composed."""
+    calls: list[bool] = []
+    real = network_module.compose
+
+    def counting(*args: object, exact: bool) -> Tensor:
+        calls.append(exact)
+        return real(*args, exact=exact)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(network_module, "compose", counting)
+        yield calls
+
+
+@pytest.fixture
+def x() -> Tensor:
+    return torch.randn(2, 3, 8, 8)
+
+
+@given(layer_cases(), st.sampled_from([0.0, 0.25, 0.5, 1.0]))
+@settings(max_examples=60, deadline=None)
+def test_piggyback_filters_lie_in_the_span_of_the_bank_for_every_layer_kind(
+    case: LayerCase, share: float
+) -> None:
+    network = PiggybackNetwork(case.build())
+    network.add_task("one")
+    network.finish_task()
+    network.add_task("two", {"*": share}, init="standalone")
+    layout = FilterLayout.of(case.build())
+    bank = layout.to_filters(network.fold("one").weight.detach()).double()
+    filters = layout.to_filters(network.fold("two").weight.detach()).double()
+    piggyback = filters[network.plan({"*": share})[0].unconstrained :]
+    fit = torch.from_numpy(np.linalg.lstsq(bank.T.numpy(), piggyback.T.numpy())[0])
+    residual = (bank.T @ fit - piggyback.T).norm()
+    assert residual <= 1e-6 * piggyback.norm()
+
+
+@given(layer_cases())
+@settings(max_examples=60, deadline=None)
+def test_every_kind_of_layer_gives_what_the_plain_layer_gives(case: LayerCase) -> None:
+    plain = case.build()
+    network = PiggybackNetwork(plain)
+    network.add_task("one")
+    x = case.input()
+    assert torch.equal(network(x), plain(x))
+    network.finish_task()
+    network.add_task("two", {"*": 0.5}, init="standalone")
+    network.eval()
+    folded = network.fold("two")
+    assert type(folded) is type(plain)
+    assert torch.equal(folded(x), network(x))
+
+
+def test_links_between_layers_stay_as_they_are(x: Tensor) -> None:
+    plain = Net().eval()
+    network = PiggybackNetwork(plain).eval()
+    network.add_task("one")
+    assert torch.equal(network(x), plain(x))
+
+
+def test_wrapping_leaves_the_given_module_alone(x: Tensor) -> None:
+    plain = Net().eval()
+    before = copy.deepcopy(plain.state_dict())
+    network = PiggybackNetwork(plain)
+    learn(network, "one")
+    assert all(torch.equal(value, before[key]) for key, value in plain.state_dict().items())
+
+
+def test_earlier_tasks_are_bit_identical_after_a_new_one(x: Tensor) -> None:
+    network = PiggybackNetwork(Net())
+    learn(network, "one")
+    first = output(network, "one", x)
+    learn(network, "two", ALL_LAYERS)
+    second = output(network, "two", x)
+    assert torch.equal(output(network, "one", x), first)
+    learn(network, "three", {"up": 0.5, "leave": 0.0, "*": 0.1}, init="previous")
+    third = output(network, "three", x)
+    for _ in range(2):  # in any order of use
+        assert torch.equal(output(network, "two", x), second)
+        assert torch.equal(output(network, "three", x), third)
+        assert torch.equal(output(network, "one", x), first)
+
+
+def test_stored_tensors_of_a_task_never_change(x: Tensor) -> None:
+    network = PiggybackNetwork(Net())
+    learn(network, "one")
+    before = network.task_state("one").tensors
+    learn(network, "two", ALL_LAYERS)
+    learn(network, "three", ALL_LAYERS, init="standalone")
+    after = network.task_state("one").tensors
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_a_restored_task_is_the_same_network(x: Tensor) -> None:
+    network = PiggybackNetwork(Net())
+    for task, init in (("one", None), ("two", "standalone"), ("three", "two")):
+        learn(network, task, ALL_LAYERS, init=init)
+    restored = PiggybackNetwork(Net())
+    for task in network.tasks:
+        restored.restore_task(network.task_state(task))
+    for task in network.tasks:
+        assert torch.equal(output(restored, task, x), output(network, task, x))
+        assert restored.parameter_count(task) == network.parameter_count(task)
+
+
+def test_a_fold_has_the_keys_of_the_original_and_shares_no_memory(x: Tensor) -> None:
+    network = PiggybackNetwork(Net())
+    learn(network, "one")
+    learn(network, "two", ALL_LAYERS)
+    folded = network.fold("two")
+    assert type(folded) is Net
+    assert list(folded.state_dict()) == list(Net().state_dict())
+    assert [n for n, _ in folded.named_parameters()] == [n for n, _ in Net().named_parameters()]
+    before = output(network, "two", x)
+    assert torch.equal(folded(x), before)
+    train(folded, list(folded.parameters()))
+    assert torch.equal(output(network, "two", x), before)
+
+
+def test_a_task_that_is_not_active_can_be_folded(x: Tensor) -> None:
+    network = PiggybackNetwork(Net())
+    learn(network, "one")
+    expected = output(network, "one", x)
+    network.add_task("two", ALL_LAYERS)
+    train(network, network.trainable_parameters())
+    assert torch.equal(network.fold("one")(x), expected)
+    assert network.active_task == "two"
+    network.eval()
+    assert torch.equal(network.fold("two")(x), network(x))
+
+
+@pytest.mark.parametrize("source", ["one", "two", "three", "previous"])
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_a_warm_start_begins_with_exactly_the_earlier_task(
+    x: Tensor, source: str, share: float
+) -> None:
+    network = PiggybackNetwork(Net())
+    learn(network, "one")
+    learn(network, "two", {"*": 0.25}, init="standalone")
+    learn(network, "three", {"*": 0.5}, init="standalone")
+    expected = output(network, "three" if source == "previous" else source, x)
+    network.add_task("four", {"*": share}, init=source)
+    assert torch.equal(output(network, "four", x), expected)
+
+
+def test_without_init_a_task_starts_from_the_first(x: Tensor) -> None:
+    network = PiggybackNetwork(Net())
+    learn(network, "one")
+    learn(network, "two")
+    expected = output(network, "one", x)
+    network.add_task("three")
+    assert torch.equal(output(network, "three", x), expected)
+
+
+def test_a_random_start_has_piggyback_filters_of_the_scale_of_the_others() -> None:
+    plain = nn.Sequential(nn.Conv2d(16, 64, 3), nn.ConvTranspose2d(64, 32, 3))
+    for layer in plain:
+        nn.init.normal_(layer.weight, 0, 0.02)
+    network = PiggybackNetwork(plain)
+    learn_nothing(network, "one")
+    learn_nothing(network, "two")
+    network.add_task("three", init="standalone")
+    folded = network.fold("three")
+    for layer, module in zip(network.plan(), folded, strict=True):
+        filters = FilterLayout.of(module).to_filters(module.weight.detach())
+        free, piggyback = filters[: layer.unconstrained], filters[layer.unconstrained :]
+        assert 0.018 < free.std() < 0.022
+        assert 0.018 < piggyback.std() < 0.022
+
+
+def learn_nothing(network: PiggybackNetwork, task: str) -> None:
+    network.add_task(task)
+    network.finish_task()
+
+
+def test_a_random_start_has_fresh_private_parameters(x: Tensor) -> None:
+    network = PiggybackNetwork(Net())
+    given = {key: value.clone() for key, value in network.module.norm.state_dict().items()}
+    learn(network, "one")
+    network.add_task("two", init="standalone")
+    found = network.module.norm.state_dict()
+    assert all(torch.equal(found[key], given[key]) for key in given)
+
+
+def test_filters_are_composed_once_for_each_optimizer_step(
+    monkeypatch: pytest.MonkeyPatch, x: Tensor
+) -> None:
+    network = PiggybackNetwork(Net())
+    learn(network, "one")
+    network.add_task("two", ALL_LAYERS)
+    layers = len(network.plan())
+    for make in (torch.optim.Adam, torch.optim.SGD, torch.optim.AdamW):
+        optimizer = make(network.trainable_parameters(), lr=1e-3)
+        network.train()
+        for _ in range(2):
+            with counted_compositions(monkeypatch) as calls:
+                network(x).mean().backward()
+                with torch.no_grad():
+                    network(x)
+                network(x).square().mean().backward()
+            assert calls == [False] * layers
+            optimizer.step()
+
+
+def test_gradient_accumulation_gives_the_sum_of_the_gradients(x: Tensor) -> None:
+    network = PiggybackNetwork(Net())
+    learn(network, "one")
+    network.add_task("two", ALL_LAYERS)
+    network.eval()
+    parameters = network.trainable_parameters()
+    together = torch.autograd.grad(network(x).mean() + network(-x).mean(), parameters)
+    network(x).mean().backward()
+    network(-x).mean().backward()
+    for parameter, expected in zip(parameters, together, strict=True):
+        torch.testing.assert_close(parameter.grad, expected)
+
+
+def test_nothing_is_composed_in_evaluation_after_the_first_call(
+    monkeypatch: pytest.MonkeyPatch, x: Tensor
+) -> None:
+    network = PiggybackNetwork(Net()).eval()
+    learn(network, "one")
+    learn(network, "two")
+    network.eval()
+    with counted_compositions(monkeypatch) as calls, torch.inference_mode():
+        network(x)
+    assert calls == [True] * len(network.plan())
+    with counted_compositions(monkeypatch) as calls:
+        network(x)
+        with torch.inference_mode():
+            network(x)
+    assert calls == []
+
+
+def test_evaluation_in_inference_mode_does_not_spoil_training(x: Tensor) -> None:
+    network = PiggybackNetwork(Net())
+    learn(network, "one")
+    network.add_task("two")
+    for _ in range(2):
+        network.eval()
+        with torch.inference_mode():
+            network(x)
+        train(network, network.trainable_parameters(), steps=1)
+
+
+def test_the_bank_has_no_gradient_and_no_optimizer_state(x: Tensor) -> None:
+    network = PiggybackNetwork(Net())
+    learn(network, "one")
+    network.add_task("two", ALL_LAYERS)
+    parameters = network.trainable_parameters()
+    count = network.parameter_count("two")
+    assert sum(p.numel() for p in parameters) == count.total
+    assert sum(p.numel() for p in network.parameters()) == count.total
+    network(x).mean().backward()
+    for layer in network._layers.values():
+        assert not layer.bank_KD.requires_grad
+        assert layer.bank_KD.grad is None
+
+
+def test_training_works_under_autocast_with_full_precision_filters(x: Tensor) -> None:
+    network = PiggybackNetwork(Net())
+    learn(network, "one")
+    network.add_task("two", ALL_LAYERS, init="standalone")
+    network(x)
+    plain = network.module.twice.weight.detach().clone()
+    network._release()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        network(x).float().mean().backward()
+    assert network.module.twice.weight.dtype == torch.float32
+    assert torch.equal(network.module.twice.weight, plain)
+
+
+def test_setting_another_task_while_one_trains_loses_nothing(x: Tensor) -> None:
+    network = PiggybackNetwork(Net())
+    learn(network, "one")
+    network.add_task("two", ALL_LAYERS)
+    train(network, network.trainable_parameters())
+    network.eval()
+    before = network(x).detach()
+    output(network, "one", x)
+    assert torch.equal(output(network, "two", x), before)
+    train(network, network.trainable_parameters())
+    network.set_task("one")
+    network.finish_task()
+    assert network.active_task == "two"
+
+
+def test_the_task_in_training_is_visible_and_finished_ones_can_not_be_trained() -> None:
+    network = PiggybackNetwork(Net())
+    network.add_task("one")
+    assert (network.tasks, network.task_in_training) == (("one",), "one")
+    network.finish_task()
+    assert (network.tasks, network.task_in_training) == (("one",), None)
+    for act in (network.trainable_parameters, network.finish_task, network.discard_task):
+        with pytest.raises(PiggybackError, match="no task is in training"):
+            act()
+    assert not any(p.requires_grad for p in network.parameters())
+    with pytest.raises(PiggybackError, match="never change"):
+        network.add_task("one")
+
+
+def test_a_second_task_waits_for_the_first_to_finish() -> None:
+    network = PiggybackNetwork(Net())
+    network.add_task("one")
+    with pytest.raises(PiggybackError, match="'one' is in training"):
+        network.add_task("two")
+
+
+def test_a_discarded_task_leaves_no_trace(x: Tensor) -> None:
+    network = PiggybackNetwork(Net())
+    learn(network, "one")
+    before = output(network, "one", x)
+    network.add_task("two", ALL_LAYERS)
+    train(network, network.trainable_parameters())
+    network.discard_task()
+    assert network.tasks == ("one",)
+    assert network.active_task == "one"
+    network.eval()
+    assert torch.equal(network(x), before)
+    learn(network, "two")
+
+
+def test_a_task_with_values_that_are_not_finite_can_not_be_finished() -> None:
+    network = PiggybackNetwork(Net())
+    network.add_task("one")
+    with torch.no_grad():
+        network.module.twice.bias[3] = float("nan")
+    with pytest.raises(PiggybackError, match=r"twice\.bias"):
+        network.finish_task()
+    assert network.task_in_training == "one"
+
+
+@pytest.mark.parametrize(
+    ("share", "task_2_3_4", "four_tasks"),
+    [
+        (0.0, (0.113, 0.113, 0.113), 1.339),
+        (0.125, (0.224, 0.236, 0.249), 1.709),
+        (0.25, (0.335, 0.356, 0.377), 2.068),
+        (0.5, (0.557, 0.585, 0.613), 2.755),
+    ],
+)
+def test_parameters_of_resnet_9_are_those_of_the_method(
+    share: float, task_2_3_4: tuple[float, ...], four_tasks: float
+) -> None:
+    check_counts("resnet-9", 11.373e6, share, task_2_3_4, four_tasks)
+
+
+def test_parameters_of_unet_256_are_those_of_the_method() -> None:
+    check_counts("unet-256", 54.404e6, 0.25, (0.285, 0.294, 0.302), 1.881)
+
+
+def check_counts(
+    name: str, standalone: float, share: float, later: tuple[float, ...], total: float
+) -> None:
+    config = GeneratorConfig(name=name)
+    with torch.device("meta"):
+        network = PiggybackNetwork(build_generator(config))
+    added = []
+    for task in ("one", "two", "three", "four"):
+        network.add_task(task, {"*": share})
+        count = network.parameter_count(task)
+        added.append(count.unconstrained + count.mixing)
+        assert count.total == sum(p.numel() for p in network.trainable_parameters())
+        finish_without_values(network, share)
+    assert added[0] == pytest.approx(standalone, rel=1e-4)
+    relative = [filters / added[0] for filters in added]
+    assert [round(r, 3) for r in relative[1:]] == list(later)
+    assert round(sum(relative), 3) == total
+
+
+def finish_without_values(network: PiggybackNetwork, share: float) -> None:
+    """`finish_task` for tensors that have no values: it could not check them."""
+    name = network.task_in_training
+    tensors = {key.removeprefix("module."): t for key, t in network.state_dict().items()}
+    shares = {p.name: share if p.bank else 1.0 for p in network.plan({"*": share})}
+    network.discard_task()
+    network.restore_task(TaskState(name, shares, tensors))
+
+
+def test_small_layers_stay_free_unless_a_pattern_names_them() -> None:
+    network = PiggybackNetwork(Net())
+    learn_nothing(network, "one")
+    assert {p.name: p.share for p in network.plan(0.25)}["leave"] == 1.0
+    assert {p.name: p.share for p in network.plan(0.25)}["twice"] == 0.25
+    assert {p.share for p in network.plan({"*": 0.25})} == {0.25}
+
+
+def test_an_exact_name_goes_before_patterns_and_an_earlier_pattern_before_a_later() -> None:
+    network = PiggybackNetwork(Net())
+    learn_nothing(network, "one")
+    plan = network.plan({"t*": 0.5, "*": 0.75, "enter": 0.0, "?p": 0.1})
+    assert {p.name: p.share for p in plan} == {
+        "enter": 0.0,
+        "twice": 0.5,
+        "up": 0.75,
+        "leave": 0.75,
+    }
+
+
+def test_a_pattern_that_matches_nothing_is_an_error_that_names_the_layers() -> None:
+    network = PiggybackNetwork(Net())
+    with pytest.raises(PiggybackError, match=r"'entre' matches none of the layers: enter, twice"):
+        network.add_task("one", {"entre": 0.5})
+    assert network.tasks == ()
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan"), True, "0.5", None])
+def test_a_share_outside_0_to_1_is_refused(share: object) -> None:
+    for unconstrained in (share, {"*": share}):
+        with pytest.raises(PiggybackError, match="from 0 to 1"):
+            PiggybackNetwork(Net()).add_task("one", unconstrained)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "A", "../x", "a/b", ".a", "-a", "a b", "é", "a\n", "a" * 65, "previous"]
+)
+def test_a_name_that_could_do_harm_is_refused(name: str) -> None:
+    with pytest.raises(PiggybackError, match="can't name a task"):
+        PiggybackNetwork(Net()).add_task(name)
+
+
+def test_an_unknown_task_is_an_error_that_lists_the_tasks() -> None:
+    network = PiggybackNetwork(Net())
+    learn_nothing(network, "maps")
+    learn_nothing(network, "night")
+    for act in (network.set_task, network.fold, network.parameter_count, network.task_state):
+        with pytest.raises(PiggybackError, match=r"no task 'map'; tasks: maps, night"):
+            act("map")
+    with pytest.raises(PiggybackError, match=r"standalone, previous, maps, night"):
+        network.add_task("new", init="map")
+    with pytest.raises(PiggybackError, match="no forerunner"):
+        PiggybackNetwork(Net()).add_task("new", init="maps")
+
+
+def test_a_network_without_conv_layers_is_refused() -> None:
+    with pytest.raises(PiggybackError, match="Sequential has no conv layers"):
+        PiggybackNetwork(nn.Sequential(nn.Linear(3, 3)))
+
+
+def test_a_call_without_any_task_is_refused(x: Tensor) -> None:
+    with pytest.raises(PiggybackError, match="no task yet"):
+        PiggybackNetwork(Net())(x)
+
+
+def test_tied_conv_weights_are_refused_by_name() -> None:
+    tied = nn.Sequential(nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 3))
+    tied[1].weight = tied[0].weight
+    with pytest.raises(PiggybackError, match="'0' and '1' share one weight"):
+        PiggybackNetwork(tied)
+
+
+@pytest.mark.parametrize(
+    ("layer", "words"),
+    [
+        (weight_norm(nn.Conv2d(3, 3, 3)), "parametrizations"),
+        (spectral_norm(nn.Conv2d(3, 3, 3)), "parametrizations"),
+        (nn.LazyConv2d(3, 3), "lazy"),
+        (nn.Conv2d(3, 3, 3, dtype=torch.complex64), "complex64"),
+    ],
+)
+def test_layers_without_a_plain_float_weight_are_refused_by_name(
+    layer: nn.Module, words: str
+) -> None:
+    with pytest.raises(PiggybackError, match=words):
+        PiggybackNetwork(nn.Sequential(layer))
+
+
+def test_another_dtype_is_refused_as_it_would_change_earlier_tasks() -> None:
+    network = PiggybackNetwork(Net())
+    learn_nothing(network, "one")
+    with pytest.raises(PiggybackError, match="convert the folded network"):
+        network.half()
+    assert network.fold("one").half().twice.weight.dtype == torch.float16
+
+
+def test_moving_a_network_moves_the_banks_too(x: Tensor) -> None:
+    network = PiggybackNetwork(Net())
+    learn(network, "one")
+    learn(network, "two", ALL_LAYERS)
+    network.to("meta")
+    assert network(x.to("meta")).device.type == "meta"
+    network.set_task("one")
+    assert network(x.to("meta")).shape == x.shape
+
+
+def test_a_network_can_be_copied_and_pickled_after_a_call(x: Tensor) -> None:
+    network = PiggybackNetwork(Net())
+    learn(network, "one")
+    network.add_task("two", ALL_LAYERS)
+    expected = output(network, "two", x)
+    assert torch.equal(output(copy.deepcopy(network), "two", x), expected)
+    assert torch.equal(output(pickle.loads(pickle.dumps(network)), "two", x), expected)
+
+
+def test_a_task_of_another_network_does_not_fit() -> None:
+    network, other = PiggybackNetwork(Net()), PiggybackNetwork(nn.Conv2d(3, 8, 3))
+    learn_nothing(network, "one")
+    learn_nothing(other, "two")
+    with pytest.raises(PiggybackError, match=r"does not fit the network"):
+        network.restore_task(
+            TaskState("two", network.task_state("one").shares, other.task_state("two").tensors)
+        )
+    assert network.tasks == ("one",)
+
+
+def test_a_folded_network_composes_the_same_bits_on_any_number_of_threads() -> None:
+    network = PiggybackNetwork(Net())
+    learn(network, "one")
+    learn(network, "two", ALL_LAYERS, init="standalone")
+    before = torch.get_num_threads()
+    folds = []
+    try:
+        for threads in (1, 2, 4):
+            torch.set_num_threads(threads)
+            folds.append(network.fold("two").state_dict())
+    finally:
+        torch.set_num_threads(before)
+    for other in folds[1:]:
+        assert all(torch.equal(folds[0][key], other[key]) for key in other)
