@@ -1,6 +1,7 @@
 """The conv layers of a module, with their weights taken out and a filter bank for each."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -9,8 +10,8 @@ from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.filters import ConvLayer, FilterLayout
-from piggyback_gan.tasks import MIXING, UNCONSTRAINED
+from piggyback_gan.filters import ConvLayer, FilterLayout, compose, unconstrained_count
+from piggyback_gan.tasks import MIXING, UNCONSTRAINED, LayerPlan
 
 
 @dataclass
@@ -68,6 +69,47 @@ class BankedLayer:
         mixing = torch.randn(shape, dtype=bank.dtype).to(bank.device)
         mixed = (mixing @ bank).square().mean().sqrt()
         return free, mixing * (scale / mixed) if mixed > 0 else mixing
+
+    def warm_start(
+        self,
+        source_free_UD: Tensor,
+        source_mixing_PK: Tensor,
+        source_bank_KD: Tensor,
+        source_rows: Sequence[int],
+        unconstrained: int,
+    ) -> tuple[Tensor, Tensor]:
+        """Filters (U, D) and mixing weights (P, K) that compose to exactly an earlier task's filters.
+
+        Row i of the source is the bank's row `start + i` if it was unconstrained there, and its own
+        mixing of the bank before `start` if it was not.
+        """
+        with torch.no_grad():
+            filters = compose(
+                source_free_UD, source_mixing_PK, source_bank_KD, source_rows, exact=True
+            )
+        start, count = len(source_bank_KD), len(source_free_UD)
+        mixing = self.bank_KD.new_zeros(len(filters), len(self.bank_KD))
+        mixing[:count, start : start + count].fill_diagonal_(1)
+        mixing[count:, :start] = source_mixing_PK
+        return filters[:unconstrained].clone(), mixing[unconstrained:].clone()
+
+
+def plan_layers(
+    layers: Mapping[str, BankedLayer], shares: Mapping[str, float], order: int
+) -> list[LayerPlan]:
+    """What a task that comes after `order` others takes of each layer."""
+    return [
+        LayerPlan(
+            name=name,
+            kind=type(layer.module).__name__,
+            filters=layer.layout.filters,
+            length=layer.layout.length,
+            bank=sum(layer.rows[:order]),
+            share=shares[name],
+            unconstrained=unconstrained_count(shares[name], layer.layout.filters),
+        )
+        for name, layer in layers.items()
+    ]
 
 
 def take_weights(module: nn.Module) -> dict[str, BankedLayer]:

@@ -208,3 +208,10 @@ def compose(
         unconstrained_UD, mixing_PK, bank_KD, segments, exact
     )
     return filters
+
+
+def without_denormals(tensor: Tensor) -> Tensor:
+    """A copy in which denormal values, which some processors flush, are zero."""
+    if not tensor.is_floating_point():
+        return tensor.clone()
+    return torch.where(tensor.abs() < torch.finfo(tensor.dtype).tiny, 0, tensor)

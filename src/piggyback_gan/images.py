@@ -58,7 +58,7 @@ def open_image(path: Path) -> Image.Image:
         raise PiggybackError(f"{path}: no such file") from None
     except Image.DecompressionBombError:
         raise PiggybackError(f"{path}: too many pixels") from None
-    except Exception as error:  # damaged files lead Pillow to TypeError, struct.error and others
+    except Exception as error:  # noqa: BLE001 - a damaged file may lead Pillow to any
         why = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
         raise PiggybackError(f"{path}: can't be read: {why or type(error).__name__}") from None
 
@@ -109,7 +109,7 @@ def resize(pixels: Pixels, size: int) -> Pixels:
 
 def to_tensor(pixels: Pixels) -> Tensor:
     """Pixels (H, W, C), 0 to 255 -> uint8 tensor (C, H, W)."""
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
 
 
 def normalize(images: Tensor) -> Tensor:

@@ -128,7 +128,7 @@ class Manifest:
             # The checksum keeps accidents out, not malice: a name must not lead out of the folder.
             file = _TASK_FILE.fullmatch(str(entry.file))
             if file is None or file[1] != entry.name:
-                raise PiggybackError(f"{path} names a file that is no task's of the bank: {entry.file!r}")
+                raise PiggybackError(f"{path} names a file that is no task's: {entry.file!r}")
         return manifest
 
     def write(self, bank: Path) -> None:

@@ -19,7 +19,8 @@ def image_metrics(outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
 
     Returns:
         Three tensors (B,): `l1`, the mean absolute difference as a share of the value range, 0 to 1;
-        `psnr` in dB, at most 100; `ssim` with the usual 11-pixel Gaussian window (Wang et al., 2004).
+        `psnr` in dB, at most 100; `ssim` with the usual 11-pixel Gaussian window (Wang et al., 2004),
+        images mirrored at their borders.
     """
     first, second = ((images.clamp(-1, 1) + 1) / 2 for images in (outputs, targets))
     error = (first - second).flatten(1)

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from piggyback_gan.banked_layers import take_weights
+from piggyback_gan.banked_layers import plan_layers, take_weights
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.filters import compose, unconstrained_count
+from piggyback_gan.filters import compose, unconstrained_count, without_denormals
 from piggyback_gan.tasks import (
     DEFAULT_UNCONSTRAINED,
     MIXING,
@@ -22,7 +22,9 @@ from piggyback_gan.tasks import (
     Shares,
     TaskState,
     check_task_name,
+    is_filter_tensor,
     resolve_shares,
+    tensor_key,
 )
 
 
@@ -131,7 +133,7 @@ class PiggybackNetwork(nn.Module):
             elif source is None:
                 free, mixing = layer.random_start(rows)
             else:
-                free, mixing = self._warm_start(source, layer_name, rows)
+                free, mixing = layer.warm_start(*self._parts(layer_name, source), rows)
             layer.begin_task(free, mixing)
         for parameter in self.module.parameters():
             parameter.grad = None  # of an earlier task, which trained the same private parameters
@@ -203,7 +205,7 @@ class PiggybackNetwork(nn.Module):
         Raises:
             PiggybackError: there is no such task.
         """
-        plan = self._plan(self._task(name).shares, self._order(name))
+        plan = plan_layers(self._layers, self._task(name).shares, self._order(name))
         private = sum(
             p.numel() for key, p in self._private().items() if key in self._parameters_of()
         )
@@ -220,7 +222,7 @@ class PiggybackNetwork(nn.Module):
         Raises:
             PiggybackError: as `add_task` for `unconstrained`.
         """
-        return self._plan(self._shares(unconstrained), len(self._finished))
+        return plan_layers(self._layers, self._shares(unconstrained), len(self._finished))
 
     # Use
 
@@ -274,11 +276,11 @@ class PiggybackNetwork(nn.Module):
         tensors: dict[str, Tensor] = {}
         for key in self._layers:
             free, mixing, *_ = self._parts(key, name)
-            tensors |= {_key(key, UNCONSTRAINED): free} if len(free) else {}
-            tensors |= {_key(key, MIXING): mixing} if len(mixing) else {}
+            tensors |= {tensor_key(key, UNCONSTRAINED): free} if len(free) else {}
+            tensors |= {tensor_key(key, MIXING): mixing} if len(mixing) else {}
         tensors |= self._private() if name == self._active else task.private
         # Denormals would make what is composed depend on whether a processor flushes them.
-        copied = {key: _without_denormals(t.detach().cpu()) for key, t in tensors.items()}
+        copied = {key: without_denormals(t.detach().cpu()) for key, t in tensors.items()}
         return TaskState(name, dict(task.shares), copied)
 
     def restore_task(self, state: TaskState) -> None:
@@ -293,19 +295,21 @@ class PiggybackNetwork(nn.Module):
             raise PiggybackError(
                 f"task {state.name!r} can't be restored here: taken or in training"
             )
-        plan = self._plan(state.shares, len(self._finished))
-        expected = {_key(p.name, UNCONSTRAINED): (p.unconstrained, p.length) for p in plan}
-        expected |= {_key(p.name, MIXING): (p.filters - p.unconstrained, p.bank) for p in plan}
+        plan = plan_layers(self._layers, state.shares, len(self._finished))
+        expected = {tensor_key(p.name, UNCONSTRAINED): (p.unconstrained, p.length) for p in plan}
+        expected |= {
+            tensor_key(p.name, MIXING): (p.filters - p.unconstrained, p.bank) for p in plan
+        }
         expected = {key: shape for key, shape in expected.items() if shape[0]}
         private = self._private()
-        _check_shapes(state, expected | {key: tuple(t.shape) for key, t in private.items()})
+        state.check_shapes(expected | {key: tuple(t.shape) for key, t in private.items()})
         task = _Task(dict(state.shares))
         for layer_plan in plan:
             layer = self._layers[layer_plan.name]
             bank = layer.bank_KD
             empty = bank.new_empty(0, layer_plan.bank)
-            mixing = state.tensors.get(_key(layer_plan.name, MIXING), empty)
-            free = state.tensors.get(_key(layer_plan.name, UNCONSTRAINED), bank[:0])
+            mixing = state.tensors.get(tensor_key(layer_plan.name, MIXING), empty)
+            free = state.tensors.get(tensor_key(layer_plan.name, UNCONSTRAINED), bank[:0])
             task.mixing[layer_plan.name] = mixing.detach().clone().to(bank)
             layer.bank_KD = torch.cat([bank, free.detach().to(bank)])
             layer.rows.append(layer_plan.unconstrained)
@@ -340,20 +344,6 @@ class PiggybackNetwork(nn.Module):
         shares = resolve_shares(unconstrained, filters)
         return shares if self._finished else dict.fromkeys(shares, 1.0)
 
-    def _plan(self, shares: Mapping[str, float], order: int) -> list[LayerPlan]:
-        return [
-            LayerPlan(
-                name=name,
-                kind=type(layer.module).__name__,
-                filters=layer.layout.filters,
-                length=layer.layout.length,
-                bank=sum(layer.rows[:order]),
-                share=shares[name],
-                unconstrained=unconstrained_count(shares[name], layer.layout.filters),
-            )
-            for name, layer in self._layers.items()
-        ]
-
     def _start_of(self, init: str | None) -> str | None:
         """The task to start from, or None for a random start."""
         if init == STANDALONE or not self._finished:
@@ -370,19 +360,6 @@ class PiggybackNetwork(nn.Module):
             ways = ", ".join((STANDALONE, PREVIOUS, *self._finished))
             raise PiggybackError(f"a task can't start from {init!r}; ways to start: {ways}")
         return init
-
-    def _warm_start(self, source: str, layer_name: str, rows: int) -> tuple[Tensor, Tensor]:
-        """Unconstrained filters (U, D) and mixing weights (P, K) that compose to the source's filters."""
-        bank = self._layers[layer_name].bank_KD
-        source_free, source_mixing, source_bank, _ = self._parts(layer_name, source)
-        with torch.no_grad():
-            free = self._filters(layer_name, source, exact=True)[:rows].clone()
-        # Row i of the source is bank row `start + i` if it was unconstrained, else its own mixing.
-        start = len(source_bank)
-        mixing = bank.new_zeros(len(source_free) + len(source_mixing), len(bank))
-        mixing[: len(source_free), start : start + len(source_free)].fill_diagonal_(1)
-        mixing[len(source_free) :, :start] = source_mixing
-        return free, mixing[rows:]
 
     def _activate(self, name: str, private: Mapping[str, Tensor]) -> None:
         """Load a task's private tensors into the module; those of a task in training are kept first."""
@@ -403,10 +380,10 @@ class PiggybackNetwork(nn.Module):
         """The parameters and buffers in the module, by name, that are no conv filters."""
         stored = self.module.state_dict(keep_vars=True)
         named = dict(self.module.named_parameters()) | dict(self.module.named_buffers())
-        return {key: t for key, t in named.items() if key in stored and not _is_own(key)}
+        return {key: t for key, t in named.items() if key in stored and not is_filter_tensor(key)}
 
     def _parameters_of(self) -> list[str]:
-        return [key for key, _ in self.module.named_parameters() if not _is_own(key)]
+        return [key for key, _ in self.module.named_parameters() if not is_filter_tensor(key)]
 
     def _parts(self, layer_name: str, task: str) -> tuple[Tensor, Tensor, Tensor, list[int]]:
         """(U, D) unconstrained, (P, K) mixing, (K, D) bank and the bank's rows per earlier task."""
@@ -466,27 +443,3 @@ class PiggybackNetwork(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         self._release()
         return self.__dict__.copy()
-
-
-def _without_denormals(tensor: Tensor) -> Tensor:
-    if not tensor.is_floating_point():
-        return tensor.clone()
-    return torch.where(tensor.abs() < torch.finfo(tensor.dtype).tiny, 0, tensor)
-
-
-def _key(layer_name: str, tensor_name: str) -> str:
-    return f"{layer_name}.{tensor_name}" if layer_name else tensor_name
-
-
-def _is_own(key: str) -> bool:
-    return key.rpartition(".")[2] in (UNCONSTRAINED, MIXING)
-
-
-def _check_shapes(state: TaskState, expected: Mapping[str, tuple[int, ...]]) -> None:
-    found = {key: tuple(tensor.shape) for key, tensor in state.tensors.items()}
-    for key in sorted(expected.keys() | found.keys()):
-        if expected.get(key) != found.get(key):
-            raise PiggybackError(
-                f"task {state.name!r} does not fit the network: {key}: "
-                f"expected {expected.get(key, 'nothing')}, found {found.get(key, 'nothing')}"
-            )

@@ -273,7 +273,7 @@ def read_options(path: Path) -> tuple[TrainingOptions, GeneratorOptions]:
         raise PiggybackError(f"{path}: {error}") from None
 
 
-def _check_unconstrained(value: object) -> None:
+def _check_unconstrained(value: Any) -> None:
     """One share, or a flat table of them; whether its patterns fit is seen with the network."""
     for pattern, share in value.items() if isinstance(value, dict) else [(None, value)]:
         if isinstance(share, dict):

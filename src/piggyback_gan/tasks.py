@@ -39,6 +39,20 @@ class TaskState:
     shares: dict[str, float]
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
+    def check_shapes(self, expected: Mapping[str, tuple[int, ...]]) -> None:
+        """Compare the tensors' names and shapes with those that a network expects.
+
+        Raises:
+            PiggybackError: names the first tensor that is missing, unknown or of another shape.
+        """
+        found = {key: tuple(tensor.shape) for key, tensor in self.tensors.items()}
+        for key in sorted(expected.keys() | found.keys()):
+            if expected.get(key) != found.get(key):
+                raise PiggybackError(
+                    f"task {self.name!r} does not fit the network: {key}: "
+                    f"expected {expected.get(key, 'nothing')}, found {found.get(key, 'nothing')}"
+                )
+
 
 @dataclass(frozen=True)
 class ParameterCount:
@@ -107,6 +121,16 @@ def check_task_name(name: str) -> None:
         )
     if name in (STANDALONE, PREVIOUS):
         raise PiggybackError(f"{name!r} can't name a task: it is a way to start one (init)")
+
+
+def tensor_key(layer_name: str, tensor_name: str) -> str:
+    """The name of a layer's tensor in a network; the layer may be the network itself."""
+    return f"{layer_name}.{tensor_name}" if layer_name else tensor_name
+
+
+def is_filter_tensor(key: str) -> bool:
+    """Whether a name is that of unconstrained filters or mixing weights."""
+    return key.rpartition(".")[2] in (UNCONSTRAINED, MIXING)
 
 
 def resolve_shares(unconstrained: Shares, layer_filters: Mapping[str, int]) -> dict[str, float]:

@@ -1,0 +1,411 @@
+"""Training paired tasks: real runs of tiny networks, in this process and in others."""
+
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from drawn import draw_pairs
+from piggyback_gan import Bank, GeneratorOptions, Interrupted, TrainingOptions, teach
+from piggyback_gan.config import GAN_LOSSES, GeneratorConfig
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.generators import build_generator
+from piggyback_gan.network import PiggybackNetwork
+from piggyback_gan.planning import plan_task
+from piggyback_gan.teaching import run_folder
+from piggyback_gan.trainer import PairedTrainer
+
+PBGAN = [
+    sys.executable,
+    "-c",
+    "import sys; from piggyback_gan.cli.main import main; sys.exit(main())",
+]
+GENERATOR = GeneratorOptions(generator="resnet-6", ngf=8)
+OPTIONS = TrainingOptions(
+    epochs=2, batch_size=2, image_size=16, discriminator_layers=1, ndf=4, samples=2, device="cpu"
+)
+CONFIG = """
+generator = "resnet-6"
+ngf = 8
+image_size = 16
+batch_size = 2
+discriminator_layers = 1
+ndf = 4
+"""
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return draw_pairs(tmp_path / "boxes")
+
+
+def pbgan(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | variables
+    command = [*PBGAN, *map(str, arguments)]
+    return subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=120, check=False
+    )
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_bank_learns_three_tasks_and_every_earlier_one_stays_as_it_was(
+    tmp_path: Path, data: Path
+) -> None:
+    bank = tmp_path / "bank"
+    image = Image.open(next((data / "test").iterdir())).crop((0, 0, 24, 24))
+    outputs = {}
+    for task, changes in (
+        ("one", {}),
+        ("two", {"direction": "BtoA"}),
+        ("three", {"unconstrained": 0.5, "init": "standalone"}),
+    ):
+        entry = teach(bank, task, data, dataclasses.replace(OPTIONS, **changes), GENERATOR)
+        assert entry.name == task
+        outputs[task] = Bank.open(bank).translate(task, image).tobytes()
+        for earlier, pixels in outputs.items():
+            assert Bank.open(bank).translate(earlier, image).tobytes() == pixels
+    opened = Bank.open(bank)
+    assert opened.tasks == ("one", "two", "three")
+    assert [finding.problem for finding in opened.verify()] == [None] * 3
+    assert opened.card("two")["options"]["direction"] == "BtoA"
+    assert opened.card("two")["options"]["learning_rate"] == 1e-3
+    assert opened.card("one")["options"]["learning_rate"] == 2e-4
+
+
+def test_training_learns_the_task(tmp_path: Path) -> None:
+    data = draw_pairs(tmp_path / "boxes", train=24, test=4)
+    options = dataclasses.replace(OPTIONS, epochs=12, learning_rate=2e-3)
+    teach(tmp_path / "bank", "one", data, options, GENERATOR)
+    lines = (run_folder(tmp_path / "bank", "one") / "metrics.jsonl").read_text().splitlines()
+    first, last = json.loads(lines[0]), json.loads(lines[-1])
+    assert last["validation"]["l1"] < 0.9 * first["validation"]["l1"]
+
+
+def test_the_warm_start_of_a_later_task_is_in_the_trained_network(
+    tmp_path: Path, data: Path
+) -> None:
+    bank = tmp_path / "bank"
+    teach(bank, "one", data, OPTIONS, GENERATOR)
+    still = dataclasses.replace(OPTIONS, epochs=1, learning_rate=0.0)
+    teach(bank, "two", data, still)
+    opened = Bank.open(bank)
+    first, second = opened.generator("one").state_dict(), opened.generator("two").state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(
+    tmp_path: Path, data: Path
+) -> None:
+    script = """
+import sys
+from piggyback_gan import GeneratorOptions, TrainingOptions, teach
+bank, data, seed = sys.argv[1:]
+options = TrainingOptions(
+    epochs=1, batch_size=2, image_size=16, discriminator_layers=1, ndf=4, seed=int(seed), device="cpu"
+)
+for task in ("one", "two"):
+    teach(bank, task, data, options, GeneratorOptions(generator="resnet-6", ngf=8, dropout=True))
+"""
+    for name, seed in (("a", "3"), ("b", "3"), ("c", "4")):
+        command = [sys.executable, "-c", script, str(tmp_path / name), str(data), seed]
+        subprocess.run(command, env=os.environ | {"SOURCE_DATE_EPOCH": "1700000000"}, check=True)
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+    for task in ("one", "two"):
+        metrics = [run_folder(tmp_path / n, task) / "metrics.jsonl" for n in "abc"]
+        assert metrics[0].read_bytes() == metrics[1].read_bytes()
+    different = files(tmp_path / "c")
+    same = [name for name, content in files(tmp_path / "a").items() if different[name] == content]
+    assert same == ["bank.lock"]
+
+
+def test_a_run_writes_metrics_samples_and_its_state(tmp_path: Path, data: Path) -> None:
+    teach(tmp_path / "bank", "one", data, OPTIONS, GENERATOR)
+    folder = run_folder(tmp_path / "bank", "one")
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [record["epoch"] for record in records] == [1, 2]
+    assert [record["step"] for record in records] == [3, 6]
+    assert set(records[0]["loss"]) == {"discriminator", "gan", "l1"}
+    assert set(records[0]["validation"]) == {"l1", "psnr", "ssim"}
+    for epoch in (1, 2):
+        with Image.open(folder / "samples" / f"epoch-{epoch:04d}.png") as picture:
+            assert picture.size == (3 * 16 + 2 * 2, 2 * 16 + 2)
+    assert json.loads((folder / "run.json").read_text())["state"] == "finished"
+
+
+def test_the_stored_validation_is_that_of_the_task_as_it_is_used(
+    tmp_path: Path, data: Path
+) -> None:
+    from piggyback_gan.data import PairedDataset, find_pairs
+    from piggyback_gan.evaluation import evaluate
+
+    teach(tmp_path / "bank", "one", data, OPTIONS, GENERATOR)
+    teach(tmp_path / "bank", "two", data, OPTIONS)
+    bank = Bank.open(tmp_path / "bank")
+    dataset = PairedDataset(find_pairs(data).held_out, direction="AtoB", channels=(3, 3), size=16)
+    judged = evaluate(bank.generator("two"), dataset, torch.device("cpu"))
+    assert bank.card("two")["validation"] == {"images": 2, **judged.metrics}
+
+
+def test_without_held_out_images_a_task_is_trained_and_says_so(tmp_path: Path) -> None:
+    data = draw_pairs(tmp_path / "boxes", test=0)
+    teach(tmp_path / "bank", "one", data, OPTIONS, GENERATOR)
+    assert Bank.open(tmp_path / "bank").card("one")["validation"] is None
+
+
+@pytest.mark.parametrize("loss", GAN_LOSSES)
+def test_every_gan_loss_trains(tmp_path: Path, data: Path, loss: str) -> None:
+    options = dataclasses.replace(OPTIONS, gan_loss=loss, epochs=1)
+    teach(tmp_path / "bank", "one", data, options, GENERATOR)
+
+
+@pytest.mark.parametrize(
+    "generator",
+    [
+        GeneratorOptions(generator="unet-64", ngf=4, norm="batch", dropout=True),
+        GeneratorOptions(generator="resnet-9", ngf=4, norm="batch", input_channels=1),
+        GeneratorOptions(generator="resnet-6", ngf=4, output_channels=1, weight_init="orthogonal"),
+    ],
+)
+def test_every_kind_of_generator_trains_and_is_kept(
+    tmp_path: Path, generator: GeneratorOptions
+) -> None:
+    size = 64 if generator.generator == "unet-64" else 16
+    data = draw_pairs(tmp_path / "boxes", size=size)
+    options = dataclasses.replace(
+        OPTIONS, epochs=1, image_size=size, unconstrained={"*": 0.25}, discriminator="pixel"
+    )
+    teach(tmp_path / "bank", "one", data, options, generator)
+    image = torch.rand(generator.input_channels or 3, size, size) * 2 - 1
+    before = Bank.open(tmp_path / "bank").translate("one", image)
+    teach(tmp_path / "bank", "two", data, options)
+    assert torch.equal(Bank.open(tmp_path / "bank").translate("one", image), before)
+    assert before.shape == (generator.output_channels or 3, size, size)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_the_bank_alone(
+    tmp_path: Path, data: Path
+) -> None:
+    bank = tmp_path / "bank"
+    teach(bank, "one", data, OPTIONS, GENERATOR)
+    before = files(bank)
+    wild = dataclasses.replace(OPTIONS, learning_rate=1e30, epochs=5)
+    with pytest.raises(PiggybackError, match=r"loss is (nan|inf) .* try a lower --learning-rate"):
+        teach(bank, "two", data, wild)
+    assert files(bank) == before
+    state = json.loads((run_folder(bank, "two") / "run.json").read_text())["state"]
+    assert state == "failed"
+    teach(bank, "two", data, OPTIONS)
+
+
+def test_a_run_can_be_stopped_between_steps(tmp_path: Path, data: Path) -> None:
+    bank = tmp_path / "bank"
+    folder = run_folder(bank, "one")
+    with pytest.raises(Interrupted, match="stopped in epoch 1 of 2, after step 1 of 6"):
+        teach(bank, "one", data, OPTIONS, GENERATOR, should_stop=lambda: folder.exists())
+    assert not bank.exists()
+    assert json.loads((folder / "run.json").read_text())["state"] == "interrupted"
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_training_cleanly_and_says_where_the_run_stands(
+    tmp_path: Path, data: Path, number: signal.Signals, status: int
+) -> None:
+    (tmp_path / "o.toml").write_text(CONFIG)
+    bank = tmp_path / "bank"
+    arguments = (
+        "train",
+        bank,
+        "one",
+        "--data",
+        data,
+        "--config",
+        tmp_path / "o.toml",
+        "--epochs",
+        9999,
+    )
+    with subprocess.Popen(
+        [*PBGAN, *map(str, arguments)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        metrics = run_folder(bank, "one") / "metrics.jsonl"
+        deadline = time.monotonic() + 60
+        while not metrics.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert "stopped in epoch" in said
+    assert "unchanged" in said
+    assert "Traceback" not in said
+    assert not bank.exists()
+    assert json.loads((metrics.parent / "run.json").read_text())["state"] == "interrupted"
+
+
+def test_a_killed_training_leaves_the_bank_as_it_was_and_can_be_begun_again(
+    tmp_path: Path, data: Path
+) -> None:
+    (tmp_path / "o.toml").write_text(CONFIG)
+    bank = tmp_path / "bank"
+    teach(bank, "one", data, OPTIONS, GENERATOR)
+    tasks = files(bank / "tasks")
+    arguments = (
+        "train",
+        bank,
+        "two",
+        "--data",
+        data,
+        "--config",
+        tmp_path / "o.toml",
+        "--epochs",
+        9999,
+    )
+    with subprocess.Popen(
+        [*PBGAN, *map(str, arguments)], stderr=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        metrics = run_folder(bank, "two") / "metrics.jsonl"
+        deadline = time.monotonic() + 60
+        while not metrics.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        second = pbgan("train", bank, "three", "--data", data, "--config", tmp_path / "o.toml")
+        process.kill()
+        process.communicate(timeout=60)
+    assert second.returncode == 2
+    assert f"process {process.pid} on" in second.stderr
+    assert "train two" in second.stderr
+    assert files(bank / "tasks") == tasks
+    assert Bank.open(bank).tasks == ("one",)
+    teach(bank, "two", data, OPTIONS)
+
+
+def test_a_later_task_can_not_change_the_architecture(tmp_path: Path, data: Path) -> None:
+    bank = tmp_path / "bank"
+    teach(bank, "one", data, OPTIONS, GENERATOR)
+    teach(bank, "two", data, OPTIONS, GENERATOR)
+    with pytest.raises(PiggybackError, match="ngf 16 does not fit the bank"):
+        teach(bank, "three", data, OPTIONS, GeneratorOptions(ngf=16))
+
+
+def test_a_taken_name_is_refused_before_anything_is_trained(tmp_path: Path, data: Path) -> None:
+    teach(tmp_path / "bank", "one", data, OPTIONS, GENERATOR)
+    runs = files(run_folder(tmp_path / "bank", "one"))
+    with pytest.raises(PiggybackError, match="has a task 'one' already"):
+        teach(tmp_path / "bank", "one", data, OPTIONS)
+    assert files(run_folder(tmp_path / "bank", "one")) == runs
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"image_size": 18}, "multiples of 4"),
+        ({"image_size": 12}, "16 is the least"),
+        ({"discriminator_layers": 3}, "set discriminator_layers"),
+        ({"device": "cuda"}, "no cuda device"),
+        ({"init": "nothing"}, "no forerunner"),
+        ({"unconstrained": {"modle.1": 0.5}}, "matches none of the layers"),
+    ],
+)
+def test_what_can_not_be_trained_is_refused_and_nothing_is_left_behind(
+    tmp_path: Path, data: Path, changes: dict[str, object], words: str
+) -> None:
+    if changes.get("device") == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device here")
+    with pytest.raises(PiggybackError, match=words):
+        teach(tmp_path / "bank", "one", data, dataclasses.replace(OPTIONS, **changes), GENERATOR)
+    assert not (tmp_path / "bank").exists()
+    assert not (tmp_path / "bank.runs").exists()
+
+
+def test_damaged_images_are_named_before_training(tmp_path: Path, data: Path) -> None:
+    (data / "train" / "000.png").write_bytes(b"no image")
+    (data / "test" / "001.png").write_bytes(b"")
+    with pytest.raises(PiggybackError, match=r"1 of 6 pairs can't be used: .*000\.png"):
+        teach(tmp_path / "bank", "one", data, OPTIONS, GENERATOR)
+    assert not (tmp_path / "bank").exists()
+
+
+def test_a_bank_is_not_begun_in_a_folder_of_other_things(tmp_path: Path, data: Path) -> None:
+    with pytest.raises(PiggybackError, match="no bank and not an empty folder"):
+        teach(data, "one", data, OPTIONS, GENERATOR)
+    assert not (data / "bank.lock").exists()
+
+
+def test_a_dry_run_prints_the_plan_and_makes_nothing(tmp_path: Path, data: Path) -> None:
+    (tmp_path / "o.toml").write_text(CONFIG)
+    bank = tmp_path / "bank"
+    teach(bank, "one", data, OPTIONS, GENERATOR)
+    before = files(bank)
+    done = pbgan(
+        "train", bank, "two", "--data", data, "--config", tmp_path / "o.toml", "--epochs", 3, "--dry-run"
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "6 pairs, 2 held out (test)" in done.stdout
+    assert "9 of 2, in 3 epochs" in done.stdout
+    assert "model.23" in done.stdout
+    assert "1*" in done.stdout, "the output layer is shown to stay free"
+    assert "about 0." in done.stdout
+    assert files(bank) == before
+    assert not run_folder(bank, "two").exists()
+
+
+def test_the_plan_leaves_the_output_layer_free_and_a_table_shares_it(
+    tmp_path: Path, data: Path
+) -> None:
+    bank = tmp_path / "bank"
+    teach(bank, "one", data, OPTIONS, GENERATOR)
+    plan = plan_task(bank, "two", data, OPTIONS, GENERATOR)
+    assert {p.name: p.share for p in plan.layers}["model.23"] == 1.0
+    assert {p.share for p in plan.layers if p.name != "model.23"} == {0.25}
+    shared = dataclasses.replace(OPTIONS, unconstrained={"*": 0.25})
+    plan = plan_task(bank, "two", data, shared, GENERATOR)
+    assert {p.share for p in plan.layers} == {0.25}
+
+
+def test_the_learning_rate_is_constant_and_then_falls_linearly_to_nothing() -> None:
+    config = GeneratorConfig(name="resnet-6", ngf=4)
+    network = PiggybackNetwork(build_generator(config))
+    network.add_task("one")
+    options = dataclasses.replace(OPTIONS, epochs=10, decay_epochs=4, learning_rate=1.0)
+    options = options.resolved(first_task=True, device="cpu")
+    trainer = PairedTrainer(network, config, options, torch.device("cpu"))
+    rates = []
+    for _ in range(10):
+        rates.append(trainer.learning_rate())
+        for optimizer in trainer._optimizers:
+            optimizer.step()
+        trainer.end_epoch()
+    assert rates[:6] == [1.0] * 6
+    assert rates[6:] == pytest.approx([0.8, 0.6, 0.4, 0.2])
+    assert trainer.learning_rate() == 0.0
+
+
+def test_a_step_trains_each_side_by_its_own_loss_only() -> None:
+    config = GeneratorConfig(name="resnet-6", ngf=4)
+    network = PiggybackNetwork(build_generator(config))
+    network.add_task("one")
+    options = OPTIONS.resolved(first_task=True, device="cpu")
+    trainer = PairedTrainer(network, config, options, torch.device("cpu"))
+    inputs, targets = torch.rand(2, 3, 16, 16) * 2 - 1, torch.rand(2, 3, 16, 16) * 2 - 1
+    with torch.no_grad():
+        expected = (network(inputs) - targets).abs().mean()
+    generator_before = [p.detach().clone() for p in network.trainable_parameters()]
+    losses = trainer.step(inputs, targets)
+    assert losses["l1"].item() == pytest.approx(expected.item(), rel=1e-5)
+    assert all(math.isfinite(loss) and not loss.requires_grad for loss in losses.values())
+    moved = [
+        not torch.equal(p, q)
+        for p, q in zip(network.trainable_parameters(), generator_before, strict=True)
+    ]
+    assert any(moved)
+    # The generator's step must leave no gradient in the discriminator.
+    assert not any(p.requires_grad for p in trainer.discriminator.parameters())
