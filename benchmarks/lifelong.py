@@ -80,13 +80,15 @@ def figures(evaluation: Evaluation) -> dict[str, Any]:
 
 def machine() -> Mapping[str, Any]:
     def git(*words: str) -> str:
-        ran = subprocess.run(["git", *words], capture_output=True, text=True, check=True)
+        ran = subprocess.run(
+            ["git", *words], capture_output=True, text=True, check=True, cwd=RESULTS.parent
+        )
         return ran.stdout.strip()
 
-    changed = git("status", "--porcelain", "src", "benchmarks")
+    changed = git("status", "--porcelain", "../../src", "../../benchmarks")
     return {
         "commit": git("rev-parse", "HEAD") + (" with changes" if changed else ""),
-        "processor": platform.machine(),
+        "architecture": platform.machine(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,

@@ -152,9 +152,9 @@ def test_a_config_survives_a_json_file() -> None:
         ("name", "basic", "unknown discriminator: found 'basic', choose one of patch, pixel"),
         ("norm", "group", "unknown norm: found 'group', choose one of instance, batch, none"),
         ("init", "zero", "unknown init: found 'zero', choose one of normal, xavier, kaiming"),
-        ("layers", 0, "invalid layers: found 0, give an integer of at least 1"),
-        ("ndf", "64", "invalid ndf: found '64', give an integer of at least 1"),
-        ("input_channels", -3, "invalid input_channels: found -3, give an integer of at least 1"),
+        ("layers", 0, "invalid layers: found 0, give an integer from 1 to 65536"),
+        ("ndf", "64", "invalid ndf: found '64', give an integer from 1 to 65536"),
+        ("input_channels", -3, "invalid input_channels: found -3, give an integer from 1 to 65536"),
     ],
 )
 def test_a_wrong_field_is_refused_in_one_line(field: str, value: object, message: str) -> None:

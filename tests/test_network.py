@@ -263,6 +263,8 @@ def test_filters_are_composed_once_for_each_optimizer_step(
     for make in (torch.optim.Adam, torch.optim.SGD, torch.optim.AdamW):
         optimizer = make(network.trainable_parameters(), lr=1e-3)
         network.train()
+        network(x).mean().backward()
+        optimizer.step()
         for _ in range(2):
             with counted_compositions(monkeypatch) as calls:
                 network(x).mean().backward()
@@ -588,3 +590,165 @@ def test_a_folded_network_composes_the_same_bits_on_any_number_of_threads() -> N
         torch.set_num_threads(before)
     for other in folds[1:]:
         assert all(torch.equal(folds[0][key], other[key]) for key in other)
+
+
+def test_calls_and_edits_of_a_finished_task_do_not_change_it(x: Tensor) -> None:
+    network = PiggybackNetwork(Net())
+    network.add_task("one")
+    optimizer = torch.optim.Adam(network.trainable_parameters(), 1e-2)
+    network(x).mean().backward()
+    optimizer.step()
+    network.finish_task()
+    network.eval()
+    before = network(x)
+    stored = network.task_state("one").tensors
+    network.train()
+    assert torch.equal(network(x), before), "a finished task runs in eval mode"
+    optimizer.step()  # a stale optimizer
+    with torch.no_grad():
+        network.module.enter.bias.add_(1)
+    assert torch.equal(network.fold("one")(x), before)
+    after = network.task_state("one").tensors
+    assert all(torch.equal(stored[key], after[key]) for key in stored)
+    network.set_task("one")
+    assert torch.equal(network(x), before)
+
+
+def test_a_new_task_trains_in_training_mode_after_a_finished_one(x: Tensor) -> None:
+    network = PiggybackNetwork(Net()).train()
+    learn_nothing(network, "one")
+    assert not network.module.norm.training
+    network.add_task("two", ALL_LAYERS)
+    assert network.module.norm.training
+    network.set_task("one")
+    assert not network.module.norm.training
+    network.set_task("two")
+    assert network.module.norm.training
+
+
+def test_the_state_of_a_task_that_is_not_active_is_its_own(x: Tensor) -> None:
+    network = PiggybackNetwork(Net())
+    learn(network, "one")
+    first = network.task_state("one").tensors
+    network.add_task("two", ALL_LAYERS)
+    train(network, network.trainable_parameters())
+    second = network.task_state("two").tensors
+    output(network, "one", x)
+    for task, expected in (("one", first), ("two", second)):
+        found = network.task_state(task).tensors
+        assert all(torch.equal(found[key], expected[key]) for key in expected)
+    assert not torch.equal(first["enter.bias"], second["enter.bias"])
+
+
+def test_freezing_the_network_around_a_call_does_not_stop_its_training(x: Tensor) -> None:
+    network = PiggybackNetwork(Net())
+    learn(network, "one")
+    network.add_task("two", ALL_LAYERS)
+    network.requires_grad_(False)
+    network(x)
+    network.requires_grad_(True)
+    network(x).mean().backward()
+    assert all(p.grad is not None for p in network.trainable_parameters())
+
+
+def test_gradients_of_an_earlier_task_are_gone_when_a_new_one_begins() -> None:
+    network = PiggybackNetwork(Net())
+    learn(network, "one")
+    network.add_task("two", ALL_LAYERS)
+    assert all(p.grad is None for p in network.trainable_parameters())
+
+
+class Odd(nn.Module):
+    """A parameter by our own name, buffers that are not saved, and a mask of infinities."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 1)
+        self.mixing_weights = nn.Parameter(torch.ones(3, 1, 1))
+        self.register_buffer("seen", torch.zeros(()), persistent=False)
+        self.register_buffer("mask", torch.full((2, 2), float("-inf")).triu(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.seen += 1
+        return self.conv(x) * self.mixing_weights + self.seen
+
+
+def test_every_parameter_and_buffer_beside_conv_filters_is_private(x: Tensor) -> None:
+    network = PiggybackNetwork(Odd())
+    learn(network, "one")
+    before = output(network, "one", x)
+    learn(network, "two", ALL_LAYERS)
+    assert torch.equal(output(network, "one", x), before)
+    assert torch.equal(network.fold("one")(x), before)
+    assert {"mixing_weights", "seen", "mask"} <= network.task_state("one").tensors.keys()
+
+
+def test_a_warm_start_is_exact_in_training_mode_too() -> None:
+    plain = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3))
+    network = PiggybackNetwork(plain)
+    learn_nothing(network, "one")
+    network.add_task("two", init="standalone")
+    network.finish_task()
+    x = torch.randn(2, 3, 9, 9)
+    expected = network(x)
+    network.add_task("three", init="two")
+    network.train()
+    assert torch.equal(network(x), expected)
+    network(x).mean().backward()
+    assert all(p.grad is not None for p in network.trainable_parameters())
+
+
+def test_frozen_layers_of_the_module_stay_frozen() -> None:
+    plain = Net()
+    plain.enter.requires_grad_(False)
+    network = PiggybackNetwork(plain)
+    network.add_task("one")
+    names = {id(p): name for name, p in network.named_parameters()}
+    trained = {names[id(p)] for p in network.trainable_parameters()}
+    assert not any(name.startswith("module.enter") for name in trained)
+    folded = network.fold("one")
+    assert [p.requires_grad for p in folded.parameters()] == [
+        p.requires_grad for p in plain.parameters()
+    ]
+
+
+def test_inference_mode_around_folding_and_adding_does_no_harm(x: Tensor) -> None:
+    network = PiggybackNetwork(Net())
+    learn(network, "one")
+    with torch.inference_mode():
+        folded = network.fold("one")
+        network.add_task("two", ALL_LAYERS)
+    train(folded, list(folded.parameters()), steps=1)
+    train(network, network.trainable_parameters(), steps=1)
+
+
+def test_folding_leaves_the_active_composition_alone(
+    monkeypatch: pytest.MonkeyPatch, x: Tensor
+) -> None:
+    network = PiggybackNetwork(Net())
+    learn(network, "one")
+    learn(network, "two", ALL_LAYERS)
+    network(x)
+    network.fold("one")
+    with counted_compositions(monkeypatch) as calls:
+        network(x)
+    assert calls == []
+
+
+class Stateful(nn.Conv2d):
+    def get_extra_state(self) -> int:
+        return 1
+
+
+def test_extra_state_is_refused_as_it_can_not_be_kept_for_each_task() -> None:
+    with pytest.raises(PiggybackError, match="'0' has extra state"):
+        PiggybackNetwork(nn.Sequential(Stateful(3, 3, 3)))
+
+
+def test_a_restored_task_with_other_layers_does_not_fit() -> None:
+    network = PiggybackNetwork(Net())
+    learn_nothing(network, "one")
+    state = network.task_state("one")
+    with pytest.raises(PiggybackError, match="other layers"):
+        PiggybackNetwork(Net()).restore_task(TaskState("one", {}, state.tensors))

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from piggyback_gan.errors import PiggybackError
 from piggyback_gan.generators import build_generator
 from piggyback_gan.network import PiggybackNetwork
 from piggyback_gan.planning import plan_task
-from piggyback_gan.teaching import run_folder
+from piggyback_gan.teaching import Position, Quiet, run_folder
 from piggyback_gan.trainer import PairedTrainer
 
 PBGAN = [
@@ -326,10 +327,72 @@ def test_what_can_not_be_trained_is_refused_and_nothing_is_left_behind(
     assert not (tmp_path / "bank.runs").exists()
 
 
+def test_a_bank_without_tasks_may_begin_with_another_network(tmp_path: Path, data: Path) -> None:
+    teach(tmp_path / "bank", "one", data, OPTIONS, GENERATOR)
+    bank = Bank.open(tmp_path / "bank")
+    with bank.writing("test"):
+        bank.remove("one")
+    teach(tmp_path / "bank", "two", data, OPTIONS, GeneratorOptions(generator="resnet-9", ngf=4))
+    assert Bank.open(tmp_path / "bank").config.name == "resnet-9"
+
+
+def test_the_start_of_a_task_is_stored_by_name(tmp_path: Path, data: Path) -> None:
+    for task, init in (("one", None), ("two", None), ("three", "previous"), ("four", "standalone")):
+        options = dataclasses.replace(OPTIONS, epochs=1, init=init)
+        teach(tmp_path / "bank", task, data, options, GENERATOR)
+    bank = Bank.open(tmp_path / "bank")
+    starts = [bank.card(task)["options"]["init"] for task in bank.tasks]
+    assert starts == [None, "one", "two", "standalone"]
+
+
+def test_a_folder_of_other_things_in_the_place_of_a_run_is_left_alone(
+    tmp_path: Path, data: Path
+) -> None:
+    precious = run_folder(tmp_path / "bank", "one") / "thesis.tex"
+    precious.parent.mkdir(parents=True)
+    precious.write_text("x")
+    with pytest.raises(PiggybackError, match="is no run's folder"):
+        teach(tmp_path / "bank", "one", data, OPTIONS, GENERATOR)
+    assert precious.exists()
+    assert not (tmp_path / "bank").exists()
+
+
+def test_a_finished_task_is_not_called_failed_when_its_note_can_not_be_written(
+    tmp_path: Path, data: Path
+) -> None:
+    folder = run_folder(tmp_path / "bank", "one")
+
+    class Spoiler(Quiet):
+        """Puts a folder where run.json is written, once training has begun."""
+
+        def validated(self, position: Position, metrics: Mapping[str, float] | None) -> None:
+            (folder / "run.json").unlink()
+            (folder / "run.json").mkdir()
+
+    options = dataclasses.replace(OPTIONS, epochs=1)
+    entry = teach(tmp_path / "bank", "one", data, options, GENERATOR, reporter=Spoiler())
+    assert entry.name == "one"
+    assert Bank.open(tmp_path / "bank").tasks == ("one",)
+
+
+def test_metrics_that_can_not_be_written_are_one_error_and_the_bank_is_as_it_was(
+    tmp_path: Path, data: Path
+) -> None:
+    folder = run_folder(tmp_path / "bank", "one")
+
+    class Spoiler(Quiet):
+        def stepped(self, position: Position, losses: Mapping[str, float]) -> None:
+            (folder / "metrics.jsonl").mkdir(exist_ok=True)
+
+    with pytest.raises(PiggybackError, match=r"metrics\.jsonl can't be written"):
+        teach(tmp_path / "bank", "one", data, OPTIONS, GENERATOR, reporter=Spoiler())
+    assert not (tmp_path / "bank").exists()
+
+
 def test_damaged_images_are_named_before_training(tmp_path: Path, data: Path) -> None:
     (data / "train" / "000.png").write_bytes(b"no image")
     (data / "test" / "001.png").write_bytes(b"")
-    with pytest.raises(PiggybackError, match=r"1 of 6 pairs can't be used: .*000\.png"):
+    with pytest.raises(PiggybackError, match=r"1 of 6 pairs .*000\.png.*; 1 of 2 pairs .*001\.png"):
         teach(tmp_path / "bank", "one", data, OPTIONS, GENERATOR)
     assert not (tmp_path / "bank").exists()
 
@@ -376,7 +439,7 @@ def test_the_learning_rate_is_constant_and_then_falls_linearly_to_nothing() -> N
     network = PiggybackNetwork(build_generator(config))
     network.add_task("one")
     options = dataclasses.replace(OPTIONS, epochs=10, decay_epochs=4, learning_rate=1.0)
-    options = options.resolved(first_task=True, device="cpu")
+    options = options.resolved(earlier=(), device="cpu")
     trainer = PairedTrainer(network, config, options, torch.device("cpu"))
     rates = []
     for _ in range(10):
@@ -393,7 +456,7 @@ def test_a_step_trains_each_side_by_its_own_loss_only() -> None:
     config = GeneratorConfig(name="resnet-6", ngf=4)
     network = PiggybackNetwork(build_generator(config))
     network.add_task("one")
-    options = OPTIONS.resolved(first_task=True, device="cpu")
+    options = OPTIONS.resolved(earlier=(), device="cpu")
     trainer = PairedTrainer(network, config, options, torch.device("cpu"))
     inputs, targets = torch.rand(2, 3, 16, 16) * 2 - 1, torch.rand(2, 3, 16, 16) * 2 - 1
     with torch.no_grad():

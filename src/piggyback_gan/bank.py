@@ -7,14 +7,22 @@ from pathlib import Path
 from typing import Any, overload
 
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from piggyback_gan.config import GeneratorConfig
+from piggyback_gan.devices import choose_device
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.generators import build_generator
 from piggyback_gan.images import from_pil, normalize, to_pil, to_pixels, to_tensor
-from piggyback_gan.manifest import Manifest, TaskEntry, read_card, writer_lock
+from piggyback_gan.manifest import (
+    MANIFEST_NAME,
+    TASKS_FOLDER,
+    Manifest,
+    TaskEntry,
+    read_card,
+    writer_lock,
+)
 from piggyback_gan.network import PiggybackNetwork
 from piggyback_gan.store import Store
 from piggyback_gan.tasks import TaskState
@@ -115,9 +123,9 @@ class Bank:
         H and W must be multiples of `config.size_multiple`. Each call gives a module of its own.
 
         Raises:
-            PiggybackError: there is no such task, or a file is missing or damaged.
+            PiggybackError: there is no such task or device, or a file is missing or damaged.
         """
-        return self.network(through=task).fold(task).to(device)
+        return self.network(through=task).fold(task).to(choose_device(str(device)))
 
     @overload
     def translate(self, task: str, image: Image.Image, device: str = "cpu") -> Image.Image: ...
@@ -130,20 +138,23 @@ class Bank:
 
         Args:
             task: the task's name.
-            image: a PIL image, or a tensor (C, H, W) or (B, C, H, W) in [-1, 1].
+            image: a PIL image, which is turned upright as its EXIF data says, or a float tensor
+                (C, H, W) or (B, C, H, W) in [-1, 1].
+            device: "cpu", "cuda", "mps" or "auto".
 
         Returns:
             What was given, in the same size: a PIL image, or a tensor on the CPU in [-1, 1].
 
         Raises:
-            PiggybackError: there is no such task, or the image has other channels than the task.
+            PiggybackError: there is no such task or device, or the image is not what the task takes.
         """
-        key = (task, str(device))
+        key = (task, choose_device(str(device)))
         if key not in self._generators:
-            self._generators[key] = self.generator(task, device)
+            self._generators[key] = self.generator(*key)
         generator = self._generators[key]
         if isinstance(image, Image.Image):
-            pixels = from_pil(image, self.config.input_channels)
+            upright = ImageOps.exif_transpose(image)
+            pixels = from_pil(upright, self.config.input_channels)
             batch = normalize(to_tensor(pixels)).unsqueeze(0)
             return to_pil(to_pixels(translate_batch(generator, self.config, batch)[0]))
         batch = image if image.dim() == 4 else image.unsqueeze(0)
@@ -165,8 +176,10 @@ class Bank:
         """Add a finished task, inside `writing`. A crash leaves the bank with or without it.
 
         Raises:
-            PiggybackError: the name is taken or the bank can't be written; it is as it was.
+            PiggybackError: the task does not fit the bank's network, its name is taken, or the bank
+                can't be written; it is as it was.
         """
+        self.network().restore_task(state)
         return self._store.append(state, card)
 
     def remove(self, task: str) -> None:
@@ -179,7 +192,11 @@ class Bank:
         self._generators.clear()
 
     def verify(self) -> list[Finding]:
-        """Check every file's hash, the chain of tasks, all shapes, and that each task composes."""
+        """Check every file's hash, the chain of tasks, all shapes, and that each task composes.
+
+        Returns:
+            A finding for each task, in order. Damage is told, not raised.
+        """
         with torch.random.fork_rng(devices=[]):
             network = PiggybackNetwork(build_generator(self.config))
         findings = []
@@ -207,7 +224,13 @@ def open_or_new(path: Path, config: GeneratorConfig) -> Bank:
     Raises:
         PiggybackError: as `Bank.open` and `Bank.new`.
     """
-    return Bank.open(path) if (path / "bank.json").exists() else Bank.new(path, config)
+    try:
+        begun = (path / MANIFEST_NAME).exists()
+    except OSError as error:
+        raise PiggybackError(f"{path} can't be a bank: {error.strerror}") from None
+    bank = Bank.open(path) if begun else None
+    # A bank whose tasks were all removed is as good as new.
+    return bank if bank and bank.tasks else Bank.new(path, config)
 
 
 def _composition_problem(network: PiggybackNetwork, state: TaskState) -> str | None:
@@ -215,11 +238,10 @@ def _composition_problem(network: PiggybackNetwork, state: TaskState) -> str | N
         network.restore_task(state)
     except PiggybackError as error:
         return str(error)
-    folded = network.fold(state.name)
-    bad = [key for key, tensor in folded.state_dict().items() if not torch.isfinite(tensor).all()]
-    return f"task {state.name!r}: {bad[0]} has values that are not finite" if bad else None
+    bad = network.not_finite(state.name)
+    return f"task {state.name!r}: {bad} has values that are not finite" if bad else None
 
 
 def _is_foreign(path: Path) -> bool:
     # With a dot before it: a manifest that was being written when its process was killed.
-    return not path.name.startswith(("bank.", ".bank.")) and path.name != "tasks"
+    return not path.name.startswith(("bank.", ".bank.")) and path.name != TASKS_FOLDER

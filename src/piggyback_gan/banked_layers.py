@@ -24,6 +24,7 @@ class BankedLayer:
         layout: how its weight is laid out as filters.
         given_ND: the weight that the layer came with, as filters.
         bank_KD: the unconstrained filters of all finished tasks, in their order.
+        trainable: whether the weight that it came with required a gradient.
         rows: how many filters each finished task brought to the bank.
     """
 
@@ -31,12 +32,13 @@ class BankedLayer:
     layout: FilterLayout
     given_ND: Tensor
     bank_KD: Tensor
+    trainable: bool
     rows: list[int] = field(default_factory=list)
 
     def begin_task(self, free_UD: Tensor, mixing_PK: Tensor) -> None:
         """Hang a task's trainable filters on the layer, leaving out what is empty."""
         for name, tensor in ((UNCONSTRAINED, free_UD), (MIXING, mixing_PK)):
-            parameter = nn.Parameter(tensor) if len(tensor) else None
+            parameter = nn.Parameter(tensor, self.trainable) if len(tensor) else None
             self.module.register_parameter(name, parameter)
 
     def end_task(self) -> None:
@@ -151,8 +153,9 @@ def take_weights(module: nn.Module) -> dict[str, BankedLayer]:
     for name, layer in layers:
         layout = FilterLayout.of(layer)
         filters = layout.to_filters(layer.weight.detach()).clone()
+        trainable = layer.weight.requires_grad
         del layer._parameters["weight"]
-        banked[name] = BankedLayer(layer, layout, filters, filters[:0].clone())
+        banked[name] = BankedLayer(layer, layout, filters, filters[:0].clone(), trainable)
         banked[name].end_task()
     return banked
 

@@ -18,6 +18,8 @@ NORMS = get_args(Norm)
 INITS = get_args(WeightInit)
 GAN_LOSSES = get_args(GanLoss)
 
+_MOST = 65536  # more channels, pixels or epochs are a slip of the keyboard
+
 RESNET_BLOCKS = {"resnet-6": 6, "resnet-9": 9}
 UNET_LEVELS = {"unet-64": 6, "unet-128": 7, "unet-256": 8}
 
@@ -67,13 +69,6 @@ class GeneratorConfig:
         # has no neighbour to reflect.
         return self.size_multiple if self.name in UNET_LEVELS else 8
 
-    @property
-    def output_layer(self) -> str:
-        """The name, in ``named_modules()``, of the last convolution: the one that makes the image."""
-        if self.name in UNET_LEVELS:
-            return "model.model.3"
-        return f"model.{RESNET_BLOCKS[self.name] + 17}"
-
 
 @dataclass(frozen=True, kw_only=True)
 class DiscriminatorConfig:
@@ -113,6 +108,6 @@ def check_choice(field: str, value: object, allowed: Sequence[str]) -> None:
 
 
 def check_positive(field: str, value: object) -> None:
-    """Raise PiggybackError unless ``value`` is an integer of at least 1."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise PiggybackError(f"invalid {field}: found {value!r}, give an integer of at least 1")
+    """Raise PiggybackError unless ``value`` is an integer from 1 to 65536."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MOST:
+        raise PiggybackError(f"invalid {field}: found {value!r}, give an integer from 1 to {_MOST}")

@@ -21,7 +21,6 @@ from piggyback_gan.images import (
     to_tensor,
 )
 
-DIRECTIONS = ("AtoB", "BtoA")
 HELD_OUT = ("val", "test")
 DECODING_THREADS = 4
 CACHE_BYTES = 2 << 30
@@ -105,42 +104,46 @@ def find_pairs(root: Path) -> PairedFolder:
             f"{root}: expected train/ with side-by-side images, or trainA/ and trainB/: {found} there"
         )
     find = _side_by_side if together else _two_folders
-    train = find(root, "train")
+    faults: list[str] = []
+    train = find(root, "train", faults)
+    held_out_name: str | None = None
+    held_out: tuple[Pair, ...] = ()
+    for name in HELD_OUT:
+        if held_out := find(root, name, faults):
+            held_out_name = name
+            break
+    if faults:
+        raise PiggybackError(f"{root}: {'; '.join(faults)}")
     if not train:
         raise PiggybackError(f"{root}: there are no images in {'train' if together else 'trainA'}/")
-    for name in HELD_OUT:
-        if held_out := find(root, name):
-            break
     layout = "side-by-side" if together else "two folders"
-    return PairedFolder(root, layout, train, held_out, name if held_out else None)
+    return PairedFolder(root, layout, train, held_out, held_out_name)
 
 
-def _side_by_side(root: Path, split: str) -> tuple[Pair, ...]:
+def _side_by_side(root: Path, split: str, faults: list[str]) -> tuple[Pair, ...]:
     folder = root / split
     if not folder.is_dir():
         return ()
     return tuple(Pair(path.name, path, path) for path in list_images(folder))
 
 
-def _two_folders(root: Path, split: str) -> tuple[Pair, ...]:
+def _two_folders(root: Path, split: str, faults: list[str]) -> tuple[Pair, ...]:
     if split != "train" and not any((root / f"{split}{side}").is_dir() for side in "AB"):
         return ()
-    a, b = _by_stem(root / f"{split}A"), _by_stem(root / f"{split}B")
-    lonely = [a[stem].name for stem in sorted(a.keys() - b.keys())]
+    a, b = (_by_stem(root / f"{split}{side}", faults) for side in "AB")
+    lonely = [f"{split}A/{a[stem].name}" for stem in sorted(a.keys() - b.keys())]
     lonely += [f"{split}B/{b[stem].name}" for stem in sorted(b.keys() - a.keys())]
     if lonely:
-        raise PiggybackError(
-            f"{root}: {len(lonely)} files of {split}A/ and {split}B/ have no partner: {_first(lonely)}"
-        )
-    return tuple(Pair(a[stem].name, a[stem], b[stem]) for stem in sorted(a))
+        faults.append(f"{len(lonely)} files have no partner: {_first(lonely)}")
+    return tuple(Pair(a[stem].name, a[stem], b[stem]) for stem in sorted(a.keys() & b.keys()))
 
 
-def _by_stem(folder: Path) -> dict[str, Path]:
+def _by_stem(folder: Path, faults: list[str]) -> dict[str, Path]:
     paths = list_images(folder)
     by_stem = {path.stem: path for path in paths}
     if len(by_stem) < len(paths):
         twice = sorted({path.name for path in paths} - {path.name for path in by_stem.values()})
-        raise PiggybackError(f"{folder}: files differ only in their suffix: {_first(twice)}")
+        faults.append(f"{folder.name}/: files differ only in their suffix: {_first(twice)}")
     return by_stem
 
 
@@ -268,6 +271,6 @@ def _ahead(
         yield result
 
 
-def _first(names: Sequence[str], limit: int = 5) -> str:
+def _first(names: Sequence[str], limit: int = 20) -> str:
     more = f"; and {len(names) - limit} more" if len(names) > limit else ""
     return "; ".join(names[:limit]) + more

@@ -81,7 +81,7 @@ def compose_exactly(mixing_PK: Tensor, bank_KD: Tensor, segments: Sequence[int])
     Floating-point sums depend on their order, and so on threads, libraries and processors. Here both
     factors are cut into two slices of so few bits that every product and every partial sum of a
     matrix product is exact in float64, whatever the order; the slices' products are then added in
-    a fixed order and rounded once. What is cut off is below 2**-38 of the largest values.
+    a fixed order and rounded once. What is cut off of a product is below 2**-38 of the largest.
 
     Args:
         mixing_PK: mixing weights (P, K), float32 or narrower. With float64 the plain product is taken.
@@ -142,7 +142,7 @@ def _without_autocast(device: torch.device) -> contextlib.AbstractContextManager
     return torch.autocast(device.type, enabled=False)
 
 
-class _ComposeForTraining(torch.autograd.Function):
+class _Compose(torch.autograd.Function):
     """F = [U; W @ B], differentiable in U and W.
 
     As B is frozen, the gradients need B alone. It is held outside the autograd graph's own store, so
@@ -204,7 +204,7 @@ def compose(
             f"filters do not fit their bank: unconstrained {tuple(unconstrained_UD.shape)}, "
             f"mixing weights {tuple(mixing_PK.shape)}, bank {tuple(bank_KD.shape)}"
         )
-    filters: Tensor = _ComposeForTraining.apply(  # type: ignore[no-untyped-call]
+    filters: Tensor = _Compose.apply(  # type: ignore[no-untyped-call]
         unconstrained_UD, mixing_PK, bank_KD, segments, exact
     )
     return filters

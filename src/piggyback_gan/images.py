@@ -151,7 +151,8 @@ def _plain(image: Image.Image) -> Image.Image:
 
 def _refuse_lossy(path: Path, image: Image.Image) -> None:
     """Refuse what Pillow would open with less than the file holds, without saying so."""
-    if getattr(image, "n_frames", 1) > 1:
+    # An MPO is a phone's JPEG with previews or a gain map behind the photo.
+    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
         raise PiggybackError(
             f"it has {getattr(image, 'n_frames', 1)} frames or pages: only one is supported"
         )

@@ -32,7 +32,7 @@ MANIFEST_NAME = "bank.json"
 TASKS_FOLDER = "tasks"
 LOCK_NAME = "bank.lock"
 _WRITER_NAME = "bank.writer.json"
-_TASK_FILE = re.compile(r"[0-9]{4,}-([a-z0-9][a-z0-9._-]{0,63})\.safetensors")
+TASK_FILE = re.compile(r"([0-9]{4,})-([a-z0-9][a-z0-9._-]{0,63})\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Manifest:
             content = json.loads(raw)
             ours = content["format"] == FORMAT
             version = content["format_version"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise PiggybackError(f"{path} is damaged: it is no valid manifest") from None
         if not ours:
             raise PiggybackError(f"{path} is damaged or no bank's: format {content['format']!r}")
@@ -126,8 +126,8 @@ class Manifest:
             raise PiggybackError(f"{path} is damaged: its checksum does not match its content")
         for entry in entries:
             # The checksum keeps accidents out, not malice: a name must not lead out of the folder.
-            file = _TASK_FILE.fullmatch(str(entry.file))
-            if file is None or file[1] != entry.name:
+            file = TASK_FILE.fullmatch(str(entry.file))
+            if file is None or file[2] != entry.name:
                 raise PiggybackError(f"{path} names a file that is no task's: {entry.file!r}")
         return manifest
 
@@ -163,17 +163,26 @@ def read_header(path: Path) -> dict[str, str]:
             length = int.from_bytes(file.read(8), "little")
             if length > path.stat().st_size:
                 raise PiggybackError(f"{path} is truncated or no safetensors file")
-            header = json.loads(file.read(length))
-        metadata = header.get("__metadata__", {})
-        return {str(key): str(value) for key, value in metadata.items()}
+            return parse_header(file.read(length))
     except FileNotFoundError:
         raise PiggybackError(f"{path} is missing") from None
     except OSError as error:
         raise PiggybackError(f"{path} can't be read: {error.strerror}") from None
-    except (ValueError, AttributeError) as error:
-        if isinstance(error, PiggybackError):
-            raise
-        raise PiggybackError(f"{path} is damaged or no safetensors file") from None
+    except PiggybackError as error:
+        raise error if str(path) in str(error) else PiggybackError(f"{path}: {error}") from None
+
+
+def parse_header(header: bytes) -> dict[str, str]:
+    """The metadata in a safetensors header, which is JSON.
+
+    Raises:
+        PiggybackError: it is no such header.
+    """
+    try:
+        metadata = json.loads(header).get("__metadata__", {})
+        return {str(key): str(value) for key, value in metadata.items()}
+    except (ValueError, AttributeError, RecursionError):
+        raise PiggybackError("damaged, or no safetensors file") from None
 
 
 def read_card(path: Path, entry: TaskEntry) -> dict[str, Any]:

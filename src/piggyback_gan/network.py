@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,6 @@ from piggyback_gan.tasks import (
     Shares,
     TaskState,
     check_task_name,
-    is_filter_tensor,
     resolve_shares,
     tensor_key,
 )
@@ -57,7 +56,13 @@ class PiggybackNetwork(nn.Module):
 
     Filters are composed once per change of the parameters, however often the network is called. Changes
     are seen by the parameters' version counters, which `optimizer.step()`, `copy_` and
-    `load_state_dict` raise; in-place changes through `.data` are not seen.
+    `load_state_dict` raise; in-place changes through `.data` are not seen, nor is what
+    `torch.func.functional_call` puts in their place.
+
+    `state_dict()` has the task in training only; a bank on disk, or `task_state` and `restore_task`,
+    keep finished tasks. With DistributedDataParallel wrap this network, anew for each task, with the
+    same tasks and the same random seed in every process: banks are not sent. DataParallel is not
+    supported.
 
     Args:
         module: a module with at least one conv layer. It is copied and stays as it is; its weights are
@@ -71,13 +76,20 @@ class PiggybackNetwork(nn.Module):
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = copy.deepcopy(module)
+        for name, part in self.module.named_modules():
+            if type(part).get_extra_state is not nn.Module.get_extra_state:
+                raise PiggybackError(f"{name!r} has extra state, which can't be kept for each task")
         self._layers = take_weights(self.module)
+        self._filter_keys = {
+            tensor_key(n, k) for n in self._layers for k in (UNCONSTRAINED, MIXING)
+        }
         self._given_private = {name: t.detach().clone() for name, t in self._private().items()}
         self._trainable = {name for name, p in self.module.named_parameters() if p.requires_grad}
         self._finished: dict[str, _Task] = {}
         self._in_training: tuple[str, _Task] | None = None
         self._active: str | None = None
         self._composed: tuple[object, ...] | None = None
+        self._start: list[object] = []
 
     # Tasks
 
@@ -97,6 +109,7 @@ class PiggybackNetwork(nn.Module):
         """The task that calls of the network serve now."""
         return self._active
 
+    @torch.inference_mode(False)
     def add_task(
         self,
         name: str,
@@ -135,9 +148,8 @@ class PiggybackNetwork(nn.Module):
             else:
                 free, mixing = layer.warm_start(*self._parts(layer_name, source), rows)
             layer.begin_task(free, mixing)
-        for parameter in self.module.parameters():
-            parameter.grad = None  # of an earlier task, which trained the same private parameters
         self._in_training = (name, _Task(shares))
+        self._start = self._versions()
         self._activate(name, self._finished[source].private if source else self._given_private)
 
     def finish_task(self) -> None:
@@ -146,14 +158,13 @@ class PiggybackNetwork(nn.Module):
         Raises:
             PiggybackError: no task is in training, or one of its values is not finite.
         """
-        name, task = self._require_training()
+        name, _ = self._require_training()
         self.set_task(name)
+        if bad := self.not_finite(name):
+            raise PiggybackError(
+                f"task {name!r} can't be finished: {bad} has values that are not finite"
+            )
         state = self.task_state(name)
-        for tensor_name, tensor in state.tensors.items():
-            if not torch.isfinite(tensor).all():
-                raise PiggybackError(
-                    f"task {name!r} can't be finished: {tensor_name} has values that are not finite"
-                )
         self.discard_task()
         self.restore_task(state)
         self.set_task(name)
@@ -167,6 +178,8 @@ class PiggybackNetwork(nn.Module):
         self._require_training()
         for layer in self._layers.values():
             layer.end_task()
+        for parameter in self.module.parameters():
+            parameter.grad = None  # the next task trains the same private parameters
         self._in_training = None
         self._active = None
         self._release()
@@ -179,9 +192,9 @@ class PiggybackNetwork(nn.Module):
         Raises:
             PiggybackError: there is no such task; the message lists those there are.
         """
-        if name == self._active:
-            return
-        self._activate(name, self._task(name).private)
+        task = self._task(name)
+        if not self._is_live(name):
+            self._activate(name, task.private)
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """What the task in training trains: unconstrained filters, mixing weights, private parameters.
@@ -189,12 +202,11 @@ class PiggybackNetwork(nn.Module):
         Raises:
             PiggybackError: no task is in training.
         """
-        name, _ = self._require_training()
-        own = {p for layer in self._layers.values() for p in layer.own_parameters()}
+        self._require_training()
         return [
             parameter
-            for parameter_name, parameter in self.module.named_parameters()
-            if parameter in own or parameter_name in self._trainable
+            for name, parameter in self.module.named_parameters()
+            if name in self._trainable or (name in self._filter_keys and parameter.requires_grad)
         ]
 
     # Size
@@ -206,9 +218,7 @@ class PiggybackNetwork(nn.Module):
             PiggybackError: there is no such task.
         """
         plan = plan_layers(self._layers, self._task(name).shares, self._order(name))
-        private = sum(
-            p.numel() for key, p in self._private().items() if key in self._parameters_of()
-        )
+        private = sum(p.numel() for p in self._private_parameters().values())
         return ParameterCount(
             unconstrained=sum(layer.unconstrained * layer.length for layer in plan),
             mixing=sum(layer.mixing for layer in plan),
@@ -226,8 +236,17 @@ class PiggybackNetwork(nn.Module):
 
     # Use
 
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode. A finished task stays in eval mode: a call must not move its statistics."""
+        super().train(mode)
+        if self._active in self._finished:
+            self.module.eval()
+        return self
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Call the module with the filters of the active task.
+
+        Only the active task's filters are kept composed; fold tasks that are to be used in turn.
 
         Raises:
             PiggybackError: there is no task yet.
@@ -237,6 +256,7 @@ class PiggybackNetwork(nn.Module):
         self._compose_active()
         return self.module(*args, **kwargs)
 
+    @torch.inference_mode(False)
     def fold(self, name: str) -> nn.Module:
         """A task's network as an independent plain module of the class that was given, in eval mode.
 
@@ -246,23 +266,39 @@ class PiggybackNetwork(nn.Module):
         Raises:
             PiggybackError: there is no such task.
         """
-        private = self._private() if name == self._active else self._task(name).private
-        with torch.inference_mode(False), torch.no_grad():
+        with torch.no_grad():
             filters = {key: self._filters(key, name, exact=True) for key in self._layers}
-        self._release()
+        composed = self._release()
         folded = copy.deepcopy(self.module)
+        self._put_back(composed)
         for key, layer in self._layers.items():
             module = folded.get_submodule(key)
-            weight = nn.Parameter(layer.layout.to_weight(filters[key]).clone())
+            values = layer.layout.to_weight(filters[key]).clone()
+            weight = nn.Parameter(values, requires_grad=layer.trainable)
             others = {
                 k: p for k, p in module._parameters.items() if k not in (UNCONSTRAINED, MIXING)
             }
             module._parameters = {"weight": weight, **others}
         tensors = dict(folded.named_parameters()) | dict(folded.named_buffers())
         with torch.no_grad():
-            for key, value in private.items():
+            for key, value in self._private_of(name).items():
                 tensors[key].copy_(value)
-        return folded.requires_grad_(True).eval()
+        for key in self._trainable:
+            tensors[key].requires_grad_(True)
+        return folded.eval()
+
+    def not_finite(self, name: str) -> str | None:
+        """The first tensor of a task, as composed, with NaN or infinite values; None if all are finite.
+
+        Infinite values in buffers are passed over: masks have them.
+
+        Raises:
+            PiggybackError: there is no such task.
+        """
+        folded = self.fold(name)
+        bad = [key for key, p in folded.named_parameters() if not torch.isfinite(p).all()]
+        bad += [key for key, b in folded.named_buffers() if torch.isnan(b).any()]
+        return bad[0] if bad else None
 
     # Storage
 
@@ -278,11 +314,12 @@ class PiggybackNetwork(nn.Module):
             free, mixing, *_ = self._parts(key, name)
             tensors |= {tensor_key(key, UNCONSTRAINED): free} if len(free) else {}
             tensors |= {tensor_key(key, MIXING): mixing} if len(mixing) else {}
-        tensors |= self._private() if name == self._active else task.private
+        tensors |= self._private_of(name)
         # Denormals would make what is composed depend on whether a processor flushes them.
         copied = {key: without_denormals(t.detach().cpu()) for key, t in tensors.items()}
         return TaskState(name, dict(task.shares), copied)
 
+    @torch.inference_mode(False)
     def restore_task(self, state: TaskState) -> None:
         """Append a finished task. Its tensors must fit this network and the tasks before it.
 
@@ -294,6 +331,10 @@ class PiggybackNetwork(nn.Module):
         if self._in_training or state.name in self._finished:
             raise PiggybackError(
                 f"task {state.name!r} can't be restored here: taken or in training"
+            )
+        if state.shares.keys() != self._layers.keys():
+            raise PiggybackError(
+                f"task {state.name!r} does not fit the network: it has other layers"
             )
         plan = plan_layers(self._layers, state.shares, len(self._finished))
         expected = {tensor_key(p.name, UNCONSTRAINED): (p.unconstrained, p.length) for p in plan}
@@ -337,6 +378,7 @@ class PiggybackNetwork(nn.Module):
 
     def _order(self, name: str) -> int:
         """How many tasks came before this one."""
+        self._task(name)
         return self.tasks.index(name)
 
     def _shares(self, unconstrained: Shares) -> dict[str, float]:
@@ -364,26 +406,38 @@ class PiggybackNetwork(nn.Module):
     def _activate(self, name: str, private: Mapping[str, Tensor]) -> None:
         """Load a task's private tensors into the module; those of a task in training are kept first."""
         live = self._private()
-        if self._in_training and self._active == self._in_training[0]:
+        training = self.task_in_training
+        if self._in_training and self._active == training:
             kept = {key: tensor.detach().clone() for key, tensor in live.items()}
             self._in_training[1].private = kept
         with torch.no_grad():
             for key, tensor in live.items():
                 tensor.copy_(private[key])
-        trains = self._in_training is not None and name == self._in_training[0]
-        for key in self._parameters_of():
-            self.module.get_parameter(key).requires_grad_(trains and key in self._trainable)
+        for key in self._trainable:
+            self.module.get_parameter(key).requires_grad_(name == training)
         self._active = name
         self._composed = None
+        self.module.train(self.training and name == training)
+
+    def _is_live(self, name: str) -> bool:
+        """Whether the module's own private tensors are a task's: only those of one in training can be."""
+        return name == self._active == self.task_in_training
+
+    def _private_of(self, name: str) -> dict[str, Tensor]:
+        return self._private() if self._is_live(name) else self._task(name).private
 
     def _private(self) -> dict[str, Tensor]:
         """The parameters and buffers in the module, by name, that are no conv filters."""
-        stored = self.module.state_dict(keep_vars=True)
-        named = dict(self.module.named_parameters()) | dict(self.module.named_buffers())
-        return {key: t for key, t in named.items() if key in stored and not is_filter_tensor(key)}
+        return self._private_parameters() | dict(self.module.named_buffers())
 
-    def _parameters_of(self) -> list[str]:
-        return [key for key, _ in self.module.named_parameters() if not is_filter_tensor(key)]
+    def _private_parameters(self) -> dict[str, Tensor]:
+        named = self.module.named_parameters()
+        return {key: parameter for key, parameter in named if key not in self._filter_keys}
+
+    def _versions(self) -> list[object]:
+        """What changes whenever a composition of the task in training is out of date."""
+        own = [p for layer in self._layers.values() for p in layer.own_parameters()]
+        return [value for p in own for value in (id(p), p._version, p.requires_grad)]
 
     def _parts(self, layer_name: str, task: str) -> tuple[Tensor, Tensor, Tensor, list[int]]:
         """(U, D) unconstrained, (P, K) mixing, (K, D) bank and the bank's rows per earlier task."""
@@ -403,10 +457,11 @@ class PiggybackNetwork(nn.Module):
         name = self._active
         assert name is not None
         trains = name == self.task_in_training
-        # A finished task is always composed for use; one in training only in evaluation.
-        exact = not (trains and self.training)
-        versions = [p._version for layer in self._layers.values() for p in layer.own_parameters()]
-        key = (name, exact, *versions) if trains else (name,)
+        # A finished task is always composed for use; one in training in evaluation, and while it stands
+        # where it started: there it equals the task that it started from.
+        versions = self._versions() if trains else []
+        exact = not (trains and self.training) or versions == self._start
+        key = (name, exact, *versions)
         if key == self._composed:
             return
         # The composition must carry gradients even if this first call needs none.
@@ -416,11 +471,20 @@ class PiggybackNetwork(nn.Module):
                 layer.module.weight = layer.layout.to_weight(filters)
         self._composed = key
 
-    def _release(self) -> None:
+    def _release(self) -> tuple[dict[str, Any], tuple[object, ...] | None]:
         """Take composed weights off the layers: tensors with a history can't be copied or pickled."""
-        for layer in self._layers.values():
-            layer.module.__dict__.pop("weight", None)
-        self._composed = None
+        weights = {
+            name: layer.module.__dict__.pop("weight")
+            for name, layer in self._layers.items()
+            if "weight" in layer.module.__dict__
+        }
+        composed, self._composed = self._composed, None
+        return weights, composed
+
+    def _put_back(self, released: tuple[dict[str, Any], tuple[object, ...] | None]) -> None:
+        weights, self._composed = released
+        for name, weight in weights.items():
+            self._layers[name].module.weight = weight
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "PiggybackNetwork":
         """Move the banks with the network. Their type can't change: it would change earlier tasks."""

@@ -2,7 +2,7 @@
 
 import dataclasses
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -219,15 +219,24 @@ class TrainingOptions:
                 f"invalid decay_epochs: found {self.decay_epochs!r}, give 0 to epochs ({self.epochs})"
             )
 
-    def resolved(self, *, first_task: bool, device: Device) -> "TrainingOptions":
-        """The same options with every default filled in, as they are stored with the task."""
-        rate = FIRST_TASK_RATE if first_task else LATER_TASK_RATE
+    def resolved(self, *, earlier: Sequence[str], device: Device) -> "TrainingOptions":
+        """The same options with every default filled in, as they are stored with the task.
+
+        Args:
+            earlier: the tasks that the bank has.
+            device: the device that was chosen.
+        """
+        rate = LATER_TASK_RATE if earlier else FIRST_TASK_RATE
+        init = self.init
+        if earlier and init in (None, "previous"):
+            init = earlier[-1] if init else earlier[0]
         return dataclasses.replace(
             self,
             decay_epochs=self.epochs // 2 if self.decay_epochs is None else self.decay_epochs,
             load_size=self.load_size or round(self.image_size * 286 / 256),
             learning_rate=rate if self.learning_rate is None else self.learning_rate,
             device=device,
+            init=init,
         )
 
     def discriminator_config(self, channels: int) -> DiscriminatorConfig:
@@ -252,7 +261,7 @@ def read_options(path: Path) -> tuple[TrainingOptions, GeneratorOptions]:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise PiggybackError(f"{path} can't be read: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PiggybackError(f"{path} is no valid TOML: {error}") from None
     names = {
         c: {f.name for f in dataclasses.fields(c)} for c in (TrainingOptions, GeneratorOptions)

@@ -10,12 +10,13 @@ from torch import nn
 from piggyback_gan.bank import Bank, open_or_new
 from piggyback_gan.config import GeneratorConfig
 from piggyback_gan.data import PairedFolder, find_pairs
+from piggyback_gan.devices import choose_device
 from piggyback_gan.discriminators import build_discriminator
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.generators import build_generator
 from piggyback_gan.network import PiggybackNetwork
 from piggyback_gan.options import Device, GeneratorOptions, TrainingOptions
-from piggyback_gan.tasks import LayerPlan, ParameterCount, Shares, check_task_name
+from piggyback_gan.tasks import LayerPlan, ParameterCount, check_task_name
 
 
 @dataclass(frozen=True)
@@ -62,13 +63,13 @@ def plan_task(
             f"{bank.path} has a task {task!r} already: finished tasks never change"
         )
     config = generator.for_bank(bank.config) if bank.tasks else bank.config
-    options = options.resolved(first_task=not bank.tasks, device=choose_device(options.device))
+    device = cast(Device, choose_device(options.device))
+    options = options.resolved(earlier=bank.tasks, device=device)
     _check_size(config, options)
     torch.manual_seed(options.seed)
     network = bank.network() if bank.tasks else PiggybackNetwork(build_generator(config))
-    shares = output_layer_free(options.unconstrained, config)
-    layers = network.plan(shares)
-    network.add_task(task, shares, init=options.init)
+    layers = network.plan(options.unconstrained)
+    network.add_task(task, options.unconstrained, init=options.init)
     return TaskPlan(
         task=task,
         bank=bank,
@@ -80,34 +81,6 @@ def plan_task(
         steps=options.epochs * -(-len(folder.train) // options.batch_size),
         memory=_estimate_memory(network, config, options),
     )
-
-
-def output_layer_free(unconstrained: float | dict[str, float], config: GeneratorConfig) -> Shares:
-    """The default rule: one share for all layers but the last, which stays free; tables are kept.
-
-    The last layer's bank has as few filters as the image has channels: a bottleneck that saves .2 % of
-    the network.
-    """
-    if isinstance(unconstrained, dict):
-        return unconstrained
-    return {config.output_layer: 1.0, "*": unconstrained}
-
-
-def choose_device(asked: str) -> Device:
-    """The device to compute on; "auto" takes CUDA, else MPS, else the CPU.
-
-    Raises:
-        PiggybackError: the device is not there.
-    """
-    there = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    device = next(name for name in there if there[name]) if asked == "auto" else asked
-    if not there[device]:
-        raise PiggybackError(f"there is no {device} device here: choose --device auto or cpu")
-    return cast(Device, device)
 
 
 def _check_size(config: GeneratorConfig, options: TrainingOptions) -> None:

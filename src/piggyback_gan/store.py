@@ -16,12 +16,13 @@ from piggyback_gan.errors import PiggybackError
 from piggyback_gan.manifest import (
     FORMAT_VERSION,
     MANIFEST_NAME,
+    TASK_FILE,
     TASKS_FOLDER,
     Manifest,
     TaskEntry,
     atomic_write,
     now,
-    read_header,
+    parse_header,
     require_writable,
 )
 from piggyback_gan.tasks import TaskState, check_task_name
@@ -161,8 +162,12 @@ class Store:
 
     def _require_unchanged(self) -> None:
         """Refuse to write over what another process wrote since this manifest was read."""
-        is_new = not self.manifest.tasks and not (self.path / MANIFEST_NAME).exists()
-        if not is_new and Manifest.read(self.path).render() != self.manifest.render():
+        tasks = self.manifest.tasks
+        if not tasks and not (self.path / MANIFEST_NAME).exists():
+            return
+        found = Manifest.read(self.path)
+        # A bank without tasks may take another architecture.
+        if found.tasks != tasks or (tasks and found.architecture != self.manifest.architecture):
             raise PiggybackError(f"{self.path} was changed by another process: open it again")
 
     def _is_on_disk(self, manifest: Manifest) -> bool:
@@ -171,7 +176,10 @@ class Store:
 
     def _clear_leftovers(self) -> None:
         for path in (*self.leftovers(), *self.path.glob(".bank.*.tmp")):
-            if path.suffix in (".tmp", ".safetensors"):
+            task_file = TASK_FILE.fullmatch(path.name)
+            unnamed = task_file and int(task_file[1]) > len(self.manifest.tasks)
+            temporary = path.name.startswith(".") and path.suffix == ".tmp"
+            if (unnamed or temporary) and path.is_file():
                 path.unlink(missing_ok=True)
 
     def _read(self, entry: TaskEntry, previous: str) -> StoredTask:
@@ -194,12 +202,12 @@ class Store:
         try:
             return self._parse(entry, path, content, previous)
         except (KeyError, ValueError, safetensors.SafetensorError) as error:
-            if isinstance(error, PiggybackError):
+            if isinstance(error, PiggybackError) and str(path) in str(error):
                 raise
             raise PiggybackError(f"task {entry.name!r}: {path} is damaged: {error}") from None
 
     def _parse(self, entry: TaskEntry, path: Path, content: bytes, previous: str) -> StoredTask:
-        metadata = read_header(path)
+        metadata = parse_header(content[8 : 8 + int.from_bytes(content[:8], "little")])
         if metadata.get("format") != _TASK_FORMAT or metadata.get("task") != entry.name:
             raise PiggybackError(f"task {entry.name!r}: {path} is not this task's file")
         if int(metadata["format_version"]) > FORMAT_VERSION:

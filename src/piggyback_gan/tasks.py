@@ -61,7 +61,7 @@ class ParameterCount:
     Attributes:
         unconstrained: values in the task's unconstrained filters.
         mixing: mixing weights.
-        private: biases, affine norm parameters and all else that is trained beside conv filters.
+        private: biases, affine norm parameters and all other parameters beside conv filters.
         standalone: parameters of the whole network, if the task had one of its own.
     """
 
@@ -126,11 +126,6 @@ def check_task_name(name: str) -> None:
 def tensor_key(layer_name: str, tensor_name: str) -> str:
     """The name of a layer's tensor in a network; the layer may be the network itself."""
     return f"{layer_name}.{tensor_name}" if layer_name else tensor_name
-
-
-def is_filter_tensor(key: str) -> bool:
-    """Whether a name is that of unconstrained filters or mixing weights."""
-    return key.rpartition(".")[2] in (UNCONSTRAINED, MIXING)
 
 
 def resolve_shares(unconstrained: Shares, layer_filters: Mapping[str, int]) -> dict[str, float]:

@@ -3,10 +3,9 @@
 import json
 import math
 import platform
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -75,8 +74,14 @@ class Quiet:
 
 
 def run_folder(bank: Path, task: str) -> Path:
-    """Where the run of a task keeps metrics and samples: beside the bank, which holds tasks only."""
+    """Where the run of a task keeps metrics and samples: beside the bank, which holds tasks only.
+
+    Raises:
+        PiggybackError: the bank is the root folder.
+    """
     resolved = bank.resolve()
+    if not resolved.name:
+        raise PiggybackError(f"{bank} can't be a bank: it has no name")
     return resolved.with_name(resolved.name + ".runs") / task
 
 
@@ -134,14 +139,12 @@ class _Run:
 
     def run(self) -> TaskEntry:
         plan, options = self.plan, self.plan.options
-        if self.device.type == "cpu":
-            # Denormal numbers make training several times slower once images have flat backgrounds.
-            torch.set_flush_denormal(True)
         self.reporter.planned(plan)
         assert options.load_size is not None
-        train = self._load("train", plan.folder.train, options.load_size)
-        held_out_name = plan.folder.held_out_name or "held-out"
-        held_out = self._load(held_out_name, plan.folder.held_out, options.image_size)
+        train, held_out = self._load_all(
+            ("train", plan.folder.train, options.load_size),
+            (plan.folder.held_out_name or "held-out", plan.folder.held_out, options.image_size),
+        )
         shown = held_out or self._load(
             "train", plan.folder.train[: options.samples], options.image_size
         )
@@ -149,23 +152,46 @@ class _Run:
         # The network has its start already; this is for the discriminator, and for dropout.
         torch.manual_seed(options.seed)
         trainer = PairedTrainer(plan.network.to(self.device), plan.config, options, self.device)
-        state = "failed"
         try:
-            for epoch in range(1, options.epochs + 1):
-                losses = self._epoch(trainer, train, epoch)
-                validation = self._validate(held_out) if held_out else None
-                self._record(losses, trainer.learning_rate(), validation)
-                self._save_samples(shown)
-                trainer.end_epoch()
-            plan.network.finish_task()
-            entry = plan.bank.add(plan.network.task_state(plan.task), self._card(validation))
-            state = "finished"
-        except Interrupted:
-            state = "interrupted"
+            entry = self._train(trainer, train, held_out, shown)
+        except BaseException as error:
+            # What ended the run is worth more than a note of it that can't be written.
+            with suppress(PiggybackError):
+                self._save_state("interrupted" if isinstance(error, Interrupted) else "failed")
             raise
-        finally:
-            self._save_state(state)
+        with suppress(PiggybackError):
+            self._save_state("finished")
         return entry
+
+    def _train(
+        self,
+        trainer: PairedTrainer,
+        train: PairedDataset,
+        held_out: PairedDataset,
+        shown: PairedDataset,
+    ) -> TaskEntry:
+        """Train all epochs and add the task to the bank."""
+        plan = self.plan
+        for epoch in range(1, plan.options.epochs + 1):
+            losses = self._epoch(trainer, train, epoch)
+            validation = self._validate(held_out) if held_out else None
+            self._record(losses, trainer.learning_rate(), validation)
+            self._save_samples(shown)
+            trainer.end_epoch()
+        plan.network.finish_task()
+        return plan.bank.add(plan.network.task_state(plan.task), self._card(validation))
+
+    def _load_all(self, *splits: tuple[str, Sequence[Pair], int]) -> list[PairedDataset]:
+        """Load all splits, and name what can't be used in any of them at once."""
+        datasets, faults = [], []
+        for split in splits:
+            try:
+                datasets.append(self._load(*split))
+            except PiggybackError as error:
+                faults.append(str(error))
+        if faults:
+            raise PiggybackError("; ".join(faults))
+        return datasets
 
     def _load(self, split: str, pairs: Sequence[Pair], size: int) -> PairedDataset:
         config = self.plan.config
@@ -184,9 +210,12 @@ class _Run:
 
     def _begin(self) -> None:
         """Make the run's folder, in place of that of an earlier try at the same task."""
-        if self.folder.exists():
-            shutil.rmtree(self.folder)
+        strangers = self.folder.exists() and not (self.folder / "run.json").exists()
+        if strangers and (not self.folder.is_dir() or any(self.folder.iterdir())):
+            raise PiggybackError(f"{self.folder} is no run's folder: move it away")
         require_writable(self.folder / "samples")
+        for old in (self.folder / "metrics.jsonl", *self.folder.glob("samples/epoch-*.png")):
+            old.unlink(missing_ok=True)
         self._save_state("running")
 
     def _epoch(self, trainer: PairedTrainer, train: PairedDataset, epoch: int) -> dict[str, float]:
@@ -245,8 +274,12 @@ class _Run:
             "loss": dict(losses),
             "validation": metrics,
         }
-        with (self.folder / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        path = self.folder / "metrics.jsonl"
+        try:
+            with path.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise PiggybackError(f"{path} can't be written: {error.strerror}") from None
         self.reporter.validated(self.position, metrics)
 
     def _save_samples(self, dataset: PairedDataset) -> None:

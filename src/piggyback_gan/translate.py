@@ -45,11 +45,13 @@ def translate_batch(generator: nn.Module, config: GeneratorConfig, images: Tenso
         (B, output channels, H, W) on the CPU, in [-1, 1].
 
     Raises:
-        PiggybackError: other channels than the network's.
+        PiggybackError: other channels than the network's, no pixels, or no float values.
     """
-    if images.dim() != 4 or images.shape[1] != config.input_channels:
+    fits = images.dim() == 4 and images.shape[1] == config.input_channels and images.numel() > 0
+    if not fits or not images.is_floating_point():
         raise PiggybackError(
-            f"expected images (B, {config.input_channels}, H, W), found {tuple(images.shape)}"
+            f"expected float images (B, {config.input_channels}, H, W) in [-1, 1], found "
+            f"{images.dtype} {tuple(images.shape)}"
         )
     height, width = images.shape[2:]
     top, bottom = _padding(height, config)
@@ -58,7 +60,7 @@ def translate_batch(generator: nn.Module, config: GeneratorConfig, images: Tenso
     columns = _mirrored(width, left, right)
     device = next(generator.parameters()).device
     with torch.inference_mode():
-        padded = images[:, :, rows][:, :, :, columns].to(device)
+        padded = images[:, :, rows][:, :, :, columns].to(device, torch.float32)
         output: Tensor = generator(padded)[:, :, top : top + height, left : left + width]
         return output.cpu().clone()
 
@@ -76,7 +78,7 @@ def plan_outputs(
 
     Raises:
         PiggybackError: an input is missing, no image, or a folder without any; two inputs would have one
-            output; or an output exists.
+            output; or an output exists or is an input.
     """
     sources: list[Path] = []
     for path in inputs:
@@ -96,8 +98,14 @@ def plan_outputs(
         suffix = source.suffix if same_format else ".png"
         output = out / f"{source.stem}{suffix}"
         if output in planned:
-            raise PiggybackError(f"{planned[output]} and {source} would both become {output}")
+            raise PiggybackError(
+                f"{planned[output]} and {source} would both become {output}: "
+                "give --format same, or translate them apart"
+            )
         planned[output] = source
+    inside = {source.resolve() for source in sources}
+    if replaced := [output for output in planned if output.resolve() in inside]:
+        raise PiggybackError(f"{replaced[0]} is an input: give another --out")
     existing = [output for output in planned if output.exists()]
     if existing and not overwrite:
         raise PiggybackError(
@@ -128,6 +136,7 @@ def translate_files(
             atomic_write(outcome.output, encode(to_pixels(image), outcome.output.suffix.lower()))
             outcomes.append(outcome)
         on_done(len(outcomes))
+    on_done(len(outcomes))
     return outcomes
 
 

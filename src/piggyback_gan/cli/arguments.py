@@ -45,4 +45,8 @@ def _one_line(box: str, command: str) -> str:
         if re.fullmatch(r"[─╰╯╭╮\-+]*", line):
             break
         words.append(line)
-    return f"{' '.join(words)} (pbgan {command} --help)"
+    text = " ".join(words)
+    # tyro's names for a group of options, and for one that was not given, are no words of ours.
+    text = re.sub(r"Error parsing (training|generator): ", "", text)
+    text = text.replace("'None', ", "").replace(", 'None'", "")
+    return f"{text} (pbgan {command} --help)"

@@ -1,7 +1,9 @@
 """pbgan: finds the command, and turns errors into one line and an exit status."""
 
 import importlib
+import os
 import sys
+import warnings
 from importlib.metadata import version
 
 from piggyback_gan.errors import PiggybackError
@@ -25,29 +27,43 @@ def main() -> int:
         The exit status: 0 done; 1 done, but problems were found; 2 an error, in one line on stderr;
         128 + n stopped by signal n.
     """
-    command, *arguments = sys.argv[1:] or ["--help"]
+    # What Pillow has to say of a damaged file is in the one line that names it.
+    warnings.filterwarnings("ignore", module="PIL")
+    try:
+        status = _run(*(sys.argv[1:] or ["--help"]))
+        sys.stdout.flush()
+        return status
+    except PiggybackError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        print("pbgan: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe went away: nothing can be said to it, and Python must not try at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        return _fail(f"{error.filename or 'the system'}: {error.strerror or error}")
+
+
+def _run(command: str, *arguments: str) -> int:
     if command in ("-h", "--help", "help"):
         print(_help())
         return 0
     if command == "--version":
         print(f"pbgan {version('piggyback-gan')}")
         return 0
-    try:
-        if command not in COMMANDS:
-            raise PiggybackError(f"unknown command {command!r}; commands: {', '.join(COMMANDS)}")
-        module = importlib.import_module(f"piggyback_gan.cli.{command}")
-        status: int = module.run(arguments)
-        return status
-    except PiggybackError as error:
-        print(f"pbgan: error: {error}", file=sys.stderr)
-        return FAILED
-    except KeyboardInterrupt:
-        print("pbgan: stopped", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        # The reader of a pipe went away: nothing can be said to it any more.
-        sys.stderr.close()
-        return 1
+    if command not in COMMANDS:
+        raise PiggybackError(f"unknown command {command!r}; commands: {', '.join(COMMANDS)}")
+    module = importlib.import_module(f"piggyback_gan.cli.{command}")
+    status: int = module.run(list(arguments))
+    return status
+
+
+def _fail(message: str) -> int:
+    """Say it in one line, whatever names are in it."""
+    print(f"pbgan: error: {' '.join(message.splitlines())}", file=sys.stderr)
+    return FAILED
 
 
 def _help() -> str:

@@ -19,7 +19,7 @@ from piggyback_gan.planning import TaskPlan
 from piggyback_gan.tasks import LayerPlan
 from piggyback_gan.teaching import Position, Quiet
 
-_TABLE_WIDTH = 100
+TABLE_WIDTH = 100  # a narrow terminal wraps a table's lines: cut names and numbers are of no use
 
 
 class TrainingProgress(Quiet):
@@ -52,7 +52,7 @@ class TrainingProgress(Quiet):
         for bar in self._progress.task_ids:
             self._progress.remove_task(bar)
         self._checking, self._training = {}, None
-        self._console.print(describe(plan), highlight=False, soft_wrap=True)
+        self._console.print(describe(plan), highlight=False, markup=False, soft_wrap=True)
         if not plan.folder.held_out:
             self._console.print(
                 "no val/ or test/ images: nothing is validated, samples are training pairs"
@@ -96,7 +96,7 @@ def describe(plan: TaskPlan) -> str:
         if folder.held_out
         else "none held out"
     )
-    start = "random" if not plan.bank.tasks else options.init or plan.bank.tasks[0]
+    start = (options.init if plan.bank.tasks else None) or "random filters"
     lines = {
         "task": f"{plan.task}, number {len(plan.bank.tasks) + 1} of {plan.bank.path}; starts from: {start}",
         "data": f"{folder.root} ({folder.layout}, {options.direction}): {len(folder.train)} pairs, {held_out}",
@@ -114,9 +114,8 @@ def describe(plan: TaskPlan) -> str:
 
 def print_plan(plan: TaskPlan) -> None:
     """Print the plan and the table of layers on stdout."""
-    # A narrow terminal wraps the table's lines: cut names and numbers would be of no use.
-    console = Console(highlight=False, width=max(_TABLE_WIDTH, Console().width))
-    console.print(describe(plan), soft_wrap=True)
+    console = Console(highlight=False, width=max(TABLE_WIDTH, Console().width))
+    console.print(describe(plan), markup=False, soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
     for heading in ("layer", "kind"):
         table.add_column(heading, no_wrap=True)

@@ -29,10 +29,11 @@ def run(arguments: list[str]) -> int:
     if not given.yes:
         if not sys.stdin.isatty():
             raise PiggybackError(f"removing {given.task!r} can't be undone: give --yes")
-        if (
-            input(f"Remove {given.task!r} from {given.bank} for good? [y/N] ").strip().lower()
-            != "y"
-        ):
+        try:
+            answer = input(f"Remove {given.task!r} from {given.bank} for good? [y/N] ")
+        except EOFError:
+            answer = ""
+        if answer.strip().lower() not in ("y", "yes"):
             print("nothing removed")
             return 1
     from piggyback_gan.bank import Bank

@@ -8,12 +8,18 @@ from typing import Any
 import tyro
 
 from piggyback_gan.cli.arguments import BankPath, parse
+from piggyback_gan.errors import PiggybackError
 from piggyback_gan.manifest import Manifest, TaskEntry, read_card
+
+_WIDTH = 120
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """List a bank's tasks in the order in which they were learned."""
+    """List a bank's tasks in the order in which they were learned.
+
+    Reads what the files say of themselves; whether that is as it was written, pbgan verify tells.
+    """
 
     bank: BankPath
     """The bank's directory."""
@@ -25,14 +31,23 @@ def run(arguments: list[str]) -> int:
     """List the tasks on stdout."""
     given = parse(Arguments, "tasks", arguments)
     manifest = Manifest.read(given.bank)
-    rows = [_row(entry, read_card(given.bank, entry)) for entry in manifest.tasks]
+    rows = []
+    for entry in manifest.tasks:
+        try:
+            rows.append(_row(entry, read_card(given.bank, entry)))
+        except (KeyError, TypeError) as error:
+            raise PiggybackError(
+                f"task {entry.name!r}: {entry.file} has a damaged card (no {error}): pbgan verify "
+                "tells more"
+            ) from None
     if given.json:
         print(json.dumps({"architecture": manifest.architecture, "tasks": rows}, indent=1))
         return 0
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table()
+    table = Table(box=box.SIMPLE_HEAD)
     for heading in ("task", "added", "mode"):
         table.add_column(heading, no_wrap=True)
     for heading in ("size", "lambda", "parameters", "share", "bytes"):
@@ -49,7 +64,8 @@ def run(arguments: list[str]) -> int:
             f"{row['share']:.3f}",
             f"{row['bytes']:,}",
         )
-    Console().print(table)
+    # Lines longer than a narrow terminal's wrap: cut names and numbers would be of no use.
+    Console(width=max(_WIDTH, Console().width)).print(table)
     return 0
 
 

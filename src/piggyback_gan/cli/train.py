@@ -9,6 +9,7 @@ import tyro
 
 from piggyback_gan.cli.arguments import BankPath, TaskName, parse
 from piggyback_gan.cli.signals import stopped_by_signals
+from piggyback_gan.errors import PiggybackError
 from piggyback_gan.options import GeneratorOptions, TrainingOptions, read_options
 
 
@@ -70,9 +71,10 @@ def run(arguments: list[str]) -> int:
                 should_stop=stop.asked,
             )
         except Interrupted as interrupted:
+            so_far = f"; metrics and samples so far: {folder}" if interrupted.position.step else ""
             print(
                 f"pbgan: {interrupted}; {given.bank} is unchanged, and training {given.task!r} again "
-                f"begins anew; metrics and samples so far: {folder}",
+                f"begins anew{so_far}",
                 file=sys.stderr,
             )
             return stop.status
@@ -88,5 +90,7 @@ def _from_file(arguments: list[str]) -> tuple[TrainingOptions, GeneratorOptions]
         name, equals, value = argument.partition("=")
         if name == "--config":
             value = value if equals else next(iter(arguments[index + 1 : index + 2]), "")
+            if not value:
+                raise PiggybackError("--config wants a TOML file (pbgan train --help)")
             return read_options(Path(value))
     return TrainingOptions(), GeneratorOptions()

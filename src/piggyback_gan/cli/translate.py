@@ -38,22 +38,19 @@ def run(arguments: list[str]) -> int:
     """Translate; exit status 1 if some inputs could not be read."""
     given = parse(Arguments, "translate", arguments)
     check_positive("batch_size", given.batch_size)
-    import torch
     from rich.console import Console
     from rich.progress import Progress
 
     from piggyback_gan.bank import Bank
+    from piggyback_gan.devices import choose_device
     from piggyback_gan.errors import PiggybackError
     from piggyback_gan.manifest import require_writable
-    from piggyback_gan.planning import choose_device
     from piggyback_gan.translate import plan_outputs, translate_files
 
     if not given.inputs:
         raise PiggybackError("give at least one image or folder to translate")
     bank = Bank.open(given.bank)
     device = choose_device(given.device)
-    if device == "cpu":
-        torch.set_flush_denormal(True)
     generator = bank.generator(given.task, device)
     planned = plan_outputs(
         given.inputs, given.out, same_format=given.format == "same", overwrite=given.overwrite

@@ -35,6 +35,7 @@ OPTIONS = TrainingOptions(
 )
 FIRST_TASK_RATE = 5e-4
 _MARK = "demo.json"
+_OWN = {_MARK, "data", "bank", "bank.runs", "index.html", "contact-sheet.png"}
 
 
 @dataclass(frozen=True)
@@ -62,17 +63,18 @@ def prepare(out: Path, *, overwrite: bool) -> None:
     """Make the demo's folder.
 
     Raises:
-        PiggybackError: it exists and is not to be overwritten, or is not a demo's.
+        PiggybackError: it exists and is not to be overwritten, or holds other things than a demo.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        if not (out / _MARK).exists():
-            raise PiggybackError(f"{out} exists and is no folder of the demo: give another --out")
-        if not overwrite:
-            raise PiggybackError(f"{out} exists: give --overwrite or another --out")
-        shutil.rmtree(out)
     try:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            if not (out / _MARK).is_file() or {path.name for path in out.iterdir()} - _OWN:
+                raise PiggybackError(f"{out} holds other things than a demo: give another --out")
+            if not overwrite:
+                raise PiggybackError(f"{out} exists: give --overwrite or another --out")
+            for path in out.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         out.mkdir(parents=True, exist_ok=True)
-        (out / _MARK).write_text("{}\n")
+        (out / _MARK).write_text("[]\n")
     except OSError as error:
         raise PiggybackError(f"{out} can't be written to: {error.strerror}") from None
 

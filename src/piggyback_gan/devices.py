@@ -1,0 +1,27 @@
+"""Which device to compute on, and how a CPU is made ready."""
+
+import torch
+
+from piggyback_gan.errors import PiggybackError
+
+
+def choose_device(asked: str) -> str:
+    """The device to compute on: "auto" takes CUDA, else MPS, else the CPU.
+
+    A CPU is set to flush denormal numbers, for the whole process: flat backgrounds make them, and they
+    make networks several times slower.
+
+    Raises:
+        PiggybackError: an unknown device, or one that is not there.
+    """
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    device = next(name for name in there if there[name]) if asked == "auto" else asked
+    if not there.get(device.partition(":")[0]):
+        raise PiggybackError(f"there is no {device} device here: choose auto or cpu")
+    if device == "cpu":
+        torch.set_flush_denormal(True)
+    return device

@@ -1,0 +1,187 @@
+"""Banks for tests: small networks with tasks that differ, their cards, and work done in other processes."""
+
+import multiprocessing
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from piggyback_gan.bank import Bank, open_or_new
+from piggyback_gan.config import GeneratorConfig
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.generators import build_generator
+from piggyback_gan.network import PiggybackNetwork
+from piggyback_gan.store import Store
+from piggyback_gan.tasks import Shares, TaskState
+
+CONFIG = GeneratorConfig(name="resnet-6", ngf=2, norm="batch")
+LAMBDAS: dict[str, Shares] = {"maps": 1.0, "night": 0.25, "sketch": {"*": 0.5, "model.1": 0.1}}
+"""The tasks of `fill`, in order, and lambda of each."""
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["pytest", "piggyback_gan.bank"])
+
+
+# --- banks of image networks ---
+
+
+def network(config: GeneratorConfig = CONFIG) -> PiggybackNetwork:
+    """The network of a bank, with the same initial weights each time."""
+    torch.manual_seed(0)
+    return PiggybackNetwork(build_generator(config))
+
+
+def learn(network: PiggybackNetwork, name: str, unconstrained: Shares = 0.25) -> TaskState:
+    """Add and finish a task, every tensor of which is its own: trained parameters and running statistics."""
+    network.add_task(name, unconstrained)
+    generator = torch.Generator().manual_seed(len(network.tasks))
+    with torch.no_grad():
+        for parameter in network.trainable_parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.05)
+        network.train()(images(2, 16, 16, seed=len(network.tasks)))
+    network.eval().finish_task()
+    return network.task_state(name)
+
+
+def images(*shape: int, seed: int = 0) -> Tensor:
+    """`shape` = (H, W) or (B, H, W) -> RGB images in [-1, 1]."""
+    *batch, height, width = shape
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand((*batch, 3, height, width), generator=generator) * 2 - 1
+
+
+def card(network: PiggybackNetwork, task: str, unconstrained: Shares) -> dict[str, Any]:
+    """A card as teaching gives it to a task."""
+    parameters = network.parameter_count(task)
+    return {
+        "library_version": "0.1.0",
+        "mode": "paired",
+        "data": {"name": task, "layout": "folders", "train_pairs": 4, "held_out_pairs": 0},
+        "image": {
+            "size": 64,
+            "size_multiple": 4,
+            "input_channels": 3,
+            "output_channels": 3,
+            "file_range": [0, 255],
+            "tensor_range": [-1, 1],
+        },
+        "options": {"unconstrained": unconstrained, "seed": 0},
+        "parameters": {
+            **asdict(parameters),
+            "total": parameters.total,
+            "share": parameters.share,
+        },
+        "validation": None,
+    }
+
+
+def fill(
+    path: Path, config: GeneratorConfig = CONFIG, lambdas: Mapping[str, Shares] = LAMBDAS
+) -> Bank:
+    """A bank with these tasks."""
+    learner = network(config)
+    for name, unconstrained in lambdas.items():
+        state = learn(learner, name, unconstrained)
+        bank = open_or_new(path, config)
+        with bank.writing(f"train {name}"):
+            bank.add(state, card(learner, name, unconstrained))
+    return Bank.open(path)
+
+
+# --- stores of a few numbers, for what does not need a network ---
+
+ARCHITECTURE = {"layers": ["conv"]}
+
+
+def state(name: str, seed: int = 0) -> TaskState:
+    """A task of one tiny layer."""
+    values = torch.randn(2, 9, generator=torch.Generator().manual_seed(seed))
+    tensors = {"conv.unconstrained_filters": values, "norm.num_batches_tracked": torch.tensor(seed)}
+    return TaskState(name, {"conv": 0.25}, tensors)
+
+
+def append(store: Store, *names: str) -> Store:
+    """Add tiny tasks."""
+    for seed, name in enumerate(names):
+        store.append(state(name, seed), {"about": name})
+    return store
+
+
+def problems(store: Store) -> dict[str, str]:
+    """What is wrong with which tasks."""
+    found = {entry.name: result for entry, result in store.check()}
+    return {name: str(error) for name, error in found.items() if isinstance(error, ValueError)}
+
+
+# --- files ---
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, but the empty one that carries the lock."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != "bank.lock")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def flips(content: bytes, offsets: Iterable[int] | None = None) -> Iterator[bytes]:
+    """`content` with one bit flipped: a random one of each byte, or of the bytes at `offsets`."""
+    bits = random.Random(0)
+    for offset in range(len(content)) if offsets is None else offsets:
+        flipped = content[offset] ^ 1 << bits.randrange(8)
+        yield content[:offset] + bytes([flipped]) + content[offset + 1 :]
+
+
+# --- processes ---
+
+
+def start(function: Callable[..., None], *args: object) -> multiprocessing.process.BaseProcess:
+    """Start a process, from a server that has torch loaded."""
+    process = _CONTEXT.Process(target=function, args=args, daemon=True)
+    process.start()
+    return process
+
+
+def pipe() -> tuple[Connection, Connection]:
+    """What a process started by `start` can talk through: (receiving end, sending end)."""
+    return _CONTEXT.Pipe(duplex=False)
+
+
+def in_process(function: Callable[..., Any], *args: object) -> Any:
+    """What a function returns, or the PiggybackError that it raises, in a process of its own."""
+    receiver, sender = pipe()
+    process = start(_call, sender, function, args)
+    sender.close()
+    with receiver:
+        result = receiver.recv()
+    process.join()
+    if isinstance(result, PiggybackError):
+        raise result
+    return result
+
+
+def _call(sender: Connection, function: Callable[..., Any], args: tuple[object, ...]) -> None:
+    try:
+        result = function(*args)
+    except PiggybackError as error:
+        result = error
+    sender.send(result)
+
+
+def pbgan(*arguments: str | Path, columns: int = 120) -> subprocess.CompletedProcess[str]:
+    """Run the command line without a terminal."""
+    program = "import sys; from piggyback_gan.cli.main import main; sys.exit(main())"
+    return subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        check=False,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"COLUMNS": str(columns)},
+    )

@@ -1,0 +1,78 @@
+"""The command line as a whole: help without torch, errors in one line, exit statuses."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from piggyback_gan.cli.main import COMMANDS
+
+CALL = "import sys; from piggyback_gan.cli.main import main; status = main()"
+
+
+def pbgan(*arguments: str, after: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", f"{CALL}; {after or 'pass'}; sys.exit(status)", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("--version",)])
+def test_help_and_version_answer_without_loading_torch(arguments: tuple[str, ...]) -> None:
+    done = pbgan(*arguments, after="assert 'torch' not in sys.modules")
+    assert done.returncode == 0, done.stderr
+    assert "pbgan" in done.stdout
+
+
+def test_the_help_names_every_command() -> None:
+    listed = pbgan().stdout
+    assert all(f"  {command} " in listed for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_that_loads_no_torch(command: str) -> None:
+    script = f"import sys\nfrom piggyback_gan.cli import {command}\ntry:\n    {command}.run(['--help'])\n"
+    script += (
+        "except SystemExit as stop:\n    assert not stop.code\nassert 'torch' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"usage: pbgan {command}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("tran",), "unknown command 'tran'; commands: train, translate"),
+        (("train",), "Missing"),
+        (("train", "b", "t", "--data", "x", "--epoch", "3"), "--epoch"),
+        (("train", "b", "t", "--data", "x", "--epochs", "many"), "--epochs"),
+        (("train", "b", "t", "--data", "x", "--epochs", "0"), "epochs"),
+        (("train", "b", "t", "--data", "x", "--generator", "resnet"), "'resnet'"),
+        (("tasks", "no-bank"), "no-bank is no bank"),
+        (("translate", "no-bank", "maps", "a.png", "--out", "o"), "no-bank is no bank"),
+        (("remove", "no-bank", "maps", "--yes"), "no-bank is no bank"),
+        (("verify", "no-bank"), "no-bank is no bank"),
+        (("demo", "--out", "/dev/null"), "/dev/null"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(
+    arguments: tuple[str, ...], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = pbgan(*arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith("pbgan: ")
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert words in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_public_names_can_all_be_imported() -> None:
+    import piggyback_gan
+
+    assert all(getattr(piggyback_gan, name) is not None for name in piggyback_gan.__all__)
+    assert sorted(piggyback_gan._HOMES) == sorted(piggyback_gan.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        piggyback_gan.nothing  # noqa: B018

@@ -1,0 +1,394 @@
+"""Claims about paired data: finding pairs, refusing faulty ones all at once, reproducible epochs."""
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from piggyback_gan.data import Pair, PairedDataset, find_pairs
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.images import Pixels
+
+RED, BLUE = (200, 10, 20), (30, 40, 250)
+
+
+def noise(height: int, width: int, seed: int = 0) -> Pixels:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def plain(size: int, color: tuple[int, int, int]) -> Pixels:
+    return np.full((size, size, 3), color, np.uint8)
+
+
+def save(path: Path, pixels: Pixels) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def side_by_side(root: Path, **counts: int) -> Path:
+    """Folders of pairs, red left and blue right."""
+    both = np.concatenate([plain(20, RED), plain(20, BLUE)], axis=1)
+    for split, count in counts.items():
+        for i in range(count):
+            save(root / split / f"{i}.png", both)
+    return root
+
+
+def two_folders(root: Path, **names: list[str]) -> Path:
+    for folder, files in names.items():
+        for name in files:
+            save(root / folder / name, plain(20, RED if folder.endswith("A") else BLUE))
+    return root
+
+
+def refusal(call: Callable[[], object]) -> str:
+    with pytest.raises(PiggybackError) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def dataset(pairs: Sequence[Pair], size: int = 20, **settings: Any) -> PairedDataset:
+    defaults = {"direction": "AtoB", "channels": (3, 3)}
+    return PairedDataset(pairs, size=size, **(defaults | settings))
+
+
+def mapped(root: Path, count: int, **settings: Any) -> PairedDataset:
+    """Pairs of equal input and target, whose pixels say where they are (R, G) and of which pair (B)."""
+    rows, columns = np.mgrid[:20, :20]
+    for i in range(count):
+        image = np.stack([rows * 12, columns * 12, np.full((20, 20), i)], axis=2).astype(np.uint8)
+        save(root / "train" / f"{i:03}.png", np.concatenate([image, image], axis=1))
+    return dataset(find_pairs(root).train, **settings)
+
+
+def numbers(images: Tensor) -> list[int]:
+    """Of which pairs `mapped` images are."""
+    return [round((value.item() + 1) * 127.5) for value in images[:, 2, 0, 0]]
+
+
+def corners(image: Tensor) -> tuple[int, int, bool]:
+    """Top, left and flip of a crop of a `mapped` image, after a check that it is one."""
+    rows, columns = ((image[i] + 1) * 127.5 / 12 for i in (0, 1))
+    flipped = bool(columns[0, 0] > columns[0, -1])
+    top, left = round(rows.min().item()), round(columns.min().item())
+    side = image.shape[-1]
+    across = torch.arange(left, left + side, dtype=torch.float32)
+    expected = across.flip(0) if flipped else across
+    torch.testing.assert_close(columns, expected.expand(side, side), atol=1e-3, rtol=0)
+    down = torch.arange(top, top + side, dtype=torch.float32)
+    torch.testing.assert_close(rows, down[:, None].expand(side, side), atol=1e-3, rtol=0)
+    return top, left, flipped
+
+
+# Finding
+
+
+def test_side_by_side_pairs_are_found_in_order_of_their_names(tmp_path: Path) -> None:
+    folder = find_pairs(side_by_side(tmp_path / "maps", train=3, val=2))
+    assert (folder.name, folder.layout, folder.held_out_name) == ("maps", "side-by-side", "val")
+    assert [pair.name for pair in folder.train] == ["0.png", "1.png", "2.png"]
+    assert len(folder.held_out) == 2
+    assert all(pair.side_by_side for pair in folder.train)
+
+
+def test_two_folders_pair_up_by_name_whatever_the_suffixes(tmp_path: Path) -> None:
+    root = two_folders(
+        tmp_path,
+        trainA=["a.jpg", "b.png"],
+        trainB=["b.webp", "a.png"],
+        testA=["c.png"],
+        testB=["c.bmp"],
+    )
+    folder = find_pairs(root)
+    assert (folder.layout, folder.held_out_name) == ("two folders", "test")
+    assert [(p.a.name, p.b.name) for p in folder.train] == [("a.jpg", "a.png"), ("b.png", "b.webp")]
+    assert [(p.a.name, p.b.name) for p in folder.held_out] == [("c.png", "c.bmp")]
+
+
+def test_val_is_preferred_to_test_and_an_empty_val_is_not(tmp_path: Path) -> None:
+    assert find_pairs(side_by_side(tmp_path, train=1, test=3)).held_out_name == "test"
+    (tmp_path / "val").mkdir()
+    assert find_pairs(tmp_path).held_out_name == "test"
+    folder = find_pairs(side_by_side(tmp_path, val=2))
+    assert (folder.held_out_name, len(folder.held_out)) == ("val", 2)
+
+
+def test_without_val_and_test_nothing_is_held_out(tmp_path: Path) -> None:
+    for folder in (
+        find_pairs(side_by_side(tmp_path / "one", train=1)),
+        find_pairs(two_folders(tmp_path / "two", trainA=["a.png"], trainB=["a.png"])),
+    ):
+        assert (folder.held_out, folder.held_out_name) == ((), None)
+
+
+def test_neither_and_both_layouts_are_refused(tmp_path: Path) -> None:
+    assert "neither is there" in refusal(lambda: find_pairs(tmp_path))
+    side_by_side(tmp_path, train=1)
+    two_folders(tmp_path, trainA=["a.png"], trainB=["a.png"])
+    assert "both are there" in refusal(lambda: find_pairs(tmp_path))
+    assert "no such folder" in refusal(lambda: find_pairs(tmp_path / "nowhere"))
+    assert "no such folder" in refusal(lambda: find_pairs(tmp_path / "train" / "0.png"))
+
+
+def test_folders_without_images_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "one" / "train").mkdir(parents=True)
+    assert "no images in train/" in refusal(lambda: find_pairs(tmp_path / "one"))
+    two_folders(tmp_path / "two", trainA=["a.png"])
+    assert "trainB can't be read" in refusal(lambda: find_pairs(tmp_path / "two"))
+    two_folders(tmp_path / "three", trainB=["a.png"])
+    refusal(lambda: find_pairs(tmp_path / "three"))
+
+
+def test_files_without_partners_are_named_from_both_sides(tmp_path: Path) -> None:
+    root = two_folders(
+        tmp_path,
+        trainA=["a.png", "b.png"],
+        trainB=["b.png", "c.png"],
+        testA=["d.png"],
+        testB=["e.png"],
+    )
+    message = refusal(lambda: find_pairs(root))
+    assert "2 files have no partner: trainA/a.png; trainB/c.png" in message
+    assert "2 files have no partner: testA/d.png; testB/e.png" in message
+
+
+def test_of_many_files_without_partners_twenty_are_named_and_the_rest_counted(
+    tmp_path: Path,
+) -> None:
+    names = [f"{i:02d}.png" for i in range(24)]
+    root = two_folders(tmp_path, trainA=names, trainB=["23.png"])
+    message = refusal(lambda: find_pairs(root))
+    assert "23 files have no partner: trainA/00.png; trainA/01.png;" in message
+    assert message.endswith("; trainA/19.png; and 3 more")
+
+
+@pytest.mark.parametrize("there", ["A", "B"])
+def test_half_a_held_out_set_is_refused_not_passed_over(tmp_path: Path, there: str) -> None:
+    root = two_folders(tmp_path, trainA=["a.png"], trainB=["a.png"], **{f"val{there}": ["a.png"]})
+    assert "val" in refusal(lambda: find_pairs(root))
+
+
+def test_files_that_differ_only_in_their_suffix_are_refused(tmp_path: Path) -> None:
+    root = two_folders(tmp_path, trainA=["a.jpg", "a.png", "b.png"], trainB=["a.png", "b.png"])
+    message = refusal(lambda: find_pairs(root))
+    assert "trainA/: files differ only in their suffix: a." in message
+
+
+def test_hidden_and_other_files_are_passed_over(tmp_path: Path) -> None:
+    two_folders(tmp_path, trainA=["a.png"], trainB=["a.png"])
+    (tmp_path / "trainA" / "._a.png").write_bytes(b"\0\5\x16\7")
+    (tmp_path / "trainA" / "list.txt").write_text("a")
+    (tmp_path / "trainB" / ".DS_Store").write_bytes(b"")
+    (tmp_path / "trainB" / "more.png").mkdir()
+    assert [pair.name for pair in find_pairs(tmp_path).train] == ["a.png"]
+
+
+# Reading
+
+
+def test_direction_says_which_side_is_translated(tmp_path: Path) -> None:
+    one = find_pairs(side_by_side(tmp_path / "one", train=1)).train
+    two = find_pairs(two_folders(tmp_path / "two", trainA=["0.png"], trainB=["0.png"])).train
+    for pairs in (one, two):
+        for direction, expected in (("AtoB", (RED, BLUE)), ("BtoA", (BLUE, RED))):
+            images = dataset(pairs, direction=direction).pair(0)
+            for image, color in zip(images, expected, strict=True):
+                assert (image.dtype, image.shape) == (torch.uint8, (3, 20, 20))
+                assert (image == torch.tensor(color)[:, None, None]).all()
+
+
+def test_channels_are_of_input_and_target_in_either_direction(tmp_path: Path) -> None:
+    one = find_pairs(side_by_side(tmp_path / "one", train=1)).train
+    two = find_pairs(two_folders(tmp_path / "two", trainA=["0.png"], trainB=["0.png"])).train
+    for pairs in (one, two):
+        for direction in ("AtoB", "BtoA"):
+            data = dataset(pairs, direction=direction, channels=(1, 3))
+            assert [image.shape[0] for image in data.pair(0)] == [1, 3]
+
+
+def test_halves_are_cut_exactly_and_resized(tmp_path: Path) -> None:
+    a, b = noise(30, 40, 1), noise(30, 40, 2)
+    save(tmp_path / "train" / "a.png", np.concatenate([a, b], axis=1))
+    (pair,) = find_pairs(tmp_path).train
+    found = pair.read("AtoB", (3, 3))
+    assert np.array_equal(found[0], a)
+    assert np.array_equal(found[1], b)
+    assert [image.shape for image in dataset((pair,), size=16).pair(0)] == [(3, 16, 16)] * 2
+
+
+def faulty(root: Path) -> tuple[Pair, ...]:
+    """A good pair and four bad ones of both layouts."""
+    side_by_side(root / "one", train=1)
+    save(root / "one" / "train" / "odd.png", noise(20, 41))
+    (root / "one" / "train" / "text.png").write_text("hello")
+    two_folders(root / "two", trainA=["small.png", "zero.png"], trainB=["small.png", "zero.png"])
+    save(root / "two" / "trainB" / "small.png", noise(20, 19))
+    (root / "two" / "trainB" / "zero.png").write_bytes(b"")
+    return find_pairs(root / "one").train + find_pairs(root / "two").train
+
+
+def test_all_faulty_files_are_named_in_one_error(tmp_path: Path) -> None:
+    message = refusal(lambda: dataset(faulty(tmp_path)))
+    assert message.startswith("4 of 5 pairs can't be used: ")
+    assert "odd.png: odd width 41" in message
+    assert "text.png: can't be read: not an image" in message
+    assert "small.png and trainB/small.png differ in size: 20x20 and 19x20" in message
+    assert "trainB/zero.png: can't be read" in message
+
+
+def test_of_many_faults_twenty_are_named_and_the_rest_counted(tmp_path: Path) -> None:
+    side_by_side(tmp_path, train=1)
+    for i in range(10, 32):
+        (tmp_path / "train" / f"{i}.png").write_text("hello")
+    message = refusal(lambda: dataset(find_pairs(tmp_path).train))
+    assert message.startswith("22 of 23 pairs can't be used: ")
+    assert message.endswith("; and 2 more")
+    assert [f"{i}.png" in message for i in range(10, 32)] == [True] * 20 + [False] * 2
+
+
+def test_no_fault_is_overlooked_among_many_pairs(tmp_path: Path) -> None:
+    side_by_side(tmp_path, train=60)
+    for i in (0, 31, 59):
+        (tmp_path / "train" / f"{i}.png").write_text("hello")
+    seen: list[int] = []
+    message = refusal(lambda: dataset(find_pairs(tmp_path).train, on_progress=seen.append))
+    assert message.startswith("3 of 60")
+    assert seen == list(range(1, 61))
+
+
+# Epochs
+
+
+def epoch(data: PairedDataset, number: int = 1, **settings: Any) -> list[tuple[Tensor, Tensor]]:
+    defaults = {"batch_size": 4, "crop": 16, "flip": True, "seed": 0}
+    return list(data.epoch(number, **(defaults | settings)))
+
+
+def same(first: list[tuple[Tensor, Tensor]], second: list[tuple[Tensor, Tensor]]) -> bool:
+    return len(first) == len(second) and all(
+        torch.equal(a, b)
+        for x, y in zip(first, second, strict=True)
+        for a, b in zip(x, y, strict=True)
+    )
+
+
+def test_each_pair_comes_once_an_epoch_and_the_last_batch_may_be_smaller(tmp_path: Path) -> None:
+    data = mapped(tmp_path, 11)
+    for number in range(1, 4):
+        batches = epoch(data, number)
+        assert [inputs.shape for inputs, _ in batches] == [(4, 3, 16, 16)] * 2 + [(3, 3, 16, 16)]
+        assert sorted(n for inputs, _ in batches for n in numbers(inputs)) == list(range(11))
+
+
+def test_an_epoch_is_the_same_for_the_same_seed_and_number_and_no_other(tmp_path: Path) -> None:
+    data = mapped(tmp_path, 11)
+    first = epoch(data, 1)
+    torch.rand(5)  # torch's own chance plays no part
+    epoch(data, 2)
+    assert same(first, epoch(data, 1))
+    orders = [
+        [n for inputs, _ in batches for n in numbers(inputs)]
+        for batches in (first, epoch(data, 2), epoch(data, 3), epoch(data, 1, seed=1))
+    ]
+    assert len({tuple(order) for order in orders}) == 4
+
+
+def test_an_epoch_leaves_torchs_own_chance_alone(tmp_path: Path) -> None:
+    data = mapped(tmp_path, 3)
+    before = torch.get_rng_state()
+    epoch(data)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_input_and_target_are_cropped_and_flipped_alike(tmp_path: Path) -> None:
+    for inputs, targets in epoch(mapped(tmp_path, 11)):
+        assert torch.equal(inputs, targets)
+        assert inputs.data_ptr() != targets.data_ptr()
+
+
+def test_crops_lie_anywhere_and_half_are_flipped(tmp_path: Path) -> None:
+    data = mapped(tmp_path, 11)
+    batches = [batch for number in range(30) for batch in epoch(data, number)]
+    cuts = [corners(image) for inputs, _ in batches for image in inputs]
+    assert {top for top, _, _ in cuts} == {left for _, left, _ in cuts} == set(range(5))
+    assert 0.4 < sum(flipped for _, _, flipped in cuts) / len(cuts) < 0.6
+    unflipped = [corners(i)[2] for inputs, _ in epoch(data, flip=False) for i in inputs]
+    assert not any(unflipped)
+
+
+def test_flipping_does_not_change_which_crops_are_taken(tmp_path: Path) -> None:
+    data = mapped(tmp_path, 11)
+    with_flips, without = (
+        [corners(i)[:2] for inputs, _ in epoch(data, flip=flip) for i in inputs]
+        for flip in (True, False)
+    )
+    assert with_flips == without
+
+
+def test_crops_of_the_whole_image_are_whole(tmp_path: Path) -> None:
+    for inputs, _ in epoch(mapped(tmp_path, 3), crop=20):
+        assert all(corners(image)[:2] == (0, 0) for image in inputs)
+
+
+def test_batches_are_floats_from_minus_1_to_1(tmp_path: Path) -> None:
+    pixels = np.concatenate([plain(20, (0, 255, 128)), plain(20, (255, 0, 127))], axis=1)
+    save(tmp_path / "train" / "a.png", pixels)
+    ((inputs, targets),) = epoch(dataset(find_pairs(tmp_path).train))
+    for images, color in ((inputs, (0, 255, 128)), (targets, (255, 0, 127))):
+        assert images.dtype == torch.float32
+        expected = torch.tensor(color) / 127.5 - 1
+        assert torch.equal(images, expected[None, :, None, None].expand(1, 3, 16, 16))
+
+
+def test_without_a_cache_the_batches_are_the_same(tmp_path: Path) -> None:
+    cached = mapped(tmp_path, 11)
+    uncached = dataset(cached.pairs, cache_bytes=0)
+    assert same(epoch(cached), epoch(uncached))
+    assert same(list(cached.in_order(3)), list(uncached.in_order(3)))
+
+
+def test_the_cache_spares_reading_files_again_and_only_the_cache_does(tmp_path: Path) -> None:
+    cached = mapped(tmp_path, 3)
+    uncached = dataset(cached.pairs, cache_bytes=3 * 6 * 20 * 20 - 1)
+    just_cached = dataset(cached.pairs, cache_bytes=3 * 6 * 20 * 20)
+    for pair in cached.pairs:
+        pair.a.unlink()
+    assert same(epoch(cached), epoch(just_cached))
+    assert "no such file" in refusal(lambda: epoch(uncached))
+
+
+def test_in_order_gives_all_pairs_whole_and_unflipped(tmp_path: Path) -> None:
+    batches = list(mapped(tmp_path, 7).in_order(3))
+    assert [len(inputs) for inputs, _ in batches] == [3, 3, 1]
+    assert [n for inputs, _ in batches for n in numbers(inputs)] == list(range(7))
+    for inputs, targets in batches:
+        assert torch.equal(inputs, targets)
+        for image in inputs:
+            assert image.shape == (3, 20, 20)
+            assert corners(image) == (0, 0, False)
+
+
+def test_an_epoch_that_is_left_early_leaves_no_thread_behind(tmp_path: Path) -> None:
+    data = mapped(tmp_path, 11, cache_bytes=0)
+    before = set(threading.enumerate())
+    batches = data.epoch(1, batch_size=2, crop=16, flip=True, seed=0)
+    next(batches)
+    assert set(threading.enumerate()) > before
+    batches.close()
+    assert set(threading.enumerate()) == before
+    assert list(batches) == []
+    epoch(data)
+    assert set(threading.enumerate()) == before
+
+
+def test_a_dataset_of_no_pairs_is_empty(tmp_path: Path) -> None:
+    data = dataset(())
+    assert len(data) == 0
+    assert list(data.in_order(2)) == epoch(data) == []
