@@ -27,7 +27,8 @@ from piggyback_gan.cli.progress import TrainingProgress
 from piggyback_gan.data import PairedDataset, find_pairs
 from piggyback_gan.evaluation import Evaluation, evaluate
 
-RESULTS = Path(__file__).parent.parent / "docs" / "results" / "lifelong-64px.json"
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE.parent / "docs" / "results" / "lifelong-64px.json"
 GENERATOR = GeneratorOptions(generator="resnet-6", ngf=32)
 OPTIONS = TrainingOptions(batch_size=4, image_size=64, discriminator_layers=2, ndf=32)
 # A whole network wants a higher rate than pix2pix's 2e-4 in so few steps, a bank's task more still.
@@ -80,12 +81,10 @@ def figures(evaluation: Evaluation) -> dict[str, Any]:
 
 def machine() -> Mapping[str, Any]:
     def git(*words: str) -> str:
-        ran = subprocess.run(
-            ["git", *words], capture_output=True, text=True, check=True, cwd=RESULTS.parent
-        )
+        ran = subprocess.run(["git", *words], capture_output=True, text=True, check=True, cwd=HERE)
         return ran.stdout.strip()
 
-    changed = git("status", "--porcelain", "../../src", "../../benchmarks")
+    changed = git("status", "--porcelain", "../src", ".")
     return {
         "commit": git("rev-parse", "HEAD") + (" with changes" if changed else ""),
         "architecture": platform.machine(),
@@ -144,6 +143,7 @@ def main() -> None:
                 "bytes": Bank.open(alone).entries[-1].bytes,
                 **figures(judge(alone, task.folder, dataset)),
             }
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
     RESULTS.write_text(json.dumps(result, indent=1) + "\n")
     print(f"{RESULTS} is written")
 
