@@ -55,6 +55,11 @@ def test_every_command_has_help_that_loads_no_torch(command: str) -> None:
         (("remove", "no-bank", "maps", "--yes"), "no-bank is no bank"),
         (("verify", "no-bank"), "no-bank is no bank"),
         (("demo", "--out", "/dev/null"), "/dev/null"),
+        (("tasks", "no\nbank"), "no bank is no bank"),
+        (("train", "/", "t", "--data", "x"), "can't be a bank"),
+        (("train", "b" * 300, "t", "--data", "x"), "File name too long"),
+        (("train", "b", "t", "--data", "x", "--image-size", "1" + "0" * 20), "image_size"),
+        (("train", "b", "t", "--data", "x", "--config"), "--config"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(
@@ -76,3 +81,24 @@ def test_the_public_names_can_all_be_imported() -> None:
     assert sorted(piggyback_gan._HOMES) == sorted(piggyback_gan.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         piggyback_gan.nothing  # noqa: B018
+
+
+def test_a_closed_pipe_is_no_error_with_a_traceback() -> None:
+    command = f"{sys.executable} -m piggyback_gan --help | true"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "Traceback" not in done.stderr
+    assert done.stderr == ""
+
+
+def test_a_full_disk_behind_stdout_is_one_line() -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m piggyback_gan --version > /dev/full"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == ["pbgan: error: the system: No space left on device"]

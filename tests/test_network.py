@@ -752,3 +752,15 @@ def test_a_restored_task_with_other_layers_does_not_fit() -> None:
     state = network.task_state("one")
     with pytest.raises(PiggybackError, match="other layers"):
         PiggybackNetwork(Net()).restore_task(TaskState("one", {}, state.tensors))
+
+
+def test_moving_a_network_moves_the_private_tensors_that_wait_for_their_task(x: Tensor) -> None:
+    network = PiggybackNetwork(Net())
+    learn(network, "one")
+    network.add_task("two", ALL_LAYERS)
+    network.set_task("one")
+    network.to("meta")
+    network.set_task("two")
+    assert network(x.to("meta")).device.type == "meta"
+    waiting = network._in_training[1].private
+    assert {tensor.device.type for tensor in waiting.values()} == {"meta"}

@@ -22,7 +22,8 @@ class BankedLayer:
         module: the layer; while a task is in training it has that task's `unconstrained_filters` (U, D)
             and `mixing_weights` (P, K) as parameters, where they are not empty.
         layout: how its weight is laid out as filters.
-        given_ND: the weight that the layer came with, as filters.
+        given_ND: the weight that the layer came with, as filters, until the first task is finished.
+        scale: the root mean square of that weight.
         bank_KD: the unconstrained filters of all finished tasks, in their order.
         trainable: whether the weight that it came with required a gradient.
         rows: how many filters each finished task brought to the bank.
@@ -31,6 +32,7 @@ class BankedLayer:
     module: ConvLayer
     layout: FilterLayout
     given_ND: Tensor
+    scale: float
     bank_KD: Tensor
     trainable: bool
     rows: list[int] = field(default_factory=list)
@@ -45,6 +47,15 @@ class BankedLayer:
         """Take the trainable filters off the layer."""
         self.module.register_parameter(UNCONSTRAINED, None)
         self.module.register_parameter(MIXING, None)
+
+    def put_on(self, weight: Tensor) -> None:
+        """Give the layer a composed weight, a plain tensor in the place of its parameter."""
+        self.module.weight = weight
+
+    def take_off(self) -> Tensor | None:
+        """Take the composed weight off the layer, if it has one."""
+        weight: Tensor | None = self.module.__dict__.pop("weight", None)
+        return weight
 
     def own_parameters(self) -> list[nn.Parameter]:
         """The trainable filters and mixing weights of the task in training."""
@@ -65,12 +76,13 @@ class BankedLayer:
         Mixing weights of a fixed small scale would make piggyback filters many times smaller than others.
         """
         bank, layout = self.bank_KD, self.layout
-        scale = self.given_ND.square().mean().sqrt()
-        free = torch.randn(unconstrained, layout.length, dtype=bank.dtype).to(bank.device) * scale
+        free = (
+            torch.randn(unconstrained, layout.length, dtype=bank.dtype).to(bank.device) * self.scale
+        )
         shape = (layout.filters - unconstrained, len(bank))
         mixing = torch.randn(shape, dtype=bank.dtype).to(bank.device)
         mixed = (mixing @ bank).square().mean().sqrt()
-        return free, mixing * (scale / mixed) if mixed > 0 else mixing
+        return free, mixing * (self.scale / mixed) if mixed > 0 else mixing
 
     def warm_start(
         self,
@@ -154,8 +166,9 @@ def take_weights(module: nn.Module) -> dict[str, BankedLayer]:
         layout = FilterLayout.of(layer)
         filters = layout.to_filters(layer.weight.detach()).clone()
         trainable = layer.weight.requires_grad
+        scale = 0.0 if filters.is_meta else filters.square().mean().sqrt().item()
         del layer._parameters["weight"]
-        banked[name] = BankedLayer(layer, layout, filters, filters[:0].clone(), trainable)
+        banked[name] = BankedLayer(layer, layout, filters, scale, filters[:0].clone(), trainable)
         banked[name].end_task()
     return banked
 

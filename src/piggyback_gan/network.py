@@ -11,18 +11,19 @@ from torch import Tensor, nn
 from piggyback_gan.banked_layers import plan_layers, take_weights
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.filters import compose, unconstrained_count, without_denormals
+from piggyback_gan.private_tensors import PrivateTensors
 from piggyback_gan.tasks import (
     DEFAULT_UNCONSTRAINED,
     MIXING,
-    PREVIOUS,
-    STANDALONE,
     UNCONSTRAINED,
     LayerPlan,
     ParameterCount,
     Shares,
     TaskState,
     check_task_name,
+    filter_shapes,
     resolve_shares,
+    resolve_start,
     tensor_key,
 )
 
@@ -76,15 +77,10 @@ class PiggybackNetwork(nn.Module):
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = copy.deepcopy(module)
-        for name, part in self.module.named_modules():
-            if type(part).get_extra_state is not nn.Module.get_extra_state:
-                raise PiggybackError(f"{name!r} has extra state, which can't be kept for each task")
         self._layers = take_weights(self.module)
-        self._filter_keys = {
-            tensor_key(n, k) for n in self._layers for k in (UNCONSTRAINED, MIXING)
-        }
-        self._given_private = {name: t.detach().clone() for name, t in self._private().items()}
-        self._trainable = {name for name, p in self.module.named_parameters() if p.requires_grad}
+        keys = {tensor_key(n, k) for n in self._layers for k in (UNCONSTRAINED, MIXING)}
+        self._filter_keys = keys
+        self._private = PrivateTensors(self.module, keys)
         self._finished: dict[str, _Task] = {}
         self._in_training: tuple[str, _Task] | None = None
         self._active: str | None = None
@@ -137,7 +133,7 @@ class PiggybackNetwork(nn.Module):
             raise PiggybackError(f"task {self._in_training[0]!r} is in training: finish it first")
         if name in self._finished:
             raise PiggybackError(f"there is a task {name!r} already: finished tasks never change")
-        source = self._start_of(init)
+        source = resolve_start(init, tuple(self._finished))
         shares = self._shares(unconstrained)
         for layer_name, layer in self._layers.items():
             rows = unconstrained_count(shares[layer_name], layer.layout.filters)
@@ -150,7 +146,7 @@ class PiggybackNetwork(nn.Module):
             layer.begin_task(free, mixing)
         self._in_training = (name, _Task(shares))
         self._start = self._versions()
-        self._activate(name, self._finished[source].private if source else self._given_private)
+        self._activate(name, self._finished[source].private if source else self._private.given)
 
     def finish_task(self) -> None:
         """End the task in training: its unconstrained filters join the bank, it never changes again.
@@ -206,7 +202,8 @@ class PiggybackNetwork(nn.Module):
         return [
             parameter
             for name, parameter in self.module.named_parameters()
-            if name in self._trainable or (name in self._filter_keys and parameter.requires_grad)
+            if name in self._private.trainable
+            or (name in self._filter_keys and parameter.requires_grad)
         ]
 
     # Size
@@ -218,7 +215,7 @@ class PiggybackNetwork(nn.Module):
             PiggybackError: there is no such task.
         """
         plan = plan_layers(self._layers, self._task(name).shares, self._order(name))
-        private = sum(p.numel() for p in self._private_parameters().values())
+        private = sum(p.numel() for p in self._private.parameters().values())
         return ParameterCount(
             unconstrained=sum(layer.unconstrained * layer.length for layer in plan),
             mixing=sum(layer.mixing for layer in plan),
@@ -268,22 +265,22 @@ class PiggybackNetwork(nn.Module):
         """
         with torch.no_grad():
             filters = {key: self._filters(key, name, exact=True) for key in self._layers}
-        composed = self._release()
+        composed, weights = self._composed, self._release()
         folded = copy.deepcopy(self.module)
-        self._put_back(composed)
+        for key, weight in weights.items():
+            self._layers[key].put_on(weight)
+        self._composed = composed
         for key, layer in self._layers.items():
             module = folded.get_submodule(key)
-            values = layer.layout.to_weight(filters[key]).clone()
-            weight = nn.Parameter(values, requires_grad=layer.trainable)
-            others = {
-                k: p for k, p in module._parameters.items() if k not in (UNCONSTRAINED, MIXING)
-            }
+            weight = nn.Parameter(layer.layout.to_weight(filters[key]).clone(), layer.trainable)
+            own = (UNCONSTRAINED, MIXING)
+            others = {k: p for k, p in module._parameters.items() if k not in own}
             module._parameters = {"weight": weight, **others}
         tensors = dict(folded.named_parameters()) | dict(folded.named_buffers())
         with torch.no_grad():
             for key, value in self._private_of(name).items():
                 tensors[key].copy_(value)
-        for key in self._trainable:
+        for key in self._private.trainable:
             tensors[key].requires_grad_(True)
         return folded.eval()
 
@@ -329,21 +326,13 @@ class PiggybackNetwork(nn.Module):
         """
         check_task_name(state.name)
         if self._in_training or state.name in self._finished:
-            raise PiggybackError(
-                f"task {state.name!r} can't be restored here: taken or in training"
-            )
-        if state.shares.keys() != self._layers.keys():
-            raise PiggybackError(
-                f"task {state.name!r} does not fit the network: it has other layers"
-            )
+            raise PiggybackError(f"task {state.name!r} can't be restored: taken or in training")
+        state.check_layers(self._layers)
         plan = plan_layers(self._layers, state.shares, len(self._finished))
-        expected = {tensor_key(p.name, UNCONSTRAINED): (p.unconstrained, p.length) for p in plan}
-        expected |= {
-            tensor_key(p.name, MIXING): (p.filters - p.unconstrained, p.bank) for p in plan
-        }
-        expected = {key: shape for key, shape in expected.items() if shape[0]}
-        private = self._private()
-        state.check_shapes(expected | {key: tuple(t.shape) for key, t in private.items()})
+        private = self._private.live()
+        state.check_shapes(
+            filter_shapes(plan) | {key: tuple(t.shape) for key, t in private.items()}
+        )
         task = _Task(dict(state.shares))
         for layer_plan in plan:
             layer = self._layers[layer_plan.name]
@@ -354,6 +343,7 @@ class PiggybackNetwork(nn.Module):
             task.mixing[layer_plan.name] = mixing.detach().clone().to(bank)
             layer.bank_KD = torch.cat([bank, free.detach().to(bank)])
             layer.rows.append(layer_plan.unconstrained)
+            layer.given_ND = bank[:0].clone()  # it served the first task, and need not be kept
         task.private = {
             k: state.tensors[k].detach().clone().to(t.device) for k, t in private.items()
         }
@@ -386,35 +376,12 @@ class PiggybackNetwork(nn.Module):
         shares = resolve_shares(unconstrained, filters)
         return shares if self._finished else dict.fromkeys(shares, 1.0)
 
-    def _start_of(self, init: str | None) -> str | None:
-        """The task to start from, or None for a random start."""
-        if init == STANDALONE or not self._finished:
-            if init not in (None, STANDALONE):
-                raise PiggybackError(
-                    f"the first task can't start from {init!r}: it has no forerunner"
-                )
-            return None
-        if init is None:
-            return next(iter(self._finished))
-        if init == PREVIOUS:
-            return next(reversed(self._finished))
-        if init not in self._finished:
-            ways = ", ".join((STANDALONE, PREVIOUS, *self._finished))
-            raise PiggybackError(f"a task can't start from {init!r}; ways to start: {ways}")
-        return init
-
     def _activate(self, name: str, private: Mapping[str, Tensor]) -> None:
         """Load a task's private tensors into the module; those of a task in training are kept first."""
-        live = self._private()
         training = self.task_in_training
         if self._in_training and self._active == training:
-            kept = {key: tensor.detach().clone() for key, tensor in live.items()}
-            self._in_training[1].private = kept
-        with torch.no_grad():
-            for key, tensor in live.items():
-                tensor.copy_(private[key])
-        for key in self._trainable:
-            self.module.get_parameter(key).requires_grad_(name == training)
+            self._in_training[1].private = self._private.copy()
+        self._private.load(private, trains=name == training)
         self._active = name
         self._composed = None
         self.module.train(self.training and name == training)
@@ -424,15 +391,7 @@ class PiggybackNetwork(nn.Module):
         return name == self._active == self.task_in_training
 
     def _private_of(self, name: str) -> dict[str, Tensor]:
-        return self._private() if self._is_live(name) else self._task(name).private
-
-    def _private(self) -> dict[str, Tensor]:
-        """The parameters and buffers in the module, by name, that are no conv filters."""
-        return self._private_parameters() | dict(self.module.named_buffers())
-
-    def _private_parameters(self) -> dict[str, Tensor]:
-        named = self.module.named_parameters()
-        return {key: parameter for key, parameter in named if key not in self._filter_keys}
+        return self._private.live() if self._is_live(name) else self._task(name).private
 
     def _versions(self) -> list[object]:
         """What changes whenever a composition of the task in training is out of date."""
@@ -468,23 +427,13 @@ class PiggybackNetwork(nn.Module):
         with torch.inference_mode(False), torch.set_grad_enabled(trains):
             for layer_name, layer in self._layers.items():
                 filters = self._filters(layer_name, name, exact=exact)
-                layer.module.weight = layer.layout.to_weight(filters)
+                layer.put_on(layer.layout.to_weight(filters))
         self._composed = key
 
-    def _release(self) -> tuple[dict[str, Any], tuple[object, ...] | None]:
+    def _release(self) -> dict[str, Tensor]:
         """Take composed weights off the layers: tensors with a history can't be copied or pickled."""
-        weights = {
-            name: layer.module.__dict__.pop("weight")
-            for name, layer in self._layers.items()
-            if "weight" in layer.module.__dict__
-        }
-        composed, self._composed = self._composed, None
-        return weights, composed
-
-    def _put_back(self, released: tuple[dict[str, Any], tuple[object, ...] | None]) -> None:
-        weights, self._composed = released
-        for name, weight in weights.items():
-            self._layers[name].module.weight = weight
+        self._composed = None
+        return {name: w for name, x in self._layers.items() if (w := x.take_off()) is not None}
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "PiggybackNetwork":
         """Move the banks with the network. Their type can't change: it would change earlier tasks."""
@@ -497,10 +446,11 @@ class PiggybackNetwork(nn.Module):
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for layer in self._layers.values():
             layer.bank_KD, layer.given_ND = fn(layer.bank_KD), fn(layer.given_ND)
-        for task in self._finished.values():
+        for name in self.tasks:
+            task = self._task(name)
             task.mixing = {key: fn(tensor) for key, tensor in task.mixing.items()}
             task.private = {key: fn(tensor) for key, tensor in task.private.items()}
-        self._given_private = {key: fn(tensor) for key, tensor in self._given_private.items()}
+        self._private.move(fn)
         self._release()
         return self
 

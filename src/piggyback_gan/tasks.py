@@ -1,7 +1,7 @@
 """What a network knows of one task: its shares, its tensors, its size; and a layer's plan for it."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -38,6 +38,17 @@ class TaskState:
     name: str
     shares: dict[str, float]
     tensors: dict[str, Tensor] = field(default_factory=dict)
+
+    def check_layers(self, layers: Collection[str]) -> None:
+        """Compare the layers that have a share with those of a network.
+
+        Raises:
+            PiggybackError: they are others.
+        """
+        if self.shares.keys() != set(layers):
+            raise PiggybackError(
+                f"task {self.name!r} does not fit the network: it has other layers"
+            )
 
     def check_shapes(self, expected: Mapping[str, tuple[int, ...]]) -> None:
         """Compare the tensors' names and shapes with those that a network expects.
@@ -121,6 +132,37 @@ def check_task_name(name: str) -> None:
         )
     if name in (STANDALONE, PREVIOUS):
         raise PiggybackError(f"{name!r} can't name a task: it is a way to start one (init)")
+
+
+def resolve_start(init: str | None, finished: Sequence[str]) -> str | None:
+    """The finished task that a new one starts from; None for a start of its own.
+
+    Args:
+        init: a task's name, "previous", "standalone", or None for the first task.
+        finished: the finished tasks in order.
+
+    Raises:
+        PiggybackError: there is no such task; the message lists the ways to start.
+    """
+    if init == STANDALONE or not finished:
+        if init not in (None, STANDALONE):
+            raise PiggybackError(f"the first task can't start from {init!r}: it has no forerunner")
+        return None
+    if init in (None, PREVIOUS):
+        return finished[0] if init is None else finished[-1]
+    if init not in finished:
+        ways = ", ".join((STANDALONE, PREVIOUS, *finished))
+        raise PiggybackError(f"a task can't start from {init!r}; ways to start: {ways}")
+    return init
+
+
+def filter_shapes(plan: Iterable[LayerPlan]) -> dict[str, tuple[int, ...]]:
+    """The shapes of a task's unconstrained filters and mixing weights; empty ones are left out."""
+    shapes = {}
+    for layer in plan:
+        shapes[tensor_key(layer.name, UNCONSTRAINED)] = (layer.unconstrained, layer.length)
+        shapes[tensor_key(layer.name, MIXING)] = (layer.filters - layer.unconstrained, layer.bank)
+    return {key: shape for key, shape in shapes.items() if shape[0]}
 
 
 def tensor_key(layer_name: str, tensor_name: str) -> str:

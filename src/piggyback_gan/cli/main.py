@@ -44,6 +44,10 @@ def main() -> int:
         return 1
     except OSError as error:
         return _fail(f"{error.filename or 'the system'}: {error.strerror or error}")
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "memory" not in str(error):
+            raise
+        return _fail("out of memory: choose a smaller image size, batch size or network")
 
 
 def _run(command: str, *arguments: str) -> int:
