@@ -26,9 +26,10 @@ class Arguments:
 def run(arguments: list[str]) -> int:
     """Run the demo; exit status 1 if an output changed."""
     given = parse(Arguments, "demo", arguments)
-    from rich.console import Console
+    from rich import box
     from rich.table import Table
 
+    from piggyback_gan.cli.console import wide_console
     from piggyback_gan.cli.progress import TrainingProgress
     from piggyback_gan.demo.report import HEADINGS, table_rows, write_report
     from piggyback_gan.demo.run import prepare, run_demo
@@ -43,12 +44,12 @@ def run(arguments: list[str]) -> int:
             print(f"pbgan: demo {interrupted}; begin anew with --overwrite", file=sys.stderr)
             return stop.status
     sheet, page = write_report(given.out, learned)
-    table = Table()
+    table = Table(box=box.SIMPLE_HEAD)
     for index, heading in enumerate(HEADINGS):
         table.add_column(heading, justify="right" if index else "left")
     for row in table_rows(learned):
         table.add_row(*row)
-    Console().print(table)
+    wide_console().print(table)
     print(f"pictures  {sheet}")
     print(f"page      {page}")
     print(

@@ -15,11 +15,10 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from piggyback_gan.cli.console import wide_console
 from piggyback_gan.planning import TaskPlan
 from piggyback_gan.tasks import LayerPlan
 from piggyback_gan.teaching import Position, Quiet
-
-TABLE_WIDTH = 100  # a narrow terminal wraps a table's lines: cut names and numbers are of no use
 
 
 class TrainingProgress(Quiet):
@@ -114,7 +113,7 @@ def describe(plan: TaskPlan) -> str:
 
 def print_plan(plan: TaskPlan) -> None:
     """Print the plan and the table of layers on stdout."""
-    console = Console(highlight=False, width=max(TABLE_WIDTH, Console().width))
+    console = wide_console()
     console.print(describe(plan), markup=False, soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
     for heading in ("layer", "kind"):

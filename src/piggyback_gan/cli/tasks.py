@@ -11,8 +11,6 @@ from piggyback_gan.cli.arguments import BankPath, parse
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.manifest import Manifest, TaskEntry, read_card
 
-_WIDTH = 120
-
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
@@ -44,8 +42,9 @@ def run(arguments: list[str]) -> int:
         print(json.dumps({"architecture": manifest.architecture, "tasks": rows}, indent=1))
         return 0
     from rich import box
-    from rich.console import Console
     from rich.table import Table
+
+    from piggyback_gan.cli.console import wide_console
 
     table = Table(box=box.SIMPLE_HEAD)
     for heading in ("task", "added", "mode"):
@@ -64,8 +63,7 @@ def run(arguments: list[str]) -> int:
             f"{row['share']:.3f}",
             f"{row['bytes']:,}",
         )
-    # Lines longer than a narrow terminal's wrap: cut names and numbers would be of no use.
-    Console(width=max(_WIDTH, Console().width)).print(table)
+    wide_console().print(table)
     return 0
 
 
