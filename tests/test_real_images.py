@@ -1,4 +1,4 @@
-"""Real photographs from ../shared/data, where it is there: layouts, and a few steps on each set."""
+"""Real photographs from ../shared/data, where it is there: layouts, and a few steps on three sets."""
 
 from pathlib import Path
 

@@ -1,8 +1,8 @@
 """Training paired tasks: real runs of tiny networks, in this process and in others."""
 
+import copy
 import dataclasses
 import json
-import math
 import os
 import signal
 import subprocess
@@ -19,10 +19,12 @@ from drawn import draw_pairs
 from piggyback_gan import Bank, GeneratorOptions, Interrupted, TrainingOptions, teach
 from piggyback_gan.config import GAN_LOSSES, GeneratorConfig
 from piggyback_gan.errors import PiggybackError
+from piggyback_gan.filters import FilterLayout
 from piggyback_gan.generators import build_generator
 from piggyback_gan.network import PiggybackNetwork
+from piggyback_gan.objectives import discriminator_loss, generator_loss
 from piggyback_gan.planning import plan_task
-from piggyback_gan.teaching import Position, Quiet, run_folder
+from piggyback_gan.teaching import Position, Reporter, run_folder
 from piggyback_gan.trainer import PairedTrainer
 
 PBGAN = [
@@ -161,14 +163,22 @@ def test_the_stored_validation_is_that_of_the_task_as_it_is_used(
 
 def test_without_held_out_images_a_task_is_trained_and_says_so(tmp_path: Path) -> None:
     data = draw_pairs(tmp_path / "boxes", test=0)
-    teach(tmp_path / "bank", "one", data, OPTIONS, GENERATOR)
+    (tmp_path / "o.toml").write_text(CONFIG)
+    arguments = ("--data", data, "--config", tmp_path / "o.toml", "--epochs", 1)
+    done = pbgan("train", tmp_path / "bank", "one", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "nothing is validated" in done.stderr
     assert Bank.open(tmp_path / "bank").card("one")["validation"] is None
 
 
 @pytest.mark.parametrize("loss", GAN_LOSSES)
 def test_every_gan_loss_trains(tmp_path: Path, data: Path, loss: str) -> None:
-    options = dataclasses.replace(OPTIONS, gan_loss=loss, epochs=1)
-    teach(tmp_path / "bank", "one", data, options, GENERATOR)
+    trained = {}
+    for rate in (0.0, 2e-4):
+        options = dataclasses.replace(OPTIONS, gan_loss=loss, epochs=1, learning_rate=rate)
+        teach(tmp_path / f"{rate}", "one", data, options, GENERATOR)
+        trained[rate] = Bank.open(tmp_path / f"{rate}").generator("one").state_dict()
+    assert not any(torch.equal(value, trained[0.0][key]) for key, value in trained[2e-4].items())
 
 
 @pytest.mark.parametrize(
@@ -362,7 +372,7 @@ def test_a_finished_task_is_not_called_failed_when_its_note_can_not_be_written(
 ) -> None:
     folder = run_folder(tmp_path / "bank", "one")
 
-    class Spoiler(Quiet):
+    class Spoiler(Reporter):
         """Puts a folder where run.json is written, once training has begun."""
 
         def validated(self, position: Position, metrics: Mapping[str, float] | None) -> None:
@@ -380,7 +390,7 @@ def test_metrics_that_can_not_be_written_are_one_error_and_the_bank_is_as_it_was
 ) -> None:
     folder = run_folder(tmp_path / "bank", "one")
 
-    class Spoiler(Quiet):
+    class Spoiler(Reporter):
         def stepped(self, position: Position, losses: Mapping[str, float]) -> None:
             (folder / "metrics.jsonl").mkdir(exist_ok=True)
 
@@ -459,16 +469,26 @@ def test_a_step_trains_each_side_by_its_own_loss_only() -> None:
     options = OPTIONS.resolved(earlier=(), device="cpu")
     trainer = PairedTrainer(network, config, options, torch.device("cpu"))
     inputs, targets = torch.rand(2, 3, 16, 16) * 2 - 1, torch.rand(2, 3, 16, 16) * 2 - 1
-    with torch.no_grad():
-        expected = (network(inputs) - targets).abs().mean()
-    generator_before = [p.detach().clone() for p in network.trainable_parameters()]
+    generator, judge = network.fold("one"), copy.deepcopy(trainer.discriminator)
+    outputs = generator(inputs)
+    real, fake = torch.cat([inputs, targets], 1), torch.cat([inputs, outputs], 1)
+
     losses = trainer.step(inputs, targets)
-    assert losses["l1"].item() == pytest.approx(expected.item(), rel=1e-5)
-    assert all(math.isfinite(loss) and not loss.requires_grad for loss in losses.values())
-    moved = [
-        not torch.equal(p, q)
-        for p, q in zip(network.trainable_parameters(), generator_before, strict=True)
-    ]
-    assert any(moved)
-    # The generator's step must leave no gradient in the discriminator.
-    assert not any(p.requires_grad for p in trainer.discriminator.parameters())
+
+    discriminator_loss("lsgan", judge(real), judge(fake.detach())).backward()
+    for before, after in zip(judge.parameters(), trainer.discriminator.parameters(), strict=True):
+        torch.testing.assert_close(after.grad, before.grad)
+    weights = [next(iter(side.parameters())) for side in (judge, trainer.discriminator)]
+    assert not torch.equal(*weights), "the discriminator has moved"
+    # The generator is judged by the discriminator after its step.
+    gan = generator_loss("lsgan", trainer.discriminator(fake))
+    l1 = (outputs - targets).abs().mean()
+    assert losses["gan"].item() == pytest.approx(gan.item(), rel=1e-5)
+    assert losses["l1"].item() == pytest.approx(l1.item(), rel=1e-5)
+    (gan + 100 * l1).backward()
+    first = generator.get_submodule("model.1")
+    expected = FilterLayout.of(first).to_filters(first.weight.grad)
+    filters = network.module.get_submodule("model.1").unconstrained_filters
+    torch.testing.assert_close(filters.grad, expected, rtol=1e-3, atol=1e-5)
+    start = FilterLayout.of(first).to_filters(first.weight)
+    assert not torch.equal(filters, start), "the generator has moved"

@@ -214,7 +214,7 @@ class Bank:
         return findings
 
     def leftovers(self) -> list[Path]:
-        """Files of a writer that was killed; they do no harm, and the next writer clears them away."""
+        """Files among the tasks that are no part of the bank, such as a killed writer's; they do no harm."""
         return self._store.leftovers()
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 
 from piggyback_gan.errors import PiggybackError
@@ -131,7 +130,7 @@ def take_weights(module: nn.Module) -> dict[str, BankedLayer]:
 
     Raises:
         PiggybackError: no conv layers, a conv weight shared with another layer, or a layer whose weight
-            is not a plain float parameter (weight norm, spectral norm, lazy, complex).
+            is not a plain float parameter (weight norm, spectral norm, complex).
     """
     layers = [(n, m) for n, m in module.named_modules() if isinstance(m, ConvLayer)]
     if not layers:
@@ -147,8 +146,6 @@ def take_weights(module: nn.Module) -> dict[str, BankedLayer]:
                 f"{called} has no plain weight: remove weight norm, spectral norm or other "
                 "parametrizations first"
             )
-        if isinstance(weight, UninitializedParameter):
-            raise PiggybackError(f"{called} is lazy: call the network once before it is wrapped")
         if not weight.is_floating_point():
             raise PiggybackError(
                 f"{called} has a weight of type {weight.dtype}: only floats can be mixed"

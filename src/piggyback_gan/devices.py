@@ -8,8 +8,8 @@ from piggyback_gan.errors import PiggybackError
 def choose_device(asked: str) -> str:
     """The device to compute on: "auto" takes CUDA, else MPS, else the CPU.
 
-    A CPU is set to flush denormal numbers, for the whole process: flat backgrounds make them, and they
-    make networks several times slower.
+    A CPU is set to flush denormal numbers, in this thread and those started later: flat backgrounds make
+    them, and they make networks several times slower. Call it before other work with torch.
 
     Raises:
         PiggybackError: an unknown device, or one that is not there.

@@ -213,7 +213,7 @@ def atomic_write(path: Path, content: bytes) -> None:
     temporary = None
     try:
         with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False
+            dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp", delete=False
         ) as file:
             temporary = Path(file.name)
             file.write(content)

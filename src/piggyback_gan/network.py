@@ -7,6 +7,8 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from piggyback_gan.banked_layers import plan_layers, take_weights
 from piggyback_gan.errors import PiggybackError
@@ -26,6 +28,18 @@ from piggyback_gan.tasks import (
     resolve_start,
     tensor_key,
 )
+
+
+def _count_fused_steps(optimizer: torch.optim.Optimizer, *_: object) -> None:
+    """Raise the version counters of what a fused step changed: alone among steps, it does not."""
+    for group in optimizer.param_groups:
+        if group.get("fused"):
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    torch.autograd.graph.increment_version(parameter)
+
+
+register_optimizer_step_post_hook(_count_fused_steps)
 
 
 @dataclass
@@ -76,6 +90,11 @@ class PiggybackNetwork(nn.Module):
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
+        for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+            if is_lazy(tensor):
+                raise PiggybackError(
+                    f"{name!r} is lazy: call the network once before it is wrapped"
+                )
         self.module = copy.deepcopy(module)
         self._layers = take_weights(self.module)
         keys = {tensor_key(n, k) for n in self._layers for k in (UNCONSTRAINED, MIXING)}
@@ -246,10 +265,15 @@ class PiggybackNetwork(nn.Module):
         Only the active task's filters are kept composed; fold tasks that are to be used in turn.
 
         Raises:
-            PiggybackError: there is no task yet.
+            PiggybackError: there is no task yet, or none is set.
         """
         if self._active is None:
-            raise PiggybackError("the network has no task yet: call add_task first")
+            tasks = ", ".join(self.tasks)
+            raise PiggybackError(
+                f"no task is set: call set_task first; tasks: {tasks}"
+                if tasks
+                else "the network has no task yet: call add_task first"
+            )
         self._compose_active()
         return self.module(*args, **kwargs)
 

@@ -42,6 +42,7 @@ def _default(words: str, metavar: str | None = None) -> object:
 
 FIRST_TASK_RATE = 2e-4
 LATER_TASK_RATE = 1e-3
+_MOST_LAYERS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,16 +208,16 @@ class TrainingOptions:
             raise PiggybackError(f"invalid flip: found {self.flip!r}, give true or false")
         if self.load_size is not None:
             check_positive("load_size", self.load_size)
-            if self.load_size < self.image_size:
-                raise PiggybackError(
-                    f"load_size {self.load_size} is smaller than image_size {self.image_size}: "
-                    "crops are taken from it"
-                )
         if self.decay_epochs is not None and not (
-            _is_integer(self.decay_epochs) and 0 <= self.decay_epochs <= self.epochs
+            _is_integer(self.decay_epochs) and self.decay_epochs >= 0
         ):
             raise PiggybackError(
-                f"invalid decay_epochs: found {self.decay_epochs!r}, give 0 to epochs ({self.epochs})"
+                f"invalid decay_epochs: found {self.decay_epochs!r}, give an integer from 0 on"
+            )
+        if self.discriminator_layers > _MOST_LAYERS:
+            raise PiggybackError(
+                f"invalid discriminator_layers: found {self.discriminator_layers}, "
+                f"give at most {_MOST_LAYERS}"
             )
 
     def resolved(self, *, earlier: Sequence[str], device: Device) -> "TrainingOptions":
@@ -225,7 +226,20 @@ class TrainingOptions:
         Args:
             earlier: the tasks that the bank has.
             device: the device that was chosen.
+
+        Raises:
+            PiggybackError: two options do not fit each other.
         """
+        # Not checked before: a file may set one of the two and the command line the other.
+        if self.load_size is not None and self.load_size < self.image_size:
+            raise PiggybackError(
+                f"load_size {self.load_size} is smaller than image_size {self.image_size}: "
+                "crops are taken from it"
+            )
+        if self.decay_epochs is not None and self.decay_epochs > self.epochs:
+            raise PiggybackError(
+                f"decay_epochs {self.decay_epochs} is more than epochs {self.epochs}"
+            )
         rate = LATER_TASK_RATE if earlier else FIRST_TASK_RATE
         init = self.init
         if earlier and init in (None, "previous"):

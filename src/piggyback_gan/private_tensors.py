@@ -51,6 +51,8 @@ class PrivateTensors:
                 tensor.copy_(values[key])
         for key, parameter in self.parameters().items():
             parameter.requires_grad_(trains and key in self.trainable)
+            if not trains:
+                parameter.grad = None  # a step that is still to come must not move another task's
 
     def move(self, fn: Callable[..., Any]) -> None:
         """Move what is kept beside the module, as `nn.Module._apply` does."""

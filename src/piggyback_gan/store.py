@@ -155,7 +155,7 @@ class Store:
         self._clear_leftovers()
 
     def leftovers(self) -> list[Path]:
-        """Files in the tasks folder that the manifest does not name: a writer was killed there."""
+        """Files in the tasks folder that the manifest does not name."""
         folder = self.path / TASKS_FOLDER
         named = {entry.file for entry in self.manifest.tasks}
         return sorted(path for path in folder.glob("*") if path.name not in named)
@@ -175,6 +175,7 @@ class Store:
         return path.exists() and path.read_bytes() == manifest.render()
 
     def _clear_leftovers(self) -> None:
+        """Remove what a killed writer left, and nothing else."""
         for path in (*self.leftovers(), *self.path.glob(".bank.*.tmp")):
             task_file = TASK_FILE.fullmatch(path.name)
             unnamed = task_file and int(task_file[1]) > len(self.manifest.tasks)

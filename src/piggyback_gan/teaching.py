@@ -9,7 +9,7 @@ from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,8 +48,8 @@ class Interrupted(Exception):
         self.position = position
 
 
-class Reporter(Protocol):
-    """Who is told how a run goes."""
+class Reporter:
+    """Who is told how a run goes. This one listens and says nothing; others override what they tell."""
 
     def planned(self, plan: TaskPlan) -> None:
         """Everything is checked but the images."""
@@ -62,15 +62,6 @@ class Reporter(Protocol):
 
     def validated(self, position: Position, metrics: Mapping[str, float] | None) -> None:
         """At the end of each epoch; None where nothing is held out."""
-
-
-class Quiet:
-    """A reporter that says nothing."""
-
-    def planned(self, plan: TaskPlan) -> None: ...
-    def checked(self, split: str, done: int, total: int) -> None: ...
-    def stepped(self, position: Position, losses: Mapping[str, float]) -> None: ...
-    def validated(self, position: Position, metrics: Mapping[str, float] | None) -> None: ...
 
 
 def run_folder(bank: Path, task: str) -> Path:
@@ -122,7 +113,7 @@ def teach(
     bank = open_or_new(bank_path, generator.for_new_bank(options.image_size))
     with bank.writing(f"train {task}"):
         plan = plan_task(bank_path, task, task_data, options, generator)
-        return _Run(plan, reporter or Quiet(), should_stop).run()
+        return _Run(plan, reporter or Reporter(), should_stop).run()
 
 
 class _Run:
@@ -136,6 +127,7 @@ class _Run:
         self.folder = run_folder(plan.bank.path, plan.task)
         self.position = Position(1, plan.options.epochs, 0, plan.steps)
         self.started = time.monotonic()
+        self.library_version = version("piggyback-gan")
 
     def run(self) -> TaskEntry:
         plan, options = self.plan, self.plan.options
@@ -149,11 +141,8 @@ class _Run:
             "train", plan.folder.train[: options.samples], options.image_size
         )
         self._begin()
-        # The network has its start already; this is for the discriminator, and for dropout.
-        torch.manual_seed(options.seed)
-        trainer = PairedTrainer(plan.network.to(self.device), plan.config, options, self.device)
         try:
-            entry = self._train(trainer, train, held_out, shown)
+            entry = self._train(train, held_out, shown)
         except BaseException as error:
             # What ended the run is worth more than a note of it that can't be written.
             with suppress(PiggybackError):
@@ -164,14 +153,14 @@ class _Run:
         return entry
 
     def _train(
-        self,
-        trainer: PairedTrainer,
-        train: PairedDataset,
-        held_out: PairedDataset,
-        shown: PairedDataset,
+        self, train: PairedDataset, held_out: PairedDataset, shown: PairedDataset
     ) -> TaskEntry:
         """Train all epochs and add the task to the bank."""
         plan = self.plan
+        # The network has its start already; this is for the discriminator, and for dropout.
+        torch.manual_seed(plan.options.seed)
+        network = plan.network.to(self.device)
+        trainer = PairedTrainer(network, plan.config, plan.options, self.device)
         for epoch in range(1, plan.options.epochs + 1):
             losses = self._epoch(trainer, train, epoch)
             validation = self._validate(held_out) if held_out else None
@@ -309,10 +298,10 @@ class _Run:
         atomic_write(self.folder / "run.json", (json.dumps(content, indent=1) + "\n").encode())
 
     def _card(self, validation: Evaluation | None) -> dict[str, Any]:
-        """What describes the task in its file. Nothing in it depends on when or where it was made."""
+        """What describes the task in its file. No times or places: equal runs give equal files."""
         plan, config = self.plan, self.plan.config
         return {
-            "library_version": version("piggyback-gan"),
+            "library_version": self.library_version,
             "mode": "paired",
             "data": {
                 "name": plan.folder.name,

@@ -94,7 +94,7 @@ def plan_outputs(
         else:
             sources.append(path)
     planned: dict[Path, Path] = {}
-    for source in sources:
+    for source in dict.fromkeys(sources):
         suffix = source.suffix if same_format else ".png"
         output = out / f"{source.stem}{suffix}"
         if output in planned:

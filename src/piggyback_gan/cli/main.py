@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import sys
 import warnings
 from importlib.metadata import version
@@ -18,6 +19,7 @@ COMMANDS = {
 }
 
 FAILED = 2
+_OUT_OF_MEMORY = r"out of memory|can't allocate memory|not enough memory"
 
 
 def main() -> int:
@@ -45,7 +47,7 @@ def main() -> int:
     except OSError as error:
         return _fail(f"{error.filename or 'the system'}: {error.strerror or error}")
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "memory" not in str(error):
+        if not isinstance(error, MemoryError) and not re.search(_OUT_OF_MEMORY, str(error)):
             raise
         return _fail("out of memory: choose a smaller image size, batch size or network")
 

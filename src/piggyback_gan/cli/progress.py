@@ -18,10 +18,10 @@ from rich.table import Table
 from piggyback_gan.cli.console import wide_console
 from piggyback_gan.planning import TaskPlan
 from piggyback_gan.tasks import LayerPlan
-from piggyback_gan.teaching import Position, Quiet
+from piggyback_gan.teaching import Position, Reporter
 
 
-class TrainingProgress(Quiet):
+class TrainingProgress(Reporter):
     """A progress bar on stderr; where that is no terminal, a line per epoch only."""
 
     def __init__(self) -> None:

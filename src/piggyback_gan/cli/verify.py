@@ -29,9 +29,7 @@ def run(arguments: list[str]) -> int:
     for finding in findings:
         print(f"{'damaged' if finding.problem else 'ok':<8} {finding.part}")
     for path in bank.leftovers():
-        print(
-            f"note     {path} is no part of the bank: a writer was stopped there; the next clears it"
-        )
+        print(f"note     {path} is no part of the bank")
     problems = [finding.problem for finding in findings if finding.problem]
     for problem in problems:
         print(f"pbgan: {problem}", file=sys.stderr)
