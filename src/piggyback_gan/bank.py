@@ -147,7 +147,7 @@ class Bank:
             PiggybackError: as `card`, or the task has no such direction.
         """
         card = self.card(task)
-        both = card_formats(card)
+        both = card_formats(card, self.config)
         return both if self._which(task, card, direction) == FORWARD else both[::-1]
 
     def generator_config(self, task: str, direction: str | None = None) -> GeneratorConfig:
@@ -309,13 +309,15 @@ def open_or_new(path: Path, config: GeneratorConfig) -> Bank:
     return bank if bank and bank.tasks else Bank.new(path, config)
 
 
-def card_formats(card: Mapping[str, Any]) -> tuple[ImageFormat, ImageFormat]:
+def card_formats(
+    card: Mapping[str, Any], config: GeneratorConfig
+) -> tuple[ImageFormat, ImageFormat]:
     """What a task's input and output files hold, in the direction that it was trained in."""
     image = card.get("image", {})
     if "input" in image:
         return ImageFormat.from_card(image["input"]), ImageFormat.from_card(image["output"])
-    # Format 1 knew 8-bit images only.
-    first, second = image.get("input_channels", 3), image.get("output_channels", 3)
+    # Format 1 knew 8-bit images only, with the bank's channels.
+    first, second = config.input_channels, config.output_channels
     return ImageFormat(channels=first), ImageFormat(channels=second)
 
 
