@@ -1,7 +1,7 @@
 """Bank: a directory of image translators that share their filters; open it, use it, add to it."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, overload
@@ -109,12 +109,8 @@ class Bank:
         Raises:
             PiggybackError: there is no such task, or a file is missing or damaged.
         """
-        network = self.empty_network(which)
         stored = self._store.read() if through is None else self._store.read_through(through)
-        for task in stored:
-            if (state := _state_in(task, which)) is not None:
-                network.restore_task(state)
-        return network
+        return self._restore(stored, which)
 
     def empty_network(self, which: str = FORWARD) -> PiggybackNetwork:
         """A network of the bank's architecture without tasks; it draws on no random numbers."""
@@ -171,9 +167,9 @@ class Bank:
         Raises:
             PiggybackError: there is no such task, direction or device, or a file is missing or damaged.
         """
-        which = self._which(task, self.card(task), direction)
-        folded = self.network(task, which).fold(task)
-        return folded.to(choose_device(str(device)))
+        stored = list(self._store.read_through(task))
+        which = self._which(task, stored[-1].card, direction)
+        return self._restore(stored, which).fold(task).to(choose_device(str(device)))
 
     @overload
     def translate(
@@ -219,6 +215,13 @@ class Bank:
         return translate_batch(generator, config, batch).reshape(
             *image.shape[:-3], -1, *image.shape[-2:]
         )
+
+    def _restore(self, stored: Iterable[StoredTask], which: str) -> PiggybackNetwork:
+        network = self.empty_network(which)
+        for task in stored:
+            if (state := _state_in(task, which)) is not None:
+                network.restore_task(state)
+        return network
 
     def _which(self, task: str, card: Mapping[str, Any], direction: str | None) -> str:
         """The network that translates a task in a direction."""
