@@ -14,7 +14,8 @@ from piggyback_gan.config import GeneratorConfig
 from piggyback_gan.devices import choose_device
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.generators import build_generator
-from piggyback_gan.images import from_pil, normalize, to_pil, to_pixels, to_tensor
+from piggyback_gan.image_formats import ImageFormat
+from piggyback_gan.images import from_pil, to_pil, to_pixels, to_tensor
 from piggyback_gan.manifest import (
     MANIFEST_NAME,
     TASKS_FOLDER,
@@ -154,9 +155,10 @@ class Bank:
         generator = self._generators[key]
         if isinstance(image, Image.Image):
             upright = ImageOps.exif_transpose(image)
-            pixels = from_pil(upright, self.config.input_channels)
-            batch = normalize(to_tensor(pixels)).unsqueeze(0)
-            return to_pil(to_pixels(translate_batch(generator, self.config, batch)[0]))
+            source = ImageFormat(channels=self.config.input_channels)
+            target = ImageFormat(channels=self.config.output_channels)
+            batch = to_tensor(from_pil(upright, source), source).unsqueeze(0)
+            return to_pil(to_pixels(translate_batch(generator, self.config, batch)[0], target))
         batch = image if image.dim() == 4 else image.unsqueeze(0)
         return translate_batch(generator, self.config, batch).reshape(
             *image.shape[:-3], -1, *image.shape[-2:]

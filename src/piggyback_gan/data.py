@@ -6,19 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from piggyback_gan.errors import PiggybackError
+from piggyback_gan.image_formats import ImageFormat
 from piggyback_gan.images import (
     Pixels,
-    from_pil,
     list_images,
     normalize,
-    open_image,
+    read_halves,
     read_image,
     resize,
-    to_tensor,
 )
 
 HELD_OUT = ("val", "test")
@@ -42,27 +42,24 @@ class Pair:
         """Whether both are halves of one file."""
         return self.a == self.b
 
-    def read(self, direction: str, channels: tuple[int, int]) -> tuple[Pixels, Pixels]:
+    def read(
+        self, direction: str, formats: tuple[ImageFormat, ImageFormat]
+    ) -> tuple[Pixels, Pixels]:
         """Read input and target, in this order.
 
         Args:
             direction: "AtoB" or "BtoA".
-            channels: of the input and of the target.
+            formats: of the input and of the target.
 
         Raises:
             PiggybackError: a file can't be read, has an odd width, or the two differ in size.
         """
-        channels_a, channels_b = channels if direction == "AtoB" else channels[::-1]
+        format_a, format_b = formats if direction == "AtoB" else formats[::-1]
         if self.side_by_side:
-            both = open_image(self.a)
-            if both.width % 2:
-                raise PiggybackError(f"{self.a}: odd width {both.width}: it can't hold two halves")
-            half = both.width // 2
-            a = from_pil(both.crop((0, 0, half, both.height)), channels_a)
-            b = from_pil(both.crop((half, 0, both.width, both.height)), channels_b)
+            a, b = read_halves(self.a, format_a, format_b)
         else:
-            a, b = read_image(self.a, channels_a), read_image(self.b, channels_b)
-            if a.shape != (*b.shape[:2], channels_a):
+            a, b = read_image(self.a, format_a), read_image(self.b, format_b)
+            if a.shape[:2] != b.shape[:2]:
                 raise PiggybackError(
                     f"{self.a} and {self.b.parent.name}/{self.b.name} differ in size: "
                     f"{a.shape[1]}x{a.shape[0]} and {b.shape[1]}x{b.shape[0]}"
@@ -151,13 +148,13 @@ def _by_stem(folder: Path, faults: list[str]) -> dict[str, Path]:
 class PairedDataset:
     """The pairs of one split, decoded and resized, checked as a whole before anything is trained.
 
-    Decoded images are kept in memory as uint8 while they take less than `cache_bytes`; a larger set is
+    Decoded images are kept in memory as they are stored while they take less than `cache_bytes`; a larger set is
     decoded again for each batch.
 
     Args:
         pairs: what to read.
         direction: "AtoB" or "BtoA".
-        channels: of the input and of the target, 1 or 3 each.
+        formats: of the input and of the target.
         size: all images are resized to (size, size), bicubic.
         on_progress: called with the number of pairs checked so far.
 
@@ -170,7 +167,7 @@ class PairedDataset:
         pairs: Sequence[Pair],
         *,
         direction: str,
-        channels: tuple[int, int],
+        formats: tuple[ImageFormat, ImageFormat],
         size: int,
         cache_bytes: int = CACHE_BYTES,
         on_progress: Callable[[int], None] = lambda count: None,
@@ -178,9 +175,10 @@ class PairedDataset:
         self.pairs = pairs
         self.size = size
         self._direction = direction
-        self._channels = channels
-        self._cached: dict[int, tuple[Tensor, Tensor]] = {}
-        keep = len(pairs) * sum(channels) * size * size <= cache_bytes
+        self._formats = formats
+        self._cached: dict[int, tuple[Pixels, Pixels]] = {}
+        values = sum(_bytes_per_pixel(format) for format in formats)
+        keep = len(pairs) * values * size * size <= cache_bytes
         faults: list[str] = []
         with ThreadPoolExecutor(DECODING_THREADS) as pool:
             for index, result in enumerate(_ahead(pool, self._try, range(len(pairs)))):
@@ -198,16 +196,15 @@ class PairedDataset:
         return len(self.pairs)
 
     def pair(self, index: int) -> tuple[Tensor, Tensor]:
-        """Input and target as uint8 tensors (C, size, size)."""
-        return self._cached[index] if index in self._cached else self._decode(index)
+        """Input and target, float32 (C, size, size) in [-1, 1]."""
+        input, target = self._stored(index)
+        return normalize(input, self._formats[0]), normalize(target, self._formats[1])
 
     def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """All pairs in order, whole, without crop or flip: float32 (B, C, size, size) in [-1, 1]."""
         for start in range(0, len(self), batch_size):
             pairs = [self.pair(i) for i in range(start, min(start + batch_size, len(self)))]
-            inputs, targets = (
-                normalize(torch.stack(images)) for images in zip(*pairs, strict=True)
-            )
+            inputs, targets = (torch.stack(images) for images in zip(*pairs, strict=True))
             yield inputs, targets
 
     def epoch(
@@ -232,26 +229,42 @@ class PairedDataset:
         with ThreadPoolExecutor(DECODING_THREADS) as pool:
             # The threads only decode: tensor work beside the network's own would take its cores away
             # (a step took 1.5 times as long).
-            pairs = map(self.pair, order) if self._cached else _ahead(pool, self.pair, order)
+            pairs = map(self._stored, order) if self._cached else _ahead(pool, self._stored, order)
             for start in range(0, len(order), batch_size):
-                batch: tuple[list[Tensor], list[Tensor]] = ([], [])
+                batch: tuple[list[Pixels], list[Pixels]] = ([], [])
                 for index in order[start : start + batch_size]:
                     top, left = tops[index], lefts[index]
                     for images, image in zip(batch, next(pairs), strict=True):
                         cut = image[:, top : top + crop, left : left + crop]
-                        images.append(cut.flip(2) if flips[index] else cut)
-                yield normalize(torch.stack(batch[0])), normalize(torch.stack(batch[1]))
+                        images.append(cut[:, :, ::-1] if flips[index] else cut)
+                inputs, targets = (np.stack(images) for images in batch)
+                yield normalize(inputs, self._formats[0]), normalize(targets, self._formats[1])
 
-    def _decode(self, index: int) -> tuple[Tensor, Tensor]:
-        images = self.pairs[index].read(self._direction, self._channels)
-        first, second = (to_tensor(resize(image, self.size)) for image in images)
-        return first, second
+    def _stored(self, index: int) -> tuple[Pixels, Pixels]:
+        return self._cached[index] if index in self._cached else self._decode(index)
 
-    def _try(self, index: int) -> tuple[Tensor, Tensor] | PiggybackError:
+    def _decode(self, index: int) -> tuple[Pixels, Pixels]:
+        images = self.pairs[index].read(self._direction, self._formats)
+        input, target = (
+            _planes(resize(image, self.size, labels=format.labels))
+            for image, format in zip(images, self._formats, strict=True)
+        )
+        return input, target
+
+    def _try(self, index: int) -> tuple[Pixels, Pixels] | PiggybackError:
         try:
             return self._decode(index)
         except PiggybackError as error:
             return error
+
+
+def _planes(pixels: Pixels) -> Pixels:
+    """(H, W, C) as (C, H, W)."""
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _bytes_per_pixel(format: ImageFormat) -> int:
+    return (1 if format.labels else format.channels) * np.dtype(format.depth).itemsize
 
 
 _Item = TypeVar("_Item")
