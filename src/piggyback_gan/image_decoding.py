@@ -184,15 +184,12 @@ def _decode_deep_png(file: BinaryIO, max_pixels: int) -> Decoded:
     chunks = _png_chunks(content)
     if b"acTL" in chunks:
         raise PiggybackError("it has several frames: only one is supported")
-    if b"tRNS" in chunks:
-        raise PiggybackError(
-            "its transparency is a colour of 16 bits: save it with an alpha channel"
-        )
     pixels = imagecodecs.png_decode(content).reshape(height, width, -1)
     exif = Image.Exif()
     exif.load(chunks.get(b"eXIf", b""))
-    indices = pixels if color_type == 0 else None
-    decoded = Decoded(pixels, alpha=color_type in (4, 6), indices=indices)
+    alpha = color_type in (4, 6) or b"tRNS" in chunks  # the decoder made a channel of it
+    indices = pixels if color_type == 0 and not alpha else None
+    decoded = Decoded(pixels, alpha=alpha, indices=indices)
     return decoded.turned(exif.get(_EXIF_ORIENTATION, 1))
 
 
