@@ -26,6 +26,7 @@ from piggyback_gan import Bank, GeneratorOptions, TrainingOptions, teach
 from piggyback_gan.cli.progress import TrainingProgress
 from piggyback_gan.data import PairedDataset, find_pairs
 from piggyback_gan.evaluation import Evaluation, evaluate
+from piggyback_gan.image_formats import ImageFormat
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent / "docs" / "results" / "lifelong-64px.json"
@@ -59,7 +60,7 @@ def held_out(data: Path, task: Task) -> PairedDataset:
     return PairedDataset(
         find_pairs(data / task.folder).held_out,
         direction=task.direction,
-        channels=(3, 3),
+        formats=(ImageFormat(), ImageFormat()),
         size=OPTIONS.image_size,
     )
 

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from piggyback_gan.data import Pair, PairedDataset, find_pairs
 from piggyback_gan.errors import PiggybackError
+from piggyback_gan.image_formats import ImageFormat
 from piggyback_gan.images import Pixels
 
+RGB, GRAY = ImageFormat(), ImageFormat(channels=1)
 RED, BLUE = (200, 10, 20), (30, 40, 250)
 
 
@@ -55,7 +57,7 @@ def refusal(call: Callable[[], object]) -> str:
 
 
 def dataset(pairs: Sequence[Pair], size: int = 20, **settings: Any) -> PairedDataset:
-    defaults = {"direction": "AtoB", "channels": (3, 3)}
+    defaults = {"direction": "AtoB", "formats": (RGB, RGB)}
     return PairedDataset(pairs, size=size, **(defaults | settings))
 
 
@@ -200,8 +202,8 @@ def test_direction_says_which_side_is_translated(tmp_path: Path) -> None:
         for direction, expected in (("AtoB", (RED, BLUE)), ("BtoA", (BLUE, RED))):
             images = dataset(pairs, direction=direction).pair(0)
             for image, color in zip(images, expected, strict=True):
-                assert (image.dtype, image.shape) == (torch.uint8, (3, 20, 20))
-                assert (image == torch.tensor(color)[:, None, None]).all()
+                assert (image.dtype, image.shape) == (torch.float32, (3, 20, 20))
+                assert (image == (torch.tensor(color) / 127.5 - 1)[:, None, None]).all()
 
 
 def test_channels_are_of_input_and_target_in_either_direction(tmp_path: Path) -> None:
@@ -209,7 +211,7 @@ def test_channels_are_of_input_and_target_in_either_direction(tmp_path: Path) ->
     two = find_pairs(two_folders(tmp_path / "two", trainA=["0.png"], trainB=["0.png"])).train
     for pairs in (one, two):
         for direction in ("AtoB", "BtoA"):
-            data = dataset(pairs, direction=direction, channels=(1, 3))
+            data = dataset(pairs, direction=direction, formats=(GRAY, RGB))
             assert [image.shape[0] for image in data.pair(0)] == [1, 3]
 
 
@@ -217,7 +219,7 @@ def test_halves_are_cut_exactly_and_resized(tmp_path: Path) -> None:
     a, b = noise(30, 40, 1), noise(30, 40, 2)
     save(tmp_path / "train" / "a.png", np.concatenate([a, b], axis=1))
     (pair,) = find_pairs(tmp_path).train
-    found = pair.read("AtoB", (3, 3))
+    found = pair.read("AtoB", (RGB, RGB))
     assert np.array_equal(found[0], a)
     assert np.array_equal(found[1], b)
     assert [image.shape for image in dataset((pair,), size=16).pair(0)] == [(3, 16, 16)] * 2

@@ -152,11 +152,13 @@ def test_the_stored_validation_is_that_of_the_task_as_it_is_used(
 ) -> None:
     from piggyback_gan.data import PairedDataset, find_pairs
     from piggyback_gan.evaluation import evaluate
+    from piggyback_gan.image_formats import ImageFormat
 
     teach(tmp_path / "bank", "one", data, OPTIONS, GENERATOR)
     teach(tmp_path / "bank", "two", data, OPTIONS)
     bank = Bank.open(tmp_path / "bank")
-    dataset = PairedDataset(find_pairs(data).held_out, direction="AtoB", channels=(3, 3), size=16)
+    formats = (ImageFormat(), ImageFormat())
+    dataset = PairedDataset(find_pairs(data).held_out, direction="AtoB", formats=formats, size=16)
     judged = evaluate(bank.generator("two"), dataset, torch.device("cpu"))
     assert bank.card("two")["validation"] == {"images": 2, **judged.metrics}
 

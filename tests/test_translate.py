@@ -16,7 +16,8 @@ from piggyback_gan.bank import Bank
 from piggyback_gan.config import GeneratorConfig
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.generators import build_generator
-from piggyback_gan.images import Pixels, normalize, read_image, to_pixels, to_tensor
+from piggyback_gan.image_formats import ImageFormat
+from piggyback_gan.images import Pixels, read_image, to_pixels, to_tensor
 from piggyback_gan.network import PiggybackNetwork
 from piggyback_gan.translate import Outcome, plan_outputs, translate_batch, translate_files
 
@@ -191,8 +192,9 @@ def test_missing_inputs_other_files_and_empty_folders_are_refused(tmp_path: Path
 
 
 def expected_pixels(generator: nn.Module, config: GeneratorConfig, source: Path) -> Pixels:
-    image = normalize(to_tensor(read_image(source, config.input_channels)))
-    return to_pixels(translate_batch(generator, config, image[None])[0])
+    taken, made = (ImageFormat(channels=n) for n in (config.input_channels, config.output_channels))
+    image = to_tensor(read_image(source, taken), taken)
+    return to_pixels(translate_batch(generator, config, image[None])[0], made)
 
 
 def test_files_of_mixed_sizes_are_translated_in_batches_of_one_size(tmp_path: Path) -> None:
@@ -221,7 +223,9 @@ def test_files_of_mixed_sizes_are_translated_in_batches_of_one_size(tmp_path: Pa
     assert counting.batches == [2, 1, 1, 2]
     assert seen == [2, 3, 4, 6, 6]
     for source, output in ((o.source, o.output) for o in outcomes):
-        difference = read_image(output, 3).astype(int) - expected_pixels(generator, config, source)
+        difference = read_image(output, ImageFormat()).astype(int) - expected_pixels(
+            generator, config, source
+        )
         assert np.abs(difference).max() <= 1
 
 
@@ -297,7 +301,7 @@ def test_files_and_folders_are_translated_and_a_corrupt_one_is_named_with_status
     generator = opened.generator("night")
     assert set(contents(out)) == {"a.png", "b.png", "d.png", "e.png", "z.png"}
     for source in [folder / name for name in sizes] + [single]:
-        found = read_image(out / f"{source.stem}.png", 3).astype(int)
+        found = read_image(out / f"{source.stem}.png", ImageFormat()).astype(int)
         expected = expected_pixels(generator, opened.config, source)
         assert found.shape == expected.shape
         # Another batch size may round otherwise, by one step.

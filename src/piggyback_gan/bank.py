@@ -15,7 +15,7 @@ from piggyback_gan.devices import choose_device
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.generators import build_generator
 from piggyback_gan.image_formats import ImageFormat
-from piggyback_gan.images import from_pil, normalize, to_pil, to_pixels, to_tensor
+from piggyback_gan.images import from_pil, to_pil, to_pixels, to_tensor
 from piggyback_gan.manifest import (
     MANIFEST_NAME,
     RUNS_FOLDER,
@@ -208,9 +208,9 @@ class Bank:
         generator, config = self._generators[key], self.generator_config(task, direction)
         if isinstance(image, Image.Image):
             upright = ImageOps.exif_transpose(image)
-            pixels = from_pil(upright, config.input_channels)
-            batch = normalize(to_tensor(pixels)).unsqueeze(0)
-            return to_pil(to_pixels(translate_batch(generator, config, batch)[0]))
+            source, target = self.formats(task, direction)
+            batch = to_tensor(from_pil(upright, source), source).unsqueeze(0)
+            return to_pil(to_pixels(translate_batch(generator, config, batch)[0], target))
         batch = image if image.dim() == 4 else image.unsqueeze(0)
         return translate_batch(generator, config, batch).reshape(
             *image.shape[:-3], -1, *image.shape[-2:]

@@ -1,130 +1,143 @@
-"""Image files <-> arrays <-> tensors. Whatever would lose data on the way is refused."""
+"""Images of a task's format: files <-> arrays <-> tensors. Whatever would lose data is refused."""
 
-import io
+from __future__ import annotations
+
+import colorsys
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-from piggyback_gan.errors import PiggybackError
+from piggyback_gan.image_decoding import MAX_PIXELS, Pixels
+from piggyback_gan.image_encoding import SUFFIXES, best_suffix, can_hold, encode, to_pil
+from piggyback_gan.image_formats import FULL_RANGE, ImageFormat
+from piggyback_gan.image_reading import (
+    Source,
+    detect_format,
+    from_pil,
+    list_images,
+    read_halves,
+    read_image,
+    stored_depth,
+    value_range,
+)
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+__all__ = [
+    "MAX_PIXELS",
+    "SUFFIXES",
+    "Pixels",
+    "Source",
+    "best_suffix",
+    "can_hold",
+    "detect_format",
+    "display",
+    "encode",
+    "from_pil",
+    "grid",
+    "list_images",
+    "normalize",
+    "read_halves",
+    "read_image",
+    "resize",
+    "stored_depth",
+    "to_pil",
+    "to_pixels",
+    "to_tensor",
+    "value_range",
+]
 
-Pixels = NDArray[np.uint8]
-"""(H, W, C), 8 bits a channel."""
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
-_MODES = ("1", "L", "P", "RGB", "LA", "PA", "RGBA")
-_PNG_BIT_DEPTH_AT = 24
+def normalize(stored: NDArray[np.generic], format: ImageFormat) -> Tensor:
+    """Values of files (..., C, H, W) -> float32, what networks take: low..high become -1..1.
 
-
-def list_images(folder: Path) -> list[Path]:
-    """The image files in a folder, by name. Folders, hidden files and others are passed over.
-
-    Raises:
-        PiggybackError: the folder can't be read.
+    Label maps (..., 1, H, W) become one-hot (..., classes, H, W) of -1 and 1.
     """
-    try:
-        return sorted(
-            path
-            for path in folder.iterdir()
-            if path.suffix.lower() in SUFFIXES and path.name[0] != "." and not path.is_dir()
-        )
-    except OSError as error:
-        raise PiggybackError(f"{folder} can't be read: {error.strerror}") from None
+    if format.labels:
+        classes = torch.arange(format.channels).view(-1, 1, 1)
+        return (torch.from_numpy(stored.astype(np.int64)) == classes).float() * 2 - 1
+    # 8 bits in float32 as ever: the same bits as before there were others.
+    exact = np.float32 if format.depth == "uint8" else np.float64
+    values = torch.from_numpy(stored.astype(exact))
+    return ((values - format.low) / ((format.high - format.low) / 2) - 1).float()
 
 
-def open_image(path: Path) -> Image.Image:
-    """Open and decode an 8-bit image, turned upright as its EXIF data says.
+def to_tensor(pixels: Pixels, format: ImageFormat) -> Tensor:
+    """Pixels (H, W, C) of a format -> float32 (format.channels, H, W), as `normalize` does."""
+    return normalize(np.ascontiguousarray(pixels.transpose(2, 0, 1)), format)
 
-    Args:
-        path: jpg, png, webp, bmp or tiff.
 
-    Raises:
-        PiggybackError: unreadable, truncated, or of a kind that can't be read without loss (more than
-            8 bits, transparency, CMYK, several frames).
+def to_pixels(image: Tensor, format: ImageFormat) -> Pixels:
+    """A network's output (C, H, W) -> pixels (H, W, C) of the format.
+
+    Integers are rounded, and clipped to what their type can hold. Of label maps: the index of the
+    largest channel, (H, W, 1).
     """
-    try:
-        with Image.open(path, formats=_FORMATS) as image:
-            _refuse_lossy(path, image)
-            return _plain(ImageOps.exif_transpose(image))
-    except PiggybackError as error:
-        raise PiggybackError(f"{path}: {error}") from None
-    except FileNotFoundError:
-        raise PiggybackError(f"{path}: no such file") from None
-    except Image.DecompressionBombError:
-        raise PiggybackError(f"{path}: too many pixels") from None
-    except Exception as error:  # noqa: BLE001 - a damaged file may lead Pillow to any
-        why = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
-        raise PiggybackError(f"{path}: can't be read: {why or type(error).__name__}") from None
+    image = image.detach().cpu()
+    if format.labels:
+        return np.asarray(image.argmax(0)[..., None].numpy().astype(format.depth))
+    exact = torch.float32 if format.depth == "uint8" else torch.float64
+    values = (image.to(exact) + 1) * ((format.high - format.low) / 2) + format.low
+    if format.depth in FULL_RANGE:
+        values = values.round().clamp(*FULL_RANGE[format.depth])
+    return np.ascontiguousarray(values.permute(1, 2, 0).numpy().astype(format.depth))
 
 
-def read_image(path: Path, channels: int) -> Pixels:
-    """Read an 8-bit image file as pixels (H, W, channels).
-
-    Raises:
-        PiggybackError: as `open_image` and `from_pil`.
-    """
-    return from_pil(open_image(path), channels)
-
-
-def from_pil(image: Image.Image, channels: int) -> Pixels:
-    """A PIL image as pixels (H, W, channels); 1 channel is gray, 3 are RGB.
-
-    Raises:
-        PiggybackError: a mode that can't be converted without loss, or another number of channels.
-    """
-    if channels not in (1, 3):
-        raise PiggybackError(f"images are read with 1 or 3 channels, not {channels}")
-    converted = _plain(image).convert("L" if channels == 1 else "RGB")
-    return np.asarray(converted, dtype=np.uint8).reshape(image.height, image.width, channels)
-
-
-def to_pil(pixels: Pixels) -> Image.Image:
-    """Pixels (H, W, 1 or 3) as a PIL image."""
-    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-
-
-def encode(pixels: Pixels, suffix: str) -> bytes:
-    """Pixels as the bytes of an image file of the kind that `suffix` (".png") names."""
-    buffer = io.BytesIO()
-    options = {"quality": 95} if suffix in (".jpg", ".jpeg") else {}
-    if suffix == ".webp":
-        options = {"lossless": True}
-    to_pil(pixels).save(buffer, format=Image.registered_extensions()[suffix], **options)
-    return buffer.getvalue()
-
-
-def resize(pixels: Pixels, size: int) -> Pixels:
-    """Resize to (size, size), bicubic, as pix2pix does."""
+def resize(pixels: Pixels, size: int, *, labels: bool = False) -> Pixels:
+    """Resize to (size, size): bicubic, as pix2pix does; label maps to the nearest index."""
     if pixels.shape[:2] == (size, size):
         return pixels
-    resized = np.asarray(to_pil(pixels).resize((size, size), Image.Resampling.BICUBIC))
-    return resized.reshape(size, size, pixels.shape[2])
+    channels = pixels.shape[2]
+    if labels:
+        rows, columns = ((np.arange(size) + 0.5) * side / size for side in pixels.shape[:2])
+        return np.asarray(pixels[rows.astype(int)[:, None], columns.astype(int)])
+    if pixels.dtype == np.uint8 and channels in (1, 3):
+        resized = np.asarray(to_pil(pixels).resize((size, size), Image.Resampling.BICUBIC))
+        return resized.reshape(size, size, channels)
+    planes = [
+        np.asarray(
+            Image.fromarray(pixels[:, :, i].astype(np.float32)).resize(
+                (size, size), Image.Resampling.BICUBIC
+            )
+        )
+        for i in range(channels)
+    ]
+    values = np.stack(planes, axis=2)
+    if pixels.dtype.name in FULL_RANGE:
+        values = values.round().clip(*FULL_RANGE[pixels.dtype.name])
+    return np.asarray(values.astype(pixels.dtype))
 
 
-def to_tensor(pixels: Pixels) -> Tensor:
-    """Pixels (H, W, C), 0 to 255 -> uint8 tensor (C, H, W)."""
-    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+def display(pixels: Pixels, format: ImageFormat) -> NDArray[np.uint8]:
+    """Any image as 8-bit RGB (H, W, 3) for a person to look at.
 
-
-def normalize(images: Tensor) -> Tensor:
-    """uint8 (..., C, H, W) -> float32 in [-1, 1], what networks take and give."""
-    return images.float() / 127.5 - 1
-
-
-def to_pixels(image: Tensor) -> Pixels:
-    """A network's output (C, H, W) in [-1, 1] -> pixels (H, W, C), rounded and clipped to 0 to 255."""
-    scaled = (image.detach().float().cpu() + 1) * 127.5
-    return scaled.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    Gray is repeated, RGBA lies on white, of two channels blue is missing, of more than four the first
+    three are shown, classes have colours of their own; values go from black at low to white at high.
+    """
+    if format.labels:
+        return _class_colors(format.channels)[pixels[:, :, 0]]
+    full = format.depth == "uint8" and (format.low, format.high) == FULL_RANGE["uint8"]
+    if full:
+        shown = pixels
+    else:
+        scaled = (pixels.astype(np.float64) - format.low) / (format.high - format.low)
+        shown = (scaled * 255).round().clip(0, 255).astype(np.uint8)
+    channels = shown.shape[2]
+    if channels == 1:
+        return shown.repeat(3, axis=2)
+    if channels == 2:
+        return np.pad(shown, ((0, 0), (0, 0), (0, 1)))
+    if channels == 4:
+        alpha = shown[:, :, 3:].astype(np.float64) / 255
+        over_white = shown[:, :, :3] * alpha + 255 * (1 - alpha)
+        return np.asarray(over_white.round().astype(np.uint8))
+    return np.ascontiguousarray(shown[:, :, :3])
 
 
 def grid(rows: Iterable[Iterable[Pixels]], gap: int = 2) -> Pixels:
-    """Images of one size as one RGB picture: a list of rows, with white gaps of `gap` pixels."""
+    """8-bit images of one size as one RGB picture: a list of rows, with white gaps of `gap` pixels."""
     lines = []
     for row in rows:
         images = [np.broadcast_to(image, (*image.shape[:2], 3)) for image in row]
@@ -134,33 +147,11 @@ def grid(rows: Iterable[Iterable[Pixels]], gap: int = 2) -> Pixels:
     return np.concatenate([np.concatenate(line, axis=1) for line in lines], axis=0)[:-gap, :-gap]
 
 
-def _plain(image: Image.Image) -> Image.Image:
-    """The same image in the mode, L or RGB, that holds all that it does."""
-    if image.mode not in _MODES:
-        raise PiggybackError(
-            f"mode {image.mode} is not supported: only 8-bit gray and RGB images are"
+def _class_colors(count: int) -> NDArray[np.uint8]:
+    """(count, 3): black for class 0, then hues as far from each other as the golden ratio puts them."""
+    colors = [(0.0, 0.0, 0.0)]
+    for i in range(1, count):
+        colors.append(
+            colorsys.hsv_to_rgb(i * 0.618034 % 1, 0.9 - 0.3 * (i % 3 == 0), 1 - 0.2 * (i % 2))
         )
-    if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
-        with_alpha = image.convert("RGBA")
-        if with_alpha.getchannel("A").getextrema() != (255, 255):
-            raise PiggybackError("it has transparency, which would be lost: flatten it first")
-        # A palette's alpha can't be dropped in one step without a warning from Pillow.
-        return with_alpha.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
-    return image.convert("L" if image.mode in ("1", "L") else "RGB")
-
-
-def _refuse_lossy(path: Path, image: Image.Image) -> None:
-    """Refuse what Pillow would open with less than the file holds, without saying so."""
-    # An MPO is a phone's JPEG with previews or a gain map behind the photo.
-    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-        raise PiggybackError(
-            f"it has {getattr(image, 'n_frames', 1)} frames or pages: only one is supported"
-        )
-    if image.format == "PNG":
-        with path.open("rb") as file:
-            bits: int = file.read(_PNG_BIT_DEPTH_AT + 1)[_PNG_BIT_DEPTH_AT]
-    else:
-        found = getattr(image, "tag_v2", {}).get(258, 8)
-        bits = max(found) if isinstance(found, tuple) else found
-    if bits > 8:
-        raise PiggybackError(f"it has {bits} bits a channel: only 8-bit images are supported")
+    return np.array([[round(255 * c) for c in color] for color in colors], dtype=np.uint8)

@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 
 from piggyback_gan.bank import open_or_new
+from piggyback_gan.config import GeneratorConfig
 from piggyback_gan.data import Pair, PairedDataset
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.evaluation import Evaluation, evaluate
-from piggyback_gan.images import encode, grid, normalize, to_pixels
+from piggyback_gan.image_formats import ImageFormat
+from piggyback_gan.images import display, encode, grid, to_pixels
 from piggyback_gan.manifest import TaskEntry, atomic_write, require_writable
 from piggyback_gan.options import GeneratorOptions, TrainingOptions
 from piggyback_gan.planning import TaskPlan, plan_task
@@ -116,6 +118,10 @@ def teach(
         return _Run(plan, reporter or Reporter(), should_stop).run()
 
 
+def _formats(config: GeneratorConfig) -> tuple[ImageFormat, ImageFormat]:
+    return ImageFormat(channels=config.input_channels), ImageFormat(channels=config.output_channels)
+
+
 class _Run:
     """One training run, with the bank's lock held."""
 
@@ -192,7 +198,7 @@ class _Run:
         return PairedDataset(
             pairs,
             direction=self.plan.options.direction,
-            channels=(config.input_channels, config.output_channels),
+            formats=_formats(config),
             size=size,
             on_progress=on_progress,
         )
@@ -275,11 +281,15 @@ class _Run:
         """One picture: a row for each of the first images, input | output | target."""
         self.plan.network.eval()
         pairs = [dataset.pair(i) for i in range(min(self.plan.options.samples, len(dataset)))]
-        inputs, targets = (normalize(torch.stack(images)) for images in zip(*pairs, strict=True))
+        inputs, targets = (torch.stack(images) for images in zip(*pairs, strict=True))
         with torch.inference_mode():
             outputs = self.plan.network(inputs.to(self.device))
+        source, target = _formats(self.plan.config)
         rows = [
-            [to_pixels(image) for image in row]
+            [
+                display(to_pixels(image, f), f)
+                for image, f in zip(row, (source, target, target), strict=True)
+            ]
             for row in zip(inputs, outputs, targets, strict=True)
         ]
         path = self.folder / "samples" / f"epoch-{self.position.epoch:04d}.png"

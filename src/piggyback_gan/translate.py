@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from piggyback_gan.config import GeneratorConfig
 from piggyback_gan.errors import PiggybackError
+from piggyback_gan.image_formats import ImageFormat
 from piggyback_gan.images import (
     SUFFIXES,
     Pixels,
     encode,
     list_images,
-    normalize,
     read_image,
     to_pixels,
     to_tensor,
@@ -127,13 +127,16 @@ def translate_files(
     Raises:
         PiggybackError: an output can't be written (full disk, read-only folder).
     """
+    source = ImageFormat(channels=config.input_channels)
+    target = ImageFormat(channels=config.output_channels)
     outcomes: list[Outcome] = []
     for batch in _batches(_readable(planned, config, outcomes), batch_size):
-        images = torch.stack([normalize(to_tensor(pixels)) for _, pixels in batch])
+        images = torch.stack([to_tensor(pixels, source) for _, pixels in batch])
         for (outcome, _), image in zip(
             batch, translate_batch(generator, config, images), strict=True
         ):
-            atomic_write(outcome.output, encode(to_pixels(image), outcome.output.suffix.lower()))
+            pixels = to_pixels(image, target)
+            atomic_write(outcome.output, encode(pixels, outcome.output.suffix.lower()))
             outcomes.append(outcome)
         on_done(len(outcomes))
     on_done(len(outcomes))
@@ -146,7 +149,7 @@ def _readable(
     """The files that can be read, with their pixels; the others go to `failed`."""
     for outcome in planned:
         try:
-            yield outcome, read_image(outcome.source, config.input_channels)
+            yield outcome, read_image(outcome.source, ImageFormat(channels=config.input_channels))
         except PiggybackError as error:
             failed.append(Outcome(outcome.source, outcome.output, str(error)))
 

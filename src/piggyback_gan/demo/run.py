@@ -13,7 +13,8 @@ from piggyback_gan.data import PairedDataset, find_pairs
 from piggyback_gan.demo.scenes import SCENE_TASKS, write_dataset
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.evaluation import Evaluation, evaluate
-from piggyback_gan.images import Pixels, normalize, to_pixels
+from piggyback_gan.image_formats import ImageFormat
+from piggyback_gan.images import Pixels, to_pixels
 from piggyback_gan.options import GeneratorOptions, TrainingOptions
 from piggyback_gan.teaching import Reporter, teach
 
@@ -33,6 +34,7 @@ OPTIONS = TrainingOptions(
     discriminator_layers=2,
     ndf=32,
 )
+_RGB = ImageFormat()
 _FIRST_RATE = 5e-4  # in so few steps, 2e-4 leaves a whole network blurred
 _MARK = "demo.json"
 _OWN = {_MARK, "data", "bank", "bank.runs", "index.html", "contact-sheet.png"}
@@ -116,7 +118,10 @@ def run_demo(
             should_stop=should_stop,
         )
         datasets[task] = PairedDataset(
-            find_pairs(folder).held_out, direction="AtoB", channels=(3, 3), size=options.image_size
+            find_pairs(folder).held_out,
+            direction="AtoB",
+            formats=(_RGB, _RGB),
+            size=options.image_size,
         )
         first[task] = _judge(bank_path, task, datasets[task])
     learned = []
@@ -125,7 +130,7 @@ def run_demo(
         when_learned, outputs_then = first[task]
         after_last, outputs_now = _judge(bank_path, task, datasets[task])
         pairs = [datasets[task].pair(i) for i in range(len(outputs_now))]
-        inputs, targets = ([to_pixels(normalize(p[side])) for p in pairs] for side in (0, 1))
+        inputs, targets = ([to_pixels(p[side], _RGB) for p in pairs] for side in (0, 1))
         parameters = bank.card(task)["parameters"]
         sheet = list(zip(inputs, outputs_then, outputs_now, targets, strict=True))
         learned.append(
@@ -141,8 +146,8 @@ def _judge(bank_path: Path, task: str, dataset: PairedDataset) -> tuple[Evaluati
     evaluation = evaluate(generator, dataset, torch.device("cpu"))
     shown = torch.stack([dataset.pair(i)[0] for i in range(min(SHOWN, len(dataset)))])
     with torch.inference_mode():
-        outputs = generator(normalize(shown))
-    return evaluation, [to_pixels(output) for output in outputs]
+        outputs = generator(shown)
+    return evaluation, [to_pixels(output, _RGB) for output in outputs]
 
 
 def _figures(learned: Learned) -> Mapping[str, object]:

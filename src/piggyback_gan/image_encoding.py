@@ -1,0 +1,120 @@
+"""Arrays -> image files, without loss; a suffix that can't hold an array is refused."""
+
+import io
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.image_decoding import Pixels
+from piggyback_gan.image_formats import ImageFormat
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+_CHANNELS_OF_8_BITS = {
+    ".png": (1, 3, 4),
+    ".webp": (1, 3, 4),
+    ".bmp": (1, 3),
+    ".jpg": (1, 3),
+    ".jpeg": (1, 3),
+}
+_TIFF = (".tif", ".tiff")
+_LARGEST_SIDE = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500}
+
+
+def best_suffix(format: ImageFormat) -> str:
+    """ ".png" where it can hold the format, else ".tif"."""
+    channels = 1 if format.labels else format.channels
+    return ".png" if format.depth != "float32" and channels in (1, 3, 4) else ".tif"
+
+
+def can_hold(suffix: str, format: ImageFormat) -> bool:
+    """Whether files with the suffix (".png") can hold such images; a JPEG does so with its own loss."""
+    channels = 1 if format.labels else format.channels
+    return _fits(suffix.lower(), format.depth, channels) and not (
+        format.labels and suffix.lower() in (".jpg", ".jpeg")
+    )
+
+
+def to_pil(pixels: Pixels) -> Image.Image:
+    """Pixels (H, W, C) as a PIL image of mode L, RGB, RGBA, I;16 or F.
+
+    Raises:
+        PiggybackError: PIL has no mode for such an array.
+    """
+    channels = pixels.shape[2]
+    if channels == 1 or (pixels.dtype == np.uint8 and channels in (3, 4)):
+        return Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
+    raise PiggybackError(
+        f"PIL has no images with {channels} channels of {pixels.dtype}: use the array or a tensor"
+    )
+
+
+def encode(pixels: Pixels, suffix: str) -> bytes:
+    """Pixels (H, W, C) as the bytes of an image file of the kind that `suffix` (".png") names.
+
+    All but jpg are without loss.
+
+    Raises:
+        PiggybackError: files of this kind can't hold such an array; it says which can.
+    """
+    suffix = suffix.lower()
+    height, width, channels = pixels.shape
+    largest = _LARGEST_SIDE.get(suffix, max(pixels.shape))
+    if not _fits(suffix, pixels.dtype.name, channels) or max(height, width) > largest:
+        hint = ".png or .tif" if _fits(".png", pixels.dtype.name, channels) else ".tif"
+        raise PiggybackError(
+            f"{suffix} files can't hold {width}x{height} pixels with {channels} channels of "
+            f"{pixels.dtype}: {hint} can"
+        )
+    if suffix in _TIFF and (pixels.dtype != np.uint8 or channels not in (1, 3)):
+        return _encode_tiff(pixels)
+    if pixels.dtype == np.uint16:
+        import imagecodecs
+
+        return bytes(
+            imagecodecs.png_encode(
+                np.ascontiguousarray(pixels).squeeze(2)
+                if channels == 1
+                else np.ascontiguousarray(pixels)
+            )
+        )
+    buffer = io.BytesIO()
+    options: dict[str, Any] = {"quality": 95} if suffix in (".jpg", ".jpeg") else {}
+    if suffix == ".webp":
+        # Exact: colours stay under full transparency too.
+        options = {"lossless": True, "exact": True}
+    to_pil(pixels).save(buffer, format=Image.registered_extensions()[suffix], **options)
+    return buffer.getvalue()
+
+
+def _fits(suffix: str, depth: str, channels: int) -> bool:
+    if suffix in _TIFF:
+        return depth in ("uint8", "uint16", "float32")
+    if depth == "uint16":
+        return suffix == ".png" and channels in (1, 3, 4)
+    return depth == "uint8" and channels in _CHANNELS_OF_8_BITS.get(suffix, ())
+
+
+def _encode_tiff(pixels: Pixels) -> bytes:
+    """One page, not compressed, channels side by side; 3 and 4 channels are called RGB and RGBA."""
+    import tifffile
+
+    channels = pixels.shape[2]
+    options: dict[str, Any] = {"photometric": "minisblack"}
+    if channels > 1:
+        options["planarconfig"] = "contig"
+    if channels in (3, 4):
+        options["photometric"] = "rgb"
+    if channels == 4:
+        options["extrasamples"] = ["unassalpha"]
+    buffer = io.BytesIO()
+    tifffile.imwrite(
+        buffer,
+        np.ascontiguousarray(pixels[:, :, 0] if channels == 1 else pixels),
+        metadata=None,
+        software=False,
+        **options,
+    )
+    return buffer.getvalue()

@@ -1,0 +1,121 @@
+"""TIFF files -> arrays: 16-bit and float values, any number of channels, all that Pillow can't."""
+
+import logging
+import math
+import os
+from typing import BinaryIO
+
+import numpy as np
+import tifffile
+from PIL import ImageFile, TiffImagePlugin
+
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.image_decoding import Decoded, Pixels, check_size, decode_with_pillow
+
+# Of damaged files tifffile tells a log; here an error says so, or the file is read.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
+
+_DEPTHS = ("uint8", "uint16", "float32")
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
+_ASSOCIATED, _UNASSOCIATED = 1, 2
+_REDUCED = 1
+_ORIENTATION = 274
+
+
+def decode_tiff(file: BinaryIO, max_pixels: int) -> Decoded:
+    """Decode the one image of a TIFF or BigTIFF file.
+
+    Raises:
+        PiggybackError: several pages, too many pixels, a depth, colour space or compression that is
+            not supported, or parts that are missing.
+    """
+    with tifffile.TiffFile(file) as tiff:
+        page = tiff.pages.first
+        assert isinstance(page, tifffile.TiffPage)
+        check_size(page.imagewidth, page.imagelength, page.samplesperpixel, max_pixels)
+        _refuse_pages(tiff)
+        depth = "none" if page.dtype is None else page.dtype.name
+        small = page.bitspersample <= 8 and depth in ("uint8", "bool")
+        if small and _is_for_pillow(page):
+            file.seek(0)
+            image: ImageFile.ImageFile = TiffImagePlugin.TiffImageFile(file, "")
+            return decode_with_pillow(image, max_pixels, page.bitspersample)
+        if depth not in _DEPTHS or page.bitspersample != np.dtype(depth).itemsize * 8:
+            raise PiggybackError(
+                f"its values are {depth} of {page.bitspersample} bits: 8-bit, 16-bit (unsigned) and "
+                "float32 are supported"
+            )
+        if page.photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB):
+            name = getattr(page.photometric, "name", page.photometric)
+            raise PiggybackError(f"its colours are {name}: save it as gray or RGB")
+        _refuse_missing_parts(page, file)
+        return _described(page, _contiguous(page)).turned(_orientation(page))
+
+
+def _is_for_pillow(page: tifffile.TiffPage) -> bool:
+    if page.planarconfig != 1 and page.samplesperpixel > 1:
+        return False
+    if page.photometric == _RGB:
+        return page.samplesperpixel == 3 or page.extrasamples in ((_ASSOCIATED,), (_UNASSOCIATED,))
+    if page.photometric == _BLACK_IS_ZERO and page.samplesperpixel > 1:
+        return page.extrasamples == (_UNASSOCIATED,)
+    return True
+
+
+def _refuse_pages(tiff: tifffile.TiffFile) -> None:
+    """Smaller copies of the image, as geographic TIFFs have them, are no pages of their own."""
+    pages = 1 + sum(not int(page.aspage().subfiletype) & _REDUCED for page in tiff.pages[1:])
+    if tiff.imagej_metadata:
+        pages = max(pages, int(tiff.imagej_metadata.get("images", 1)))
+    if pages > 1:
+        raise PiggybackError(
+            f"it has {pages} frames or pages: only one is supported; channels belong into one page"
+        )
+
+
+def _refuse_missing_parts(page: tifffile.TiffPage, file: BinaryIO) -> None:
+    """What is not there would be read as zeros."""
+    size = os.fstat(file.fileno()).st_size
+    parts = list(zip(page.dataoffsets, page.databytecounts, strict=True))
+    whole = len(parts) >= math.prod(page.chunked) and all(
+        length > 0 and offset + length <= size for offset, length in parts
+    )
+    if not whole:
+        raise PiggybackError("can't be read: the file is truncated or has parts that are missing")
+
+
+def _contiguous(page: tifffile.TiffPage) -> Pixels:
+    """The page's values as (H, W, C) in the machine's byte order."""
+    values = page.asarray()
+    if page.axes == "YX":
+        values = values[..., None]
+    elif page.axes == "SYX":
+        values = np.moveaxis(values, 0, -1)
+    elif page.axes != "YXS":
+        raise PiggybackError(f"its axes are {page.axes}: only images of one plane are supported")
+    return np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("="))
+
+
+def _described(page: tifffile.TiffPage, pixels: Pixels) -> Decoded:
+    channels = pixels.shape[2]
+    if page.photometric == _WHITE_IS_ZERO:
+        if pixels.dtype == np.float32 or channels > 1:
+            raise PiggybackError("its zero is white: save it with black as zero")
+        # No indices: which of the two a label map would mean is not known.
+        return Decoded(np.iinfo(pixels.dtype).max - pixels)
+    named = 3 if page.photometric == _RGB else 1
+    alpha = channels == named + 1 and page.extrasamples in ((_ASSOCIATED,), (_UNASSOCIATED,))
+    decoded = Decoded(
+        pixels,
+        alpha=alpha,
+        color=alpha or channels == named,
+        indices=pixels if channels == 1 and pixels.dtype != np.float32 else None,
+    )
+    if alpha and page.extrasamples == (_ASSOCIATED,) and not decoded.opaque:
+        raise PiggybackError("its colours are multiplied by its alpha: save it with straight alpha")
+    return decoded
+
+
+def _orientation(page: tifffile.TiffPage) -> int:
+    tag = page.tags.get(_ORIENTATION)
+    return int(tag.value) if tag else 1
