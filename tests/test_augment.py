@@ -202,6 +202,15 @@ def test_half_precision_stays_half_precision() -> None:
     assert augmented.dtype == torch.bfloat16
 
 
+def test_images_on_another_device_stay_there_though_draws_are_on_the_cpu() -> None:
+    augmentation = Augmentation(AUGMENTATIONS)
+    sides = [torch.empty(2, 3, 8, 8, device="meta", requires_grad=True)] * 2
+    augmented = augmentation(sides, augmentation.draw(2, seeded()))
+    torch.cat(augmented, 1).sum().backward()
+    assert sides[0].grad is not None and sides[0].grad.device == augmented[0].device
+    assert augmented[0].device.type == "meta"
+
+
 def test_what_does_not_fit_is_refused_with_what_was_found() -> None:
     with pytest.raises(PiggybackError, match="found 'colour', choose one of color, translation"):
         Augmentation(["colour"])
