@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.manifest import atomic_write
+from piggyback_gan.metrics import HIGHER_IS_BETTER
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,7 +19,6 @@ _SIDES = ("A", "B", "AtoB", "BtoA")
 _DASHED = ("B", "BtoA")
 _ADVERSARIAL = ("discriminator", "gan")
 _ADVERSARIAL_TITLE, _OTHER_TITLE = "adversarial losses", "other losses"
-_HIGHER_IS_BETTER = ("psnr", "ssim")
 _UNITS = {"l1": "L1", "psnr": "PSNR (dB)", "ssim": "SSIM"}
 _WIDE_RANGE = 15  # from this ratio of largest to smallest on, values are read better on a log scale
 _FEW = 40  # with no more epochs than this, each has a dot
@@ -138,7 +138,7 @@ def _loss_panels(curves: Sequence[_Curve]) -> dict[str, list[_Curve]]:
 def _metric_panels(curves: Sequence[_Curve]) -> dict[str, list[_Curve]]:
     panels: dict[str, list[_Curve]] = {}
     for curve in curves:
-        better = "higher" if curve.kind in _HIGHER_IS_BETTER else "lower"
+        better = "higher" if curve.kind in HIGHER_IS_BETTER else "lower"
         title = f"held-out {_UNITS.get(curve.kind, curve.kind)}: {better} is better"
         panels.setdefault(title, []).append(curve)
     return panels
@@ -181,7 +181,7 @@ def _scale(axes: "Axes", title: str, curves: Sequence[_Curve]) -> None:
 def _mark_best(axes: "Axes", curves: Sequence[_Curve]) -> None:
     """A ring around each curve's best epoch; the legend says which it is, and its value."""
     for line, curve in zip(list(axes.lines), curves, strict=True):
-        pick = max if curve.kind in _HIGHER_IS_BETTER else min
+        pick = max if curve.kind in HIGHER_IS_BETTER else min
         value = pick(curve.values)
         epoch = curve.epochs[curve.values.index(value)]
         axes.plot(

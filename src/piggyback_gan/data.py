@@ -323,14 +323,19 @@ def _repeated_order(count: int, length: int, chance: torch.Generator) -> list[in
 
 def _shares(order: Sequence[int], batch_size: int, start: int, part: Part) -> list[Sequence[int]]:
     """Each batch's share of one part, from batch `start` on."""
-    rank, world = part
     shares = []
     for begin in range(start * batch_size, len(order), batch_size):
         batch = order[begin : begin + batch_size]
-        each, larger = divmod(len(batch), world)
-        first = rank * each + min(rank, larger)
-        shares.append(batch[first : first + each + (rank < larger)])
+        shares.append(batch[share_of(len(batch), part)])
     return shares
+
+
+def share_of(count: int, part: Part) -> slice:
+    """Which of a batch's `count` images are a part's: neighbours; earlier parts have the larger shares."""
+    rank, world = part
+    each, larger = divmod(count, world)
+    first = rank * each + min(rank, larger)
+    return slice(first, first + each + (rank < larger))
 
 
 def _batch(drawn: Sequence[tuple[Pixels, _Cut]], crop: int, format: ImageFormat) -> Tensor:

@@ -291,6 +291,25 @@ def writer_lock(bank: Path, purpose: str) -> Iterator[None]:
                     folder.rmdir()
 
 
+def current_writer(bank: Path) -> Mapping[str, Any] | None:
+    """What the process that writes a bank now says of itself; None where there is none."""
+    if not (bank / LOCK_NAME).exists():
+        return None
+    lock = filelock.FileLock(bank / LOCK_NAME, timeout=0)
+    try:
+        with lock:
+            return None
+    except filelock.Timeout:
+        pass
+    except OSError:  # a folder that this process can't write to
+        return None
+    try:
+        holder = json.loads((bank / _WRITER_NAME).read_text())
+    except (OSError, ValueError):
+        holder = None
+    return holder if isinstance(holder, dict) else {}
+
+
 def _describe(writer: Path) -> str:
     try:
         holder = json.loads(writer.read_text())

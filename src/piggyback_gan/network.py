@@ -13,6 +13,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from piggyback_gan.banked_layers import OwnLayer, plan_layers, take_weights
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.filters import ConvLayer, compose, unconstrained_count, without_denormals
+from piggyback_gan.names import check_task_name
 from piggyback_gan.private_tensors import PrivateTensors
 from piggyback_gan.tasks import (
     BIAS,
@@ -24,7 +25,6 @@ from piggyback_gan.tasks import (
     ParameterCount,
     Shares,
     TaskState,
-    check_task_name,
     filter_shapes,
     resolve_shares,
     resolve_start,
@@ -258,7 +258,7 @@ class PiggybackNetwork(nn.Module):
             PiggybackError: there is no such task.
         """
         task = self._task(name)
-        plan = plan_layers(self._layers, task.shares, self._order(name))
+        plan = self.plan_of(name)
         own = {key for layer in task.own for key in self._own_keys(layer)}
         parameters = self._private.parameters()
         shared = sum(p.numel() for key, p in parameters.items() if key not in own)
@@ -277,6 +277,14 @@ class PiggybackNetwork(nn.Module):
             PiggybackError: as `add_task` for `unconstrained`.
         """
         return plan_layers(self._layers, self._shares(unconstrained), len(self._finished))
+
+    def plan_of(self, name: str) -> list[LayerPlan]:
+        """What a task takes of each layer but its own ones, in training or finished.
+
+        Raises:
+            PiggybackError: there is no such task.
+        """
+        return plan_layers(self._layers, self._task(name).shares, self._order(name))
 
     # Use
 
@@ -383,7 +391,7 @@ class PiggybackNetwork(nn.Module):
         plan = plan_layers(self._layers, state.shares, len(self._finished))
         private = {key: tuple(t.shape) for key, t in self._private.given.items()}
         task = _Task(dict(state.shares))
-        device = next(iter(self._layers.values())).bank_KD.device
+        device = self._device()
         for key in own:
             weight, bias = state.own_layer(key)
             self._layers[key].check_own(key, weight, bias)
@@ -407,6 +415,9 @@ class PiggybackNetwork(nn.Module):
         self._finished[state.name] = task
 
     # How it works
+
+    def _device(self) -> torch.device:
+        return next(iter(self._layers.values())).bank_KD.device
 
     def _require_training(self) -> tuple[str, _Task]:
         if self._in_training is None:
@@ -508,8 +519,10 @@ class PiggybackNetwork(nn.Module):
         key = (name, exact, *versions)
         if key == self._composed:
             return
-        # The composition must carry gradients even if this first call needs none.
-        with torch.inference_mode(False), torch.set_grad_enabled(trains):
+        # The composition must carry gradients even if this first call needs none, and its precision is
+        # the bank's own, whatever the network computes in.
+        precise = torch.autocast(self._device().type, enabled=False)
+        with torch.inference_mode(False), torch.set_grad_enabled(trains), precise:
             for layer_name in self._task(name).shares:
                 layer = self._layers[layer_name]
                 filters = self._filters(layer_name, name, exact=exact)

@@ -1,20 +1,22 @@
-"""How a paired task is trained: every option with its default and its check, and TOML files of them."""
+"""How a task is trained: every option with its default and its check, and TOML files of them."""
 
 import dataclasses
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
 from piggyback_gan.config import (
+    AUGMENTATIONS,
     DISCRIMINATOR_NAMES,
     GAN_LOSSES,
     GENERATOR_NAMES,
     INITS,
     NORMS,
+    AugmentationName,
     DiscriminatorConfig,
     DiscriminatorName,
     GanLoss,
@@ -27,8 +29,47 @@ from piggyback_gan.config import (
 )
 from piggyback_gan.errors import PiggybackError
 
+Mode = Literal["paired", "unpaired"]
 Direction = Literal["AtoB", "BtoA"]
 Device = Literal["auto", "cuda", "mps", "cpu"]
+Augment = Literal["auto", "on", "off"]
+Precision = Literal["fp32", "bf16"]
+Log = Literal["jsonl", "tensorboard"]
+
+_CHOICES = {
+    "mode": get_args(Mode),
+    "direction": get_args(Direction),
+    "device": get_args(Device),
+    "augment": get_args(Augment),
+    "precision": get_args(Precision),
+    "log": get_args(Log),
+    "gan_loss": GAN_LOSSES,
+    "discriminator": DISCRIMINATOR_NAMES,
+    "discriminator_norm": NORMS,
+    "discriminator_init": INITS,
+}
+_POSITIVE = (
+    "epochs",
+    "batch_size",
+    "accumulate",
+    "image_size",
+    "discriminator_layers",
+    "ndf",
+    "samples",
+    "patience",
+    "load_size",
+    "input_channels",
+    "output_channels",
+    "input_labels",
+)
+_NOT_NEGATIVE = (
+    "learning_rate",
+    "backward_learning_rate",
+    "discriminator_learning_rate",
+    "l1_weight",
+    "cycle_weight",
+    "identity_weight",
+)
 
 
 def _default(words: str, metavar: str | None = None) -> object:
@@ -42,6 +83,8 @@ def _default(words: str, metavar: str | None = None) -> object:
 
 FIRST_TASK_RATE = 2e-4
 LATER_TASK_RATE = 1e-3
+SMALL_DATA = 500  # training images below which --augment auto may augment
+AUGMENT_SMALL_DATA = False
 _MOST_LAYERS = 10
 
 
@@ -66,10 +109,6 @@ class GeneratorOptions:
         WeightInit | None, _default("normal", "{normal,xavier,kaiming,orthogonal}")
     ] = None
     """How the network's first weights are drawn."""
-    input_channels: Annotated[Literal[1, 3] | None, _default("3", "{1,3}")] = None
-    """Channels of the input: 1 gray, 3 RGB."""
-    output_channels: Annotated[Literal[1, 3] | None, _default("3", "{1,3}")] = None
-    """Channels of the output: 1 gray, 3 RGB."""
 
     def __post_init__(self) -> None:
         for field, allowed in (
@@ -83,19 +122,19 @@ class GeneratorOptions:
             check_positive("ngf", self.ngf)
         if self.dropout is not None and not isinstance(self.dropout, bool):
             raise PiggybackError(f"invalid dropout: found {self.dropout!r}, give true or false")
-        for field in ("input_channels", "output_channels"):
-            value = getattr(self, field)
-            if value is not None and (not _is_integer(value) or value not in (1, 3)):
-                raise PiggybackError(f"invalid {field}: found {value!r}, give 1 or 3")
 
-    def for_new_bank(self, image_size: int) -> GeneratorConfig:
-        """The architecture that a new bank gets.
+    def for_new_bank(self, image_size: int, channels: tuple[int, int] = (3, 3)) -> GeneratorConfig:
+        """The architecture that a new bank gets, for input and output of so many channels.
 
         Raises:
             PiggybackError: a value that no network can have.
         """
-        default = "resnet-9" if image_size >= 256 else "resnet-6"
-        return GeneratorConfig(**{"name": default} | self._chosen())
+        given = {
+            "name": "resnet-9" if image_size >= 256 else "resnet-6",
+            "input_channels": channels[0],
+            "output_channels": channels[1],
+        }
+        return GeneratorConfig(**given | self._chosen())
 
     def for_bank(self, config: GeneratorConfig) -> GeneratorConfig:
         """The bank's own architecture, if what was chosen does not speak against it.
@@ -124,12 +163,16 @@ _CONFIG_FIELDS = {"generator": "name", "weight_init": "init"}
 class TrainingOptions:
     """How one task is trained. `None` stands for a default that depends on the task; see each field."""
 
+    mode: Mode = "paired"
+    """paired: pix2pix; unpaired: CycleGAN, two generators, one for each direction."""
     direction: Direction = "AtoB"
-    """Which side is translated into which."""
+    """Which side is translated into which; an unpaired task learns the other way too."""
     epochs: int = 200
-    """How often all training pairs are seen."""
+    """How often all training images are seen."""
     batch_size: int = 1
-    """Pairs per step."""
+    """Images (of each side) at once, in each process."""
+    accumulate: int = 1
+    """So many batches make one step."""
     image_size: int = 256
     """Side of the square crops that are trained on, in pixels."""
     unconstrained: Annotated[
@@ -142,6 +185,32 @@ class TrainingOptions:
         float | None, _default("2e-4 for a first task, 1e-3 for later ones", "FLOAT")
     ] = None
     """Adam's rate for the generator."""
+    identity_weight: Annotated[
+        float | None, _default("5; 0 if the sides' channels differ", "FLOAT")
+    ] = None
+    """Unpaired: weight of the identity loss."""
+    augment: Augment = "auto"
+    """Augment what discriminators see, for little data; auto: under 500 training images."""
+    val_fraction: float = 0.0
+    """Hold out this share of the training images, where the data has neither val nor test."""
+    keep_best: Annotated[str | None, _default("the last epoch is kept", "METRIC")] = None
+    """Keep the epoch that is best by this validation metric, such as ssim or l1_AtoB."""
+    patience: Annotated[int | None, _default("never", "EPOCHS")] = None
+    """Stop after so many epochs without a better --keep-best metric."""
+    input_channels: Annotated[int | None, _default("as the files have", "INT")] = None
+    """Channels of the input: 1 gray, 3 RGB, 4 RGBA, or any number."""
+    output_channels: Annotated[int | None, _default("as the files have", "INT")] = None
+    """Channels of the output."""
+    input_labels: Annotated[int | None, _default("images", "CLASSES")] = None
+    """The inputs are label maps, files of class indices below this number."""
+    input_range: Annotated[tuple[float, float] | None, _default("all", "LOW HIGH")] = None
+    """Values of the input files that become -1 and 1; of float files, the least and largest."""
+    output_range: Annotated[tuple[float, float] | None, _default("all", "LOW HIGH")] = None
+    """Values of the output files that become -1 and 1."""
+    precision: Precision = "fp32"
+    """bf16: compute the networks in bfloat16, where the device is faster so."""
+    log: Log = "jsonl"
+    """tensorboard: write its event files too."""
     seed: int = 0
     """Where all chance comes from."""
     device: Device = "auto"
@@ -154,6 +223,8 @@ class TrainingOptions:
     """Images are resized to this, then cropped at random [default: 286/256 of image_size]."""
     flip: Annotated[bool, tyro.conf.Suppress] = True
     """Mirror half of the pairs left to right."""
+    backward_learning_rate: Annotated[float | None, tyro.conf.Suppress] = None
+    """Unpaired: Adam's rate for the other direction's generator [default: by the same rule]."""
     discriminator_learning_rate: Annotated[float, tyro.conf.Suppress] = 2e-4
     """Adam's rate for the discriminator."""
     beta1: Annotated[float, tyro.conf.Suppress] = 0.5
@@ -161,7 +232,13 @@ class TrainingOptions:
     gan_loss: Annotated[GanLoss, tyro.conf.Suppress] = "lsgan"
     """The adversarial objective."""
     l1_weight: Annotated[float, tyro.conf.Suppress] = 100.0
-    """Weight of the L1 distance to the target; the GAN loss has weight 1."""
+    """Paired: weight of the L1 distance to the target; the GAN loss has weight 1."""
+    cycle_weight: Annotated[float, tyro.conf.Suppress] = 10.0
+    """Unpaired: weight of the L1 distance between an image and its way there and back."""
+    pool_size: Annotated[int, tyro.conf.Suppress] = 50
+    """Unpaired: how many earlier outputs are kept to be judged again; 0 for none."""
+    augment_policy: Annotated[tuple[AugmentationName, ...], tyro.conf.Suppress] = AUGMENTATIONS
+    """What --augment does: any of color, translation, cutout."""
     discriminator: Annotated[DiscriminatorName, tyro.conf.Suppress] = "patch"
     """The discriminator: patches or single pixels."""
     discriminator_layers: Annotated[int, tyro.conf.Suppress] = 3
@@ -176,25 +253,35 @@ class TrainingOptions:
     """How many held-out images the sample picture of each epoch shows."""
 
     def __post_init__(self) -> None:
-        check_choice("direction", self.direction, ("AtoB", "BtoA"))
-        check_choice("device", self.device, ("auto", "cuda", "mps", "cpu"))
-        check_choice("gan_loss", self.gan_loss, GAN_LOSSES)
-        check_choice("discriminator", self.discriminator, DISCRIMINATOR_NAMES)
-        check_choice("discriminator_norm", self.discriminator_norm, NORMS)
-        check_choice("discriminator_init", self.discriminator_init, INITS)
-        for field in (
-            "epochs",
-            "batch_size",
-            "image_size",
-            "discriminator_layers",
-            "ndf",
-            "samples",
-        ):
-            check_positive(field, getattr(self, field))
-        for field in ("learning_rate", "discriminator_learning_rate", "l1_weight"):
+        for field, allowed in _CHOICES.items():
+            check_choice(field, getattr(self, field), allowed)
+        for field in _POSITIVE:
+            if getattr(self, field) is not None or field in ("epochs", "batch_size", "image_size"):
+                check_positive(field, getattr(self, field))
+        for field in _NOT_NEGATIVE:
             value = getattr(self, field)
             if value is not None and not (_is_number(value) and 0 <= value < float("inf")):
                 raise PiggybackError(f"invalid {field}: found {value!r}, give a number from 0 on")
+        if not _is_number(self.val_fraction) or not 0 <= self.val_fraction < 1:
+            raise PiggybackError(
+                f"invalid val_fraction: found {self.val_fraction!r}, give a number from 0 to below 1"
+            )
+        for field in ("input_range", "output_range"):
+            _check_range(field, getattr(self, field))
+        if self.input_labels is not None and (self.input_channels or self.input_range):
+            raise PiggybackError(
+                "input_labels says all about the input: leave out input_channels and input_range"
+            )
+        if self.patience is not None and self.keep_best is None:
+            raise PiggybackError("patience needs a metric to watch: give keep_best too")
+        if self.keep_best is not None and not isinstance(self.keep_best, str):
+            raise PiggybackError(f"invalid keep_best: found {self.keep_best!r}, give a metric")
+        if not _is_integer(self.pool_size) or not 0 <= self.pool_size <= 65536:
+            raise PiggybackError(
+                f"invalid pool_size: found {self.pool_size!r}, give an integer from 0 to 65536"
+            )
+        for name in self.augment_policy:
+            check_choice("augmentation", name, AUGMENTATIONS)
         if not _is_number(self.beta1) or not 0 <= self.beta1 < 1:
             raise PiggybackError(f"invalid beta1: found {self.beta1!r}, give a number from 0 to 1")
         _check_unconstrained(self.unconstrained)
@@ -206,8 +293,6 @@ class TrainingOptions:
             )
         if not isinstance(self.flip, bool):
             raise PiggybackError(f"invalid flip: found {self.flip!r}, give true or false")
-        if self.load_size is not None:
-            check_positive("load_size", self.load_size)
         if self.decay_epochs is not None and not (
             _is_integer(self.decay_epochs) and self.decay_epochs >= 0
         ):
@@ -220,12 +305,23 @@ class TrainingOptions:
                 f"give at most {_MOST_LAYERS}"
             )
 
-    def resolved(self, *, earlier: Sequence[str], device: Device) -> "TrainingOptions":
+    def resolved(
+        self,
+        *,
+        earlier: Sequence[str],
+        device: Device,
+        earlier_backward: Sequence[str] = (),
+        train_images: int = SMALL_DATA,
+        equal_channels: bool = True,
+    ) -> "TrainingOptions":
         """The same options with every default filled in, as they are stored with the task.
 
         Args:
             earlier: the tasks that the bank has.
             device: the device that was chosen.
+            earlier_backward: those that have a backward direction.
+            train_images: how many there are; of the smaller side, if unpaired.
+            equal_channels: whether input and output have as many channels.
 
         Raises:
             PiggybackError: two options do not fit each other.
@@ -240,15 +336,30 @@ class TrainingOptions:
             raise PiggybackError(
                 f"decay_epochs {self.decay_epochs} is more than epochs {self.epochs}"
             )
-        rate = LATER_TASK_RATE if earlier else FIRST_TASK_RATE
+        if self.identity_weight and not equal_channels:
+            raise PiggybackError(
+                f"identity_weight {self.identity_weight:g} wants sides of equal channels: "
+                "an image can't be its own translation here; give 0"
+            )
+        if self.mode == "unpaired" and self.input_labels is not None:
+            raise PiggybackError("label maps can't be made by a generator: train this task paired")
         init = self.init
         if earlier and init in (None, "previous"):
             init = earlier[-1] if init else earlier[0]
+        augment = self.augment
+        if augment == "auto":
+            augment = "on" if AUGMENT_SMALL_DATA and train_images < SMALL_DATA else "off"
+        identity = 5.0 if equal_channels else 0.0
         return dataclasses.replace(
             self,
             decay_epochs=self.epochs // 2 if self.decay_epochs is None else self.decay_epochs,
             load_size=self.load_size or round(self.image_size * 286 / 256),
-            learning_rate=rate if self.learning_rate is None else self.learning_rate,
+            learning_rate=_rate(self.learning_rate, earlier),
+            backward_learning_rate=_rate(
+                self.backward_learning_rate or self.learning_rate, earlier_backward
+            ),
+            identity_weight=identity if self.identity_weight is None else self.identity_weight,
+            augment=augment,
             device=device,
             init=init,
         )
@@ -289,6 +400,9 @@ def read_options(path: Path) -> tuple[TrainingOptions, GeneratorOptions]:
     def pick(wanted: set[str]) -> Mapping[str, Any]:
         return {key: value for key, value in content.items() if key in wanted}
 
+    for field in ("input_range", "output_range", "augment_policy"):  # TOML has no tuples
+        if isinstance(content.get(field), list):
+            content[field] = tuple(content[field])
     try:
         options = TrainingOptions(**pick(names[TrainingOptions]))
         return options, GeneratorOptions(**pick(names[GeneratorOptions]))
@@ -308,6 +422,21 @@ def _check_unconstrained(value: Any) -> None:
             raise PiggybackError(
                 f"invalid unconstrained: found {share!r}{where}, give a number from 0 to 1"
             )
+
+
+def _check_range(field: str, value: Any) -> None:
+    if value is None:
+        return
+    if not isinstance(value, tuple) or len(value) != 2 or not all(map(_is_number, value)):
+        raise PiggybackError(f"invalid {field}: found {value!r}, give two numbers")
+    if not value[0] < value[1]:
+        raise PiggybackError(f"invalid {field}: {value[0]:g} is not below {value[1]:g}")
+
+
+def _rate(given: float | None, earlier: Sequence[str]) -> float:
+    if given is not None:
+        return given
+    return LATER_TASK_RATE if earlier else FIRST_TASK_RATE
 
 
 def _is_integer(value: object) -> bool:

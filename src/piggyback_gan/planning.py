@@ -1,45 +1,84 @@
-"""What training a task will take, known before it begins: pairs, steps, layers, parameters, memory."""
+"""What training a task will take, known before it begins: images, steps, layers, parameters, memory."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
 import torch
 from torch import nn
 
-from piggyback_gan.bank import Bank, open_or_new
+from piggyback_gan.bank import BACKWARD, FORWARD, Bank, open_or_new
+from piggyback_gan.chance import seed_of
+from piggyback_gan.channels import own_layers
 from piggyback_gan.config import GeneratorConfig
-from piggyback_gan.data import PairedFolder, find_pairs
 from piggyback_gan.devices import choose_device
 from piggyback_gan.discriminators import build_discriminator
 from piggyback_gan.errors import PiggybackError
+from piggyback_gan.evaluation import unpaired_metric_names
+from piggyback_gan.folders import PairedFolder, UnpairedFolder, find_pairs, find_unpaired
 from piggyback_gan.generators import build_generator
+from piggyback_gan.image_formats import ImageFormat
+from piggyback_gan.image_reading import Source, detect_format, stored_depth, value_range
+from piggyback_gan.metrics import METRICS
+from piggyback_gan.names import STANDALONE, check_task_name
 from piggyback_gan.network import PiggybackNetwork
 from piggyback_gan.options import Device, GeneratorOptions, TrainingOptions
-from piggyback_gan.tasks import LayerPlan, ParameterCount, check_task_name
+from piggyback_gan.tasks import LayerPlan, ParameterCount
 
 
 @dataclass(frozen=True)
 class TaskPlan:
-    """A task that can be trained: all that could be checked without decoding images was.
+    """A task that can be trained: all that could be checked without decoding all images was.
 
-    `network` has the task added; `memory` is an estimate of the peak in bytes while training.
+    Attributes:
+        task: its name.
+        bank: as it is before.
+        folder: the images.
+        options: resolved.
+        formats: of input and output.
+        networks: the forward and, for an unpaired task, the backward network, with the task added.
+        layers: what the task takes of each layer of the forward network.
+        parameters: of all networks.
+        effective_batch: images in a step, over all processes and accumulated batches.
+        epoch_steps: steps in an epoch.
+        memory: an estimate of the peak in bytes while training, in each process.
     """
 
     task: str
     bank: Bank
-    folder: PairedFolder
+    folder: PairedFolder | UnpairedFolder
     options: TrainingOptions
-    network: PiggybackNetwork
+    formats: tuple[ImageFormat, ImageFormat]
+    networks: Mapping[str, PiggybackNetwork]
     layers: list[LayerPlan]
     parameters: ParameterCount
-    steps: int
+    effective_batch: int
+    epoch_steps: int
     memory: int
 
     @property
+    def steps(self) -> int:
+        """Steps of the whole training."""
+        return self.options.epochs * self.epoch_steps
+
+    @property
     def config(self) -> GeneratorConfig:
-        """The generator's architecture."""
-        return self.bank.config
+        """The architecture of the task's generator: the bank's, with the task's channels."""
+        first, second = self.formats
+        return replace(
+            self.bank.config, input_channels=first.channels, output_channels=second.channels
+        )
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics that validation gives, by name; none where nothing is held out."""
+        if isinstance(self.folder, PairedFolder):
+            return METRICS if self.folder.held_out else ()
+        if not self.folder.held_out_a:
+            return ()
+        paired = bool(self.folder.paired_held_out)
+        return unpaired_metric_names(self.options.direction, paired=paired)
 
 
 def plan_task(
@@ -48,39 +87,143 @@ def plan_task(
     data: Path,
     options: TrainingOptions,
     generator: GeneratorOptions,
+    *,
+    processes: int = 1,
+    effective_batch: int | None = None,
 ) -> TaskPlan:
     """Check everything about a task before it is trained.
+
+    Args:
+        bank_path, task, data, options, generator: as for `teaching.teach`.
+        processes: how many train together.
+        effective_batch: images in a step, where a resumed run fixes it.
 
     Raises:
         PiggybackError: what is wrong, in one line: the name, the data's layout, an option, the device,
             an architecture that is not the bank's, or a damaged bank.
     """
     check_task_name(task)
-    folder = find_pairs(data)
+    folder: PairedFolder | UnpairedFolder
+    folder = find_pairs(data) if options.mode == "paired" else find_unpaired(data)
+    if options.val_fraction:
+        folder = folder.with_held_out(options.val_fraction, options.seed)
     bank = open_or_new(bank_path, generator.for_new_bank(options.image_size))
     if task in bank.tasks:
         raise PiggybackError(
             f"{bank.path} has a task {task!r} already: finished tasks never change"
         )
-    config = generator.for_bank(bank.config) if bank.tasks else bank.config
+    formats = _formats(folder, options, bank.config if bank.tasks else None)
+    channels = formats[0].channels, formats[1].channels
+    if bank.tasks:
+        generator.for_bank(bank.config)
+    else:
+        bank = open_or_new(bank_path, generator.for_new_bank(options.image_size, channels))
     device = cast(Device, choose_device(options.device))
-    options = options.resolved(earlier=bank.tasks, device=device)
-    _check_size(config, options)
+    backward_tasks = [t for t in bank.tasks if len(bank.directions(t)) > 1]
+    options = options.resolved(
+        earlier=bank.tasks,
+        device=device,
+        earlier_backward=backward_tasks,
+        train_images=min(_train_counts(folder)),
+        equal_channels=channels[0] == channels[1],
+    )
+    _check_size(bank.config, options)
     torch.manual_seed(options.seed)
-    network = bank.network() if bank.tasks else PiggybackNetwork(build_generator(config))
-    layers = network.plan(options.unconstrained)
-    network.add_task(task, options.unconstrained, init=options.init)
-    return TaskPlan(
+    forward = _add(bank, FORWARD, task, channels, options, options.init)
+    layers, networks = forward.plan_of(task), {FORWARD: forward}
+    if options.mode == "unpaired":
+        init = options.init
+        if init is not None and init != STANDALONE and init not in backward_tasks:
+            init = backward_tasks[0] if backward_tasks else None
+        torch.manual_seed(seed_of(options.seed, 1))
+        networks[BACKWARD] = _add(bank, BACKWARD, task, channels[::-1], options, init)
+    counts = [network.parameter_count(task) for network in networks.values()]
+    batch = effective_batch or options.batch_size * options.accumulate * processes
+    plan = TaskPlan(
         task=task,
         bank=bank,
         folder=folder,
         options=options,
-        network=network,
+        formats=formats,
+        networks=networks,
         layers=layers,
-        parameters=network.parameter_count(task),
-        steps=options.epochs * -(-len(folder.train) // options.batch_size),
-        memory=_estimate_memory(network, config, options),
+        parameters=sum(counts[1:], counts[0]),
+        effective_batch=batch,
+        epoch_steps=-(-max(_train_counts(folder)) // batch),
+        memory=_estimate_memory(networks, bank.config, channels, options),
     )
+    if options.keep_best is not None and options.keep_best not in plan.metrics:
+        raise PiggybackError(
+            f"keep_best {options.keep_best!r} is not measured: choose one of {', '.join(plan.metrics)}"
+            if plan.metrics
+            else f"keep_best {options.keep_best!r} wants held-out images: give val/ or --val-fraction"
+        )
+    return plan
+
+
+def _add(
+    bank: Bank,
+    which: str,
+    task: str,
+    channels: tuple[int, int],
+    options: TrainingOptions,
+    init: str | None,
+) -> PiggybackNetwork:
+    """One of the bank's networks with the task added."""
+    network = bank.network(which=which)
+    config = bank.config
+    if which == BACKWARD:
+        config = replace(
+            config, input_channels=config.output_channels, output_channels=config.input_channels
+        )
+    source = None
+    if init in network.tasks and channels != (config.input_channels, config.output_channels):
+        source = network.fold(init)
+    own = own_layers(config, channels, options.seed, source)
+    network.add_task(task, options.unconstrained, init=init, own_layers=own)
+    return network
+
+
+def _train_counts(folder: PairedFolder | UnpairedFolder) -> tuple[int, ...]:
+    if isinstance(folder, PairedFolder):
+        return (len(folder.train),)
+    return len(folder.train_a), len(folder.train_b)
+
+
+def _formats(
+    folder: PairedFolder | UnpairedFolder, options: TrainingOptions, config: GeneratorConfig | None
+) -> tuple[ImageFormat, ImageFormat]:
+    """What input and output files hold: as the first file of each side, or as the options say."""
+    sides: tuple[Sequence[Source], ...]
+    if isinstance(folder, PairedFolder):
+        pairs = [pair.sources for pair in folder.train + folder.held_out]
+        sides = tuple(zip(*pairs, strict=True))
+    else:
+        sides = (folder.train_a + folder.held_out_a, folder.train_b + folder.held_out_b)
+    first, second = sides if options.direction == "AtoB" else sides[::-1]
+    bank = (None, None) if config is None else (config.input_channels, config.output_channels)
+    return (
+        _format(first, options.input_channels, bank[0], options.input_range, options.input_labels),
+        _format(second, options.output_channels, bank[1], options.output_range, None),
+    )
+
+
+def _format(
+    sources: Sequence[Source],
+    channels: int | None,
+    bank_channels: int | None,
+    given_range: tuple[float, float] | None,
+    labels: int | None,
+) -> ImageFormat:
+    path = sources[0].path
+    if given_range is None and labels is None and stored_depth(path) == "float32":
+        given_range = value_range(sources)
+    found = detect_format(path, channels=channels, labels=labels, value_range=given_range)
+    # A bank of gray images takes RGB files as gray, as it would have for its first task.
+    is_plain = found.depth == "uint8" and found.channels == 3 and labels is None
+    if channels is None and bank_channels == 1 and is_plain:
+        return replace(found, channels=1)
+    return found
 
 
 def _check_size(config: GeneratorConfig, options: TrainingOptions) -> None:
@@ -101,19 +244,27 @@ def _check_size(config: GeneratorConfig, options: TrainingOptions) -> None:
 
 
 def _estimate_memory(
-    network: PiggybackNetwork, config: GeneratorConfig, options: TrainingOptions
+    networks: Mapping[str, PiggybackNetwork],
+    config: GeneratorConfig,
+    channels: tuple[int, int],
+    options: TrainingOptions,
 ) -> int:
     """Weights, gradients, optimiser state and activations of one step, in bytes; about right."""
-    channels = config.input_channels + config.output_channels
+    unpaired = len(networks) > 1
+    judged = max(channels) if unpaired else sum(channels)
+    config = replace(config, input_channels=channels[0], output_channels=channels[1])
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
         generator = build_generator(config)
-        discriminator = build_discriminator(options.discriminator_config(channels))
-    shape = (options.batch_size, config.input_channels, options.image_size, options.image_size)
-    values = 2 * _activations(generator, shape)
-    # The discriminator sees real and fake pairs in its own step, and fake ones in the generator's.
-    values += 3 * 2 * _activations(discriminator, (shape[0], channels, *shape[2:]))
-    values += sum(p.numel() for p in generator.parameters())
-    trained = [*network.trainable_parameters(), *discriminator.parameters()]
+        discriminator = build_discriminator(options.discriminator_config(judged))
+    shape = (options.batch_size, channels[0], options.image_size, options.image_size)
+    # Unpaired, each generator translates its own side and the other one, and then goes back.
+    passes = len(networks) * (1 + unpaired + bool(unpaired and options.identity_weight))
+    values = 2 * passes * _activations(generator, shape)
+    # A discriminator sees real and fake images in its own step, and fake ones in the generator's.
+    values += 3 * 2 * _activations(discriminator, (shape[0], judged, *shape[2:]))
+    values += len(networks) * sum(p.numel() for p in generator.parameters())
+    trained = [p for network in networks.values() for p in network.trainable_parameters()]
+    trained += len(networks) * list(discriminator.parameters())
     values += 4 * sum(p.numel() for p in trained)
     return 4 * values
 

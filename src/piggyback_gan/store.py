@@ -25,7 +25,8 @@ from piggyback_gan.manifest import (
     parse_header,
     require_writable,
 )
-from piggyback_gan.tasks import TaskState, check_task_name
+from piggyback_gan.names import check_task_name
+from piggyback_gan.tasks import TaskState
 
 _TASK_FORMAT = "piggyback-gan task"
 _NO_PREVIOUS = "none"

@@ -1,6 +1,5 @@
 """What a network knows of one task: its shares, its tensors, its size; and a layer's plan for it."""
 
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -8,6 +7,7 @@ from fnmatch import fnmatchcase
 from torch import Tensor
 
 from piggyback_gan.errors import PiggybackError
+from piggyback_gan.names import PREVIOUS, STANDALONE
 
 DEFAULT_UNCONSTRAINED = 0.25
 # A bank of so few filters spans next to nothing: such a layer (the output layer of most image
@@ -18,10 +18,6 @@ UNCONSTRAINED = "unconstrained_filters"
 MIXING = "mixing_weights"
 WEIGHT = "weight"
 BIAS = "bias"
-
-STANDALONE = "standalone"
-PREVIOUS = "previous"
-_TASK_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 Shares = float | Mapping[str, float]
 
@@ -90,6 +86,15 @@ class ParameterCount:
     private: int
     standalone: int
 
+    def __add__(self, other: "ParameterCount") -> "ParameterCount":
+        """Of two networks together."""
+        return ParameterCount(
+            self.unconstrained + other.unconstrained,
+            self.mixing + other.mixing,
+            self.private + other.private,
+            self.standalone + other.standalone,
+        )
+
     @property
     def total(self) -> int:
         """All that the task adds to the bank."""
@@ -125,22 +130,6 @@ class LayerPlan:
     def parameters(self) -> int:
         """Unconstrained values and mixing weights of the task in this layer."""
         return self.unconstrained * self.length + self.mixing
-
-
-def check_task_name(name: str) -> None:
-    """Refuse what can't be a task's name: names become parts of file names.
-
-    Raises:
-        PiggybackError: not `[a-z0-9][a-z0-9._-]*` of at most 64 characters, or one of the two words
-            that `init` gives a meaning of its own.
-    """
-    if not _TASK_NAME.fullmatch(name):
-        raise PiggybackError(
-            f"{name!r} can't name a task: use 1 to 64 of a-z, 0-9, '.', '_' and '-', "
-            "and begin with a letter or a digit"
-        )
-    if name in (STANDALONE, PREVIOUS):
-        raise PiggybackError(f"{name!r} can't name a task: it is a way to start one (init)")
 
 
 def resolve_start(init: str | None, finished: Sequence[str]) -> str | None:

@@ -1,28 +1,221 @@
-"""Training steps of a paired task: conditional GAN loss plus L1, as in pix2pix."""
+"""Training steps: what paired and unpaired tasks share, and those of a paired task, as in pix2pix."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from piggyback_gan.augment import Augmentation
+from piggyback_gan.chance import chance_at, seed_of
 from piggyback_gan.config import GeneratorConfig
+from piggyback_gan.data import share_of
 from piggyback_gan.discriminators import build_discriminator
 from piggyback_gan.network import PiggybackNetwork
 from piggyback_gan.objectives import discriminator_loss, generator_loss, gradient_penalty
 from piggyback_gan.options import TrainingOptions
+from piggyback_gan.processes import Processes
 
 _GRADIENT_PENALTY_WEIGHT = 10.0
+# What a step's chance is for; one kind does not disturb the other.
+_LAYERS, _AUGMENTATION, POOL = range(3)
 
 
-class PairedTrainer:
-    """Trains the task in training of a network against a fresh discriminator.
+@dataclass(frozen=True)
+class Batch:
+    """One step's images, or this process's share of them.
+
+    Attributes:
+        step: which step of the whole training, counted from 0: all of its chance comes from it.
+        first, second: (B, C, H, W) in [-1, 1]: inputs and targets, or the two sides of an unpaired task.
+        total: how many images the whole step has, over all processes and accumulated batches.
+    """
+
+    step: int
+    first: Tensor
+    second: Tensor
+    total: int
+
+
+@dataclass
+class Losses:
+    """Losses of a step: each summed over the images of this process."""
+
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    images: int = 0
+
+    def add(self, images: int, **losses: Tensor) -> None:
+        """Add the means over so many images."""
+        for name, loss in losses.items():
+            total = loss.detach().float() * images
+            self.sums[name] = self.sums[name] + total if name in self.sums else total
+
+
+class Trainer(ABC):
+    """Trains the tasks in training of one or two networks against fresh discriminators.
+
+    Args:
+        generators: the networks by name, on their device, each with a task in training, and the rate of
+            each.
+        discriminators: by name; they are moved to the device.
+        options: resolved (`TrainingOptions.resolved`).
+        device: where the networks are.
+        processes: those that train together. All must have the same networks.
+    """
+
+    def __init__(
+        self,
+        generators: Mapping[str, tuple[PiggybackNetwork, float]],
+        discriminators: Mapping[str, nn.Module],
+        options: TrainingOptions,
+        device: torch.device,
+        processes: Processes,
+    ) -> None:
+        self.options = options
+        self.device = device
+        self.processes = processes
+        self.generators = {name: network for name, (network, _) in generators.items()}
+        self.discriminators = {name: d.to(device) for name, d in discriminators.items()}
+        betas = (options.beta1, 0.999)
+        self._generator_parameters = [
+            p for network in self.generators.values() for p in network.trainable_parameters()
+        ]
+        self._discriminator_parameters = [
+            p for d in self.discriminators.values() for p in d.parameters()
+        ]
+        groups = [
+            {"params": network.trainable_parameters(), "lr": rate}
+            for network, rate in generators.values()
+        ]
+        self._rates = [
+            [rate for _, rate in generators.values()],
+            [options.discriminator_learning_rate],
+        ]
+        self._optimizers = (
+            torch.optim.Adam(groups, betas=betas),
+            torch.optim.Adam(
+                self._discriminator_parameters, options.discriminator_learning_rate, betas
+            ),
+        )
+        self._augmentation = (
+            Augmentation(options.augment_policy) if options.augment == "on" else None
+        )
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Set train mode and the rates: constant, then linear to 0, with a share left for the last epoch.
+
+        Args:
+            epoch: counted from 1.
+        """
+        assert self.options.decay_epochs is not None
+        left = self.options.epochs - epoch + 1
+        factor = min(1.0, left / (self.options.decay_epochs + 1))
+        for optimizer, rates in zip(self._optimizers, self._rates, strict=True):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * factor
+        for network in self.generators.values():
+            network.train()
+
+    def learning_rate(self) -> float:
+        """The (forward) generator's rate now."""
+        rate: float = self._optimizers[0].param_groups[0]["lr"]
+        return rate
+
+    def step(
+        self, batch: Batch, should_stop: Callable[[], bool] = lambda: False
+    ) -> tuple[Losses, bool]:
+        """One step of discriminators and generators.
+
+        Returns:
+            The losses, as sums over this process's images, unweighted and without history; and whether any
+            of the processes was asked to stop, the same in all of them.
+        """
+        torch.manual_seed(seed_of(self.options.seed, batch.step, _LAYERS, self.processes.rank))
+        losses = Losses(images=len(batch.first))
+        stop = self._step(batch, losses, should_stop)
+        return losses, stop
+
+    @abstractmethod
+    def _step(self, batch: Batch, losses: Losses, should_stop: Callable[[], bool]) -> bool: ...
+
+    def state(self) -> dict[str, Any]:
+        """All that the next step depends on beside the data: tensors and plain values."""
+        return {
+            "generators": {n: g.module.state_dict() for n, g in self.generators.items()},
+            "discriminators": {n: d.state_dict() for n, d in self.discriminators.items()},
+            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state` was taken."""
+        for name, generator in self.generators.items():
+            generator.module.load_state_dict(state["generators"][name])
+        for name, discriminator in self.discriminators.items():
+            discriminator.load_state_dict(state["discriminators"][name])
+        for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+
+    # For the steps
+
+    def _parts(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor, Tensor | None, float]]:
+        """What goes through the networks at once: first, second, augmentation's draws, share of the step."""
+        draws = None
+        if self._augmentation is not None:
+            chance = chance_at(self.options.seed, batch.step, _AUGMENTATION)
+            part = (self.processes.rank, self.processes.world)
+            draws = self._augmentation.draw(batch.total, chance)[share_of(batch.total, part)]
+        for start in range(0, len(batch.first), self.options.batch_size):
+            these = slice(start, start + self.options.batch_size)
+            first, second = batch.first[these].to(self.device), batch.second[these].to(self.device)
+            yield first, second, None if draws is None else draws[these], len(first) / batch.total
+
+    def _computing(self) -> AbstractContextManager[object]:
+        """In which precision the networks compute."""
+        return torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.options.precision == "bf16"
+        )
+
+    def _judge(self, discriminator: nn.Module, images: Tensor) -> Tensor:
+        with self._computing():
+            scores: Tensor = discriminator(images)
+        return scores.float()
+
+    def _discriminator_loss(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+        """The loss of real and generated images, which have no history."""
+        kind = self.options.gan_loss
+        scores = self._judge(discriminator, real), self._judge(discriminator, fake)
+        loss = discriminator_loss(kind, *scores)
+        if kind == "wgan-gp":
+            penalty = gradient_penalty(discriminator, real, fake)
+            loss = loss + _GRADIENT_PENALTY_WEIGHT * penalty
+        return loss
+
+    def _begin(self, *, of_discriminators: bool) -> None:
+        for parameter in self._discriminator_parameters:
+            parameter.requires_grad_(of_discriminators)
+        self._optimizers[of_discriminators].zero_grad()
+
+    def _end(self, *, of_discriminators: bool, flag: bool = False) -> bool:
+        own = self._discriminator_parameters if of_discriminators else self._generator_parameters
+        raised = self.processes.sum_gradients(own, flag)
+        self._optimizers[of_discriminators].step()
+        return raised
+
+
+class PairedTrainer(Trainer):
+    """Conditional GAN loss plus L1.
 
     Source: Isola et al., "Image-to-Image Translation with Conditional Adversarial Networks", CVPR 2017;
     the discriminator sees input and output together.
 
     Args:
-        network: on its device, with a task in training.
-        config: the generator's architecture, for its channels.
-        options: resolved (`TrainingOptions.resolved`).
-        device: where the network is.
+        network: the forward network, on its device, with a task in training.
+        config: the task's generator, for its channels.
+        options, device, processes: as for `Trainer`.
+        labels: whether the inputs are one-hot, which have no colours to augment.
     """
 
     def __init__(
@@ -31,71 +224,60 @@ class PairedTrainer:
         config: GeneratorConfig,
         options: TrainingOptions,
         device: torch.device,
+        processes: Processes | None = None,
+        *,
+        labels: bool = False,
     ) -> None:
         assert options.learning_rate is not None, "options must be resolved"
-        self.network = network
-        self.options = options
-        self.device = device
         channels = config.input_channels + config.output_channels
-        self.discriminator = build_discriminator(options.discriminator_config(channels)).to(device)
-        betas = (options.beta1, 0.999)
-        self._optimizers = (
-            torch.optim.Adam(network.trainable_parameters(), options.learning_rate, betas),
-            torch.optim.Adam(
-                self.discriminator.parameters(), options.discriminator_learning_rate, betas
-            ),
+        discriminator = build_discriminator(options.discriminator_config(channels))
+        super().__init__(
+            {"forward": (network, options.learning_rate)},
+            {"discriminator": discriminator},
+            options,
+            device,
+            processes or Processes(),
         )
-        self._schedules = [
-            torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate_factor)
-            for optimizer in self._optimizers
-        ]
+        self.network = network
+        self.discriminator = self.discriminators["discriminator"]
+        self._coloured = (not labels, True)
 
-    def _rate_factor(self, epoch: int) -> float:
-        """Constant, then linear to 0: `epoch` counts from 0, the last one still has a share."""
-        assert self.options.decay_epochs is not None
-        left = self.options.epochs - epoch
-        return min(1.0, left / (self.options.decay_epochs + 1))
+    def _step(self, batch: Batch, losses: Losses, should_stop: Callable[[], bool]) -> bool:
+        parts = list(self._parts(batch))
+        # Where batches accumulate, the outputs' histories would accumulate with them: make them twice.
+        at_once = len(parts) == 1
+        made = []
+        self._begin(of_discriminators=True)
+        for inputs, targets, draws, share in parts:
+            with torch.set_grad_enabled(at_once):
+                outputs = self._generate(inputs)
+            made.append(outputs)
+            real = self._seen(inputs, targets, draws)
+            fake = self._seen(inputs, outputs.detach(), draws)
+            judged = self._discriminator_loss(self.discriminator, real, fake)
+            (judged * share).backward()  # type: ignore[no-untyped-call]
+            losses.add(len(inputs), discriminator=judged)
+        self._end(of_discriminators=True)
 
-    def learning_rate(self) -> float:
-        """The generator's rate now."""
-        rate: float = self._optimizers[0].param_groups[0]["lr"]
-        return rate
+        self._begin(of_discriminators=False)
+        for (inputs, targets, draws, share), outputs in zip(parts, made, strict=True):
+            if not at_once:
+                outputs = self._generate(inputs)
+            scores = self._judge(self.discriminator, self._seen(inputs, outputs, draws))
+            gan = generator_loss(self.options.gan_loss, scores)
+            l1 = (outputs - targets).abs().mean()
+            ((gan + self.options.l1_weight * l1) * share).backward()  # type: ignore[no-untyped-call]
+            losses.add(len(inputs), gan=gan, l1=l1)
+        return self._end(of_discriminators=False, flag=should_stop())
 
-    def step(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """One step of discriminator and generator.
+    def _generate(self, inputs: Tensor) -> Tensor:
+        with self._computing():
+            outputs: Tensor = self.network(inputs)
+        return outputs.float()
 
-        Args:
-            inputs, targets: (B, C, H, W) in [-1, 1], on any device.
-
-        Returns:
-            The losses as scalar tensors without history: `discriminator`, `gan` and `l1` (unweighted).
-        """
-        inputs, targets = inputs.to(self.device), targets.to(self.device)
-        optimizer_generator, optimizer_discriminator = self._optimizers
-        kind = self.options.gan_loss
-        outputs = self.network(inputs)
-        real, fake = torch.cat([inputs, targets], 1), torch.cat([inputs, outputs], 1)
-
-        self.discriminator.requires_grad_(True)
-        optimizer_discriminator.zero_grad()
-        judged = discriminator_loss(
-            kind, self.discriminator(real), self.discriminator(fake.detach())
-        )
-        if kind == "wgan-gp":
-            penalty = gradient_penalty(self.discriminator, real, fake.detach())
-            judged = judged + _GRADIENT_PENALTY_WEIGHT * penalty
-        judged.backward()  # type: ignore[no-untyped-call]
-        optimizer_discriminator.step()
-
-        self.discriminator.requires_grad_(False)
-        optimizer_generator.zero_grad()
-        gan = generator_loss(kind, self.discriminator(fake))
-        l1 = (outputs - targets).abs().mean()
-        (gan + self.options.l1_weight * l1).backward()
-        optimizer_generator.step()
-        return {"discriminator": judged.detach(), "gan": gan.detach(), "l1": l1.detach()}
-
-    def end_epoch(self) -> None:
-        """Step both learning rate schedules."""
-        for schedule in self._schedules:
-            schedule.step()
+    def _seen(self, inputs: Tensor, images: Tensor, draws: Tensor | None) -> Tensor:
+        """What the discriminator sees: the input, and an image that may be its translation."""
+        sides = [inputs, images]
+        if self._augmentation is not None and draws is not None:
+            sides = self._augmentation(sides, draws, coloured=self._coloured)
+        return torch.cat(sides, 1)

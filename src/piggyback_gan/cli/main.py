@@ -10,7 +10,8 @@ from importlib.metadata import version
 from piggyback_gan.errors import PiggybackError
 
 COMMANDS = {
-    "train": "teach a bank a paired image-to-image task",
+    "train": "teach a bank an image-to-image task, or go on with one",
+    "runs": "list a bank's trainings and how to go on with them",
     "translate": "translate images with a task of a bank",
     "tasks": "list a bank's tasks",
     "verify": "check every file of a bank",

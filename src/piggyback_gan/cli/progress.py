@@ -16,6 +16,9 @@ from rich.progress import (
 from rich.table import Table
 
 from piggyback_gan.cli.console import wide_console
+from piggyback_gan.folders import PairedFolder
+from piggyback_gan.image_formats import FULL_RANGE, ImageFormat
+from piggyback_gan.metrics import METRICS
 from piggyback_gan.planning import TaskPlan
 from piggyback_gan.tasks import LayerPlan
 from piggyback_gan.teaching import Position, Reporter
@@ -47,14 +50,15 @@ class TrainingProgress(Reporter):
         self._progress.stop()
 
     def planned(self, plan: TaskPlan) -> None:
-        self._batch_size = plan.options.batch_size
+        self._batch_size = plan.effective_batch
         for bar in self._progress.task_ids:
             self._progress.remove_task(bar)
         self._checking, self._training = {}, None
         self._console.print(describe(plan), highlight=False, markup=False, soft_wrap=True)
-        if not plan.folder.held_out:
+        if not plan.metrics:
             self._console.print(
-                "no val/ or test/ images: nothing is validated, samples are training pairs"
+                "no val/ or test/ images: nothing is validated, samples are training images; "
+                "--val-fraction 0.1 would hold some out"
             )
 
     def checked(self, split: str, done: int, total: int) -> None:
@@ -80,35 +84,67 @@ class TrainingProgress(Reporter):
 
     def validated(self, position: Position, metrics: Mapping[str, float] | None) -> None:
         if metrics is not None:
+            words = "  ".join(f"{_called(name)} {value:.4g}" for name, value in metrics.items())
             self._console.print(
-                f"epoch {position.epoch}/{position.epochs}  held-out images:  L1 {metrics['l1']:.4f}  "
-                f"PSNR {metrics['psnr']:.2f} dB  SSIM {metrics['ssim']:.4f}",
+                f"epoch {position.epoch}/{position.epochs}  held-out images:  {words}",
                 highlight=False,
+                soft_wrap=True,
             )
+
+    def resumed(self, position: Position) -> None:
+        self._console.print(
+            f"resumed after step {position.step} of {position.steps}", highlight=False
+        )
+
+    def stopped_early(self, epoch: int, best: int) -> None:
+        self._console.print(
+            f"stopped early after epoch {epoch}: epoch {best} was the best and is kept",
+            highlight=False,
+        )
+
+
+def _called(metric: str) -> str:
+    """A metric's name for people: l1_AtoB is L1 AtoB."""
+    kind, _, rest = metric.partition("_")
+    return f"{kind.upper() if kind in METRICS else kind} {rest.replace('l1', 'L1').replace('_', ' ')}".strip()
 
 
 def describe(plan: TaskPlan) -> str:
     """A plan in a few lines."""
     count, options, folder = plan.parameters, plan.options, plan.folder
-    held_out = (
-        f"{len(folder.held_out)} held out ({folder.held_out_name})"
-        if folder.held_out
-        else "none held out"
-    )
+    if isinstance(folder, PairedFolder):
+        train, held_out = f"{len(folder.train)} pairs", str(len(folder.held_out))
+    else:
+        train = f"{len(folder.train_a)} and {len(folder.train_b)} images"
+        held_out = f"{len(folder.held_out_a)} and {len(folder.held_out_b)}"
+    held_out = f"{held_out} held out ({folder.held_out_name})" if plan.metrics else "none held out"
+    first, second = map(describe_format, plan.formats)
     start = (options.init if plan.bank.tasks else None) or "random filters"
     lines = {
         "task": f"{plan.task}, number {len(plan.bank.tasks) + 1} of {plan.bank.path}; starts from: {start}",
-        "data": f"{folder.root} ({folder.layout}, {options.direction}): {len(folder.train)} pairs, {held_out}",
+        "data": f"{folder.root} ({folder.layout}, {options.mode}, {options.direction}): {train}, {held_out}; "
+        f"{first} -> {second}",
         "network": f"{plan.config.name}, ngf {plan.config.ngf}, {plan.config.norm} norm, "
         f"{plan.config.input_channels} -> {plan.config.output_channels} channels, "
-        f"{options.image_size} px",
-        "steps": f"{plan.steps} of {options.batch_size}, in {options.epochs} epochs, on {options.device}; "
+        f"{options.image_size} px{', in both directions' if len(plan.networks) > 1 else ''}",
+        "steps": f"{plan.steps} of {plan.effective_batch}, in {options.epochs} epochs, on {options.device}; "
         f"rate {options.learning_rate:g}, falling in the last {options.decay_epochs} epochs",
         "parameters": f"{count.total:,} new ({count.unconstrained:,} unconstrained, {count.mixing:,} "
         f"mixing, {count.private:,} private): {count.share:.3f} of a standalone network",
         "memory": f"about {plan.memory / 1e9:.2f} GB while training",
     }
     return "\n".join(f"{name:<10} {words}" for name, words in lines.items())
+
+
+def describe_format(format: ImageFormat) -> str:
+    """A format in a few words."""
+    if format.labels:
+        return f"label maps of {format.channels} classes"
+    kinds = {"uint8": "8-bit", "uint16": "16-bit", "float32": "float"}
+    names = {1: "gray", 3: "RGB", 4: "RGBA"}
+    words = f"{kinds[format.depth]} {names.get(format.channels, f'{format.channels} channels')}"
+    is_full = FULL_RANGE.get(format.depth) == (format.low, format.high)
+    return words if is_full else f"{words} from {format.low:g} to {format.high:g}"
 
 
 def print_plan(plan: TaskPlan) -> None:

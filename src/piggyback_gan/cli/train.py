@@ -1,4 +1,4 @@
-"""pbgan train: teach a bank a paired task."""
+"""pbgan train: teach a bank a task, or go on with one."""
 
 import sys
 from dataclasses import dataclass, field
@@ -15,21 +15,23 @@ from piggyback_gan.options import GeneratorOptions, TrainingOptions, read_option
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Teach a bank a paired image-to-image task. A bank that is not there is begun with it.
+    """Teach a bank an image-to-image task. A bank that is not there is begun with it.
 
     DIR holds train/ and val/ or test/ with side-by-side images (A left, B right), or trainA/ and
-    trainB/ with files of the same names. The task enters the bank when it is finished; metrics and
-    sample pictures of the run are in BANK.runs/TASK.
+    trainB/ (testA/, testB/); paired, with files of the same names. The task enters the bank when it is
+    finished. Metrics, curves, sample pictures and what --resume goes on from are in BANK/runs/TASK.
     """
 
     bank: BankPath
     """The bank's directory."""
     task: TaskName
     """The new task's name."""
-    data: Annotated[Path, tyro.conf.arg(metavar="DIR")]
-    """The folder of image pairs."""
+    data: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
+    """The folder of images."""
     config: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """A TOML file of options: those here and the rarer ones. Options given here go before it."""
+    resume: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Go on with this task's training where it stopped; needs no other option."""
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
     """Only print the plan: images, steps, layers, parameters, memory."""
     training: tyro.conf.OmitArgPrefixes[TrainingOptions] = field(default_factory=TrainingOptions)
@@ -40,25 +42,22 @@ class Arguments:
 
 def run(arguments: list[str]) -> int:
     """Train, or with --dry-run only plan."""
-    options, generator = _from_file(arguments)
-    default = Arguments(
-        bank=tyro.MISSING,
-        task=tyro.MISSING,
-        data=tyro.MISSING,
-        training=options,
-        generator=generator,
-    )
-    given = parse(Arguments, "train", arguments, default)
+    given = _parse(arguments)
+    if given.data is None and not given.resume:
+        raise PiggybackError("--data DIR is missing: the folder of images (pbgan train --help)")
     # Imported late: --help and wrong arguments should not wait for torch.
     from piggyback_gan.cli.progress import TrainingProgress, print_plan
     from piggyback_gan.planning import plan_task
-    from piggyback_gan.teaching import Interrupted, run_folder, teach
+    from piggyback_gan.runs import RunFolder
+    from piggyback_gan.teaching import Interrupted, teach
 
     if given.dry_run:
+        if given.data is None:
+            raise PiggybackError("--dry-run plans a new training: give --data, and no --resume")
         plan = plan_task(given.bank, given.task, given.data, given.training, given.generator)
         print_plan(plan)
         return 0
-    folder = run_folder(given.bank, given.task)
+    folder = RunFolder(given.bank, given.task)
     with stopped_by_signals() as stop, TrainingProgress() as progress:
         try:
             entry = teach(
@@ -67,21 +66,41 @@ def run(arguments: list[str]) -> int:
                 given.data,
                 given.training,
                 given.generator,
+                resume=given.resume,
                 reporter=progress,
                 should_stop=stop.asked,
             )
         except Interrupted as interrupted:
-            so_far = f"; metrics and samples so far: {folder}" if interrupted.position.step else ""
-            print(
-                f"pbgan: {interrupted}; {given.bank} is unchanged, and training {given.task!r} again "
-                f"begins anew{so_far}",
-                file=sys.stderr,
-            )
+            on = f"pbgan train {given.bank} {given.task} --resume"
+            words = f"go on with: {on}" if folder.exists else "nothing was trained yet"
+            print(f"pbgan: {interrupted}; {given.bank} is unchanged; {words}", file=sys.stderr)
             return stop.status
     print(
-        f"{given.task} is in {given.bank} ({entry.bytes / 1e6:.1f} MB); metrics and samples: {folder}"
+        f"{given.task} is in {given.bank} ({entry.bytes / 1e6:.1f} MB); metrics, curves and samples: "
+        f"{folder.path}"
     )
     return 0
+
+
+def _parse(arguments: list[str]) -> Arguments:
+    """The arguments; what is not given is as in the --config file, or as when a resumed run began."""
+    default = Arguments(bank=tyro.MISSING, task=tyro.MISSING)
+    given = parse(Arguments, "train", arguments, _with(default, *_from_file(arguments)))
+    if given.resume and given.config is None:
+        from piggyback_gan.runs import RunFolder
+        from piggyback_gan.teaching import recorded_options
+
+        recorded = recorded_options(RunFolder(given.bank, given.task).read())
+        given = parse(Arguments, "train", arguments, _with(default, *recorded))
+    return given
+
+
+def _with(
+    arguments: Arguments, training: TrainingOptions, generator: GeneratorOptions
+) -> Arguments:
+    return Arguments(
+        bank=arguments.bank, task=arguments.task, training=training, generator=generator
+    )
 
 
 def _from_file(arguments: list[str]) -> tuple[TrainingOptions, GeneratorOptions]:

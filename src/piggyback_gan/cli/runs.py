@@ -1,0 +1,89 @@
+"""pbgan runs: the trainings of a bank, how they stand and how to go on."""
+
+import json
+import shlex
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
+
+import tyro
+
+from piggyback_gan.cli.arguments import BankPath, parse
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.manifest import writer_lock
+from piggyback_gan.runs import RunFolder, list_runs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """List a bank's trainings: how far they are, and how to go on with those that stopped."""
+
+    bank: BankPath
+    """The bank's directory."""
+    discard: Annotated[str | None, tyro.conf.arg(metavar="TASK", help_behavior_hint="")] = None
+    """Throw a training away, with its checkpoint, metrics and samples. The bank's tasks stay."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print everything as JSON."""
+
+
+def run(arguments: list[str]) -> int:
+    """List on stdout, or discard one."""
+    given = parse(Arguments, "runs", arguments)
+    if given.discard is not None:
+        folder = RunFolder(given.bank, given.discard)
+        folder.read()  # refuses before the lock is put into a folder that has no such run
+        with writer_lock(given.bank, f"discard the run of {given.discard}"):
+            folder.discard()
+        print(f"the run of {given.discard} is discarded; the tasks in {given.bank} are as they were")
+        return 0
+    rows = [_row(folder) for folder in list_runs(given.bank)]
+    if given.json:
+        print(json.dumps(rows, indent=1))
+        return 0
+    if not rows:
+        print(f"{given.bank} has no runs")
+        return 0
+    from rich import box
+    from rich.table import Table
+
+    from piggyback_gan.cli.console import wide_console
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("task", "state", "epoch", "step"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("to go on", no_wrap=True)
+    for row in rows:
+        place = row["position"]
+        table.add_row(
+            row["task"],
+            row["state"],
+            f"{place['epoch']}/{place['epochs']}",
+            f"{place['step']}/{place['steps']}",
+            row["go_on"] or "",
+        )
+    console = wide_console()
+    console.print(table)
+    for row in rows:
+        if row["problem"]:
+            console.print(f"{row['task']}: {row['problem']}", markup=False, soft_wrap=True)
+    return 0
+
+
+def _row(folder: RunFolder) -> dict[str, Any]:
+    try:
+        found = folder.read()
+    except PiggybackError as error:
+        nowhere = {"epoch": 0, "epochs": 0, "step": 0, "steps": 0}
+        return {
+            "task": folder.task,
+            "state": "damaged",
+            "position": nowhere,
+            "go_on": None,
+            "problem": str(error),
+        }
+    state: str = found.state
+    if state == "running" and not folder.is_running():
+        state = "killed"  # its process is gone and could not say so
+    go_on = None
+    if state not in ("running", "finished"):
+        go_on = shlex.join(["pbgan", "train", str(folder.bank), folder.task, "--resume"])
+    return {**asdict(found), "state": state, "go_on": go_on, "folder": str(folder.path)}

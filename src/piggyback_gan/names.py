@@ -1,0 +1,25 @@
+"""Which words can name a task. No torch here."""
+
+import re
+
+from piggyback_gan.errors import PiggybackError
+
+STANDALONE = "standalone"
+PREVIOUS = "previous"
+_TASK_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+def check_task_name(name: str) -> None:
+    """Refuse what can't be a task's name: names become parts of file names.
+
+    Raises:
+        PiggybackError: not `[a-z0-9][a-z0-9._-]*` of at most 64 characters, or one of the two words
+            that `init` gives a meaning of its own.
+    """
+    if not _TASK_NAME.fullmatch(name):
+        raise PiggybackError(
+            f"{name!r} can't name a task: use 1 to 64 of a-z, 0-9, '.', '_' and '-', "
+            "and begin with a letter or a digit"
+        )
+    if name in (STANDALONE, PREVIOUS):
+        raise PiggybackError(f"{name!r} can't name a task: it is a way to start one (init)")
