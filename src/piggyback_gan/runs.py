@@ -99,8 +99,12 @@ class RunFolder:
             raise PiggybackError(f"{self.path} is no run's folder: move it away")
         require_writable(self.path / _SAMPLES)
         self._clear()
+        self.write(run)  # first: it is what makes this a run's folder
+        self.write_fingerprint(fingerprint)
+
+    def write_fingerprint(self, fingerprint: Mapping[str, str]) -> None:
+        """Remember the data's files."""
         atomic_write(self.path / _DATA, (json.dumps(fingerprint, indent=0) + "\n").encode())
-        self.write(run)
 
     def write(self, run: Run) -> None:
         """Replace `run.json` atomically."""
@@ -135,13 +139,15 @@ class RunFolder:
         except (KeyError, TypeError) as error:
             raise PiggybackError(f"{path} is damaged: {error}") from None
 
-    def read_fingerprint(self) -> dict[str, str]:
-        """The data's files when the run began.
+    def read_fingerprint(self) -> dict[str, str] | None:
+        """The data's files when the run began; None if it was killed before it wrote them.
 
         Raises:
-            PiggybackError: it is missing or damaged.
+            PiggybackError: it is damaged.
         """
         path = self.path / _DATA
+        if not path.exists():
+            return None
         return {str(k): str(v) for k, v in _read_json(path, f"{path} is missing").items()}
 
     def is_running(self) -> bool:

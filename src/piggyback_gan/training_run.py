@@ -105,13 +105,14 @@ class TrainingRun:
         """
         self.reporter.planned(self.plan)
         hashes = self._fingerprint()
-        if resume and (changed := changes(self.folder.read_fingerprint(), hashes)):
+        before = self.folder.read_fingerprint() if resume else None
+        if before is not None and (changed := changes(before, hashes)):
             raise PiggybackError(
                 f"the data in {self.plan.folder.root} is not what {self.plan.task!r} was begun with: "
                 f"{changed}"
             )
         train, held_out, shown = self._load_all()
-        if not resume and self.team.is_first:
+        if before is None and self.team.is_first:
             self.folder.begin(self._state("running"), hashes)
         state: State = "failed"
         problem = None
