@@ -33,7 +33,9 @@ def run(arguments: list[str]) -> int:
         folder.read()  # refuses before the lock is put into a folder that has no such run
         with writer_lock(given.bank, f"discard the run of {given.discard}"):
             folder.discard()
-        print(f"the run of {given.discard} is discarded; the tasks in {given.bank} are as they were")
+        print(
+            f"the run of {given.discard} is discarded; the tasks in {given.bank} are as they were"
+        )
         return 0
     rows = [_row(folder) for folder in list_runs(given.bank)]
     if given.json:
