@@ -516,3 +516,10 @@ def test_the_range_of_values_is_that_of_all_files_and_halves(tmp_path: Path) -> 
     assert value_range([Source(path, "right") for path in paths]) == (3.0, 5.0)
     with pytest.raises(PiggybackError, match="no range of values: all are 3"):
         value_range([Source(paths[1], "right")])
+
+
+def test_a_tiff_whose_zero_is_white_is_no_label_map(tmp_path: Path) -> None:
+    for depth in ("uint8", "uint16"):
+        pixels = noise(channels=1, depth=depth) % 4
+        write_tiff(tmp_path / "a.tif", pixels, photometric="miniswhite")
+        assert "it is no label map" in refusal(tmp_path / "a.tif", classes(4, depth))

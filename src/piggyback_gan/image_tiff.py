@@ -4,6 +4,7 @@ import logging
 import math
 import os
 import struct
+from dataclasses import replace
 from typing import BinaryIO
 
 import numpy as np
@@ -17,7 +18,7 @@ from piggyback_gan.image_decoding import Decoded, Pixels, check_size, decode_wit
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 _DEPTHS = ("uint8", "uint16", "float32")
-_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _YCBCR = 0, 1, 2, 6
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
 _COLORS = {
     3: "a palette",
     4: "a mask",
@@ -44,14 +45,17 @@ def decode_tiff(file: BinaryIO, max_pixels: int) -> Decoded:
         page = tiff.pages.first
         assert isinstance(page, tifffile.TiffPage)
         _refuse_unread_tags(tiff, page, file)
-        check_size(page.imagewidth, page.imagelength, page.samplesperpixel, max_pixels)
+        values = page.samplesperpixel * page.imagedepth
+        check_size(page.imagewidth, page.imagelength, values, max_pixels)
         _refuse_pages(tiff)
         depth = "none" if page.dtype is None else page.dtype.name
         small = page.bitspersample <= 8 and depth in ("uint8", "bool")
         if small and _is_for_pillow(page):
             file.seek(0)
             image: ImageFile.ImageFile = TiffImagePlugin.TiffImageFile(file, "")
-            return decode_with_pillow(image, max_pixels, page.bitspersample)
+            decoded = decode_with_pillow(image, max_pixels, page.bitspersample)
+            exact = page.photometric in (_BLACK_IS_ZERO, _PALETTE) and page.compression not in _JPEG
+            return decoded if exact else replace(decoded, indices=None)
         if depth not in _DEPTHS or page.bitspersample != np.dtype(depth).itemsize * 8:
             raise PiggybackError(
                 f"its values are {depth} of {page.bitspersample} bits: 8-bit, 16-bit (unsigned) and "
