@@ -346,6 +346,23 @@ def test_truncated_deep_files_are_refused_wherever_they_end(tmp_path: Path, kind
         assert "can't be read" in refusal(path, format)
 
 
+def test_strips_that_were_never_written_are_not_read_as_zeros(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    for compression in ("zlib", None):
+        write_tiff(
+            path, noise(depth="uint16"), compression=compression, rowsperstrip=4, photometric="rgb"
+        )
+        with tifffile.TiffFile(path) as tiff:
+            places = [tiff.pages.first.tags[code].valueoffset for code in (273, 279)]
+            sizes = [tiff.pages.first.tags[code].dtype.value for code in (273, 279)]
+        content = bytearray(path.read_bytes())
+        for place, kind in zip(places, sizes, strict=True):
+            width = 4 if kind == 4 else 2
+            content[place + width : place + 2 * width] = bytes(width)
+        path.write_bytes(content)
+        assert "parts that are missing" in refusal(path, form(3, "uint16"))
+
+
 @pytest.mark.parametrize("kind", DAMAGED)
 def test_whatever_is_damaged_no_other_error_than_ours_comes_out(
     tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
