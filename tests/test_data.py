@@ -412,6 +412,17 @@ def test_targets_beyond_their_range_are_named_and_inputs_are_not(tmp_path: Path)
     assert "trainA/beyond.tif: its values go from 0 to 2.5, beyond the range" in message
 
 
+def test_targets_stay_in_their_range_where_resizing_would_swing_beyond_it(tmp_path: Path) -> None:
+    deep = ImageFormat(channels=1, depth="uint16", low=1000.0, high=3000.0)
+    edge = np.full((20, 20, 1), 1000, np.uint16)
+    edge[:, 10:] = 3000
+    for side in ("trainA", "trainB"):
+        (tmp_path / side).mkdir()
+        (tmp_path / side / "a.png").write_bytes(encode(edge, ".png"))
+    _, target = dataset(find_pairs(tmp_path).train, formats=(deep, deep), size=47).pair(0)
+    assert (target.min(), target.max()) == (-1, 1)
+
+
 def test_16_bit_images_take_no_more_memory_than_in_their_files(tmp_path: Path) -> None:
     deep = ImageFormat(channels=1, depth="uint16", high=65535.0)
     for side in ("trainA", "trainB"):

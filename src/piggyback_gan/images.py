@@ -58,11 +58,8 @@ def normalize(stored: NDArray[np.generic], format: ImageFormat) -> Tensor:
     if format.labels:
         classes = torch.arange(format.channels).view(-1, 1, 1)
         return (torch.from_numpy(stored.astype(np.int64)) == classes).float() * 2 - 1
-    # Integers need no more than float32 to come back the same; floats may lie far from zero.
-    values = torch.from_numpy(
-        stored.astype(np.float64 if format.depth == "float32" else np.float32)
-    )
-    return values.sub_(format.low).div_((format.high - format.low) / 2).sub_(1).float()
+    values = torch.from_numpy(stored.astype(np.float32))
+    return values.sub_(format.low).div_((format.high - format.low) / 2).sub_(1)
 
 
 def to_tensor(pixels: Pixels, format: ImageFormat) -> Tensor:
@@ -79,7 +76,7 @@ def to_pixels(image: Tensor, format: ImageFormat) -> Pixels:
     image = image.detach().cpu()
     if format.labels:
         return np.asarray(image.argmax(0)[..., None].numpy().astype(format.depth))
-    values = image.to(torch.float64 if format.depth == "float32" else torch.float32) + 1
+    values = image.float() + 1
     values = values.mul_((format.high - format.low) / 2).add_(format.low)
     if format.depth in FULL_RANGE:
         values = values.round_().clamp_(*FULL_RANGE[format.depth])
