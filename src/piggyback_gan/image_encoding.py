@@ -73,13 +73,9 @@ def encode(pixels: Pixels, suffix: str) -> bytes:
     if pixels.dtype == np.uint16:
         import imagecodecs
 
-        return bytes(
-            imagecodecs.png_encode(
-                np.ascontiguousarray(pixels).squeeze(2)
-                if channels == 1
-                else np.ascontiguousarray(pixels)
-            )
-        )
+        plain = pixels[:, :, 0] if channels == 1 else pixels
+        # Level 1 is three times as fast as the default, and as small where pixels have noise.
+        return bytes(imagecodecs.png_encode(np.ascontiguousarray(plain), level=1))
     buffer = io.BytesIO()
     options: dict[str, Any] = {"quality": 95} if suffix in (".jpg", ".jpeg") else {}
     if suffix == ".webp":
