@@ -160,3 +160,30 @@ def test_the_penalty_refuses_images_that_do_not_pair() -> None:
         ValueError, match=r"differ in shape: found \(2, 3, 4, 4\) and \(1, 3, 4, 4\)"
     ):
         gradient_penalty(lambda x: x.sum(), torch.zeros(2, 3, 4, 4), torch.zeros(1, 3, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("kind", "score", "discriminator", "generator"),
+    [
+        ("lsgan", 0.5, 0.25, 0.25),
+        ("vanilla", 0.0, math.log(2), math.log(2)),
+        ("hinge", 0.3, 2, -0.3),
+    ],
+)
+def test_a_discriminator_that_cannot_tell_does_best_at_the_losses_that_the_docs_name(
+    kind: str, score: float, discriminator: float, generator: float
+) -> None:
+    def loss(offset: float) -> float:
+        same = torch.full((4,), score + offset, dtype=torch.double)
+        return discriminator_loss(kind, same, same).item()
+
+    assert loss(0) == pytest.approx(discriminator)
+    assert all(loss(0) <= loss(offset) + 1e-12 for offset in (-2, -0.1, 0.1, 2))
+    same = torch.full((4,), score, dtype=torch.double)
+    assert generator_loss(kind, same).item() == pytest.approx(generator)
+
+
+def test_an_lsgan_discriminator_that_always_can_tell_is_at_0_and_its_generator_at_1() -> None:
+    real, fake = torch.ones(4), torch.zeros(4)
+    assert discriminator_loss("lsgan", real, fake).item() == 0
+    assert generator_loss("lsgan", fake).item() == 1

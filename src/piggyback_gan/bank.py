@@ -1,8 +1,8 @@
 """Bank: a directory of image translators that share their filters; open it, use it, add to it."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -18,6 +18,7 @@ from piggyback_gan.image_formats import ImageFormat
 from piggyback_gan.images import from_pil, to_pil, to_pixels, to_tensor
 from piggyback_gan.manifest import (
     MANIFEST_NAME,
+    RUNS_FOLDER,
     TASKS_FOLDER,
     Manifest,
     TaskEntry,
@@ -25,9 +26,14 @@ from piggyback_gan.manifest import (
     writer_lock,
 )
 from piggyback_gan.network import PiggybackNetwork
-from piggyback_gan.store import Store
+from piggyback_gan.store import Store, StoredTask
 from piggyback_gan.tasks import TaskState
 from piggyback_gan.translate import translate_batch
+
+FORWARD = "forward"
+BACKWARD = "backward"
+"""The names of a bank's two networks: all tasks are in the forward one, which translates in the
+direction that the task was trained in; unpaired tasks are in the backward one too."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ class Bank:
     def __init__(self, store: Store, config: GeneratorConfig) -> None:
         self._store = store
         self.config = config
-        self._generators: dict[tuple[str, str], nn.Module] = {}
+        self._generators: dict[tuple[str, str, str], nn.Module] = {}
 
     @classmethod
     def open(cls, path: str | Path) -> "Bank":
@@ -97,18 +103,22 @@ class Bank:
         """The tasks in the order in which they were learned."""
         return tuple(entry.name for entry in self.entries)
 
-    def network(self, through: str | None = None) -> PiggybackNetwork:
-        """All tasks in one network on the CPU, or those up to `through`.
+    def network(self, through: str | None = None, which: str = FORWARD) -> PiggybackNetwork:
+        """All tasks of one of the bank's networks on the CPU, or those up to the task `through`.
 
         Raises:
             PiggybackError: there is no such task, or a file is missing or damaged.
         """
-        with torch.random.fork_rng(devices=[]):
-            network = PiggybackNetwork(build_generator(self.config))
         stored = self._store.read() if through is None else self._store.read_through(through)
-        for task in stored:
-            network.restore_task(task.state)
-        return network
+        return self._restore(stored, which)
+
+    def empty_network(self, which: str = FORWARD) -> PiggybackNetwork:
+        """A network of the bank's architecture without tasks; it draws on no random numbers."""
+        channels = (self.config.input_channels, self.config.output_channels)
+        first, second = channels if which == FORWARD else channels[::-1]
+        config = replace(self.config, input_channels=first, output_channels=second)
+        with torch.random.fork_rng(devices=[]):
+            return PiggybackNetwork(build_generator(config))
 
     def card(self, task: str) -> Mapping[str, Any]:
         """What describes a task: options, data, image size and range, parameters, validation.
@@ -118,22 +128,63 @@ class Bank:
         """
         return read_card(self.path, self._store.manifest.entry(task))
 
-    def generator(self, task: str, device: str | torch.device = "cpu") -> nn.Module:
+    def directions(self, task: str) -> tuple[str, ...]:
+        """In which directions a task translates, "AtoB" or "BtoA"; the one it was trained in first.
+
+        Raises:
+            PiggybackError: as `card`.
+        """
+        return _directions(self.card(task))
+
+    def formats(self, task: str, direction: str | None = None) -> tuple[ImageFormat, ImageFormat]:
+        """What a task's input and output files hold.
+
+        Raises:
+            PiggybackError: as `card`, or the task has no such direction.
+        """
+        card = self.card(task)
+        both = card_formats(card, self.config)
+        return both if self._which(task, card, direction) == FORWARD else both[::-1]
+
+    def generator_config(self, task: str, direction: str | None = None) -> GeneratorConfig:
+        """The architecture of a task's generator: the bank's, with the task's channels."""
+        first, second = self.formats(task, direction)
+        return replace(self.config, input_channels=first.channels, output_channels=second.channels)
+
+    def generator(
+        self, task: str, device: str | torch.device = "cpu", direction: str | None = None
+    ) -> nn.Module:
         """A task's generator as a plain module in eval mode: (B, C, H, W) in [-1, 1] -> the same.
 
         H and W must be multiples of `config.size_multiple`. Each call gives a module of its own.
 
+        Args:
+            task: the task's name.
+            device: where to put it.
+            direction: "AtoB" or "BtoA"; the one that the task was trained in if None. Unpaired tasks
+                have both.
+
         Raises:
-            PiggybackError: there is no such task or device, or a file is missing or damaged.
+            PiggybackError: there is no such task, direction or device, or a file is missing or damaged.
         """
-        return self.network(through=task).fold(task).to(choose_device(str(device)))
+        stored = list(self._store.read_through(task))
+        which = self._which(task, stored[-1].card, direction)
+        return self._restore(stored, which).fold(task).to(choose_device(str(device)))
 
     @overload
-    def translate(self, task: str, image: Image.Image, device: str = "cpu") -> Image.Image: ...
-    @overload
-    def translate(self, task: str, image: Tensor, device: str = "cpu") -> Tensor: ...
     def translate(
-        self, task: str, image: Image.Image | Tensor, device: str = "cpu"
+        self, task: str, image: Image.Image, device: str = "cpu", direction: str | None = None
+    ) -> Image.Image: ...
+    @overload
+    def translate(
+        self, task: str, image: Tensor, device: str = "cpu", direction: str | None = None
+    ) -> Tensor: ...
+    def translate(
+        self,
+        task: str,
+        image: Image.Image | Tensor,
+        device: str = "cpu",
+        direction: str | None = None,
     ) -> Image.Image | Tensor:
         """Translate an image of any size; the task's generator is kept for the next call.
 
@@ -142,27 +193,45 @@ class Bank:
             image: a PIL image, which is turned upright as its EXIF data says, or a float tensor
                 (C, H, W) or (B, C, H, W) in [-1, 1].
             device: "cpu", "cuda", "mps" or "auto".
+            direction: "AtoB" or "BtoA"; the one that the task was trained in if None.
 
         Returns:
             What was given, in the same size: a PIL image, or a tensor on the CPU in [-1, 1].
 
         Raises:
-            PiggybackError: there is no such task or device, or the image is not what the task takes.
+            PiggybackError: there is no such task, direction or device, or the image is not what the task
+                takes.
         """
-        key = (task, choose_device(str(device)))
+        key = (task, choose_device(str(device)), direction or self.directions(task)[0])
         if key not in self._generators:
             self._generators[key] = self.generator(*key)
-        generator = self._generators[key]
+        generator, config = self._generators[key], self.generator_config(task, direction)
         if isinstance(image, Image.Image):
             upright = ImageOps.exif_transpose(image)
-            source = ImageFormat(channels=self.config.input_channels)
-            target = ImageFormat(channels=self.config.output_channels)
+            source, target = self.formats(task, direction)
             batch = to_tensor(from_pil(upright, source), source).unsqueeze(0)
-            return to_pil(to_pixels(translate_batch(generator, self.config, batch)[0], target))
+            return to_pil(to_pixels(translate_batch(generator, config, batch)[0], target))
         batch = image if image.dim() == 4 else image.unsqueeze(0)
-        return translate_batch(generator, self.config, batch).reshape(
+        return translate_batch(generator, config, batch).reshape(
             *image.shape[:-3], -1, *image.shape[-2:]
         )
+
+    def _restore(self, stored: Iterable[StoredTask], which: str) -> PiggybackNetwork:
+        network = self.empty_network(which)
+        for task in stored:
+            if (state := _state_in(task, which)) is not None:
+                network.restore_task(state)
+        return network
+
+    def _which(self, task: str, card: Mapping[str, Any], direction: str | None) -> str:
+        """The network that translates a task in a direction."""
+        known = _directions(card)
+        if direction is not None and direction not in known:
+            hint = "" if len(known) > 1 else ": only unpaired tasks translate both ways"
+            raise PiggybackError(
+                f"task {task!r} does not translate {direction}, but {' and '.join(known)}{hint}"
+            )
+        return FORWARD if direction in (None, known[0]) else BACKWARD
 
     @contextlib.contextmanager
     def writing(self, purpose: str) -> Iterator[None]:
@@ -174,15 +243,24 @@ class Bank:
         with writer_lock(self.path, purpose):
             yield
 
-    def add(self, state: TaskState, card: Mapping[str, Any]) -> TaskEntry:
+    def add(
+        self, state: TaskState, card: Mapping[str, Any], backward: TaskState | None = None
+    ) -> TaskEntry:
         """Add a finished task, inside `writing`. A crash leaves the bank with or without it.
 
+        Args:
+            state: the task in the forward network.
+            card: what describes it; it is kept in the task's file.
+            backward: the task in the backward network, for an unpaired one.
+
         Raises:
-            PiggybackError: the task does not fit the bank's network, its name is taken, or the bank
+            PiggybackError: the task does not fit the bank's networks, its name is taken, or the bank
                 can't be written; it is as it was.
         """
-        self.network().restore_task(state)
-        return self._store.append(state, card)
+        others = {} if backward is None else {BACKWARD: backward}
+        for which, added in ((FORWARD, state), *others.items()):
+            self.network(which=which).restore_task(added)
+        return self._store.append(state, card, others)
 
     def remove(self, task: str) -> None:
         """Remove the newest task, inside `writing`.
@@ -199,8 +277,7 @@ class Bank:
         Returns:
             A finding for each task, in order. Damage is told, not raised.
         """
-        with torch.random.fork_rng(devices=[]):
-            network = PiggybackNetwork(build_generator(self.config))
+        networks = {which: self.empty_network(which) for which in (FORWARD, BACKWARD)}
         findings = []
         broken = None
         for entry, result in self._store.check():
@@ -210,7 +287,7 @@ class Bank:
             elif broken is not None:
                 problem = f"task {entry.name!r}: can't be composed without {broken!r}"
             else:
-                problem = _composition_problem(network, result)
+                problem = _composition_problem(networks, result)
             broken = broken or (entry.name if problem else None)
             findings.append(Finding(entry.name, problem))
         return findings
@@ -235,15 +312,51 @@ def open_or_new(path: Path, config: GeneratorConfig) -> Bank:
     return bank if bank and bank.tasks else Bank.new(path, config)
 
 
-def _composition_problem(network: PiggybackNetwork, state: TaskState) -> str | None:
-    try:
-        network.restore_task(state)
-    except PiggybackError as error:
-        return str(error)
-    bad = network.not_finite(state.name)
-    return f"task {state.name!r}: {bad} has values that are not finite" if bad else None
+def card_formats(
+    card: Mapping[str, Any], config: GeneratorConfig
+) -> tuple[ImageFormat, ImageFormat]:
+    """What a task's input and output files hold, in the direction that it was trained in."""
+    image = card.get("image", {})
+    if "input" in image:
+        return ImageFormat.from_card(image["input"]), ImageFormat.from_card(image["output"])
+    # Format 1 knew 8-bit images only, with the bank's channels.
+    first, second = config.input_channels, config.output_channels
+    return ImageFormat(channels=first), ImageFormat(channels=second)
+
+
+def _directions(card: Mapping[str, Any]) -> tuple[str, ...]:
+    trained = str(card.get("options", {}).get("direction", "AtoB"))
+    other = "AtoB" if trained == "BtoA" else "BtoA"
+    return (trained, other) if card.get("mode") == "unpaired" else (trained,)
+
+
+def _state_in(stored: StoredTask, which: str) -> TaskState | None:
+    return stored.state if which == FORWARD else stored.others.get(which)
+
+
+def _composition_problem(
+    networks: Mapping[str, PiggybackNetwork], stored: StoredTask
+) -> str | None:
+    name = stored.state.name
+    unpaired = stored.card.get("mode") == "unpaired"
+    if unpaired != (BACKWARD in stored.others):
+        return f"task {name!r}: its card and its tensors disagree on whether it is unpaired"
+    for which, network in networks.items():
+        state = _state_in(stored, which)
+        if state is None:
+            continue
+        try:
+            network.restore_task(state)
+        except PiggybackError as error:
+            return str(error)
+        if bad := network.not_finite(name):
+            return f"task {name!r}: {bad} has values that are not finite"
+    return None
 
 
 def _is_foreign(path: Path) -> bool:
     # With a dot before it: a manifest that was being written when its process was killed.
-    return not path.name.startswith(("bank.", ".bank.")) and path.name != TASKS_FOLDER
+    return not path.name.startswith(("bank.", ".bank.")) and path.name not in (
+        TASKS_FOLDER,
+        RUNS_FOLDER,
+    )

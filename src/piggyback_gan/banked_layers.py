@@ -1,7 +1,7 @@
 """The conv layers of a module, with their weights taken out and a filter bank for each."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -10,7 +10,41 @@ from torch.nn.utils import parametrize
 
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.filters import ConvLayer, FilterLayout, compose, unconstrained_count
-from piggyback_gan.tasks import MIXING, UNCONSTRAINED, LayerPlan
+from piggyback_gan.tasks import BIAS, MIXING, UNCONSTRAINED, WEIGHT, LayerPlan, tensor_key
+
+
+@dataclass
+class OwnLayer:
+    """Weight and bias that a task has in place of a layer's, with channels of their own."""
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+
+    @classmethod
+    def of(cls, weight: Tensor, bias: Tensor | None, *, trains: bool) -> "OwnLayer":
+        """Copies of these tensors."""
+        copies = [
+            None if t is None else nn.Parameter(t.detach().clone().to(weight), trains)
+            for t in (weight, bias)
+        ]
+        assert copies[0] is not None
+        return cls(copies[0], copies[1])
+
+    def tensors(self, layer: str) -> dict[str, Tensor]:
+        """The values under the names that they have in a network."""
+        both = {WEIGHT: self.weight, BIAS: self.bias}
+        return {tensor_key(layer, k): t.detach() for k, t in both.items() if t is not None}
+
+    def parameter_count(self) -> int:
+        """How many values they have."""
+        return self.weight.numel() + (0 if self.bias is None else self.bias.numel())
+
+    def move(self, fn: Callable[[Tensor], Tensor]) -> None:
+        """Move them, as `nn.Module._apply` does: they stay the same objects, for their optimizer."""
+        holder = nn.ParameterList(p for p in (self.weight, self.bias) if p is not None)
+        holder._apply(fn)  # type: ignore[no-untyped-call]
+        self.weight = holder[0]
+        self.bias = holder[1] if len(holder) > 1 else None
 
 
 @dataclass
@@ -25,6 +59,7 @@ class BankedLayer:
         scale: the root mean square of that weight.
         bank_KD: the unconstrained filters of all finished tasks, in their order.
         trainable: whether the weight that it came with required a gradient.
+        shared_bias: the parameter that holds the biases of tasks without an own layer here.
         rows: how many filters each finished task brought to the bank.
     """
 
@@ -34,6 +69,7 @@ class BankedLayer:
     scale: float
     bank_KD: Tensor
     trainable: bool
+    shared_bias: nn.Parameter | None
     rows: list[int] = field(default_factory=list)
 
     def begin_task(self, free_UD: Tensor, mixing_PK: Tensor) -> None:
@@ -55,6 +91,55 @@ class BankedLayer:
         """Take the composed weight off the layer, if it has one."""
         weight: Tensor | None = self.module.__dict__.pop("weight", None)
         return weight
+
+    def put_own(self, own: OwnLayer | None) -> None:
+        """Give the layer a task's own weight and bias; None makes it a layer of the bank again."""
+        self.take_off()
+        parameters = self.module._parameters
+        parameters.pop(WEIGHT, None)
+        if own is not None:
+            parameters[WEIGHT] = own.weight
+        parameters[BIAS] = self.shared_bias if own is None else own.bias
+        _set_channels(self.module, self.layout.weight_shape if own is None else own.weight.shape)
+
+    def move(self, fn: Callable[[Tensor], Tensor]) -> None:
+        """Move what is no parameter of the module, after the module itself was moved."""
+        self.bank_KD, self.given_ND = fn(self.bank_KD), fn(self.given_ND)
+        self.shared_bias = self.module._parameters[BIAS]
+
+    def check_own(self, name: str, weight: Tensor, bias: Tensor | None) -> None:
+        """Whether weight and bias can stand in the layer's place: all but the channels must agree.
+
+        Raises:
+            PiggybackError: they can't.
+        """
+        expected, found = self.layout.weight_shape, tuple(weight.shape)
+        if len(found) != len(expected) or found[2:] != expected[2:] or self.module.groups > 1:
+            raise PiggybackError(
+                f"a task's own layer {name!r} must be like the network's but for its channels: "
+                f"expected a weight like {tuple(expected)}, found {found}"
+            )
+        filters = FilterLayout(found, self.module.transposed, groups=1).filters
+        room = None if self.shared_bias is None else filters
+        if room != (None if bias is None else len(bias)):
+            raise PiggybackError(
+                f"a task's own layer {name!r} has no fitting bias: one for each of {filters} filters "
+                "where the network's layer has one, else none"
+            )
+
+    def fold_onto(self, module: nn.Module, weight: Tensor) -> None:
+        """Make a copy of this layer a plain one, with room for a bias of as many values."""
+        filters = FilterLayout(
+            tuple(weight.shape), self.module.transposed, self.module.groups
+        ).filters
+        bias = self.shared_bias
+        if bias is not None:
+            bias = nn.Parameter(bias.detach().new_empty(filters), requires_grad=False)
+        own = (UNCONSTRAINED, MIXING, WEIGHT, BIAS)
+        others = {key: p for key, p in module._parameters.items() if key not in own}
+        plain = nn.Parameter(weight.detach().clone(), self.trainable)
+        module._parameters = {WEIGHT: plain, BIAS: bias, **others}
+        _set_channels(module, weight.shape)
 
     def own_parameters(self) -> list[nn.Parameter]:
         """The trainable filters and mixing weights of the task in training."""
@@ -122,6 +207,7 @@ def plan_layers(
             unconstrained=unconstrained_count(shares[name], layer.layout.filters),
         )
         for name, layer in layers.items()
+        if name in shares
     ]
 
 
@@ -164,11 +250,21 @@ def take_weights(module: nn.Module) -> dict[str, BankedLayer]:
         filters = layout.to_filters(layer.weight.detach()).clone()
         trainable = layer.weight.requires_grad
         scale = 0.0 if filters.is_meta else filters.square().mean().sqrt().item()
-        del layer._parameters["weight"]
-        banked[name] = BankedLayer(layer, layout, filters, scale, filters[:0].clone(), trainable)
+        del layer._parameters[WEIGHT]
+        bank = filters[:0].clone()
+        bias = layer._parameters[BIAS]
+        banked[name] = BankedLayer(layer, layout, filters, scale, bank, trainable, bias)
         banked[name].end_task()
     return banked
 
 
 def _holds(module: nn.Module, parameter: nn.Parameter) -> bool:
     return any(p is parameter for p in module._parameters.values())
+
+
+def _set_channels(layer: nn.Module, weight_shape: tuple[int, ...]) -> None:
+    """Let the layer say what its weight is; its forward does not depend on it."""
+    assert isinstance(layer, ConvLayer)
+    first, second = weight_shape[:2]
+    second *= layer.groups
+    layer.in_channels, layer.out_channels = (first, second) if layer.transposed else (second, first)

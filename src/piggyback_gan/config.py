@@ -11,12 +11,14 @@ DiscriminatorName = Literal["patch", "pixel"]
 Norm = Literal["instance", "batch", "none"]
 WeightInit = Literal["normal", "xavier", "kaiming", "orthogonal"]
 GanLoss = Literal["lsgan", "vanilla", "wgan-gp", "hinge"]
+AugmentationName = Literal["color", "translation", "cutout"]
 
 GENERATOR_NAMES = get_args(GeneratorName)
 DISCRIMINATOR_NAMES = get_args(DiscriminatorName)
 NORMS = get_args(Norm)
 INITS = get_args(WeightInit)
 GAN_LOSSES = get_args(GanLoss)
+AUGMENTATIONS = get_args(AugmentationName)
 
 _MOST = 65536  # more channels, pixels or epochs are a slip of the keyboard
 

@@ -5,6 +5,7 @@ A bank is a directory::
     bank.json                     the manifest: architecture and tasks in order, each with its file's SHA-256
     tasks/0001-<name>.safetensors what the first task added: shares, options and tensors
     tasks/0002-<name>.safetensors what the second added, and the SHA-256 of the first one's file
+    runs/<name>/                  how a task's training goes or went; no part of what the bank is
 
 Nothing here imports torch, so that listing a bank is instant.
 """
@@ -27,9 +28,10 @@ import filelock
 from piggyback_gan.errors import PiggybackError
 
 FORMAT = "piggyback-gan bank"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_NAME = "bank.json"
 TASKS_FOLDER = "tasks"
+RUNS_FOLDER = "runs"
 LOCK_NAME = "bank.lock"
 _WRITER_NAME = "bank.writer.json"
 TASK_FILE = re.compile(r"([0-9]{4,})-([a-z0-9][a-z0-9._-]{0,63})\.safetensors")
@@ -52,6 +54,7 @@ class Manifest:
 
     architecture: Mapping[str, Any]
     tasks: tuple[TaskEntry, ...] = ()
+    format_version: int = FORMAT_VERSION
 
     def entry(self, name: str) -> TaskEntry:
         """The entry of a task.
@@ -83,7 +86,7 @@ class Manifest:
         """The exact bytes of `bank.json`: reading compares them, so that no flipped bit goes unseen."""
         content: dict[str, Any] = {
             "format": FORMAT,
-            "format_version": FORMAT_VERSION,
+            "format_version": self.format_version,
             "architecture": self.architecture,
             "tasks": [asdict(entry) for entry in self.tasks],
         }
@@ -119,7 +122,7 @@ class Manifest:
             )
         try:
             entries = tuple(TaskEntry(**entry) for entry in content["tasks"])
-            manifest = cls(content["architecture"], entries)
+            manifest = cls(content["architecture"], entries, version)
         except (KeyError, TypeError):
             raise PiggybackError(f"{path} is damaged: it is no valid manifest") from None
         if manifest.render() != raw:

@@ -10,14 +10,16 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from piggyback_gan.banked_layers import plan_layers, take_weights
+from piggyback_gan.banked_layers import OwnLayer, plan_layers, take_weights
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.filters import compose, unconstrained_count, without_denormals
+from piggyback_gan.filters import ConvLayer, compose, unconstrained_count, without_denormals
 from piggyback_gan.private_tensors import PrivateTensors
 from piggyback_gan.tasks import (
+    BIAS,
     DEFAULT_UNCONSTRAINED,
     MIXING,
     UNCONSTRAINED,
+    WEIGHT,
     LayerPlan,
     ParameterCount,
     Shares,
@@ -49,6 +51,7 @@ class _Task:
     shares: dict[str, float]
     mixing: dict[str, Tensor] = field(default_factory=dict)
     private: dict[str, Tensor] = field(default_factory=dict)
+    own: dict[str, OwnLayer] = field(default_factory=dict)
 
 
 class PiggybackNetwork(nn.Module):
@@ -100,6 +103,8 @@ class PiggybackNetwork(nn.Module):
         keys = {tensor_key(n, k) for n in self._layers for k in (UNCONSTRAINED, MIXING)}
         self._filter_keys = keys
         self._private = PrivateTensors(self.module, keys)
+        own = {tensor_key(n, WEIGHT) for n, layer in self._layers.items() if layer.trainable}
+        self._private.trainable |= own
         self._finished: dict[str, _Task] = {}
         self._in_training: tuple[str, _Task] | None = None
         self._active: str | None = None
@@ -130,6 +135,7 @@ class PiggybackNetwork(nn.Module):
         name: str,
         unconstrained: Shares = DEFAULT_UNCONSTRAINED,
         init: str | None = None,
+        own_layers: Mapping[str, ConvLayer] | None = None,
     ) -> None:
         """Begin a task and make it the active one.
 
@@ -142,10 +148,13 @@ class PiggybackNetwork(nn.Module):
             init: where a later task starts. "standalone": at random, all filters at the scale of the
                 module's own weights. An earlier task's name, or "previous": the output equals that
                 task's at step 0. None: the first task, the start that measured best.
+            own_layers: layer name -> a conv layer of the same kind with other channels, such as a first
+                layer for images of one channel. The task has a copy of it in that place, outside the
+                filter bank: it mixes nothing and later tasks can't mix it.
 
         Raises:
             PiggybackError: a task is in training, the name is taken or can't be one, a bad share, a
-                pattern without a layer, or an unknown start.
+                pattern without a layer, an unknown start, or an own layer that can't stand in its place.
         """
         check_task_name(name)
         if self._in_training:
@@ -153,19 +162,32 @@ class PiggybackNetwork(nn.Module):
         if name in self._finished:
             raise PiggybackError(f"there is a task {name!r} already: finished tasks never change")
         source = resolve_start(init, tuple(self._finished))
+        own = self._copy_own_layers(own_layers or {})
         shares = self._shares(unconstrained)
-        for layer_name, layer in self._layers.items():
-            rows = unconstrained_count(shares[layer_name], layer.layout.filters)
-            if not self._finished:
+        for layer_name in own:
+            del shares[layer_name]
+        for layer_name, share in shares.items():
+            layer = self._layers[layer_name]
+            rows = unconstrained_count(share, layer.layout.filters)
+            model = self._model_for(layer_name, source)
+            if not len(layer.bank_KD):
                 free, mixing = layer.given_ND.clone(), layer.given_ND.new_empty(0, 0)
-            elif source is None:
+            elif model is None:
                 free, mixing = layer.random_start(rows)
             else:
-                free, mixing = layer.warm_start(*self._parts(layer_name, source), rows)
+                free, mixing = layer.warm_start(*self._parts(layer_name, model), rows)
             layer.begin_task(free, mixing)
-        self._in_training = (name, _Task(shares))
+        private = dict(self._private.given)
+        if source is not None:
+            # An own layer's bias is as particular to its task as its weight.
+            theirs = self._finished[source]
+            foreign = {key for layer in theirs.own for key in self._own_keys(layer)}
+            private |= {k: v for k, v in theirs.private.items() if k not in foreign}
+        for layer_name, layer_own in own.items():
+            private |= layer_own.tensors(layer_name)
+        self._in_training = (name, _Task(shares, own=own))
         self._start = self._versions()
-        self._activate(name, self._finished[source].private if source else self._private.given)
+        self._activate(name, private)
 
     def finish_task(self) -> None:
         """End the task in training: its unconstrained filters join the bank, it never changes again.
@@ -198,6 +220,8 @@ class PiggybackNetwork(nn.Module):
         self._in_training = None
         self._active = None
         self._release()
+        for layer in self._layers.values():
+            layer.put_own(None)
         if self._finished:
             self.set_task(next(reversed(self._finished)))
 
@@ -233,8 +257,12 @@ class PiggybackNetwork(nn.Module):
         Raises:
             PiggybackError: there is no such task.
         """
-        plan = plan_layers(self._layers, self._task(name).shares, self._order(name))
-        private = sum(p.numel() for p in self._private.parameters().values())
+        task = self._task(name)
+        plan = plan_layers(self._layers, task.shares, self._order(name))
+        own = {key for layer in task.own for key in self._own_keys(layer)}
+        parameters = self._private.parameters()
+        shared = sum(p.numel() for key, p in parameters.items() if key not in own)
+        private = shared + sum(layer.parameter_count() for layer in task.own.values())
         return ParameterCount(
             unconstrained=sum(layer.unconstrained * layer.length for layer in plan),
             mixing=sum(layer.mixing for layer in plan),
@@ -287,22 +315,22 @@ class PiggybackNetwork(nn.Module):
         Raises:
             PiggybackError: there is no such task.
         """
+        private = self._private_of(name)
+        weights = {key: private[tensor_key(key, WEIGHT)] for key in self._task(name).own}
         with torch.no_grad():
-            filters = {key: self._filters(key, name, exact=True) for key in self._layers}
-        composed, weights = self._composed, self._release()
+            for key in self._task(name).shares:
+                filters = self._filters(key, name, exact=True)
+                weights[key] = self._layers[key].layout.to_weight(filters)
+        composed, put_on = self._composed, self._release()
         folded = copy.deepcopy(self.module)
-        for key, weight in weights.items():
+        for key, weight in put_on.items():
             self._layers[key].put_on(weight)
         self._composed = composed
         for key, layer in self._layers.items():
-            module = folded.get_submodule(key)
-            weight = nn.Parameter(layer.layout.to_weight(filters[key]).clone(), layer.trainable)
-            own = (UNCONSTRAINED, MIXING)
-            others = {k: p for k, p in module._parameters.items() if k not in own}
-            module._parameters = {"weight": weight, **others}
+            layer.fold_onto(folded.get_submodule(key), weights[key])
         tensors = dict(folded.named_parameters()) | dict(folded.named_buffers())
         with torch.no_grad():
-            for key, value in self._private_of(name).items():
+            for key, value in private.items():
                 tensors[key].copy_(value)
         for key in self._private.trainable:
             tensors[key].requires_grad_(True)
@@ -331,7 +359,7 @@ class PiggybackNetwork(nn.Module):
         """
         task = self._task(name)
         tensors: dict[str, Tensor] = {}
-        for key in self._layers:
+        for key in task.shares:
             free, mixing, *_ = self._parts(key, name)
             tensors |= {tensor_key(key, UNCONSTRAINED): free} if len(free) else {}
             tensors |= {tensor_key(key, MIXING): mixing} if len(mixing) else {}
@@ -351,13 +379,20 @@ class PiggybackNetwork(nn.Module):
         check_task_name(state.name)
         if self._in_training or state.name in self._finished:
             raise PiggybackError(f"task {state.name!r} can't be restored: taken or in training")
-        state.check_layers(self._layers)
+        own = state.check_layers(self._layers)
         plan = plan_layers(self._layers, state.shares, len(self._finished))
-        private = self._private.live()
-        state.check_shapes(
-            filter_shapes(plan) | {key: tuple(t.shape) for key, t in private.items()}
-        )
+        private = {key: tuple(t.shape) for key, t in self._private.given.items()}
         task = _Task(dict(state.shares))
+        device = next(iter(self._layers.values())).bank_KD.device
+        for key in own:
+            weight, bias = state.own_layer(key)
+            self._layers[key].check_own(key, weight, bias)
+            task.own[key] = OwnLayer.of(weight.to(device), bias, trains=False)
+            tensors = task.own[key].tensors(key)
+            private |= {name: tuple(t.shape) for name, t in tensors.items()}
+        state.check_shapes(filter_shapes(plan) | private)
+        for key in own:
+            self._layers[key].rows.append(0)
         for layer_plan in plan:
             layer = self._layers[layer_plan.name]
             bank = layer.bank_KD
@@ -368,9 +403,7 @@ class PiggybackNetwork(nn.Module):
             layer.bank_KD = torch.cat([bank, free.detach().to(bank)])
             layer.rows.append(layer_plan.unconstrained)
             layer.given_ND = bank[:0].clone()  # it served the first task, and need not be kept
-        task.private = {
-            k: state.tensors[k].detach().clone().to(t.device) for k, t in private.items()
-        }
+        task.private = {key: state.tensors[key].detach().clone().to(device) for key in private}
         self._finished[state.name] = task
 
     # How it works
@@ -398,17 +431,45 @@ class PiggybackNetwork(nn.Module):
     def _shares(self, unconstrained: Shares) -> dict[str, float]:
         filters = {name: layer.layout.filters for name, layer in self._layers.items()}
         shares = resolve_shares(unconstrained, filters)
-        return shares if self._finished else dict.fromkeys(shares, 1.0)
+        # The first task of a layer has nothing to mix from.
+        return {k: s if len(self._layers[k].bank_KD) else 1.0 for k, s in shares.items()}
+
+    def _own_keys(self, layer_name: str) -> tuple[str, str]:
+        return tensor_key(layer_name, WEIGHT), tensor_key(layer_name, BIAS)
+
+    def _copy_own_layers(self, given: Mapping[str, ConvLayer]) -> dict[str, OwnLayer]:
+        own = {}
+        for name, module in given.items():
+            if name not in self._layers:
+                raise PiggybackError(f"there is no conv layer {name!r} that could be a task's own")
+            layer = self._layers[name]
+            layer.check_own(name, module.weight, module.bias)
+            own[name] = OwnLayer.of(
+                module.weight.to(layer.bank_KD), module.bias, trains=layer.trainable
+            )
+        return own
+
+    def _model_for(self, layer_name: str, source: str | None) -> str | None:
+        """The task that a layer starts from: the source, or the first that shares the layer."""
+        if source is None or layer_name in self._finished[source].shares:
+            return source
+        return next((name for name, t in self._finished.items() if layer_name in t.shares), None)
 
     def _activate(self, name: str, private: Mapping[str, Tensor]) -> None:
         """Load a task's private tensors into the module; those of a task in training are kept first."""
         training = self.task_in_training
         if self._in_training and self._active == training:
             self._in_training[1].private = self._private.copy()
+        self._put_own(name)
         self._private.load(private, trains=name == training)
         self._active = name
         self._composed = None
         self.module.train(self.training and name == training)
+
+    def _put_own(self, name: str) -> None:
+        own = self._task(name).own
+        for key, layer in self._layers.items():
+            layer.put_own(own.get(key))
 
     def _is_live(self, name: str) -> bool:
         """Whether the module's own private tensors are a task's: only those of one in training can be."""
@@ -449,7 +510,8 @@ class PiggybackNetwork(nn.Module):
             return
         # The composition must carry gradients even if this first call needs none.
         with torch.inference_mode(False), torch.set_grad_enabled(trains):
-            for layer_name, layer in self._layers.items():
+            for layer_name in self._task(name).shares:
+                layer = self._layers[layer_name]
                 filters = self._filters(layer_name, name, exact=exact)
                 layer.put_on(layer.layout.to_weight(filters))
         self._composed = key
@@ -467,15 +529,21 @@ class PiggybackNetwork(nn.Module):
                 f"a bank keeps its filters as they are stored ({sample.dtype}): "
                 f"fold a task and convert the folded network to {fn(sample).dtype}"
             )
+        for layer in self._layers.values():
+            layer.put_own(None)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for layer in self._layers.values():
-            layer.bank_KD, layer.given_ND = fn(layer.bank_KD), fn(layer.given_ND)
+            layer.move(fn)
         for name in self.tasks:
             task = self._task(name)
             task.mixing = {key: fn(tensor) for key, tensor in task.mixing.items()}
             task.private = {key: fn(tensor) for key, tensor in task.private.items()}
+            for own in task.own.values():
+                own.move(fn)
         self._private.move(fn)
         self._release()
+        if self._active is not None:
+            self._put_own(self._active)
         return self
 
     def __getstate__(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,14 @@ _NO_PREVIOUS = "none"
 
 @dataclass(frozen=True)
 class StoredTask:
-    """A task as its file has it: the tensors, and `card`, the words that describe it."""
+    """A task as its file has it: the tensors, and `card`, the words that describe it.
+
+    `others` has what the task is in further networks of the bank, by their names.
+    """
 
     state: TaskState
     card: Mapping[str, Any]
+    others: Mapping[str, TaskState] = field(default_factory=dict)
 
 
 class Store:
@@ -71,12 +75,12 @@ class Store:
             yield self._read(entry, previous)
             previous = entry.sha256
 
-    def check(self) -> Iterator[tuple[TaskEntry, TaskState | PiggybackError]]:
+    def check(self) -> Iterator[tuple[TaskEntry, StoredTask | PiggybackError]]:
         """Read all tasks in order, going on after one that is missing or damaged."""
         previous = _NO_PREVIOUS
         for entry in self.manifest.tasks:
             try:
-                yield entry, self._read(entry, previous).state
+                yield entry, self._read(entry, previous)
             except PiggybackError as error:
                 yield entry, error
             previous = entry.sha256
@@ -93,12 +97,18 @@ class Store:
             if stored.state.name == name:
                 return
 
-    def append(self, state: TaskState, card: Mapping[str, Any]) -> TaskEntry:
+    def append(
+        self,
+        state: TaskState,
+        card: Mapping[str, Any],
+        others: Mapping[str, TaskState] | None = None,
+    ) -> TaskEntry:
         """Add a finished task. Hold the writer's lock. A crash leaves the bank with or without it.
 
         Args:
             state: the task's shares and tensors.
             card: what describes it, JSON values only.
+            others: the same for further networks of the bank, by their names (lower-case words).
 
         Raises:
             PiggybackError: the name is taken, the bank changed meanwhile, or it can't be written.
@@ -117,10 +127,14 @@ class Store:
             "architecture": json.dumps(self.manifest.architecture, sort_keys=True),
             "unconstrained": json.dumps(state.shares, sort_keys=True),
             "card": json.dumps(card, sort_keys=True),
-            "tensors_sha256": tensors_sha256(state.tensors),
             "previous_sha256": tasks[-1].sha256 if tasks else _NO_PREVIOUS,
         }
-        tensors = {key: tensor.contiguous() for key, tensor in state.tensors.items()}
+        tensors = dict(state.tensors)
+        for network, other in (others or {}).items():
+            metadata[_of(network, "unconstrained")] = json.dumps(other.shares, sort_keys=True)
+            tensors |= {_of(network, key): tensor for key, tensor in other.tensors.items()}
+        metadata["tensors_sha256"] = tensors_sha256(tensors)
+        tensors = {key: tensor.contiguous() for key, tensor in tensors.items()}
         content = _with_sorted_header(safetensors.torch.save(tensors, metadata))
         entry = TaskEntry(
             name=state.name,
@@ -130,7 +144,7 @@ class Store:
             added=now(),
         )
         atomic_write(self.path / TASKS_FOLDER / entry.file, content)
-        manifest = replace(self.manifest, tasks=(*tasks, entry))
+        manifest = replace(self.manifest, tasks=(*tasks, entry), format_version=FORMAT_VERSION)
         try:
             manifest.write(self.path)
         except PiggybackError:
@@ -222,8 +236,20 @@ class Store:
         tensors = safetensors.torch.load(content)
         if tensors_sha256(tensors) != metadata["tensors_sha256"]:
             raise PiggybackError(f"task {entry.name!r}: {path}: its tensors are not those it names")
+        others = {}
+        for key in sorted(metadata):
+            network, _, word = key.rpartition("/")
+            if network and word == "unconstrained":
+                theirs = [k for k in tensors if k.startswith(_of(network, ""))]
+                mine = {k.removeprefix(_of(network, "")): tensors.pop(k) for k in theirs}
+                others[network] = TaskState(entry.name, json.loads(metadata[key]), mine)
         state = TaskState(entry.name, json.loads(metadata["unconstrained"]), tensors)
-        return StoredTask(state, json.loads(metadata["card"]))
+        return StoredTask(state, json.loads(metadata["card"]), others)
+
+
+def _of(network: str, key: str) -> str:
+    """The name in a task's file of what belongs to a further network."""
+    return f"{network}/{key}"
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:

@@ -16,6 +16,8 @@ SMALLEST_SHARED_LAYER = 8
 
 UNCONSTRAINED = "unconstrained_filters"
 MIXING = "mixing_weights"
+WEIGHT = "weight"
+BIAS = "bias"
 
 STANDALONE = "standalone"
 PREVIOUS = "previous"
@@ -30,25 +32,32 @@ class TaskState:
 
     Attributes:
         name: the task.
-        shares: layer name -> lambda, the unconstrained share in [0, 1].
+        shares: layer name -> lambda, the unconstrained share in [0, 1]; without the task's own layers.
         tensors: `<layer>.unconstrained_filters` (U, D) and `<layer>.mixing_weights` (P, K), left out
-            where they are empty, and every private parameter and buffer under its own name.
+            where they are empty, and every private parameter and buffer under its own name. The weight
+            of an own layer is private: `<layer>.weight`.
     """
 
     name: str
     shares: dict[str, float]
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
-    def check_layers(self, layers: Collection[str]) -> None:
-        """Compare the layers that have a share with those of a network.
+    def check_layers(self, layers: Collection[str]) -> list[str]:
+        """Compare the task's layers with those of a network, and return the names of its own ones.
 
         Raises:
             PiggybackError: they are others.
         """
-        if self.shares.keys() != set(layers):
+        own = [layer for layer in layers if tensor_key(layer, WEIGHT) in self.tensors]
+        if self.shares.keys() != set(layers) - set(own):
             raise PiggybackError(
                 f"task {self.name!r} does not fit the network: it has other layers"
             )
+        return own
+
+    def own_layer(self, layer: str) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias of an own layer."""
+        return self.tensors[tensor_key(layer, WEIGHT)], self.tensors.get(tensor_key(layer, BIAS))
 
     def check_shapes(self, expected: Mapping[str, tuple[int, ...]]) -> None:
         """Compare the tensors' names and shapes with those that a network expects.
