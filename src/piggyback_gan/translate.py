@@ -29,8 +29,8 @@ def translate_batch(
 
     Args:
         generator: a folded task.
-        config: its architecture.
-        images: (B, C, H, W) in [-1, 1], any H and W from 1 on; C is what the generator takes.
+        config: its architecture, with the task's channels.
+        images: (B, C, H, W) in [-1, 1], any H and W from 1 on.
         tiling: translate each in overlapping tiles rather than at once.
 
     Returns:
@@ -40,7 +40,7 @@ def translate_batch(
         PiggybackError: other channels than the network's, no pixels, no float values, or tiles of a
             size that the network does not take.
     """
-    channels = _input_channels(generator, config)
+    channels = config.input_channels
     fits = images.dim() == 4 and images.shape[1] == channels and images.numel() > 0
     if not fits or not images.is_floating_point():
         raise PiggybackError(
@@ -75,7 +75,7 @@ def translate_files(
 
     Args:
         generator: a folded task.
-        config: its architecture.
+        config: its architecture, with the task's channels.
         planned: what becomes what, from `plan_outputs`.
         formats: what the task takes and what it makes: the outputs have its channels, depth and range.
         batch_size: images of one size that are translated at once, without tiling.
@@ -187,11 +187,3 @@ def _batches(
 def _shape(pixels: Pixels, format: ImageFormat) -> tuple[int, int, int]:
     """The shape (H, W, C) of what an image becomes."""
     return pixels.shape[0], pixels.shape[1], 1 if format.labels else format.channels
-
-
-def _input_channels(generator: nn.Module, config: GeneratorConfig) -> int:
-    """What the first convolution takes: a task may have other channels than its bank's architecture."""
-    for module in generator.modules():
-        if isinstance(module, nn.Conv2d):
-            return module.in_channels
-    return config.input_channels

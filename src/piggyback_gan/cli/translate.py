@@ -62,7 +62,6 @@ def run(arguments: list[str]) -> int:
 
     from piggyback_gan.bank import Bank
     from piggyback_gan.devices import choose_device
-    from piggyback_gan.image_formats import ImageFormat
     from piggyback_gan.images import MAX_PIXELS
     from piggyback_gan.manifest import require_writable
     from piggyback_gan.outputs import plan_outputs
@@ -73,10 +72,7 @@ def run(arguments: list[str]) -> int:
         tiling.check(bank.config)
     device = choose_device(given.device, place.local_rank)
     generator = bank.generator(given.task, device)
-    formats = (
-        ImageFormat(channels=bank.config.input_channels),
-        ImageFormat(channels=bank.config.output_channels),
-    )
+    formats = bank.formats(given.task)
     planned = plan_outputs(
         inputs,
         given.out,
@@ -94,7 +90,7 @@ def run(arguments: list[str]) -> int:
         bar = progress.add_task(given.task, total=len(planned))
         outcomes = translate_files(
             generator,
-            bank.config,
+            bank.generator_config(given.task),
             planned,
             formats,
             batch_size=given.batch_size,
