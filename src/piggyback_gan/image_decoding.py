@@ -32,7 +32,7 @@ MAX_PIXELS = 178_956_970
 _MODES = ("1", "L", "P", "RGB", "LA", "PA", "RGBA")
 _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "F")
 _EXIF_ORIENTATION = 274
-_ROWS_AT_ONCE = 1024
+_PIXELS_AT_ONCE = 2**24
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -176,17 +176,18 @@ def decode_with_pillow(image: ImageFile.ImageFile, max_pixels: int, gray_bits: i
 
 
 def _values(image: Image.Image) -> Pixels:
-    """A PIL image as (H, W, C), strip by strip: at once, Pillow would hold it three times over."""
+    """A PIL image as (H, W, C); a large one in parts: at once, Pillow would hold it three times over."""
     height, width = image.height, image.width
-    strips = (
-        np.asarray(image.crop((0, top, width, min(top + _ROWS_AT_ONCE, height))))
-        for top in range(0, height, _ROWS_AT_ONCE)
-    )
-    first = next(strips)
-    values = np.empty((height, width, *first.shape[2:]), first.dtype)
-    values[: len(first)] = first
-    for index, strip in enumerate(strips, start=1):
-        values[index * _ROWS_AT_ONCE : index * _ROWS_AT_ONCE + len(strip)] = strip
+    if height * width <= _PIXELS_AT_ONCE:
+        return np.asarray(image).reshape(height, width, -1)
+    rows = max(_PIXELS_AT_ONCE // width, 1)
+    values: Pixels | None = None
+    for top in range(0, height, rows):
+        part = np.asarray(image.crop((0, top, width, min(top + rows, height))))
+        if values is None:
+            values = np.empty((height, *part.shape[1:]), part.dtype)
+        values[top : top + rows] = part
+    assert values is not None
     return values.reshape(height, width, -1)
 
 
