@@ -19,8 +19,10 @@ from piggyback_gan.generators import build_generator
 from piggyback_gan.image_formats import ImageFormat
 from piggyback_gan.images import Pixels, read_image, to_pixels, to_tensor
 from piggyback_gan.network import PiggybackNetwork
-from piggyback_gan.translate import Outcome, plan_outputs, translate_batch, translate_files
+from piggyback_gan.outputs import Outcome, plan_outputs
+from piggyback_gan.translate import translate_batch, translate_files
 
+RGB = (ImageFormat(), ImageFormat())
 SIZES = [(1, 1), (5, 3), (1, 40), (37, 51), (64, 64), (130, 70)]
 FITTING = {
     "resnet-6": [(8, 8), (12, 20), (64, 64), (132, 72)],
@@ -218,7 +220,7 @@ def test_files_of_mixed_sizes_are_translated_in_batches_of_one_size(tmp_path: Pa
             return self.inner(images)
 
     counting = Counting()
-    outcomes = translate_files(counting, config, planned, batch_size=2, on_done=seen.append)
+    outcomes = translate_files(counting, config, planned, RGB, batch_size=2, on_done=seen.append)
     assert outcomes == planned
     assert counting.batches == [2, 1, 1, 2]
     assert seen == [2, 3, 4, 6, 6]
@@ -236,7 +238,7 @@ def test_an_unreadable_file_is_said_and_the_others_are_done(tmp_path: Path) -> N
     out = tmp_path / "out"
     out.mkdir()
     planned = plan_outputs([tmp_path], out, same_format=False, overwrite=False)
-    outcomes = translate_files(generator, config, planned, batch_size=8)
+    outcomes = translate_files(generator, config, planned, RGB, batch_size=8)
     problems = {outcome.source.name: outcome.problem for outcome in outcomes}
     assert problems.pop("b.png") == f"{tmp_path / 'b.png'}: can't be read: not an image"
     assert problems == {"a.png": None, "c.png": None}
@@ -247,7 +249,7 @@ def test_an_output_that_can_not_be_written_is_one_line(tmp_path: Path) -> None:
     config, generator = small("resnet-6")
     source = files(tmp_path, "a.png") / "a.png"
     planned = [Outcome(source, tmp_path / "nowhere" / "a.png")]
-    message = refusal(lambda: translate_files(generator, config, planned, batch_size=1))
+    message = refusal(lambda: translate_files(generator, config, planned, RGB, batch_size=1))
     assert "nowhere/a.png can't be written" in message
 
 
@@ -296,7 +298,7 @@ def test_files_and_folders_are_translated_and_a_corrupt_one_is_named_with_status
     ]
     assert f"{folder / 'c.png'}: can't be read" in done.stderr
     assert "Traceback" not in done.stderr
-    assert done.stdout.strip() == f"5 images in {out}, 1 could not be read"
+    assert done.stdout.strip() == f"5 images in {out}, 1 could not be translated"
     opened = Bank.open(bank)
     generator = opened.generator("night")
     assert set(contents(out)) == {"a.png", "b.png", "d.png", "e.png", "z.png"}

@@ -32,6 +32,7 @@ MAX_PIXELS = 178_956_970
 _MODES = ("1", "L", "P", "RGB", "LA", "PA", "RGBA")
 _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "F")
 _EXIF_ORIENTATION = 274
+_PIXELS_AT_ONCE = 2**24
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -120,13 +121,13 @@ def decode_pil(image: Image.Image, gray_bits: int = 8) -> Decoded:
         raise PiggybackError(f"mode {mode} is not supported: save it as gray, RGB or RGBA")
     indices = None
     if mode in ("1", "L", "P"):
-        indices = np.asarray(image).astype(np.uint8, copy=False)[..., None]
+        indices = _values(image).astype(np.uint8, copy=False)
         if mode == "L" and gray_bits in (2, 4):
             indices = indices // (255 // (2**gray_bits - 1))
     alpha = mode in ("LA", "PA", "RGBA") or "transparency" in image.info
     gray = mode in ("1", "L", "LA")
-    plain = image.convert(("LA" if alpha else "L") if gray else ("RGBA" if alpha else "RGB"))
-    pixels = np.asarray(plain).reshape(image.height, image.width, -1)
+    plain = ("LA" if alpha else "L") if gray else ("RGBA" if alpha else "RGB")
+    pixels = _values(image if image.mode == plain else image.convert(plain))
     return Decoded(pixels, alpha=alpha, indices=indices)
 
 
@@ -170,7 +171,24 @@ def decode_with_pillow(image: ImageFile.ImageFile, max_pixels: int, gray_bits: i
     # An MPO is a phone's JPEG with previews or a gain map behind the photo.
     if image.format != "MPO" and frames > 1:
         raise PiggybackError(f"it has {frames} frames or pages: only one is supported")
-    return decode_pil(ImageOps.exif_transpose(image), gray_bits)
+    ImageOps.exif_transpose(image, in_place=True)
+    return decode_pil(image, gray_bits)
+
+
+def _values(image: Image.Image) -> Pixels:
+    """A PIL image as (H, W, C); a large one in parts: at once, Pillow would hold it three times over."""
+    height, width = image.height, image.width
+    if height * width <= _PIXELS_AT_ONCE:
+        return np.asarray(image).reshape(height, width, -1)
+    rows = max(_PIXELS_AT_ONCE // width, 1)
+    values: Pixels | None = None
+    for top in range(0, height, rows):
+        part = np.asarray(image.crop((0, top, width, min(top + rows, height))))
+        if values is None:
+            values = np.empty((height, *part.shape[1:]), part.dtype)
+        values[top : top + rows] = part
+    assert values is not None
+    return values.reshape(height, width, -1)
 
 
 def _decode_deep_png(file: BinaryIO, max_pixels: int) -> Decoded:

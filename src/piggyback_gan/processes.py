@@ -1,6 +1,5 @@
 """Several processes that train one task together: who they are, and the sums they make of their tensors."""
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from piggyback_gan.errors import PiggybackError
+from piggyback_gan.launch import find_place
 
 # Validation is the first process's work, and the others wait for it.
 _PATIENCE = timedelta(hours=24)
@@ -94,23 +94,6 @@ class Processes:
 _ENDED = "another process of this training ended: its own message says why"
 
 
-def launched() -> tuple[int, int, int]:
-    """(rank, world, local rank) as torchrun and accelerate launch set them; (0, 1, 0) without them.
-
-    Raises:
-        PiggybackError: they are no such numbers.
-    """
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-    try:
-        rank, world, local = (int(os.environ.get(n, d)) for n, d in zip(names, "010", strict=True))
-    except ValueError:
-        found = ", ".join(f"{name}={os.environ.get(name)}" for name in names)
-        raise PiggybackError(f"expected numbers in the environment, found {found}") from None
-    if not 0 <= rank < world:
-        raise PiggybackError(f"RANK {rank} does not fit WORLD_SIZE {world}")
-    return rank, world, local
-
-
 @contextmanager
 def processes(device: torch.device) -> Iterator[Processes]:
     """Join the other processes that were launched with this one, for as long as the block lasts.
@@ -118,7 +101,8 @@ def processes(device: torch.device) -> Iterator[Processes]:
     Raises:
         PiggybackError: they can't be reached.
     """
-    rank, world, _ = launched()
+    place = find_place()
+    rank, world = place.rank, place.count
     if world == 1:
         yield Processes()
         return
