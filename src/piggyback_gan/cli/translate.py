@@ -12,7 +12,7 @@ from piggyback_gan.cli.arguments import BankPath, TaskName, parse
 from piggyback_gan.config import check_positive
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.launch import Place, find_place
-from piggyback_gan.options import Device
+from piggyback_gan.options import Device, Direction
 from piggyback_gan.tiling import NormFrom, Tiling
 
 _OVERLAP = 64
@@ -30,6 +30,11 @@ class Arguments:
     """Image files, and folders of them; - reads paths from stdin, one a line or NUL after each."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """The folder for the outputs."""
+    direction: Annotated[
+        Direction | None,
+        tyro.conf.arg(help_behavior_hint="(default: as it was trained)", metavar="{AtoB,BtoA}"),
+    ] = None
+    """Which way; unpaired tasks know both."""
     recursive: tyro.conf.FlagCreatePairsOff[bool] = False
     """Take the folders in the folders too; the outputs keep the tree."""
     format: Literal["best", "same"] = "best"
@@ -71,8 +76,8 @@ def run(arguments: list[str]) -> int:
     if tiling is not None:
         tiling.check(bank.config)
     device = choose_device(given.device, place.local_rank)
-    generator = bank.generator(given.task, device)
-    formats = bank.formats(given.task)
+    generator = bank.generator(given.task, device, given.direction)
+    formats = bank.formats(given.task, given.direction)
     planned = plan_outputs(
         inputs,
         given.out,
@@ -90,7 +95,7 @@ def run(arguments: list[str]) -> int:
         bar = progress.add_task(given.task, total=len(planned))
         outcomes = translate_files(
             generator,
-            bank.generator_config(given.task),
+            bank.generator_config(given.task, given.direction),
             planned,
             formats,
             batch_size=given.batch_size,
