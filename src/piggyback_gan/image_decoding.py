@@ -218,6 +218,9 @@ def _decode_with_imagecodecs(file: BinaryIO, max_pixels: int) -> Decoded:
     chunks = _png_chunks(content)
     if b"acTL" in chunks:
         raise PiggybackError("it has several frames: only one is supported")
+    if b"tRNS" in chunks and content[24] == 8:
+        file.seek(0)
+        return decode_with_pillow(PngImagePlugin.PngImageFile(file, ""), max_pixels)
     pixels = imagecodecs.png_decode(content).reshape(height, width, -1)
     exif = Image.Exif()
     exif.load(chunks.get(b"eXIf", b""))
