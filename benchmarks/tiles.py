@@ -9,6 +9,7 @@ from their blend where they overlap; both in steps of 8 bits. Results: docs/resu
 """
 
 import argparse
+import functools
 import json
 import time
 from collections.abc import Iterator
@@ -28,7 +29,7 @@ from piggyback_gan.tiles import sample_windows
 from piggyback_gan.tiling import Line, lay
 
 HEIGHT, WIDTH = 512, 1024
-TILINGS = ((128, 32), (256, 64))
+TILINGS = ((256, 64),)
 
 
 class Tiles:
@@ -57,6 +58,19 @@ def is_norm(module: nn.Module) -> bool:
     return type(module).__name__ in ("InstanceNorm2d", "_SharedNorm")
 
 
+def count(
+    sums: dict[int, Tensor], number: int, window: Window, _: nn.Module, given: tuple[Tensor]
+) -> None:
+    """Add to the sums of a norm layer what a tile gives it."""
+    features = given[0][0]
+    rows, columns = (
+        nn.functional.adaptive_avg_pool1d(weights[None], size)[0].double()
+        for weights, size in zip((window.rows, window.columns), features.shape[1:], strict=True)
+    )
+    moments = [((features.double() ** power) @ columns) @ rows for power in (0, 1, 2)]
+    sums[number] = sums.get(number, 0) + torch.stack(moments)
+
+
 def pooled(generator: nn.Module, tiles: Tiles, rounds: int) -> nn.Module:
     """Statistics pooled from what each tile makes by itself; in later rounds, by those of the last one."""
     shared = with_shared_norms(generator, tiles.sampled(1))
@@ -64,24 +78,9 @@ def pooled(generator: nn.Module, tiles: Tiles, rounds: int) -> nn.Module:
         used = generator if index == 0 else shared
         sums: dict[int, Tensor] = {}
 
-        def count(number: int, features: Tensor, window: Window, sums: dict[int, Tensor]) -> None:
-            rows, columns = (
-                nn.functional.adaptive_avg_pool1d(weights[None], size)[0]
-                for weights, size in zip(
-                    (window.rows, window.columns), features.shape[2:], strict=True
-                )
-            )
-            x = features[0].double()
-            moments = [((x**power) @ columns.double()) @ rows.double() for power in (0, 1, 2)]
-            sums[number] = sums.get(number, 0) + torch.stack(moments)
-
         for _, _, window in tiles:
             hooks = [
-                norm.register_forward_pre_hook(
-                    lambda _, given, number=number, window=window: count(
-                        number, given[0], window, sums
-                    )
-                )
+                norm.register_forward_pre_hook(functools.partial(count, sums, number, window))
                 for number, norm in enumerate(filter(is_norm, used.modules()))
             ]
             used(window.image[None])
@@ -126,7 +125,7 @@ def picture_of(data: Path, task: Any) -> Tensor:
     dataset = held_out(data, task)
     side = OPTIONS.image_size
     count = (HEIGHT // side, WIDTH // side)
-    inputs = [dataset[i][0] for i in range(count[0] * count[1])]
+    inputs = [dataset.pair(i)[0] for i in range(count[0] * count[1])]
     rows = [torch.cat(inputs[i * count[1] : (i + 1) * count[1]], dim=2) for i in range(count[0])]
     return torch.cat(rows, dim=1)
 
