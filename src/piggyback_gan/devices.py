@@ -1,5 +1,7 @@
 """Which device to compute on, and how a CPU is made ready."""
 
+import os
+
 import torch
 
 from piggyback_gan.errors import PiggybackError
@@ -10,6 +12,8 @@ def choose_device(asked: str) -> str:
 
     A CPU is set to flush denormal numbers, in this thread and those started later: flat backgrounds make
     them, and they make networks several times slower. Call it before other work with torch.
+
+    Where several processes were launched on a machine, "cuda" is the GPU of this process's LOCAL_RANK.
 
     Raises:
         PiggybackError: an unknown device, or one that is not there.
@@ -24,4 +28,18 @@ def choose_device(asked: str) -> str:
         raise PiggybackError(f"there is no {device} device here: choose auto or cpu")
     if device == "cpu":
         torch.set_flush_denormal(True)
+    if device == "cuda":
+        _take_own_gpu(int(os.environ.get("LOCAL_RANK", "0")))
     return device
+
+
+def _take_own_gpu(local_rank: int) -> None:
+    """Make "cuda" mean this process's own GPU."""
+    count = torch.cuda.device_count()
+    # A launcher may have hidden all but one GPU from each process.
+    index = local_rank if count > 1 else 0
+    if index >= count:
+        raise PiggybackError(
+            f"process {local_rank} of this machine has no GPU: {count} are here; start at most {count}"
+        )
+    torch.cuda.set_device(index)
