@@ -219,7 +219,10 @@ class TrainingRun:
     def _count(self, losses: Losses) -> None:
         progress = self.progress
         sums = progress.sums = progress.sums or {}
+        # Sums that are exact do not depend on how they are split over processes and interruptions.
+        exact = torch.float32 if self.device.type == "mps" else torch.float64
         for name, value in losses.sums.items():
+            value = value.to(exact)
             sums[name] = sums[name] + value if name in sums else value
         progress.seen += losses.images
         progress.batch += 1
@@ -230,10 +233,9 @@ class TrainingRun:
             return
         progress = self.progress
         names = self.team.from_first(sorted(progress.sums or {}))
-        values = [(progress.sums or {}).get(name, torch.zeros(())) for name in names]
-        flat = torch.stack(
-            [*(v.to(self.device) for v in values), torch.zeros((), device=self.device)]
-        )
+        flat = torch.zeros(len(names) + 1, dtype=torch.float64, device=self.device)
+        for index, name in enumerate(names):
+            flat[index] = (progress.sums or {}).get(name, flat.new_zeros(()))
         flat[-1] = progress.seen
         flat = self.team.sum_all(flat)
         if not self.team.is_first:
