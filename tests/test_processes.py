@@ -138,7 +138,7 @@ def test_two_processes_equal_one_with_twice_the_batch(options: TrainingOptions) 
         for found, expected in zip(part["gradients"], whole["gradients"], strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
         for found, expected in zip(part["outputs"], whole["outputs"], strict=True):
-            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
     assert parts[1]["losses"] == {}, "it had no image of the last step"
     assert parts[0]["losses"] == pytest.approx(whole["losses"], rel=1e-3)
 
@@ -441,7 +441,8 @@ def test_a_process_more_than_there_are_gpus_is_refused(monkeypatch: pytest.Monke
 # --- launchers ---
 
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-ACCELERATE = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+# Its --cpu starts one process, or mpirun's; --multi_gpu starts as many as are asked for, GPUs or none.
+ACCELERATE = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
 ACCELERATE += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
 
 
@@ -481,11 +482,9 @@ def test_torchrun_trains_and_sigterm_ends_all_processes_at_one_step_to_go_on_fro
     assert err.count("pbgan: ") == 1, err
     assert err.count("pbgan: stopped in epoch ") == 1 and "--resume" in err
     assert err.count("random filters") == 1, "the plan is printed once"
-    asked = iter([False] * 3 + [True] * 100)
     step = int(err.split("after step ")[1].split()[0])
-    with pytest.raises(Interrupted) as interrupted:  # it goes on, in one process
-        teach(bank, "one", resume=True, should_stop=lambda: next(asked))
-    assert interrupted.value.position.step >= step
+    on = teach_here(bank, data, None, {0: 1}, False)  # in one process
+    assert on["stopped"] == step + 1
 
 
 @pytest.mark.skipif(find_spec("accelerate") is None, reason="accelerate is not installed")
