@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import json
 import os
 import shutil
 import signal
@@ -256,6 +257,32 @@ def test_only_the_first_process_writes_and_speaks_and_a_stop_of_one_is_a_stop_of
     teach_here(single, data, None, {}, False)
     assert Bank.open(single).card("one")["effective_batch"] == 4
     torch.testing.assert_close(outputs(single), outputs(whole), rtol=1e-4, atol=1e-4)
+
+
+def stopped_in_validation(bank: Path, data: Path) -> int | None:
+    steps = 0
+
+    def should_stop() -> bool:
+        nonlocal steps
+        steps += sys._getframe(1).f_code.co_name == "_step"
+        return steps > 0 and sys._getframe(1).f_code.co_name == "_stop_if_asked"
+
+    try:
+        teach(bank, "one", data, OPTIONS, GENERATOR, should_stop=should_stop)
+    except Interrupted as interrupted:
+        return interrupted.position.step
+    return None
+
+
+def test_a_stop_while_the_first_process_validates_is_a_stop_of_all(
+    tmp_path: Path, data: Path
+) -> None:
+    assert together(stopped_in_validation, tmp_path / "bank", data) == [2, 2]
+    done = together(teach_here, tmp_path / "bank", data, None, {}, False)
+    # The epoch is not trained again, only validated.
+    assert done[0]["told"] == ["planned", "epoch 1", "epoch 2"]
+    lines = (tmp_path / "bank" / "runs" / "one" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [2, 4]
 
 
 def test_a_run_of_one_process_can_be_resumed_by_three(tmp_path: Path, data: Path) -> None:
