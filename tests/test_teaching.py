@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from piggyback_gan.config import GAN_LOSSES, GeneratorConfig
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.filters import FilterLayout
 from piggyback_gan.generators import build_generator
+from piggyback_gan.manifest import TaskEntry
 from piggyback_gan.network import PiggybackNetwork
 from piggyback_gan.objectives import discriminator_loss, generator_loss
 from piggyback_gan.planning import plan_task
@@ -70,8 +72,9 @@ def run_folder(bank: Path, task: str) -> Path:
 
 
 def bank_files(bank: Path) -> dict[str, bytes]:
-    """What the bank is: all but its runs."""
-    return {n: b for n, b in files(bank).items() if not n.startswith("runs/")}
+    """What the bank is: all but its runs and who writes it."""
+    ignored = ("runs/", "bank.lock", "bank.writer.json")
+    return {n: b for n, b in files(bank).items() if not n.startswith(ignored)}
 
 
 def test_a_bank_learns_three_tasks_and_every_earlier_one_stays_as_it_was(
@@ -141,7 +144,7 @@ for task in ("one", "two"):
         assert metrics[0].read_bytes() == metrics[1].read_bytes()
     different = bank_files(tmp_path / "c")
     same = [name for name, content in bank_files(tmp_path / "a").items() if different[name] == content]
-    assert same == ["bank.lock"]
+    assert same == []
 
 
 def test_a_run_writes_metrics_samples_and_its_state(tmp_path: Path, data: Path) -> None:
@@ -247,7 +250,7 @@ def test_a_run_can_be_stopped_between_steps(tmp_path: Path, data: Path) -> None:
     folder = run_folder(bank, "one")
     with pytest.raises(Interrupted, match="stopped in epoch 1 of 2, after step 1 of 6"):
         teach(bank, "one", data, OPTIONS, GENERATOR, should_stop=lambda: folder.exists())
-    assert not bank.exists()
+    assert bank_files(bank) == {}
     assert json.loads((folder / "run.json").read_text())["state"] == "interrupted"
 
 
@@ -281,11 +284,12 @@ def test_a_signal_ends_training_cleanly_and_says_where_the_run_stands(
     assert "stopped in epoch" in said
     assert "unchanged" in said
     assert "Traceback" not in said
-    assert not bank.exists()
+    assert f"go on with: pbgan train {bank} one --resume" in said
+    assert bank_files(bank) == {}
     assert json.loads((metrics.parent / "run.json").read_text())["state"] == "interrupted"
 
 
-def test_a_killed_training_leaves_the_bank_as_it_was_and_can_be_begun_again(
+def test_a_killed_training_leaves_the_bank_as_it_was_and_is_begun_again_only_when_discarded(
     tmp_path: Path, data: Path
 ) -> None:
     (tmp_path / "o.toml").write_text(CONFIG)
@@ -318,6 +322,9 @@ def test_a_killed_training_leaves_the_bank_as_it_was_and_can_be_begun_again(
     assert "train two" in second.stderr
     assert files(bank / "tasks") == tasks
     assert Bank.open(bank).tasks == ("one",)
+    with pytest.raises(PiggybackError, match="'two' was begun before .* go on with --resume, or"):
+        teach(bank, "two", data, OPTIONS)
+    assert pbgan("runs", bank, "--discard", "two").returncode == 0
     teach(bank, "two", data, OPTIONS)
 
 
@@ -356,7 +363,6 @@ def test_what_can_not_be_trained_is_refused_and_nothing_is_left_behind(
     with pytest.raises(PiggybackError, match=words):
         teach(tmp_path / "bank", "one", data, dataclasses.replace(OPTIONS, **changes), GENERATOR)
     assert not (tmp_path / "bank").exists()
-    assert not (tmp_path / "bank.runs").exists()
 
 
 def test_a_bank_without_tasks_may_begin_with_another_network(tmp_path: Path, data: Path) -> None:
@@ -386,23 +392,24 @@ def test_a_folder_of_other_things_in_the_place_of_a_run_is_left_alone(
     with pytest.raises(PiggybackError, match="is no run's folder"):
         teach(tmp_path / "bank", "one", data, OPTIONS, GENERATOR)
     assert precious.exists()
-    assert not (tmp_path / "bank").exists()
+    assert bank_files(tmp_path / "bank") == {}
 
 
 def test_a_finished_task_is_not_called_failed_when_its_note_can_not_be_written(
-    tmp_path: Path, data: Path
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = run_folder(tmp_path / "bank", "one")
+    note = run_folder(tmp_path / "bank", "one") / "run.json"
+    add = Bank.add
 
-    class Spoiler(Reporter):
-        """Puts a folder where run.json is written, once training has begun."""
+    def add_and_spoil(bank: Bank, *task: Any) -> TaskEntry:
+        entry = add(bank, *task)
+        note.unlink()
+        note.mkdir()
+        return entry
 
-        def validated(self, position: Position, metrics: Mapping[str, float] | None) -> None:
-            (folder / "run.json").unlink()
-            (folder / "run.json").mkdir()
-
+    monkeypatch.setattr(Bank, "add", add_and_spoil)
     options = dataclasses.replace(OPTIONS, epochs=1)
-    entry = teach(tmp_path / "bank", "one", data, options, GENERATOR, reporter=Spoiler())
+    entry = teach(tmp_path / "bank", "one", data, options, GENERATOR)
     assert entry.name == "one"
     assert Bank.open(tmp_path / "bank").tasks == ("one",)
 
@@ -418,13 +425,13 @@ def test_metrics_that_can_not_be_written_are_one_error_and_the_bank_is_as_it_was
 
     with pytest.raises(PiggybackError, match=r"metrics\.jsonl can't be written"):
         teach(tmp_path / "bank", "one", data, OPTIONS, GENERATOR, reporter=Spoiler())
-    assert not (tmp_path / "bank").exists()
+    assert bank_files(tmp_path / "bank") == {}
 
 
 def test_damaged_images_are_named_before_training(tmp_path: Path, data: Path) -> None:
-    (data / "train" / "000.png").write_bytes(b"no image")
+    (data / "train" / "003.png").write_bytes(b"no image")
     (data / "test" / "001.png").write_bytes(b"")
-    with pytest.raises(PiggybackError, match=r"1 of 6 pairs .*000\.png.*; 1 of 2 pairs .*001\.png"):
+    with pytest.raises(PiggybackError, match=r"1 of 6 pairs .*003\.png.*; 1 of 2 pairs .*001\.png"):
         teach(tmp_path / "bank", "one", data, OPTIONS, GENERATOR)
     assert not (tmp_path / "bank").exists()
 
