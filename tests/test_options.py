@@ -364,10 +364,10 @@ def test_what_is_given_on_the_command_line_goes_before_the_file(tmp_path: Path, 
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
+    rgb = "8-bit RGB -> 8-bit RGB"
     expected = [
         f"task       maps, number 1 of {bank}; starts from: random filters",
-        f"data       {data} (side-by-side, paired, BtoA): 5 pairs, 2 held out (val); "
-        "8-bit RGB -> 8-bit RGB",
+        f"data       {data} (side-by-side, paired, BtoA): 5 pairs, 2 held out (val); {rgb}",
         "network    resnet-6, ngf 8, batch norm, 3 -> 3 channels, 32 px",
         "steps      12 of 2, in 4 epochs, on cpu; rate 0.5, falling in the last 2 epochs",
     ]

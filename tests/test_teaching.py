@@ -143,7 +143,9 @@ for task in ("one", "two"):
         metrics = [run_folder(tmp_path / n, task) / "metrics.jsonl" for n in "abc"]
         assert metrics[0].read_bytes() == metrics[1].read_bytes()
     different = bank_files(tmp_path / "c")
-    same = [name for name, content in bank_files(tmp_path / "a").items() if different[name] == content]
+    same = [
+        name for name, content in bank_files(tmp_path / "a").items() if different[name] == content
+    ]
     assert same == []
 
 
@@ -322,7 +324,7 @@ def test_a_killed_training_leaves_the_bank_as_it_was_and_is_begun_again_only_whe
     assert "train two" in second.stderr
     assert files(bank / "tasks") == tasks
     assert Bank.open(bank).tasks == ("one",)
-    with pytest.raises(PiggybackError, match="'two' was begun before .* go on with --resume, or"):
+    with pytest.raises(PiggybackError, match=r"'two' was begun before .* go on with --resume, or"):
         teach(bank, "two", data, OPTIONS)
     assert pbgan("runs", bank, "--discard", "two").returncode == 0
     teach(bank, "two", data, OPTIONS)
