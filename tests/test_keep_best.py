@@ -98,7 +98,9 @@ def test_a_metric_that_is_not_measured_is_refused_with_those_that_are(
     tmp_path: Path, data: Path
 ) -> None:
     options = dataclasses.replace(OPTIONS, keep_best="fid")
-    with pytest.raises(PiggybackError, match=r"'fid' is not measured: choose one of l1, psnr, ssim$"):
+    with pytest.raises(
+        PiggybackError, match=r"'fid' is not measured: choose one of l1, psnr, ssim$"
+    ):
         teach(tmp_path / "bank", "one", data, options, GENERATOR)
     options = dataclasses.replace(OPTIONS, keep_best="ssim", mode="unpaired")
     with pytest.raises(PiggybackError, match=r"choose one of l1_AtoB, .*, cycle_l1_B$"):
