@@ -12,7 +12,7 @@ import tifffile
 from PIL import ImageFile, TiffImagePlugin
 
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.image_decoding import Decoded, Pixels, check_size, decode_with_pillow
+from piggyback_gan.image_decoding import Decoded, Pixels, check_size, decode_with_pillow, is_large
 
 # Of damaged files tifffile tells a log; here an error says so, or the file is read.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -28,6 +28,7 @@ _COLORS = {
     32803: "a camera's raw mosaic",
 }
 _JPEG = (6, 7)
+_LOSSLESS = (1, 5, 8, 32946)  # none, LZW, deflate
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 _REDUCED = 1
 _LAYOUT_TAGS = range(256, 340)
@@ -50,7 +51,7 @@ def decode_tiff(file: BinaryIO, max_pixels: int) -> Decoded:
         _refuse_pages(tiff)
         depth = "none" if page.dtype is None else page.dtype.name
         small = page.bitspersample <= 8 and depth in ("uint8", "bool")
-        if small and _is_for_pillow(page):
+        if small and _is_for_pillow(page) and not _is_large_plain(page):
             file.seek(0)
             image: ImageFile.ImageFile = TiffImagePlugin.TiffImageFile(file, "")
             decoded = decode_with_pillow(image, max_pixels, page.bitspersample)
@@ -91,6 +92,16 @@ def _refuse_unread_tags(tiff: tifffile.TiffFile, page: tifffile.TiffPage, file: 
     }
     if unread := sorted(code for code in codes if code in _LAYOUT_TAGS and code not in page.tags):
         raise PiggybackError(f"can't be read: the file is truncated or damaged (tag {unread[0]})")
+
+
+def _is_large_plain(page: tifffile.TiffPage) -> bool:
+    """A large image whose values tifffile reads as Pillow does, with half of the memory."""
+    return (
+        page.bitspersample == 8
+        and page.photometric in (_BLACK_IS_ZERO, _RGB)
+        and page.compression in _LOSSLESS
+        and is_large(page.imagewidth, page.imagelength)
+    )
 
 
 def _refuse_pages(tiff: tifffile.TiffFile) -> None:

@@ -100,19 +100,24 @@ def _sources(inputs: Sequence[Path], out: Path, recursive: bool) -> Iterator[tup
 
 def _is_inside(path: Path, folder: Path) -> bool:
     """Below it; a folder is not inside itself."""
-    return folder.resolve() in path.resolve().parents
+    return _real(folder) in _real(path).parents
+
+
+def _real(path: Path) -> Path:
+    """Without links. Path.resolve would raise an error for links that go round."""
+    return Path(os.path.realpath(path))
 
 
 def _check_places(
     planned: dict[Path, Path], inputs: Sequence[Path], out: Path, place: Place
 ) -> None:
-    sources = {source.resolve() for source in planned.values()}
-    if replaced := [output for output in planned if output.resolve() in sources]:
+    sources = {_real(source) for source in planned.values()}
+    if replaced := [output for output in planned if _real(output) in sources]:
         raise PiggybackError(f"{replaced[0]} is an input: give another --out")
-    whole = out.resolve()
+    whole = _real(out)
     for folder in {output.parent for output in planned}:
-        if not folder.resolve().is_relative_to(whole):
+        if not _real(folder).is_relative_to(whole):
             raise PiggybackError(f"{folder} is a link that leads out of {out}: give another --out")
     # The others would take the first one's outputs for inputs.
-    if place.count > 1 and any(path.resolve() == whole for path in inputs):
+    if place.count > 1 and any(_real(path) == whole for path in inputs):
         raise PiggybackError(f"{out} is an input folder: several processes need another --out")

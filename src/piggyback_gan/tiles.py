@@ -40,7 +40,7 @@ def translated_strips(
     tiling.check(config)
     rows, columns = (lay(length, config, tiling) for length in size)
     if tiling.norm_from == "image" and len(rows.starts) * len(columns.starts) > 1:
-        generator = with_shared_norms(generator, _windows(config, size, read, tiling))
+        generator = with_shared_norms(generator, sample_windows(config, size, read, tiling))
     carried: Tensor | None = None
     for index in range(len(rows.starts)):
         top, bottom = rows.reach(index)
@@ -77,7 +77,7 @@ def _row_of_tiles(
     return strip
 
 
-def _windows(
+def sample_windows(
     config: GeneratorConfig, size: tuple[int, int], read: ReadTile, tiling: Tiling
 ) -> list[Window]:
     """Parts of an image from which norm layers take their statistics: all of it where that is allowed.
