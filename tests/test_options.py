@@ -16,7 +16,8 @@ from piggyback_gan.config import GeneratorConfig
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.generators import build_generator
 from piggyback_gan.network import PiggybackNetwork
-from piggyback_gan.options import GeneratorOptions, TrainingOptions, read_options
+from piggyback_gan.option_files import read_options
+from piggyback_gan.options import GeneratorOptions, TrainingOptions
 
 WRONG = {
     "direction": ["AtoC", 1, ["AtoB"]],

@@ -3,24 +3,24 @@
 import math
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from piggyback_gan.bank import BACKWARD, FORWARD
+from piggyback_gan.cards import task_card
 from piggyback_gan.checkpoints import load_checkpoint, save_checkpoint
 from piggyback_gan.curves import plot_curves
-from piggyback_gan.data import PairedDataset, UnpairedDataset
+from piggyback_gan.data import PairedDataset
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.evaluation import Evaluation, evaluate, evaluate_unpaired
-from piggyback_gan.folders import PairedFolder, changes, fingerprint
+from piggyback_gan.folders import changes, fingerprint
 from piggyback_gan.image_encoding import encode
-from piggyback_gan.image_reading import Source
 from piggyback_gan.manifest import TaskEntry, atomic_write
 from piggyback_gan.metrics import HIGHER_IS_BETTER
 from piggyback_gan.planning import TaskPlan
@@ -28,12 +28,10 @@ from piggyback_gan.processes import Processes
 from piggyback_gan.reporting import REPORT_EVERY, Interrupted, Reporter
 from piggyback_gan.runs import Position, Run, RunFolder, State
 from piggyback_gan.samples import sample_grid
+from piggyback_gan.task_data import Dataset, TaskData, load_task_data
 from piggyback_gan.tensorboard_log import TensorBoardLog
 from piggyback_gan.trainer import Batch, Losses, PairedTrainer, Trainer
 from piggyback_gan.unpaired_trainer import UnpairedTrainer
-
-Dataset = PairedDataset | UnpairedDataset
-_Loaded = TypeVar("_Loaded")
 
 
 @dataclass
@@ -104,20 +102,25 @@ class TrainingRun:
             Interrupted: training was stopped; the checkpoint is up to date.
         """
         self.reporter.planned(self.plan)
-        hashes = self._fingerprint()
+        folder = self.plan.folder
+        hashes = fingerprint(
+            folder.paths,
+            root=folder.root,
+            on_progress=lambda done: self._checked("files", done, len(folder.paths)),
+        )
         before = self.folder.read_fingerprint() if resume else None
         if before is not None and (changed := changes(before, hashes)):
             raise PiggybackError(
                 f"the data in {self.plan.folder.root} is not what {self.plan.task!r} was begun with: "
                 f"{changed}"
             )
-        train, held_out, shown = self._load_all()
+        data = load_task_data(self.plan, self._checked)
         if before is None and self.team.is_first:
             self.folder.begin(self._state("running"), hashes)
         state: State = "failed"
         problem = None
         try:
-            entry = self._train(train, held_out, shown, resume=resume)
+            entry = self._train(data, resume=resume)
             state = "finished"
         except Interrupted:
             state = "interrupted"
@@ -134,19 +137,16 @@ class TrainingRun:
                 self._end(state, problem)
         return entry
 
-    def _train(
-        self, train: Dataset, held_out: Dataset | None, shown: Dataset, *, resume: bool
-    ) -> TaskEntry:
+    def _train(self, data: TaskData, *, resume: bool) -> TaskEntry:
         """Train all epochs that are left and add the task to the bank."""
-        torch.manual_seed(
-            self.options.seed
-        )  # the networks have their start; this is the discriminators'
+        # The networks have their start already; this is for the discriminators.
+        torch.manual_seed(self.options.seed)
         trainer = self._trainer()
         if resume:
             self._load_checkpoint(trainer)
         self._open_log()
         while self.progress.epoch <= self.options.epochs and not self._out_of_patience():
-            self._epoch(trainer, train, held_out, shown)
+            self._epoch(trainer, data)
         if best := self.progress.best:
             for name, network in self.plan.networks.items():
                 network.module.load_state_dict(best["networks"][name])
@@ -163,17 +163,18 @@ class TrainingRun:
         states = {
             n: network.task_state(self.plan.task) for n, network in self.plan.networks.items()
         }
-        return self.plan.bank.add(states[FORWARD], self._card(), states.get(BACKWARD))
+        last = (self.progress.records or [{}])[-1]
+        kept = self.progress.best or {"epoch": last["epoch"], "metrics": last["validation"]}
+        card = task_card(self.plan, self.library_version, kept["epoch"], kept["metrics"])
+        return self.plan.bank.add(states[FORWARD], card, states.get(BACKWARD))
 
     # Epochs
 
-    def _epoch(
-        self, trainer: Trainer, train: Dataset, held_out: Dataset | None, shown: Dataset
-    ) -> None:
+    def _epoch(self, trainer: Trainer, data: TaskData) -> None:
         """Train what is left of the current epoch, validate, and save a checkpoint."""
         progress = self.progress
         trainer.begin_epoch(progress.epoch)
-        batches = train.epoch(
+        batches = data.train.epoch(
             progress.epoch,
             batch_size=self.plan.effective_batch,
             crop=self.options.image_size,
@@ -185,7 +186,7 @@ class TrainingRun:
         with closing(batches):
             for first, second in batches:
                 begun = progress.batch * self.plan.effective_batch
-                total = min(self.plan.effective_batch, len(train) - begun)
+                total = min(self.plan.effective_batch, len(data.train) - begun)
                 batch = Batch(self.position.step, first, second, total)
                 losses, stop = trainer.step(batch, self.should_stop)
                 self._count(losses)
@@ -202,12 +203,12 @@ class TrainingRun:
             for network in self.plan.networks.values():
                 network.eval()
             try:
-                validation = None if held_out is None else self._validate(held_out)
+                validation = None if data.held_out is None else self._validate(data)
             except Interrupted:
                 stopped = True
             else:
                 self._record(means, trainer.learning_rate(), validation)
-                self._save_samples(shown)
+                self._save_samples(data.shown)
         metrics, stopped = self.team.from_first((validation and validation.metrics, stopped))
         if stopped:
             self._save_checkpoint(trainer)
@@ -272,25 +273,24 @@ class TrainingRun:
         if self.should_stop():
             raise Interrupted(self.position)
 
-    def _validate(self, held_out: Dataset) -> Evaluation:
-        found = self._evaluate(held_out)
+    def _validate(self, data: TaskData) -> Evaluation:
+        found = self._evaluate(data)
         for name, value in found.metrics.items():
             if math.isnan(value):  # the losses are of the weights before the last step
                 raise self._diverged(f"{name} of held-out images", value)
         return found
 
-    def _evaluate(self, held_out: Dataset) -> Evaluation:
-        networks = tuple(self.plan.networks.values())
+    def _evaluate(self, data: TaskData) -> Evaluation:
+        networks, held_out = self.plan.networks, data.held_out
         if isinstance(held_out, PairedDataset):
-            return evaluate(networks[0], held_out, self.device, between=self._stop_if_asked)
-        folder = self.plan.folder
-        paired = not isinstance(folder, PairedFolder) and bool(folder.paired_held_out)
+            return evaluate(networks[FORWARD], held_out, self.device, between=self._stop_if_asked)
+        assert held_out is not None
         return evaluate_unpaired(
-            (networks[0], networks[1]),
+            (networks[FORWARD], networks[BACKWARD]),
             held_out,
             self.device,
             direction=self.options.direction,
-            paired=paired,
+            paired=data.partners,
             between=self._stop_if_asked,
         )
 
@@ -365,75 +365,9 @@ class TrainingRun:
             networks[FORWARD], networks[BACKWARD], config, self.options, self.device, self.team
         )
 
-    def _fingerprint(self) -> dict[str, str]:
-        folder = self.plan.folder
-
-        def on_progress(done: int) -> None:
-            self.reporter.checked("files", done, len(folder.paths))
-            self._stop_if_asked()
-
-        return fingerprint(folder.paths, root=folder.root, on_progress=on_progress)
-
-    def _load_all(self) -> tuple[Dataset, Dataset | None, Dataset]:
-        """Training images, held-out ones, and those that are shown; what can't be used is named at once."""
-        folder, options = self.plan.folder, self.options
-        assert options.load_size is not None
-        name = folder.held_out_name or "held-out"
-        splits: list[Callable[[], Dataset]]
-        if isinstance(folder, PairedFolder):
-            splits = [
-                lambda: self._paired("train", folder.train, options.load_size or 0),
-                lambda: self._paired(name, folder.held_out, options.image_size),
-                lambda: self._paired(
-                    "samples", folder.train[: options.samples], options.image_size
-                ),
-            ]
-        else:
-            out_a, out_b = folder.held_out_a, folder.held_out_b
-            if folder.paired_held_out:
-                sources = [pair.sources for pair in folder.paired_held_out]
-                out_a, out_b = (tuple(side) for side in zip(*sources, strict=True))
-            some = slice(options.samples)
-            a, b = folder.train_a, folder.train_b
-            splits = [
-                lambda: self._unpaired("train", a, b, options.load_size or 0),
-                lambda: self._unpaired(name, out_a, out_b, options.image_size),
-                lambda: self._unpaired("samples", a[some], b[some], options.image_size),
-            ]
-        train, held_out = _all_or_faults(splits[:2])
-        return (
-            train,
-            held_out if len(held_out) else None,
-            held_out if len(held_out) else splits[2](),
-        )
-
-    def _paired(self, split: str, pairs: Sequence[Any], size: int) -> PairedDataset:
-        return PairedDataset(
-            pairs,
-            direction=self.options.direction,
-            formats=self.plan.formats,
-            size=size,
-            on_progress=self._progress_of(split, len(pairs)),
-        )
-
-    def _unpaired(
-        self, split: str, a: Sequence[Source], b: Sequence[Source], size: int
-    ) -> UnpairedDataset:
-        first, second = (a, b) if self.options.direction == "AtoB" else (b, a)
-        return UnpairedDataset(
-            first,
-            second,
-            formats=self.plan.formats,
-            size=size,
-            on_progress=self._progress_of(split, len(a) + len(b)),
-        )
-
-    def _progress_of(self, split: str, total: int) -> Callable[[int], None]:
-        def on_progress(done: int) -> None:
-            self.reporter.checked(split, done, total)
-            self._stop_if_asked()
-
-        return on_progress
+    def _checked(self, split: str, done: int, total: int) -> None:
+        self.reporter.checked(split, done, total)
+        self._stop_if_asked()
 
     def _open_log(self) -> None:
         if self.options.log == "tensorboard" and self.team.is_first:
@@ -498,57 +432,3 @@ class TrainingRun:
             self.folder.write(self._state(state, problem))
             if state == "finished":
                 self.folder.remove_checkpoint()
-
-    def _card(self) -> dict[str, Any]:
-        """What describes the task in its file. No times or places: equal runs give equal files."""
-        plan = self.plan
-        first, second = plan.formats
-        last = (self.progress.records or [{}])[-1]
-        kept: Mapping[str, Any] = self.progress.best or {
-            "epoch": last["epoch"],
-            "metrics": last["validation"],
-        }
-        folder = plan.folder
-        if isinstance(folder, PairedFolder):
-            counts = {"train_pairs": len(folder.train), "held_out_pairs": len(folder.held_out)}
-        else:
-            counts = {
-                "train_a": len(folder.train_a),
-                "train_b": len(folder.train_b),
-                "held_out_a": len(folder.held_out_a),
-                "held_out_b": len(folder.held_out_b),
-            }
-        return {
-            "library_version": self.library_version,
-            "mode": self.options.mode,
-            "data": {"name": folder.name, "layout": folder.layout, **counts},
-            "image": {
-                "size": self.options.image_size,
-                "size_multiple": plan.config.size_multiple,
-                "input": asdict(first),
-                "output": asdict(second),
-                "tensor_range": [-1, 1],
-            },
-            "options": asdict(self.options),
-            "effective_batch": plan.effective_batch,
-            "epoch": kept["epoch"],
-            "parameters": {
-                **asdict(plan.parameters),
-                "total": plan.parameters.total,
-                "share": plan.parameters.share,
-            },
-            "validation": kept["metrics"],
-        }
-
-
-def _all_or_faults(loaders: Sequence[Callable[[], _Loaded]]) -> list[_Loaded]:
-    """Load all, and name what can't be used in any of them at once."""
-    loaded, faults = [], []
-    for load in loaders:
-        try:
-            loaded.append(load())
-        except PiggybackError as error:
-            faults.append(str(error))
-    if faults:
-        raise PiggybackError("; ".join(faults))
-    return loaded

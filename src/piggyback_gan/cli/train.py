@@ -11,7 +11,8 @@ import tyro
 from piggyback_gan.cli.arguments import BankPath, TaskName, parse
 from piggyback_gan.cli.signals import stopped_by_signals
 from piggyback_gan.errors import PartnerEnded, PiggybackError
-from piggyback_gan.options import GeneratorOptions, TrainingOptions, read_options
+from piggyback_gan.option_files import read_options
+from piggyback_gan.options import GeneratorOptions, TrainingOptions
 
 
 @dataclass(frozen=True, kw_only=True)
