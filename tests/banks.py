@@ -27,7 +27,10 @@ LAMBDAS: dict[str, Shares] = {"maps": 1.0, "night": 0.25, "sketch": {"*": 0.5, "
 """The tasks of `fill`, in order, and lambda of each."""
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["pytest", "piggyback_gan.bank"])
+# With what takes seconds to import, so that each process does not do it anew.
+_CONTEXT.set_forkserver_preload(
+    ["pytest", "piggyback_gan.bank", "piggyback_gan.teaching", "torch._dynamo", "matplotlib.figure"]
+)
 
 
 # --- banks of image networks ---

@@ -3,18 +3,16 @@
 import torch
 
 from piggyback_gan.errors import PiggybackError
+from piggyback_gan.launch import find_place
 
 
-def choose_device(asked: str, local_rank: int = 0) -> str:
+def choose_device(asked: str) -> str:
     """The device to compute on: "auto" takes CUDA, else MPS, else the CPU.
 
     A CPU is set to flush denormal numbers, in this thread and those started later: flat backgrounds make
     them, and they make networks several times slower. Call it before other work with torch.
 
-    Args:
-        asked: "cpu", "cuda", "cuda:1", "mps" or "auto".
-        local_rank: of several processes on a machine, which this is: each gets a CUDA device of its own,
-            in turn if they are more.
+    Where several processes were launched on a machine, "cuda" is the GPU of this process's LOCAL_RANK.
 
     Raises:
         PiggybackError: an unknown device, or one that is not there.
@@ -29,6 +27,18 @@ def choose_device(asked: str, local_rank: int = 0) -> str:
         raise PiggybackError(f"there is no {device} device here: choose auto or cpu")
     if device == "cpu":
         torch.set_flush_denormal(True)
-    if device == "cuda" and local_rank:
-        device = f"cuda:{local_rank % torch.cuda.device_count()}"
+    if device == "cuda":
+        _take_own_gpu(find_place().local_rank)
     return device
+
+
+def _take_own_gpu(local_rank: int) -> None:
+    """Make "cuda" mean this process's own GPU."""
+    count = torch.cuda.device_count()
+    # A launcher may have hidden all but one GPU from each process.
+    index = local_rank if count > 1 else 0
+    if index >= count:
+        raise PiggybackError(
+            f"process {local_rank} of this machine has no GPU: {count} are here; start at most {count}"
+        )
+    torch.cuda.set_device(index)

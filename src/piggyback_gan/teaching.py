@@ -6,15 +6,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from piggyback_gan.bank import open_or_new
 from piggyback_gan.devices import choose_device
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.manifest import MANIFEST_NAME, Manifest, TaskEntry
 from piggyback_gan.options import GeneratorOptions, TrainingOptions
 from piggyback_gan.planning import plan_task
-from piggyback_gan.processes import processes
+from piggyback_gan.processes import Processes, processes
 from piggyback_gan.reporting import Interrupted, Reporter
 from piggyback_gan.runs import Position, Run, RunFolder, training_purpose
 from piggyback_gan.tensorboard_log import require_tensorboard
@@ -76,13 +74,13 @@ def teach(
     options, generator = options or TrainingOptions(), generator or GeneratorOptions()
     if options.log == "tensorboard":
         require_tensorboard()
-    device = torch.device(choose_device(options.device))
+    choose_device(options.device)
     # Refuses a folder of other things before the lock is put into it.
     bank = open_or_new(bank_path, generator.for_new_bank(options.image_size))
-    with processes(device) as team:
+    with processes() as team:
         purpose = training_purpose(task)
         with bank.writing(purpose) if team.is_first else contextlib.nullcontext():
-            if run is not None and (entry := _already_there(folder, run)):
+            if run is not None and (entry := _already_there(folder, run, team)):
                 return entry
             plan = plan_task(
                 bank_path,
@@ -160,12 +158,12 @@ def _refuse_to_overwrite(folder: RunFolder) -> None:
         )
 
 
-def _already_there(folder: RunFolder, run: Run) -> TaskEntry | None:
+def _already_there(folder: RunFolder, run: Run, team: Processes) -> TaskEntry | None:
     """The task's entry, if the process that was killed had just added it: the run is at its end then."""
     begun = (folder.bank / MANIFEST_NAME).exists()
     entries = Manifest.read(folder.bank).tasks if begun else ()
     entry = next((entry for entry in entries if entry.name == folder.task), None)
-    if entry is not None:
+    if entry is not None and team.is_first:
         folder.write(_finished(run))
         folder.remove_checkpoint()
     return entry

@@ -136,6 +136,11 @@ class Trainer(ABC):
         torch.manual_seed(seed_of(self.options.seed, batch.step, _LAYERS, self.processes.rank))
         losses = Losses(images=len(batch.first))
         stop = self._step(batch, losses, should_stop)
+        self.processes.same_buffers(
+            network
+            for networks in (self.generators, self.discriminators)
+            for network in networks.values()
+        )
         return losses, stop
 
     @abstractmethod

@@ -196,26 +196,33 @@ class TrainingRun:
                     self._save_checkpoint(trainer)
                     raise Interrupted(self.position)
         self._collect()
-        means = {n: v / progress.seen for n, v in self._finite(progress.sums or {}).items()}
-        validation = None
+        validation, stopped = None, False
         if self.team.is_first:
+            means = {n: v / progress.seen for n, v in self._finite(progress.sums or {}).items()}
             for network in self.plan.networks.values():
                 network.eval()
             try:
                 validation = None if held_out is None else self._validate(held_out)
             except Interrupted:
-                self._save_checkpoint(trainer)
-                raise
-            self._record(means, trainer.learning_rate(), validation)
-            self._save_samples(shown)
-        self._keep_best(self.team.from_first(validation and validation.metrics), validation)
+                stopped = True
+            else:
+                self._record(means, trainer.learning_rate(), validation)
+                self._save_samples(shown)
+        metrics, stopped = self.team.from_first((validation and validation.metrics, stopped))
+        if stopped:
+            self._save_checkpoint(trainer)
+            raise Interrupted(self.position)
+        self._keep_best(metrics, validation)
         self._advance()
         self._save_checkpoint(trainer)
 
     def _count(self, losses: Losses) -> None:
         progress = self.progress
         sums = progress.sums = progress.sums or {}
+        # Sums that are exact do not depend on how they are split over processes and interruptions.
+        exact = torch.float32 if self.device.type == "mps" else torch.float64
         for name, value in losses.sums.items():
+            value = value.to(exact)
             sums[name] = sums[name] + value if name in sums else value
         progress.seen += losses.images
         progress.batch += 1
@@ -226,10 +233,9 @@ class TrainingRun:
             return
         progress = self.progress
         names = self.team.from_first(sorted(progress.sums or {}))
-        values = [(progress.sums or {}).get(name, torch.zeros(())) for name in names]
-        flat = torch.stack(
-            [*(v.to(self.device) for v in values), torch.zeros((), device=self.device)]
-        )
+        flat = torch.zeros(len(names) + 1, dtype=torch.float64, device=self.device)
+        for index, name in enumerate(names):
+            flat[index] = (progress.sums or {}).get(name, flat.new_zeros(()))
         flat[-1] = progress.seen
         flat = self.team.sum_all(flat)
         if not self.team.is_first:
@@ -450,7 +456,8 @@ class TrainingRun:
         content = load_checkpoint(self.folder.checkpoint)
         if content is None:
             return
-        if self.plan.config.norm == "batch" and content["world"] != self.team.world:
+        norms = (self.plan.config.norm, self.options.discriminator_norm)
+        if "batch" in norms and content["world"] != self.team.world:
             raise PiggybackError(
                 f"this run was begun by {content['world']} processes, and batch norm's statistics are of "
                 f"a process's share of a batch: resume it with as many, not {self.team.world}"

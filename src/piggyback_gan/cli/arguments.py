@@ -42,9 +42,10 @@ def _one_line(box: str, command: str) -> str:
     lines = [line.strip("│|").strip() for line in box.splitlines()[1:]]
     words: list[str] = []
     for line in lines:
-        if re.fullmatch(r"[─╰╯╭╮\-+]*", line):
+        if not re.fullmatch(r"[─╰╯╭╮\-+]*", line):
+            words.append(line)
+        elif words:  # where no box can be drawn, there is a rule above the words too
             break
-        words.append(line)
     text = " ".join(words)
     # tyro's names for a group of options, and for one that was not given, are no words of ours.
     text = re.sub(r"Error parsing (training|generator): ", "", text)

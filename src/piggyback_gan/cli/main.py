@@ -7,7 +7,7 @@ import sys
 import warnings
 from importlib.metadata import version
 
-from piggyback_gan.errors import PiggybackError
+from piggyback_gan.errors import PiggybackError, SaidElsewhere
 
 COMMANDS = {
     "train": "teach a bank an image-to-image task, or go on with one",
@@ -36,6 +36,8 @@ def main() -> int:
         status = _run(*(sys.argv[1:] or ["--help"]))
         sys.stdout.flush()
         return status
+    except SaidElsewhere:
+        return FAILED
     except PiggybackError as error:
         return _fail(str(error))
     except KeyboardInterrupt:

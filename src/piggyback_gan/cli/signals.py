@@ -23,8 +23,8 @@ class Stop:
 
     @property
     def status(self) -> int:
-        """The exit status of a process that a signal ended, by custom."""
-        return 128 + (self.signal or 0)
+        """The exit status of a process that a signal ended, by custom; SIGTERM if another one was told."""
+        return 128 + (self.signal or signal.SIGTERM)
 
 
 @contextmanager

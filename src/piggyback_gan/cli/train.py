@@ -1,5 +1,6 @@
 """pbgan train: teach a bank a task, or go on with one."""
 
+import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ import tyro
 
 from piggyback_gan.cli.arguments import BankPath, TaskName, parse
 from piggyback_gan.cli.signals import stopped_by_signals
-from piggyback_gan.errors import PiggybackError
+from piggyback_gan.errors import PartnerEnded, PiggybackError
 from piggyback_gan.options import GeneratorOptions, TrainingOptions, read_options
 
 
@@ -41,22 +42,38 @@ class Arguments:
 
 
 def run(arguments: list[str]) -> int:
-    """Train, or with --dry-run only plan."""
+    """Train, or with --dry-run only plan; of several processes that were launched, the first speaks."""
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return _run(arguments, is_first=True, world=1)
+    # Before anything can go wrong: what is wrong in all of them is said once.
+    from piggyback_gan.processes import processes
+
+    with processes() as team:
+        return _run(arguments, is_first=team.is_first, world=team.world)
+
+
+def _run(arguments: list[str], *, is_first: bool, world: int) -> int:
     given = _parse(arguments)
     if given.data is None and not given.resume:
         raise PiggybackError("--data DIR is missing: the folder of images (pbgan train --help)")
     # Imported late: --help and wrong arguments should not wait for torch.
     from piggyback_gan.cli.progress import TrainingProgress, print_plan
     from piggyback_gan.planning import plan_task
+    from piggyback_gan.processes import idle_cores
     from piggyback_gan.runs import RunFolder
     from piggyback_gan.teaching import Interrupted, teach
 
     if given.dry_run:
         if given.data is None:
             raise PiggybackError("--dry-run plans a new training: give --data, and no --resume")
-        plan = plan_task(given.bank, given.task, given.data, given.training, given.generator)
-        print_plan(plan)
+        plan = plan_task(
+            given.bank, given.task, given.data, given.training, given.generator, processes=world
+        )
+        if is_first:
+            print_plan(plan)
         return 0
+    if is_first and (hint := idle_cores()):
+        print(f"pbgan: {hint}", file=sys.stderr)
     folder = RunFolder(given.bank, given.task)
     with stopped_by_signals() as stop, TrainingProgress() as progress:
         try:
@@ -70,15 +87,20 @@ def run(arguments: list[str]) -> int:
                 reporter=progress,
                 should_stop=stop.asked,
             )
-        except Interrupted as interrupted:
+        except (Interrupted, PartnerEnded) as end:
+            # A signal goes to all processes, and another may have followed it first.
+            if isinstance(end, PartnerEnded) and not stop.asked():
+                raise
             on = f"pbgan train {given.bank} {given.task} --resume"
             words = f"go on with: {on}" if folder.exists else "nothing was trained yet"
-            print(f"pbgan: {interrupted}; {given.bank} is unchanged; {words}", file=sys.stderr)
+            if is_first:
+                print(f"pbgan: {end}; {given.bank} is unchanged; {words}", file=sys.stderr)
             return stop.status
-    print(
-        f"{given.task} is in {given.bank} ({entry.bytes / 1e6:.1f} MB); metrics, curves and samples: "
-        f"{folder.path}"
-    )
+    if is_first:
+        print(
+            f"{given.task} is in {given.bank} ({entry.bytes / 1e6:.1f} MB); metrics, curves and samples: "
+            f"{folder.path}"
+        )
     return 0
 
 

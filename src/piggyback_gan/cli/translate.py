@@ -75,7 +75,7 @@ def run(arguments: list[str]) -> int:
     bank = Bank.open(given.bank)
     if tiling is not None:
         tiling.check(bank.config)
-    device = choose_device(given.device, place.local_rank)
+    device = choose_device(given.device)
     generator = bank.generator(given.task, device, given.direction)
     formats = bank.formats(given.task, given.direction)
     planned = plan_outputs(

@@ -1,0 +1,525 @@
+"""Several processes train one task: real ones, over gloo on this machine's loopback device."""
+
+import contextlib
+import dataclasses
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import launched
+from drawn import draw_pairs
+from launched import KILLED, together
+from piggyback_gan import Bank, GeneratorOptions, Interrupted, TrainingOptions, teach
+from piggyback_gan import processes as processes_module
+from piggyback_gan.cli.main import main
+from piggyback_gan.config import GeneratorConfig
+from piggyback_gan.data import share_of
+from piggyback_gan.devices import choose_device
+from piggyback_gan.errors import PartnerEnded, PiggybackError, SaidElsewhere
+from piggyback_gan.generators import build_generator
+from piggyback_gan.network import PiggybackNetwork
+from piggyback_gan.processes import Processes, idle_cores, processes
+from piggyback_gan.store import tensors_sha256
+from piggyback_gan.teaching import Position, Reporter
+from piggyback_gan.trainer import Batch, PairedTrainer, Trainer
+from piggyback_gan.unpaired_trainer import UnpairedTrainer
+
+CONFIG = GeneratorConfig(name="resnet-6", ngf=4)
+GENERATOR = GeneratorOptions(generator="resnet-6", ngf=4)
+OPTIONS = TrainingOptions(
+    epochs=2, batch_size=2, image_size=16, discriminator_layers=1, ndf=4, samples=1, device="cpu"
+)
+UNPAIRED = dataclasses.replace(OPTIONS, mode="unpaired", pool_size=3)
+MODES = pytest.mark.parametrize("options", [OPTIONS, UNPAIRED], ids=["paired", "unpaired"])
+TOML = """
+generator = "resnet-6"
+ngf = 4
+image_size = 16
+batch_size = 2
+discriminator_layers = 1
+ndf = 4
+samples = 1
+device = "cpu"
+"""
+
+
+# --- steps ---
+
+
+def trainer(options: TrainingOptions, config: GeneratorConfig, team: Processes) -> Trainer:
+    torch.manual_seed(0)
+    networks = [PiggybackNetwork(build_generator(config)) for _ in range(2)]
+    for network in networks:
+        network.add_task("one")
+    options = options.resolved(earlier=(), device="cpu")
+    cpu = torch.device("cpu")
+    if options.mode == "paired":
+        return PairedTrainer(networks[0], config, options, cpu, team)
+    return UnpairedTrainer(networks[0], networks[1], config, options, cpu, team)
+
+
+def images(step: int, side: int, count: int) -> Tensor:
+    chance = torch.Generator().manual_seed(10 * step + side)
+    return torch.rand((count, 3, 16, 16), generator=chance) * 2 - 1
+
+
+def run_steps(
+    options: TrainingOptions, config: GeneratorConfig, totals: tuple[int, ...]
+) -> dict[str, Any]:
+    """Steps of so many images in all, of which this process takes its share."""
+    with processes() as team:
+        trained = trainer(options, config, team)
+        trained.begin_epoch(1)
+        gradients: list[Tensor] = []
+        for step, total in enumerate(totals):
+            mine = share_of(total, (team.rank, team.world))
+            batch = Batch(step, images(step, 0, total)[mine], images(step, 1, total)[mine], total)
+            losses, _ = trained.step(batch)
+            if step == 0:
+                named = trained._generator_parameters + trained._discriminator_parameters
+                gradients = [parameter.grad.clone() for parameter in named]
+        optimizers = [o.state_dict()["state"] for o in trained._optimizers]
+        moments = {
+            f"optimizer.{o}.{p}.{name}": value
+            for o, state in enumerate(optimizers)
+            for p, values in state.items()
+            for name, value in values.items()
+        }
+        networks = trained.generators | trained.discriminators
+        weights = {
+            f"{name}.{key}": tensor
+            for name, network in networks.items()
+            for key, tensor in network.state_dict().items()
+        }
+        outputs = []
+        for network in trained.generators.values():
+            with torch.no_grad():
+                outputs.append(network.eval()(images(99, 0, 2)))
+    return {
+        "sha256": tensors_sha256(weights | moments),
+        "gradients": gradients,
+        "outputs": outputs,
+        "losses": {name: value.item() for name, value in losses.sums.items()},
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "norm"), [(OPTIONS, "batch"), (UNPAIRED, "batch"), (UNPAIRED, "instance")]
+)
+def test_all_processes_hold_identical_weights_moments_and_statistics_after_every_step(
+    options: TrainingOptions, norm: str
+) -> None:
+    options = dataclasses.replace(options, discriminator_norm=norm, augment="on")
+    config = dataclasses.replace(CONFIG, norm=norm)
+    first, second = together(run_steps, options, config, (4, 4, 4))
+    assert first["sha256"] == second["sha256"]
+
+
+@MODES
+def test_two_processes_equal_one_with_twice_the_batch(options: TrainingOptions) -> None:
+    options = dataclasses.replace(options, augment="on")
+    totals = (3, 4, 1)  # the shares are 2 and 1, 2 and 2, 1 and none
+    whole = run_steps(dataclasses.replace(options, batch_size=4), CONFIG, totals)
+    parts = together(run_steps, options, CONFIG, totals)
+    for part in parts:
+        for found, expected in zip(part["gradients"], whole["gradients"], strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+        for found, expected in zip(part["outputs"], whole["outputs"], strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    assert parts[1]["losses"] == {}, "it had no image of the last step"
+    assert parts[0]["losses"] == pytest.approx(whole["losses"], rel=1e-3)
+
+
+# --- whole runs ---
+
+
+class Notes(Reporter):
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def planned(self, plan: object) -> None:
+        self.told.append("planned")
+
+    def validated(self, position: Position, metrics: object) -> None:
+        self.told.append(f"epoch {position.epoch}")
+
+
+def teach_here(
+    bank: Path, data: Path, options: TrainingOptions | None, stops: dict[int, int], watch: bool
+) -> dict[str, Any]:
+    """A run in this process; the process of rank r is asked to stop after stops[r] steps."""
+    written: list[str] = []
+    if watch:
+        sys.addaudithook(lambda event, args: _note_writing(event, args, str(bank), written))
+    rank, notes, asked = int(os.environ.get("RANK", "0")), Notes(), 0
+
+    def should_stop() -> bool:
+        nonlocal asked
+        asked += sys._getframe(1).f_code.co_name == "_step"
+        return 0 < stops.get(rank, 0) <= asked
+
+    try:
+        teach(
+            bank,
+            "one",
+            data if options else None,
+            options,
+            GENERATOR if options else None,
+            resume=options is None,
+            reporter=notes,
+            should_stop=should_stop,
+        )
+        stopped = None
+    except Interrupted as interrupted:
+        stopped = interrupted.position.step
+    return {"told": notes.told, "written": written, "stopped": stopped}
+
+
+def _note_writing(event: str, args: tuple[Any, ...], root: str, written: list[str]) -> None:
+    if event == "open":
+        path, mode, flags = args
+        writes = (mode and set(mode) & set("wax+")) or (
+            isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        )
+    elif event in ("os.rename", "os.mkdir", "os.remove", "os.unlink"):
+        path, writes = args[0], True
+    else:
+        return
+    if writes and str(path).startswith(root):
+        written.append(str(path))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return draw_pairs(tmp_path / "boxes", train=7, size=20)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """As the processes have, which share the cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def _equal_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+
+
+def outcome(bank: Path) -> tuple[bytes, bytes]:
+    task = next((bank / "tasks").iterdir())
+    return task.read_bytes(), (bank / "runs" / "one" / "metrics.jsonl").read_bytes()
+
+
+def outputs(bank: Path) -> Tensor:
+    with torch.no_grad():
+        result: Tensor = Bank.open(bank).generator("one")(images(1, 0, 2))
+    return result
+
+
+@MODES
+def test_only_the_first_process_writes_and_speaks_and_a_stop_of_one_is_a_stop_of_all(
+    tmp_path: Path, data: Path, options: TrainingOptions
+) -> None:
+    bank, single = tmp_path / "bank", tmp_path / "single"
+    # 7 images in steps of 4: the second process is asked in the third of four steps.
+    first, second = together(teach_here, bank, data, options, {1: 3}, True)
+    assert (first["stopped"], second["stopped"]) == (3, 3)
+    assert first["written"] and not second["written"]
+    assert first["told"] == ["planned", "epoch 1"] and not second["told"]
+    shutil.copytree(bank, single)
+
+    done = together(teach_here, bank, data, None, {}, True)
+    assert [result["stopped"] for result in done] == [None, None]
+    assert done[0]["written"] and not done[1]["written"]
+    whole = tmp_path / "whole"
+    together(teach_here, whole, data, options, {}, False)
+    assert outcome(bank) == outcome(whole), "interrupted and resumed is uninterrupted, to the byte"
+
+    teach_here(single, data, None, {}, False)
+    assert Bank.open(single).card("one")["effective_batch"] == 4
+    torch.testing.assert_close(outputs(single), outputs(whole), rtol=1e-4, atol=1e-4)
+
+
+def stopped_in_validation(bank: Path, data: Path) -> int | None:
+    steps = 0
+
+    def should_stop() -> bool:
+        nonlocal steps
+        steps += sys._getframe(1).f_code.co_name == "_step"
+        return steps > 0 and sys._getframe(1).f_code.co_name == "_stop_if_asked"
+
+    try:
+        teach(bank, "one", data, OPTIONS, GENERATOR, should_stop=should_stop)
+    except Interrupted as interrupted:
+        return interrupted.position.step
+    return None
+
+
+def test_a_stop_while_the_first_process_validates_is_a_stop_of_all(
+    tmp_path: Path, data: Path
+) -> None:
+    assert together(stopped_in_validation, tmp_path / "bank", data) == [2, 2]
+    done = together(teach_here, tmp_path / "bank", data, None, {}, False)
+    # The epoch is not trained again, only validated.
+    assert done[0]["told"] == ["planned", "epoch 1", "epoch 2"]
+    lines = (tmp_path / "bank" / "runs" / "one" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [2, 4]
+
+
+def test_a_run_of_one_process_can_be_resumed_by_three(tmp_path: Path, data: Path) -> None:
+    bank, whole = tmp_path / "bank", tmp_path / "whole"
+    options = dataclasses.replace(OPTIONS, accumulate=2)
+    assert teach_here(bank, data, options, {0: 3}, False)["stopped"] == 3
+    together(teach_here, bank, data, None, {}, False, world=3)
+    teach_here(whole, data, options, {}, False)
+    torch.testing.assert_close(outputs(bank), outputs(whole), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("where", ["generator", "discriminator"])
+def test_batch_norm_is_not_resumed_by_another_number_of_processes(
+    tmp_path: Path, data: Path, where: str
+) -> None:
+    batch: dict[str, Any] = {"norm": "batch"} if where == "generator" else {}
+    generator = dataclasses.replace(GENERATOR, **batch)
+    options = dataclasses.replace(
+        OPTIONS, discriminator_norm="batch" if where == "discriminator" else "instance"
+    )
+    asked = iter([False] * 20 + [True] * 100)
+    with pytest.raises(Interrupted):
+        teach(tmp_path / "bank", "one", data, options, generator, should_stop=lambda: next(asked))
+    said = together(teach_here, tmp_path / "bank", data, None, {}, False)
+    assert "batch norm" in str(said[0]) and "resume it with as many, not 2" in str(said[0])
+    assert isinstance(said[1], SaidElsewhere)
+
+
+# --- when something goes wrong ---
+
+
+def steps_with_an_end(kind: str) -> None:
+    with processes() as team:
+        trained = trainer(OPTIONS, CONFIG, team)
+        trained.begin_epoch(1)
+        for step in range(3):
+            if step == 1 and team.rank == 1:
+                if kind == "killed":
+                    launched.die()
+                raise PiggybackError("no space left on device")
+            trained.step(Batch(step, images(step, 0, 1), images(step, 1, 1), 2))
+
+
+@pytest.mark.parametrize("kind", ["killed", "failed"])
+def test_the_end_of_one_process_is_the_end_of_the_others_in_one_line(kind: str) -> None:
+    first, second = together(steps_with_an_end, kind, seconds=60)
+    assert isinstance(first, PartnerEnded)
+    assert str(first) == "another process of this training ended: its own message says why"
+    if kind == "killed":
+        assert second == KILLED
+    else:
+        assert str(second) == "no space left on device"
+        assert not isinstance(second, SaidElsewhere), "the first process knows nothing of it"
+
+
+def fail(messages: tuple[str | None, ...]) -> None:
+    with processes() as team:
+        if message := messages[team.rank]:
+            raise PiggybackError(message)
+        team.from_first(None)
+
+
+def test_what_fails_alike_in_all_processes_is_said_by_the_first() -> None:
+    kinds = [type(error) for error in together(fail, ("no data",) * 3, world=3)]
+    assert kinds == [PiggybackError, SaidElsewhere, SaidElsewhere]
+    first, second = together(fail, ("no data", "no memory"))
+    assert (type(first), type(second)) == (PiggybackError, PiggybackError)
+    first, second = together(fail, ("no data", None))
+    assert (type(first), type(second)) == (PiggybackError, SaidElsewhere)
+
+
+def call(arguments: list[str]) -> tuple[int, str, str]:
+    """Status, stdout and stderr of the command line, in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    sys.argv = ["pbgan", *arguments]
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = main()
+    return status, out.getvalue(), err.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--data", "nowhere"], "nowhere"),
+        (["--data", "x", "--epoch", "3"], "--epoch"),
+        (["--resume"], "has no run of 'one'"),
+        (["--config", "nowhere.toml"], "nowhere.toml"),
+    ],
+)
+def test_a_mistake_in_the_command_is_one_line_from_the_first_process(
+    tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    first, second = together(call, ["train", str(tmp_path / "bank"), "one", *arguments])
+    assert first[0] == 2 and second == (2, "", "")
+    assert first[2].startswith("pbgan: error: ") and first[2].count("\n") == 1
+    assert words in first[2]
+
+
+def test_a_dry_run_is_printed_once_and_counts_all_processes(tmp_path: Path, data: Path) -> None:
+    config = tmp_path / "small.toml"
+    config.write_text(TOML)
+    arguments = ["train", str(tmp_path / "bank"), "one", "--data", str(data), "--dry-run"]
+    first, second = together(call, [*arguments, "--config", str(config), "--epochs", "1"])
+    assert first[0] == 0 and second == (0, "", "")
+    assert "2 of 4, in 1 epochs" in first[1]
+
+
+def join(patience: float | None, removed: str | None) -> None:
+    if patience:
+        processes_module._JOINING = timedelta(seconds=patience)
+    os.environ["WORLD_SIZE"] = "2"
+    os.environ.pop(removed or "", None)
+    with processes():
+        pass
+
+
+@pytest.mark.parametrize(
+    ("patience", "removed", "words"),
+    [(2.0, None, ""), (None, "MASTER_ADDR", "MASTER_ADDR"), (None, "MASTER_PORT", "MASTER_PORT")],
+)
+def test_a_process_that_was_started_without_partners_says_so(
+    patience: float | None, removed: str | None, words: str
+) -> None:
+    (said,) = together(join, patience, removed, world=1, seconds=60)
+    assert isinstance(said, PiggybackError)
+    assert str(said).startswith("process 0 of 2 can't reach the others: ")
+    assert str(said).endswith("start all of them with torchrun or accelerate launch")
+    assert words in str(said) and "\n" not in str(said)
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK 2 does not fit WORLD_SIZE 2"),
+        ({"RANK": "first", "WORLD_SIZE": "2"}, "RANK=first"),
+    ],
+)
+def test_an_environment_that_makes_no_sense_is_refused(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], words: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(PiggybackError, match=words), processes():
+        pass
+
+
+# --- machines ---
+
+
+def test_idle_cores_are_told_once_processes_share_a_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert idle_cores() is None, "one process: nobody has set its threads for it"
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert "OMP_NUM_THREADS=4" in str(idle_cores())
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    assert idle_cores() is None
+
+
+@pytest.mark.parametrize(("local_rank", "count", "taken"), [(0, 2, 0), (1, 2, 1), (3, 1, 0)])
+def test_each_process_takes_the_gpu_of_its_local_rank(
+    monkeypatch: pytest.MonkeyPatch, local_rank: int, count: int, taken: int
+) -> None:
+    chosen: list[int] = []
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_RANK", str(local_rank))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    assert choose_device("auto") == "cuda"
+    assert chosen == [taken]
+
+
+def test_a_process_more_than_there_are_gpus_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(PiggybackError, match="2 are here; start at most 2"):
+        choose_device("cuda")
+
+
+# --- launchers ---
+
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+# Its --cpu starts one process, or mpirun's; --multi_gpu starts as many as are asked for, GPUs or none.
+ACCELERATE = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+ACCELERATE += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+
+
+def launch(launcher: list[str], bank: Path, data: Path, epochs: int) -> "subprocess.Popen[str]":
+    config = bank.with_suffix(".toml")
+    config.write_text(TOML)
+    port = [] if "--standalone" in launcher else ["--main_process_port", str(launched.free_port())]
+    return subprocess.Popen(
+        [
+            *(sys.executable, *launcher, *port, "-m", "piggyback_gan", "train", str(bank), "one"),
+            *("--data", str(data), "--config", str(config), "--epochs", str(epochs)),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"},
+    )
+
+
+def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
+    begun = time.monotonic()
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() - begun < 120
+        time.sleep(0.02)
+
+
+def test_torchrun_trains_and_sigterm_ends_all_processes_at_one_step_to_go_on_from(
+    tmp_path: Path, data: Path
+) -> None:
+    bank = tmp_path / "bank"
+    process = launch(TORCHRUN, bank, data, epochs=500)
+    wait_for((bank / "runs" / "one" / "checkpoint.pt").exists, process)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode != 0 and out == ""
+    assert err.count("pbgan: ") == 1, err
+    assert err.count("pbgan: stopped in epoch ") == 1 and "--resume" in err
+    assert err.count("random filters") == 1, "the plan is printed once"
+    step = int(err.split("after step ")[1].split()[0])
+    on = teach_here(bank, data, None, {0: 1}, False)  # in one process
+    assert on["stopped"] == step + 1
+
+
+@pytest.mark.skipif(find_spec("accelerate") is None, reason="accelerate is not installed")
+def test_accelerate_launch_trains_with_the_same_command(tmp_path: Path, data: Path) -> None:
+    process = launch(ACCELERATE, tmp_path / "bank", data, epochs=1)
+    out, err = process.communicate(timeout=180)
+    assert process.returncode == 0, err
+    assert out.count("one is in ") == 1 and out.count("\n") == 1
+    assert Bank.open(tmp_path / "bank").card("one")["effective_batch"] == 4
