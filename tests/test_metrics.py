@@ -6,7 +6,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from piggyback_gan.metrics import METRICS, image_metrics, mean_metrics
+from piggyback_gan.metrics import image_metrics, mean_metrics
+from piggyback_gan.names import METRICS
 
 
 def images(count: int, seed: int, channels: int = 3, size: tuple[int, int] = (20, 24)) -> Tensor:

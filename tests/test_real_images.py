@@ -11,9 +11,12 @@ from piggyback_gan.data import find_pairs, find_unpaired, fingerprint
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
-pytestmark = pytest.mark.skipif(
-    not DATA.is_dir(), reason="../shared/data is missing: no real photographs to test on"
-)
+pytestmark = [
+    pytest.mark.usefixtures("without_curves"),
+    pytest.mark.skipif(
+        not DATA.is_dir(), reason="../shared/data is missing: no real photographs to test on"
+    ),
+]
 
 SETS = {
     "cityscapes": ("two folders", 1000, 200, "test"),

@@ -218,6 +218,24 @@ def test_a_line_that_was_written_after_the_last_checkpoint_is_not_in_the_metrics
     assert whole_run(killed) == whole_run(alone)
 
 
+def test_a_run_stopped_while_its_images_are_read_leaves_nothing(
+    tmp_path: Path, pairs: Path
+) -> None:
+    with pytest.raises(Interrupted):
+        teach(tmp_path / "bank", "one", pairs, OPTIONS, GENERATOR, should_stop=lambda: True)
+    assert not (tmp_path / "bank").exists()
+
+
+def test_a_resumed_run_stopped_while_its_images_are_read_is_as_it_was(
+    stopped: tuple[Path, Path],
+) -> None:
+    bank, data = stopped
+    before = files(run_folder(bank, "one"))
+    with pytest.raises(Interrupted):
+        teach(bank, "one", data, resume=True, should_stop=lambda: True)
+    assert files(run_folder(bank, "one")) == before
+
+
 # What is refused
 
 

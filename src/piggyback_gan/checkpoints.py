@@ -1,7 +1,7 @@
 """A run's checkpoint on disk: all that training goes on from. Read without running anything in it.
 
-The file is the SHA-256 of what follows, 32 bytes, and then what `torch.save` writes. PyTorch itself does not
-see a flipped bit in a tensor, and a run that goes on from one would not end as it should.
+The file is what `torch.save` writes, and its SHA-256, 32 bytes, at the end. PyTorch itself does not see a
+flipped bit in a tensor, and a run that goes on from one would not end as it should.
 """
 
 import contextlib
@@ -32,8 +32,8 @@ def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     """
     buffer = io.BytesIO()
     torch.save(dict(content), buffer)
-    body = buffer.getvalue()
-    atomic_write(path, hashlib.sha256(body).digest() + body)
+    buffer.write(hashlib.sha256(buffer.getbuffer()).digest())
+    atomic_write(path, buffer.getvalue())
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
@@ -48,9 +48,9 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
         return None
     except OSError as error:
         raise PiggybackError(f"{path} can't be read: {error.strerror}") from None
-    digest, body = raw[:_DIGEST_BYTES], raw[_DIGEST_BYTES:]
+    body = memoryview(raw)[:-_DIGEST_BYTES]
     content = None
-    if hashlib.sha256(body).digest() == digest:
+    if hashlib.sha256(body).digest() == raw[-_DIGEST_BYTES:]:
         # Whole, but who wrote it?
         with contextlib.suppress(RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
             content = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)

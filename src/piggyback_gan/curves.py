@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.manifest import atomic_write
-from piggyback_gan.metrics import HIGHER_IS_BETTER
+from piggyback_gan.names import HIGHER_IS_BETTER
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

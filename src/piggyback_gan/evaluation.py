@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from piggyback_gan.data import PairedDataset, UnpairedDataset
-from piggyback_gan.metrics import METRICS, image_metrics, mean_metrics
+from piggyback_gan.metrics import image_metrics, mean_metrics
+from piggyback_gan.names import METRICS
 
 _BATCH_SIZE = 8
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-METRICS = ("l1", "psnr", "ssim")
-HIGHER_IS_BETTER = ("psnr", "ssim")
+from piggyback_gan.names import METRICS
+
 _SMALLEST_ERROR = 1e-10  # equal images have 100 dB, not infinity, which JSON can't say
 
 

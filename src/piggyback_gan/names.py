@@ -1,4 +1,4 @@
-"""Which words can name a task. No torch here."""
+"""Which words can name a task, and which metrics there are. No torch here."""
 
 import re
 
@@ -6,6 +6,8 @@ from piggyback_gan.errors import PiggybackError
 
 STANDALONE = "standalone"
 PREVIOUS = "previous"
+METRICS = ("l1", "psnr", "ssim")
+HIGHER_IS_BETTER = ("psnr", "ssim")
 _TASK_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 

@@ -20,8 +20,7 @@ from piggyback_gan.folders import PairedFolder, UnpairedFolder, find_pairs, find
 from piggyback_gan.generators import build_generator
 from piggyback_gan.image_formats import ImageFormat
 from piggyback_gan.image_reading import Source, detect_format, stored_depth, value_range
-from piggyback_gan.metrics import METRICS
-from piggyback_gan.names import STANDALONE, check_task_name
+from piggyback_gan.names import METRICS, STANDALONE, check_task_name
 from piggyback_gan.network import PiggybackNetwork
 from piggyback_gan.options import Device, GeneratorOptions, TrainingOptions
 from piggyback_gan.tasks import LayerPlan, ParameterCount

@@ -22,7 +22,7 @@ from piggyback_gan.evaluation import Evaluation, evaluate, evaluate_unpaired
 from piggyback_gan.folders import changes, fingerprint
 from piggyback_gan.image_encoding import encode
 from piggyback_gan.manifest import TaskEntry, atomic_write
-from piggyback_gan.metrics import HIGHER_IS_BETTER
+from piggyback_gan.names import HIGHER_IS_BETTER
 from piggyback_gan.planning import TaskPlan
 from piggyback_gan.processes import Processes
 from piggyback_gan.reporting import REPORT_EVERY, Interrupted, Reporter

@@ -18,7 +18,7 @@ from rich.table import Table
 from piggyback_gan.cli.console import wide_console
 from piggyback_gan.folders import PairedFolder
 from piggyback_gan.image_formats import FULL_RANGE, ImageFormat
-from piggyback_gan.metrics import METRICS
+from piggyback_gan.names import METRICS
 from piggyback_gan.planning import TaskPlan
 from piggyback_gan.tasks import LayerPlan
 from piggyback_gan.teaching import Position, Reporter
