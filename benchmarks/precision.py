@@ -50,9 +50,9 @@ def main() -> None:
     ratios = [bf16 / fp32 for fp32, bf16 in zip(kept["fp32"], kept["bf16"], strict=True)]
     result = {
         "machine": machine(),
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
-        "generator": config.name,
         **vars(arguments),
+        "generator": config.name,
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
         "seconds": {precision: round(median, 4) for precision, median in medians.items()},
         "ratio": round(medians["bf16"] / medians["fp32"], 3),
         "ratios_of_pairs": [round(ratio, 2) for ratio in ratios],
