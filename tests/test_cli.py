@@ -44,7 +44,7 @@ def test_every_command_has_help_that_loads_no_torch(command: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("tran",), "unknown command 'tran'; commands: train, translate"),
+        (("tran",), "unknown command 'tran'; commands: train, runs, translate"),
         (("train",), "Missing"),
         (("train", "b", "t", "--data", "x", "--epoch", "3"), "--epoch"),
         (("train", "b", "t", "--data", "x", "--epochs", "many"), "--epochs"),
@@ -56,7 +56,7 @@ def test_every_command_has_help_that_loads_no_torch(command: str) -> None:
         (("verify", "no-bank"), "no-bank is no bank"),
         (("demo", "--out", "/dev/null"), "/dev/null"),
         (("tasks", "no\nbank"), "no bank is no bank"),
-        (("train", "/", "t", "--data", "x"), "can't be a bank"),
+        (("train", "/", "t", "--data", "x"), "/ is no bank and not an empty folder"),
         (("train", "b" * 300, "t", "--data", "x"), "File name too long"),
         (("train", "b", "t", "--data", "x", "--image-size", "1" + "0" * 20), "image_size"),
         (("train", "b", "t", "--data", "x", "--config"), "--config"),

@@ -1,93 +1,33 @@
 """Claims about paired data: finding pairs, refusing faulty ones all at once, reproducible epochs."""
 
 import threading
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from torch import Tensor
 
-from piggyback_gan.data import Pair, PairedDataset, find_pairs
-from piggyback_gan.errors import PiggybackError
+from data_sets import (
+    BLUE,
+    GRAY,
+    RED,
+    RGB,
+    corners,
+    dataset,
+    epoch,
+    mapped,
+    noise,
+    numbers,
+    plain,
+    refusal,
+    same,
+    save,
+    side_by_side,
+    two_folders,
+)
+from piggyback_gan.data import Pair, find_pairs
 from piggyback_gan.image_formats import ImageFormat
-from piggyback_gan.images import Pixels
-
-RGB, GRAY = ImageFormat(), ImageFormat(channels=1)
-RED, BLUE = (200, 10, 20), (30, 40, 250)
-
-
-def noise(height: int, width: int, seed: int = 0) -> Pixels:
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def plain(size: int, color: tuple[int, int, int]) -> Pixels:
-    return np.full((size, size, 3), color, np.uint8)
-
-
-def save(path: Path, pixels: Pixels) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
-
-
-def side_by_side(root: Path, **counts: int) -> Path:
-    """Folders of pairs, red left and blue right."""
-    both = np.concatenate([plain(20, RED), plain(20, BLUE)], axis=1)
-    for split, count in counts.items():
-        for i in range(count):
-            save(root / split / f"{i}.png", both)
-    return root
-
-
-def two_folders(root: Path, **names: list[str]) -> Path:
-    for folder, files in names.items():
-        for name in files:
-            save(root / folder / name, plain(20, RED if folder.endswith("A") else BLUE))
-    return root
-
-
-def refusal(call: Callable[[], object]) -> str:
-    with pytest.raises(PiggybackError) as caught:
-        call()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def dataset(pairs: Sequence[Pair], size: int = 20, **settings: Any) -> PairedDataset:
-    defaults = {"direction": "AtoB", "formats": (RGB, RGB)}
-    return PairedDataset(pairs, size=size, **(defaults | settings))
-
-
-def mapped(root: Path, count: int, **settings: Any) -> PairedDataset:
-    """Pairs of equal input and target, whose pixels say where they are (R, G) and of which pair (B)."""
-    rows, columns = np.mgrid[:20, :20]
-    for i in range(count):
-        image = np.stack([rows * 12, columns * 12, np.full((20, 20), i)], axis=2).astype(np.uint8)
-        save(root / "train" / f"{i:03}.png", np.concatenate([image, image], axis=1))
-    return dataset(find_pairs(root).train, **settings)
-
-
-def numbers(images: Tensor) -> list[int]:
-    """Of which pairs `mapped` images are."""
-    return [round((value.item() + 1) * 127.5) for value in images[:, 2, 0, 0]]
-
-
-def corners(image: Tensor) -> tuple[int, int, bool]:
-    """Top, left and flip of a crop of a `mapped` image, after a check that it is one."""
-    rows, columns = ((image[i] + 1) * 127.5 / 12 for i in (0, 1))
-    flipped = bool(columns[0, 0] > columns[0, -1])
-    top, left = round(rows.min().item()), round(columns.min().item())
-    side = image.shape[-1]
-    across = torch.arange(left, left + side, dtype=torch.float32)
-    expected = across.flip(0) if flipped else across
-    torch.testing.assert_close(columns, expected.expand(side, side), atol=1e-3, rtol=0)
-    down = torch.arange(top, top + side, dtype=torch.float32)
-    torch.testing.assert_close(rows, down[:, None].expand(side, side), atol=1e-3, rtol=0)
-    return top, left, flipped
-
+from piggyback_gan.images import encode
 
 # Finding
 
@@ -268,19 +208,6 @@ def test_no_fault_is_overlooked_among_many_pairs(tmp_path: Path) -> None:
 # Epochs
 
 
-def epoch(data: PairedDataset, number: int = 1, **settings: Any) -> list[tuple[Tensor, Tensor]]:
-    defaults = {"batch_size": 4, "crop": 16, "flip": True, "seed": 0}
-    return list(data.epoch(number, **(defaults | settings)))
-
-
-def same(first: list[tuple[Tensor, Tensor]], second: list[tuple[Tensor, Tensor]]) -> bool:
-    return len(first) == len(second) and all(
-        torch.equal(a, b)
-        for x, y in zip(first, second, strict=True)
-        for a, b in zip(x, y, strict=True)
-    )
-
-
 def test_each_pair_comes_once_an_epoch_and_the_last_batch_may_be_smaller(tmp_path: Path) -> None:
     data = mapped(tmp_path, 11)
     for number in range(1, 4):
@@ -394,3 +321,117 @@ def test_a_dataset_of_no_pairs_is_empty(tmp_path: Path) -> None:
     data = dataset(())
     assert len(data) == 0
     assert list(data.in_order(2)) == epoch(data) == []
+
+
+# Beginning anywhere, sharing batches
+
+
+def test_an_epoch_can_begin_at_any_batch(tmp_path: Path) -> None:
+    data = mapped(tmp_path, 11)
+    whole = epoch(data, 3)
+    for start in range(5):
+        assert same(epoch(data, 3, start=start), whole[start:])
+
+
+def test_batches_before_the_start_are_not_decoded(tmp_path: Path) -> None:
+    data = mapped(tmp_path, 11, cache_bytes=0)
+    whole = epoch(data, 1, crop=20, flip=False)
+    for number in numbers(whole[0][0]) + numbers(whole[1][0]):
+        data.pairs[number].a.unlink()
+    assert same(epoch(data, 1, crop=20, flip=False, start=2), whole[2:])
+    assert "no such file" in refusal(lambda: epoch(data, 1, start=1))
+
+
+@pytest.mark.parametrize("world", [2, 3, 5])
+def test_parts_of_all_processes_together_are_the_batches(tmp_path: Path, world: int) -> None:
+    data = mapped(tmp_path, 11)
+    parts = [epoch(data, 2, part=(rank, world)) for rank in range(world)]
+    together = [
+        tuple(torch.cat(sides) for sides in zip(*shares, strict=True))
+        for shares in zip(*parts, strict=True)
+    ]
+    assert same(together, epoch(data, 2))
+    for shares in zip(*parts, strict=True):
+        sizes = [len(inputs) for inputs, _ in shares]
+        assert sizes == sorted(sizes, reverse=True)
+        assert max(sizes) - min(sizes) <= 1
+        assert all(images.shape[1:] == (3, 16, 16) for share in shares for images in share)
+
+
+def test_a_process_decodes_only_its_own_part(tmp_path: Path) -> None:
+    data = mapped(tmp_path, 11, cache_bytes=0)
+    own = epoch(data, 1, part=(1, 2))
+    used = {n for inputs, _ in own for n in numbers(inputs)}
+    for number, pair in enumerate(data.pairs):
+        if number not in used:
+            pair.a.unlink()
+    assert same(epoch(data, 1, part=(1, 2)), own)
+
+
+# Formats
+
+
+def test_each_side_has_its_format(tmp_path: Path) -> None:
+    labels = ImageFormat(channels=4, labels=True)
+    deep = ImageFormat(channels=2, depth="float32", low=-3.0, high=5.0)
+    for name in ("trainA", "trainB"):
+        (tmp_path / name).mkdir()
+    indices = np.arange(400, dtype=np.uint8).reshape(20, 20, 1) % 4
+    values = np.linspace(-3, 5, 800, dtype=np.float32).reshape(20, 20, 2)
+    (tmp_path / "trainA" / "x.png").write_bytes(encode(indices, ".png"))
+    (tmp_path / "trainB" / "x.tif").write_bytes(encode(values, ".tif"))
+    pairs = find_pairs(tmp_path).train
+    for direction, formats in (("AtoB", (labels, deep)), ("BtoA", (deep, labels))):
+        for cache_bytes in (0, 1 << 20):
+            data = dataset(pairs, direction=direction, formats=formats, cache_bytes=cache_bytes)
+            a, b = data.pair(0) if direction == "AtoB" else data.pair(0)[::-1]
+            assert torch.equal(a.argmax(0), torch.from_numpy(indices[..., 0].astype(np.int64)))
+            assert torch.allclose(
+                b, torch.linspace(-1, 1, 800).view(20, 20, 2).permute(2, 0, 1), atol=1e-6
+            )
+            ((inputs, targets),) = epoch(data)
+            assert [x.shape[1] for x in (inputs, targets)] == [f.channels for f in formats]
+            assert inputs.dtype == targets.dtype == torch.float32
+    small = dataset(pairs, formats=(labels, deep), size=13)
+    assert set(small.pair(0)[0].unique().tolist()) == {-1.0, 1.0}
+    assert small.pair(0)[1].abs().max() <= 1
+
+
+def test_targets_beyond_their_range_are_named_and_inputs_are_not(tmp_path: Path) -> None:
+    deep = ImageFormat(channels=1, depth="float32", low=0.0, high=1.0)
+    for name, factor in (("inside.tif", 1.0), ("beyond.tif", 2.5)):
+        for side in ("trainA", "trainB"):
+            (tmp_path / side).mkdir(exist_ok=True)
+            values = np.linspace(0, factor if side == "trainA" else 1, 400, dtype=np.float32)
+            (tmp_path / side / name).write_bytes(encode(values.reshape(20, 20, 1), ".tif"))
+    pairs = find_pairs(tmp_path).train
+    data = dataset(pairs, formats=(deep, deep))
+    assert data.pair(0)[0].max() == 4
+    message = refusal(lambda: dataset(pairs, direction="BtoA", formats=(deep, deep)))
+    assert message.startswith("1 of 2 pairs can't be used: ")
+    assert "trainA/beyond.tif: its values go from 0 to 2.5, beyond the range" in message
+
+
+def test_targets_stay_in_their_range_where_resizing_would_swing_beyond_it(tmp_path: Path) -> None:
+    deep = ImageFormat(channels=1, depth="uint16", low=1000.0, high=3000.0)
+    edge = np.full((20, 20, 1), 1000, np.uint16)
+    edge[:, 10:] = 3000
+    for side in ("trainA", "trainB"):
+        (tmp_path / side).mkdir()
+        (tmp_path / side / "a.png").write_bytes(encode(edge, ".png"))
+    _, target = dataset(find_pairs(tmp_path).train, formats=(deep, deep), size=47).pair(0)
+    assert (target.min(), target.max()) == (-1, 1)
+
+
+def test_16_bit_images_take_no_more_memory_than_in_their_files(tmp_path: Path) -> None:
+    deep = ImageFormat(channels=1, depth="uint16", high=65535.0)
+    for side in ("trainA", "trainB"):
+        (tmp_path / side).mkdir()
+        values = np.full((20, 20, 1), 40000, np.uint16)
+        (tmp_path / side / "a.png").write_bytes(encode(values, ".png"))
+    (pair,) = find_pairs(tmp_path).train
+    kept = dataset((pair,), formats=(deep, deep), cache_bytes=2 * 2 * 400)
+    read_again = dataset((pair,), formats=(deep, deep), cache_bytes=2 * 2 * 400 - 1)
+    pair.a.unlink()
+    assert kept.pair(0)[0][0, 0, 0] == pytest.approx(40000 / 32767.5 - 1)
+    assert "no such file" in refusal(lambda: read_again.pair(0))

@@ -47,8 +47,24 @@ WRONG = {
     "norm": ["layer", 1, ["instance"]],
     "dropout": [1, "yes"],
     "weight_init": ["zeros", 1],
-    "input_channels": [2, "3", True, 3.0],
-    "output_channels": [4, "1"],
+    "input_channels": [0, "3", True, 3.0],
+    "output_channels": [-1, "1"],
+    "mode": ["both", 1],
+    "accumulate": [0, "2", 1.5],
+    "identity_weight": [-1, "5", float("nan"), True],
+    "cycle_weight": [-1, "10", float("inf")],
+    "backward_learning_rate": [-1, "2e-4", float("nan")],
+    "pool_size": [-1, 65537, "50", 1.5, True],
+    "augment": ["yes", True],
+    "augment_policy": [["colour"], ["color", 1], "color", 5],
+    "val_fraction": [-0.1, 1, "0.1", float("nan"), True],
+    "keep_best": [1, True],
+    "patience": [0, "5", 1.5],
+    "input_labels": [0, "19", 2.5],
+    "input_range": [[1, 0], [0, 0], [0], 5, "all", ["0", "1"]],
+    "output_range": [[1, 0], [0, float("nan")], [0, 1, 2]],
+    "precision": ["fp16", 16],
+    "log": ["wandb", 1],
 }  # fmt: skip
 CASES = [(key, value) for key, values in WRONG.items() for value in values]
 TRAINING = {field.name for field in dataclasses.fields(TrainingOptions)}
@@ -60,7 +76,7 @@ def literal(value: object) -> str:
     if isinstance(value, dict):
         inner = ", ".join(f'"{key}" = {literal(item)}' for key, item in value.items())
         return f"{{ {inner} }}"
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return f"[{', '.join(map(literal, value))}]"
     if isinstance(value, bool):
         return str(value).lower()
@@ -151,7 +167,15 @@ def test_load_size_and_decay_follow_image_size_and_epochs(
 
 def test_resolving_changes_nothing_that_was_given() -> None:
     given = TrainingOptions(
-        learning_rate=0.0, decay_epochs=0, load_size=300, image_size=300, init="maps", seed=7
+        learning_rate=0.0,
+        backward_learning_rate=0.5,
+        identity_weight=0.0,
+        decay_epochs=0,
+        load_size=300,
+        image_size=300,
+        init="maps",
+        augment="on",
+        seed=7,
     )
     resolved = given.resolved(earlier=("one",), device="cpu")
     assert resolved == dataclasses.replace(given, device="cpu")
@@ -193,8 +217,6 @@ def test_a_new_bank_gets_what_was_chosen() -> None:
         norm="batch",
         dropout=True,
         weight_init="xavier",
-        input_channels=1,
-        output_channels=1,
     )
     expected = GeneratorConfig(
         name="unet-64",
@@ -205,7 +227,7 @@ def test_a_new_bank_gets_what_was_chosen() -> None:
         input_channels=1,
         output_channels=1,
     )
-    assert chosen.for_new_bank(64) == expected
+    assert chosen.for_new_bank(64, (1, 1)) == expected
     assert chosen.for_bank(expected) is expected
     assert GeneratorOptions().for_bank(expected) is expected
 
@@ -218,8 +240,6 @@ def test_a_new_bank_gets_what_was_chosen() -> None:
         ("norm", "batch"),
         ("dropout", True),
         ("weight_init", "xavier"),
-        ("input_channels", 1),
-        ("output_channels", 1),
     ],
 )
 def test_a_later_task_can_not_ask_for_another_architecture(option: str, value: Any) -> None:
@@ -245,20 +265,31 @@ def test_a_file_sets_options_of_both_kinds(tmp_path: Path) -> None:
 
 
 def test_every_option_can_be_set_in_a_file(tmp_path: Path) -> None:
-    training = TrainingOptions(init="maps").resolved(earlier=("one",), device="cpu")
+    training = TrainingOptions(
+        init="maps",
+        keep_best="ssim",
+        patience=3,
+        input_channels=1,
+        output_channels=4,
+        input_range=(0, 1.5),
+        output_range=(-1, 1),
+    )
+    training = training.resolved(earlier=("one",), device="cpu")
     generator = GeneratorOptions(
         generator="resnet-6",
         ngf=8,
         norm="none",
         dropout=False,
         weight_init="normal",
-        input_channels=3,
-        output_channels=1,
     )
     values = dataclasses.asdict(training) | dataclasses.asdict(generator)
     path = tmp_path / "options.toml"
+    del values["input_labels"]  # it does not go with input_channels
+    assert None not in values.values()
     path.write_text("\n".join(f"{key} = {literal(value)}" for key, value in values.items()))
     assert read_options(path) == (training, generator)
+    path.write_text("input_labels = 19\n")
+    assert read_options(path)[0].input_labels == 19
 
 
 def test_the_unconstrained_table_keeps_its_order(tmp_path: Path) -> None:
@@ -333,9 +364,10 @@ def test_what_is_given_on_the_command_line_goes_before_the_file(tmp_path: Path, 
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
+    rgb = "8-bit RGB -> 8-bit RGB"
     expected = [
         f"task       maps, number 1 of {bank}; starts from: random filters",
-        f"data       {data} (side-by-side, BtoA): 5 pairs, 2 held out (val)",
+        f"data       {data} (side-by-side, paired, BtoA): 5 pairs, 2 held out (val); {rgb}",
         "network    resnet-6, ngf 8, batch norm, 3 -> 3 channels, 32 px",
         "steps      12 of 2, in 4 epochs, on cpu; rate 0.5, falling in the last 2 epochs",
     ]

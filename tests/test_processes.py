@@ -449,6 +449,7 @@ def test_each_process_takes_the_gpu_of_its_local_rank(
     monkeypatch: pytest.MonkeyPatch, local_rank: int, count: int, taken: int
 ) -> None:
     chosen: list[int] = []
+    monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("LOCAL_RANK", str(local_rank))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
@@ -458,6 +459,7 @@ def test_each_process_takes_the_gpu_of_its_local_rank(
 
 
 def test_a_process_more_than_there_are_gpus_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
     monkeypatch.setenv("LOCAL_RANK", "2")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)

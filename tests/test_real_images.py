@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from piggyback_gan import Bank, GeneratorOptions, TrainingOptions, teach
-from piggyback_gan.data import find_pairs
+from piggyback_gan.data import find_pairs, find_unpaired, fingerprint
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -28,6 +28,17 @@ def test_every_pair_of_a_real_data_set_is_found(name: str) -> None:
     folder = find_pairs(DATA / name)
     found = (folder.layout, len(folder.train), len(folder.held_out), folder.held_out_name)
     assert found == SETS[name]
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_every_real_data_set_can_be_taken_unpaired(name: str) -> None:
+    folder = find_unpaired(DATA / name)
+    layout, train, held_out, _ = SETS[name]
+    assert (folder.layout, len(folder.train_a), len(folder.train_b)) == (layout, train, train)
+    assert len(folder.held_out_a) == len(folder.paired_held_out) == held_out
+    assert folder.paired_held_out == find_pairs(DATA / name).held_out
+    paths = folder.paths[:50]
+    assert len(fingerprint(paths, root=DATA / name)) == 50
 
 
 def linked_subset(name: str, place: Path, train: int, held_out: int) -> Path:

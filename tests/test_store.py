@@ -21,8 +21,8 @@ from banks import ARCHITECTURE, append, contents, flips, in_process, problems, s
 from piggyback_gan import manifest as manifest_module
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.manifest import Manifest, TaskEntry, writer_lock
-from piggyback_gan.store import Store, tensors_sha256
 from piggyback_gan.names import check_task_name
+from piggyback_gan.store import Store, tensors_sha256
 
 TASKS = ("maps", "night", "sketch")
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,11 +22,14 @@ from piggyback_gan.config import GAN_LOSSES, GeneratorConfig
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.filters import FilterLayout
 from piggyback_gan.generators import build_generator
+from piggyback_gan.manifest import TaskEntry
 from piggyback_gan.network import PiggybackNetwork
 from piggyback_gan.objectives import discriminator_loss, generator_loss
 from piggyback_gan.planning import plan_task
-from piggyback_gan.teaching import Position, Reporter, run_folder
-from piggyback_gan.trainer import PairedTrainer
+from piggyback_gan.teaching import Position, Reporter
+from piggyback_gan.trainer import Batch, PairedTrainer
+
+pytestmark = pytest.mark.usefixtures("without_curves")
 
 PBGAN = [
     sys.executable,
@@ -61,6 +65,16 @@ def pbgan(*arguments: object, **variables: str) -> subprocess.CompletedProcess[s
 
 def files(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def run_folder(bank: Path, task: str) -> Path:
+    return bank / "runs" / task
+
+
+def bank_files(bank: Path) -> dict[str, bytes]:
+    """What the bank is: all but its runs and who writes it."""
+    ignored = ("runs/", "bank.lock", "bank.writer.json")
+    return {n: b for n, b in files(bank).items() if not n.startswith(ignored)}
 
 
 def test_a_bank_learns_three_tasks_and_every_earlier_one_stays_as_it_was(
@@ -124,13 +138,15 @@ for task in ("one", "two"):
     for name, seed in (("a", "3"), ("b", "3"), ("c", "4")):
         command = [sys.executable, "-c", script, str(tmp_path / name), str(data), seed]
         subprocess.run(command, env=os.environ | {"SOURCE_DATE_EPOCH": "1700000000"}, check=True)
-    assert files(tmp_path / "a") == files(tmp_path / "b")
+    assert bank_files(tmp_path / "a") == bank_files(tmp_path / "b")
     for task in ("one", "two"):
         metrics = [run_folder(tmp_path / n, task) / "metrics.jsonl" for n in "abc"]
         assert metrics[0].read_bytes() == metrics[1].read_bytes()
-    different = files(tmp_path / "c")
-    same = [name for name, content in files(tmp_path / "a").items() if different[name] == content]
-    assert same == ["bank.lock"]
+    different = bank_files(tmp_path / "c")
+    same = [
+        name for name, content in bank_files(tmp_path / "a").items() if different[name] == content
+    ]
+    assert same == []
 
 
 def test_a_run_writes_metrics_samples_and_its_state(tmp_path: Path, data: Path) -> None:
@@ -160,7 +176,8 @@ def test_the_stored_validation_is_that_of_the_task_as_it_is_used(
     formats = (ImageFormat(), ImageFormat())
     dataset = PairedDataset(find_pairs(data).held_out, direction="AtoB", formats=formats, size=16)
     judged = evaluate(bank.generator("two"), dataset, torch.device("cpu"))
-    assert bank.card("two")["validation"] == {"images": 2, **judged.metrics}
+    assert bank.card("two")["validation"] == judged.metrics
+    assert bank.card("two")["epoch"] == OPTIONS.epochs
 
 
 def test_without_held_out_images_a_task_is_trained_and_says_so(tmp_path: Path) -> None:
@@ -184,27 +201,35 @@ def test_every_gan_loss_trains(tmp_path: Path, data: Path, loss: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "generator",
+    ("generator", "channels"),
     [
-        GeneratorOptions(generator="unet-64", ngf=4, norm="batch", dropout=True),
-        GeneratorOptions(generator="resnet-9", ngf=4, norm="batch", input_channels=1),
-        GeneratorOptions(generator="resnet-6", ngf=4, output_channels=1, weight_init="orthogonal"),
+        (GeneratorOptions(generator="unet-64", ngf=4, norm="batch", dropout=True), {}),
+        (GeneratorOptions(generator="resnet-9", ngf=4, norm="batch"), {"input_channels": 1}),
+        (
+            GeneratorOptions(generator="resnet-6", ngf=4, weight_init="orthogonal"),
+            {"output_channels": 1},
+        ),
     ],
 )
 def test_every_kind_of_generator_trains_and_is_kept(
-    tmp_path: Path, generator: GeneratorOptions
+    tmp_path: Path, generator: GeneratorOptions, channels: dict[str, int]
 ) -> None:
     size = 64 if generator.generator == "unet-64" else 16
     data = draw_pairs(tmp_path / "boxes", size=size)
     options = dataclasses.replace(
-        OPTIONS, epochs=1, image_size=size, unconstrained={"*": 0.25}, discriminator="pixel"
+        OPTIONS,
+        epochs=1,
+        image_size=size,
+        unconstrained={"*": 0.25},
+        discriminator="pixel",
+        **channels,
     )
     teach(tmp_path / "bank", "one", data, options, generator)
-    image = torch.rand(generator.input_channels or 3, size, size) * 2 - 1
+    image = torch.rand(channels.get("input_channels", 3), size, size) * 2 - 1
     before = Bank.open(tmp_path / "bank").translate("one", image)
     teach(tmp_path / "bank", "two", data, options)
     assert torch.equal(Bank.open(tmp_path / "bank").translate("one", image), before)
-    assert before.shape == (generator.output_channels or 3, size, size)
+    assert before.shape == (channels.get("output_channels", 3), size, size)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_the_bank_alone(
@@ -212,11 +237,11 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_the_bank_alone(
 ) -> None:
     bank = tmp_path / "bank"
     teach(bank, "one", data, OPTIONS, GENERATOR)
-    before = files(bank)
+    before = bank_files(bank)
     wild = dataclasses.replace(OPTIONS, learning_rate=1e30, epochs=5)
     with pytest.raises(PiggybackError, match=r"loss is (nan|inf) .* try a lower --learning-rate"):
         teach(bank, "two", data, wild)
-    assert files(bank) == before
+    assert bank_files(bank) == before
     state = json.loads((run_folder(bank, "two") / "run.json").read_text())["state"]
     assert state == "failed"
     teach(bank, "two", data, OPTIONS)
@@ -227,7 +252,7 @@ def test_a_run_can_be_stopped_between_steps(tmp_path: Path, data: Path) -> None:
     folder = run_folder(bank, "one")
     with pytest.raises(Interrupted, match="stopped in epoch 1 of 2, after step 1 of 6"):
         teach(bank, "one", data, OPTIONS, GENERATOR, should_stop=lambda: folder.exists())
-    assert not bank.exists()
+    assert bank_files(bank) == {}
     assert json.loads((folder / "run.json").read_text())["state"] == "interrupted"
 
 
@@ -261,11 +286,12 @@ def test_a_signal_ends_training_cleanly_and_says_where_the_run_stands(
     assert "stopped in epoch" in said
     assert "unchanged" in said
     assert "Traceback" not in said
-    assert not bank.exists()
+    assert f"go on with: pbgan train {bank} one --resume" in said
+    assert bank_files(bank) == {}
     assert json.loads((metrics.parent / "run.json").read_text())["state"] == "interrupted"
 
 
-def test_a_killed_training_leaves_the_bank_as_it_was_and_can_be_begun_again(
+def test_a_killed_training_leaves_the_bank_as_it_was_and_is_begun_again_only_when_discarded(
     tmp_path: Path, data: Path
 ) -> None:
     (tmp_path / "o.toml").write_text(CONFIG)
@@ -298,6 +324,9 @@ def test_a_killed_training_leaves_the_bank_as_it_was_and_can_be_begun_again(
     assert "train two" in second.stderr
     assert files(bank / "tasks") == tasks
     assert Bank.open(bank).tasks == ("one",)
+    with pytest.raises(PiggybackError, match=r"'two' was begun before .* go on with --resume, or"):
+        teach(bank, "two", data, OPTIONS)
+    assert pbgan("runs", bank, "--discard", "two").returncode == 0
     teach(bank, "two", data, OPTIONS)
 
 
@@ -336,7 +365,6 @@ def test_what_can_not_be_trained_is_refused_and_nothing_is_left_behind(
     with pytest.raises(PiggybackError, match=words):
         teach(tmp_path / "bank", "one", data, dataclasses.replace(OPTIONS, **changes), GENERATOR)
     assert not (tmp_path / "bank").exists()
-    assert not (tmp_path / "bank.runs").exists()
 
 
 def test_a_bank_without_tasks_may_begin_with_another_network(tmp_path: Path, data: Path) -> None:
@@ -366,23 +394,24 @@ def test_a_folder_of_other_things_in_the_place_of_a_run_is_left_alone(
     with pytest.raises(PiggybackError, match="is no run's folder"):
         teach(tmp_path / "bank", "one", data, OPTIONS, GENERATOR)
     assert precious.exists()
-    assert not (tmp_path / "bank").exists()
+    assert bank_files(tmp_path / "bank") == {}
 
 
 def test_a_finished_task_is_not_called_failed_when_its_note_can_not_be_written(
-    tmp_path: Path, data: Path
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = run_folder(tmp_path / "bank", "one")
+    note = run_folder(tmp_path / "bank", "one") / "run.json"
+    add = Bank.add
 
-    class Spoiler(Reporter):
-        """Puts a folder where run.json is written, once training has begun."""
+    def add_and_spoil(bank: Bank, *task: Any) -> TaskEntry:
+        entry = add(bank, *task)
+        note.unlink()
+        note.mkdir()
+        return entry
 
-        def validated(self, position: Position, metrics: Mapping[str, float] | None) -> None:
-            (folder / "run.json").unlink()
-            (folder / "run.json").mkdir()
-
+    monkeypatch.setattr(Bank, "add", add_and_spoil)
     options = dataclasses.replace(OPTIONS, epochs=1)
-    entry = teach(tmp_path / "bank", "one", data, options, GENERATOR, reporter=Spoiler())
+    entry = teach(tmp_path / "bank", "one", data, options, GENERATOR)
     assert entry.name == "one"
     assert Bank.open(tmp_path / "bank").tasks == ("one",)
 
@@ -398,13 +427,13 @@ def test_metrics_that_can_not_be_written_are_one_error_and_the_bank_is_as_it_was
 
     with pytest.raises(PiggybackError, match=r"metrics\.jsonl can't be written"):
         teach(tmp_path / "bank", "one", data, OPTIONS, GENERATOR, reporter=Spoiler())
-    assert not (tmp_path / "bank").exists()
+    assert bank_files(tmp_path / "bank") == {}
 
 
 def test_damaged_images_are_named_before_training(tmp_path: Path, data: Path) -> None:
-    (data / "train" / "000.png").write_bytes(b"no image")
+    (data / "train" / "003.png").write_bytes(b"no image")
     (data / "test" / "001.png").write_bytes(b"")
-    with pytest.raises(PiggybackError, match=r"1 of 6 pairs .*000\.png.*; 1 of 2 pairs .*001\.png"):
+    with pytest.raises(PiggybackError, match=r"1 of 6 pairs .*003\.png.*; 1 of 2 pairs .*001\.png"):
         teach(tmp_path / "bank", "one", data, OPTIONS, GENERATOR)
     assert not (tmp_path / "bank").exists()
 
@@ -454,14 +483,11 @@ def test_the_learning_rate_is_constant_and_then_falls_linearly_to_nothing() -> N
     options = options.resolved(earlier=(), device="cpu")
     trainer = PairedTrainer(network, config, options, torch.device("cpu"))
     rates = []
-    for _ in range(10):
+    for epoch in range(1, 11):
+        trainer.begin_epoch(epoch)
         rates.append(trainer.learning_rate())
-        for optimizer in trainer._optimizers:
-            optimizer.step()
-        trainer.end_epoch()
     assert rates[:6] == [1.0] * 6
     assert rates[6:] == pytest.approx([0.8, 0.6, 0.4, 0.2])
-    assert trainer.learning_rate() == 0.0
 
 
 def test_a_step_trains_each_side_by_its_own_loss_only() -> None:
@@ -475,7 +501,7 @@ def test_a_step_trains_each_side_by_its_own_loss_only() -> None:
     outputs = generator(inputs)
     real, fake = torch.cat([inputs, targets], 1), torch.cat([inputs, outputs], 1)
 
-    losses = trainer.step(inputs, targets)
+    losses, stop = trainer.step(Batch(0, inputs, targets, total=2))
 
     discriminator_loss("lsgan", judge(real), judge(fake.detach())).backward()
     for before, after in zip(judge.parameters(), trainer.discriminator.parameters(), strict=True):
@@ -485,8 +511,9 @@ def test_a_step_trains_each_side_by_its_own_loss_only() -> None:
     # The generator is judged by the discriminator after its step.
     gan = generator_loss("lsgan", trainer.discriminator(fake))
     l1 = (outputs - targets).abs().mean()
-    assert losses["gan"].item() == pytest.approx(gan.item(), rel=1e-5)
-    assert losses["l1"].item() == pytest.approx(l1.item(), rel=1e-5)
+    assert (losses.images, stop) == (2, False)
+    assert losses.sums["gan"].item() / 2 == pytest.approx(gan.item(), rel=1e-5)
+    assert losses.sums["l1"].item() / 2 == pytest.approx(l1.item(), rel=1e-5)
     (gan + 100 * l1).backward()
     first = generator.get_submodule("model.1")
     expected = FilterLayout.of(first).to_filters(first.weight.grad)

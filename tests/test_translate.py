@@ -1,6 +1,7 @@
 """Claims about translating: images of any size, files and folders, and what is refused before it begins."""
 
 import io
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,10 +18,14 @@ from piggyback_gan.config import GeneratorConfig
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.generators import build_generator
 from piggyback_gan.image_formats import ImageFormat
-from piggyback_gan.images import Pixels, read_image, to_pixels, to_tensor
+from piggyback_gan.images import Pixels, encode, read_image, to_pixels, to_tensor
 from piggyback_gan.network import PiggybackNetwork
-from piggyback_gan.translate import Outcome, plan_outputs, translate_batch, translate_files
+from piggyback_gan.outputs import Outcome, plan_outputs
+from piggyback_gan.processes import Place, find_place
+from piggyback_gan.tiling import Tiling
+from piggyback_gan.translate import translate_batch, translate_files
 
+RGB = (ImageFormat(), ImageFormat())
 SIZES = [(1, 1), (5, 3), (1, 40), (37, 51), (64, 64), (130, 70)]
 FITTING = {
     "resnet-6": [(8, 8), (12, 20), (64, 64), (132, 72)],
@@ -188,6 +193,100 @@ def test_missing_inputs_other_files_and_empty_folders_are_refused(tmp_path: Path
         assert message.startswith(f"{tmp_path / name}: {words}")
 
 
+def test_a_tree_of_folders_is_kept_and_links_that_go_round_end(tmp_path: Path) -> None:
+    folder = files(tmp_path / "in", "a.png", "day/a.png", "day/dusk/b.JPG")
+    (folder / "day" / "round").symlink_to(folder, target_is_directory=True)
+    (folder / "self.png").symlink_to(folder / "self.png")
+    out = tmp_path / "out"
+    planned = plan_outputs([folder], out, same_format=False, overwrite=False, recursive=True)
+    outputs = {str(o.output.relative_to(out)) for o in planned}
+    assert outputs == {"a.png", "self.png", "day/a.png", "day/dusk/b.png"}
+    flat = plan_outputs([folder], out, same_format=False, overwrite=False)
+    assert {o.source.name for o in flat} == {"a.png", "self.png"}
+
+
+def test_outputs_within_an_input_folder_are_not_inputs_the_next_time(tmp_path: Path) -> None:
+    folder = files(tmp_path, "a.jpg", "out/a.png", "out/deep/b.png")
+    planned = plan_outputs(
+        [folder], folder / "out", same_format=False, overwrite=True, recursive=True
+    )
+    assert [(o.source, o.output) for o in planned] == [(folder / "a.jpg", folder / "out" / "a.png")]
+
+
+def test_no_output_lies_outside_of_the_folder_for_them(tmp_path: Path) -> None:
+    folder = files(tmp_path / "in", "sub/a.png")
+    out = tmp_path / "out"
+    out.mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (out / "sub").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    message = refusal(
+        lambda: plan_outputs([folder], out, same_format=False, overwrite=True, recursive=True)
+    )
+    assert message == f"{out / 'sub'} is a link that leads out of {out}: give another --out"
+    above = plan_outputs(
+        [out / ".." / "in" / "sub" / "a.png"], out, same_format=False, overwrite=True
+    )
+    assert [o.output for o in above] == [out / "a.png"]
+
+
+def test_names_of_any_length_and_script_are_kept_or_refused_beforehand(tmp_path: Path) -> None:
+    unicode = "é" * 60 + "猫"
+    longest = "n" * 251
+    folder = files(tmp_path / "in", f"{unicode}.png", f"{longest}.png")
+    out = tmp_path / "out"
+    assert {name for _, name in plan(folder, out=out)} == {f"{unicode}.png", f"{longest}.png"}
+    files(folder, f"{'m' * 250}.webp")
+    assert len(plan(folder, out=out)) == 3
+
+
+def test_a_suffix_that_can_not_hold_the_outputs_is_refused_before_anything(tmp_path: Path) -> None:
+    folder = files(tmp_path / "in", "a.png", "b.jpg")
+    deep = ImageFormat(depth="uint16", low=0, high=65535)
+    message = refusal(
+        lambda: plan_outputs(
+            [folder], tmp_path / "out", same_format=True, overwrite=False, output_format=deep
+        )
+    )
+    assert message.startswith(f"{folder / 'b.jpg'}: .jpg files can't hold this task's outputs")
+    assert ".png can: leave out --format same" in message
+
+
+def test_processes_share_the_files_and_each_minds_its_own(tmp_path: Path) -> None:
+    folder = files(tmp_path / "in", *(f"{i}.png" for i in range(5)))
+    out = files(tmp_path / "out", "0.png", "2.png")
+
+    def share(rank: int, inputs: Path = folder, out: Path = out) -> list[str]:
+        place = Place(rank, 2, rank)
+        planned = plan_outputs([inputs], out, same_format=False, overwrite=False, place=place)
+        return [o.source.name for o in planned]
+
+    assert share(1) == ["1.png", "3.png"]
+    assert refusal(lambda: share(0)).startswith("2 outputs exist")
+    message = refusal(lambda: share(0, folder, folder))
+    assert "is an input" in message
+    jpgs = files(tmp_path / "jpgs", "a.jpg", "b.jpg")
+    assert "several processes need another --out" in refusal(lambda: share(0, jpgs, jpgs))
+
+
+@pytest.mark.parametrize(
+    ("environment", "place"),
+    [
+        ({}, Place(0, 1, 0)),
+        ({"RANK": "1"}, Place(0, 1, 0)),
+        ({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}, Place(3, 4, 1)),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, None),
+        ({"RANK": "one", "WORLD_SIZE": "2"}, None),
+    ],
+)
+def test_a_process_finds_its_place_or_says_what_is_wrong_with_it(
+    environment: dict[str, str], place: Place | None
+) -> None:
+    if place is None:
+        assert "WORLD_SIZE=2" in refusal(lambda: find_place(environment))
+    else:
+        assert find_place(environment) == place
+
+
 # Files
 
 
@@ -218,7 +317,7 @@ def test_files_of_mixed_sizes_are_translated_in_batches_of_one_size(tmp_path: Pa
             return self.inner(images)
 
     counting = Counting()
-    outcomes = translate_files(counting, config, planned, batch_size=2, on_done=seen.append)
+    outcomes = translate_files(counting, config, planned, RGB, batch_size=2, on_done=seen.append)
     assert outcomes == planned
     assert counting.batches == [2, 1, 1, 2]
     assert seen == [2, 3, 4, 6, 6]
@@ -229,6 +328,58 @@ def test_files_of_mixed_sizes_are_translated_in_batches_of_one_size(tmp_path: Pa
         assert np.abs(difference).max() <= 1
 
 
+@pytest.mark.parametrize("tiling", [None, Tiling(tile=32, overlap=8)], ids=["whole", "tiled"])
+@pytest.mark.parametrize(
+    ("format", "suffix"),
+    [
+        (ImageFormat(channels=1, depth="uint16", low=0, high=65535), ".png"),
+        (ImageFormat(channels=3, depth="uint16", low=0, high=65535), ".png"),
+        (ImageFormat(channels=5, depth="float32", low=-3, high=7), ".tif"),
+        (ImageFormat(channels=4, labels=True), ".png"),
+    ],
+    ids=["gray16", "rgb16", "five floats", "labels"],
+)
+def test_files_of_every_format_are_taken_and_made(
+    tmp_path: Path, format: ImageFormat, suffix: str, tiling: Tiling | None
+) -> None:
+    config, generator = small(
+        "resnet-6", input_channels=format.channels, output_channels=format.channels
+    )
+    chance = np.random.default_rng(0)
+    channels = 1 if format.labels else format.channels
+    high = format.channels if format.labels else format.high
+    pixels = chance.uniform(0, high, (40, 51, channels)).astype(format.depth)
+    source = tmp_path / f"a{suffix}"
+    source.write_bytes(encode(pixels, suffix))
+    (tmp_path / "out").mkdir()
+    planned = plan_outputs(
+        [source], tmp_path / "out", same_format=False, overwrite=False, output_format=format
+    )
+    (outcome,) = translate_files(generator, config, planned, (format, format), tiling=tiling)
+    assert outcome.problem is None
+    assert outcome.output.name == f"a{suffix}"
+    expected = translate_batch(generator, config, to_tensor(pixels, format)[None], tiling)[0]
+    found = read_image(outcome.output, format)
+    assert found.dtype == format.depth
+    assert np.array_equal(found, to_pixels(expected, format))
+
+
+def test_an_output_that_its_kind_of_file_can_not_hold_is_one_files_problem(tmp_path: Path) -> None:
+    config, generator = small("resnet-6")
+    files(tmp_path, "b.webp")
+    Image.fromarray(noise(1, 16384)).save(tmp_path / "a.png")
+    planned = [
+        Outcome(tmp_path / "a.png", tmp_path / "out.webp"),
+        Outcome(tmp_path / "b.webp", tmp_path / "out.png"),
+    ]
+    first, second = translate_files(generator, config, planned, RGB)
+    assert first.problem == (
+        f"{tmp_path / 'a.png'}: .webp files can't hold 16384x1 pixels with 3 channels of uint8: "
+        ".png or .tif can"
+    )
+    assert second.problem is None
+
+
 def test_an_unreadable_file_is_said_and_the_others_are_done(tmp_path: Path) -> None:
     config, generator = small("resnet-6")
     files(tmp_path, "a.png", "c.png")
@@ -236,7 +387,7 @@ def test_an_unreadable_file_is_said_and_the_others_are_done(tmp_path: Path) -> N
     out = tmp_path / "out"
     out.mkdir()
     planned = plan_outputs([tmp_path], out, same_format=False, overwrite=False)
-    outcomes = translate_files(generator, config, planned, batch_size=8)
+    outcomes = translate_files(generator, config, planned, RGB, batch_size=8)
     problems = {outcome.source.name: outcome.problem for outcome in outcomes}
     assert problems.pop("b.png") == f"{tmp_path / 'b.png'}: can't be read: not an image"
     assert problems == {"a.png": None, "c.png": None}
@@ -247,7 +398,7 @@ def test_an_output_that_can_not_be_written_is_one_line(tmp_path: Path) -> None:
     config, generator = small("resnet-6")
     source = files(tmp_path, "a.png") / "a.png"
     planned = [Outcome(source, tmp_path / "nowhere" / "a.png")]
-    message = refusal(lambda: translate_files(generator, config, planned, batch_size=1))
+    message = refusal(lambda: translate_files(generator, config, planned, RGB, batch_size=1))
     assert "nowhere/a.png can't be written" in message
 
 
@@ -268,14 +419,23 @@ def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def translate(*arguments: object) -> subprocess.CompletedProcess[str]:
-    program = "import sys; from piggyback_gan.cli.main import main; sys.exit(main())"
-    command = [sys.executable, "-c", program, "translate", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+PROGRAM = "import sys; from piggyback_gan.cli.main import main; sys.exit(main())"
+
+
+def translate(*arguments: object, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", PROGRAM, "translate", *map(str, arguments)]
+    done = subprocess.run(command, input=stdin, capture_output=True, timeout=120, check=False)
+    return subprocess.CompletedProcess(
+        command, done.returncode, done.stdout.decode(), done.stderr.decode()
+    )
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_files_and_folders_are_translated_and_a_corrupt_one_is_named_with_status_1(
@@ -296,7 +456,7 @@ def test_files_and_folders_are_translated_and_a_corrupt_one_is_named_with_status
     ]
     assert f"{folder / 'c.png'}: can't be read" in done.stderr
     assert "Traceback" not in done.stderr
-    assert done.stdout.strip() == f"5 images in {out}, 1 could not be read"
+    assert done.stdout.strip() == f"5 images in {out}, 1 could not be translated"
     opened = Bank.open(bank)
     generator = opened.generator("night")
     assert set(contents(out)) == {"a.png", "b.png", "d.png", "e.png", "z.png"}
@@ -341,3 +501,79 @@ def test_same_format_keeps_formats_and_overwrite_replaces(tmp_path: Path, bank: 
     formats = {name: Image.open(io.BytesIO(content)).format for name, content in after.items()}
     assert formats == {"a.jpg": "JPEG", "b.TIFF": "TIFF", "c.webp": "WEBP"}
     assert after["a.jpg"] != before["a.jpg"]
+
+
+def test_a_list_of_paths_is_read_from_stdin_by_lines_or_by_nul(tmp_path: Path, bank: Path) -> None:
+    folder = files(tmp_path / "in", "a.png", "ü b.png", "c.png")
+    for i, between in enumerate((b"\n", b"\r\n", b"\0")):
+        listed = between.join(bytes(folder / name) for name in ("a.png", "ü b.png")) + between
+        out = tmp_path / f"out{i}"
+        done = translate(bank, "maps", "-", "--out", out, stdin=listed)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert set(contents(out)) == {"a.png", "ü b.png"}
+    nothing = translate(bank, "maps", "-", "--out", tmp_path / "out", stdin=b"\n")
+    assert nothing.returncode == 2
+    assert nothing.stderr == "pbgan: error: give at least one image or folder to translate\n"
+
+
+def test_two_processes_translate_what_one_does_each_its_own_half(
+    tmp_path: Path, bank: Path
+) -> None:
+    folder = files(tmp_path / "in", *(f"{i}/a.png" for i in range(3)))
+    (folder / "bad.png").write_text("hello")
+    command = [sys.executable, "-c", PROGRAM, "translate", str(bank), "maps", str(folder)]
+    command += ["--recursive", "--out"]
+    both = tmp_path / "both"
+    processes = [
+        subprocess.Popen(
+            [*command, str(both)],
+            env=os.environ | {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=120) for process in processes]
+    # By name: 0/a, 1/a, 2/a and bad, or bad first; the others are of the process without it.
+    assert sorted(process.returncode for process in processes) == [0, 1], said
+    assert sorted(out.partition(": ")[2].split(" images")[0] for out, _ in said) == ["1", "2"]
+    assert [out.partition(": ")[0] for out, _ in said] == ["process 0 of 2", "process 1 of 2"]
+    alone = translate(bank, "maps", folder, "--recursive", "--out", tmp_path / "alone")
+    assert alone.returncode == 1
+    assert contents(both) == contents(tmp_path / "alone")
+    assert set(contents(both)) == {f"{i}/a.png" for i in range(3)}
+
+
+def test_tiles_on_the_command_line_and_flags_that_need_them(tmp_path: Path, bank: Path) -> None:
+    source, out = tmp_path / "a.png", tmp_path / "out"
+    Image.fromarray(noise(90, 70)).save(source)
+    tiles = ("--tile", 48, "--overlap", 16, "--norm-from", "image")
+    done = translate(bank, "maps", source, "--out", out, *tiles)
+    assert (done.returncode, done.stderr) == (0, "")
+    opened = Bank.open(bank)
+    image = to_tensor(noise(90, 70), RGB[0])
+    tiling = Tiling(tile=48, overlap=16, norm_from="image")
+    expected = to_pixels(opened.translate("maps", image, tiling=tiling), RGB[1])
+    assert np.array_equal(read_image(out / "a.png", RGB[1]), expected)
+    for flags, words in {
+        ("--overlap", "8"): "--overlap is about tiles: give --tile too",
+        ("--norm-from", "image"): "--norm-from is about tiles: give --tile too",
+        (
+            "--tile",
+            "50",
+        ): "invalid tile: found 50, but resnet-6 takes multiples of 4 from 8 on: give",
+        ("--max-pixels", "0"): "invalid max_pixels: found 0",
+    }.items():
+        refused = translate(bank, "maps", source, "--out", tmp_path / "none", *flags)
+        assert refused.returncode == 2
+        assert words in refused.stderr
+        assert not (tmp_path / "none").exists()
+
+
+def test_the_limit_of_pixels_is_a_flag_that_its_error_names(tmp_path: Path, bank: Path) -> None:
+    folder, out = files(tmp_path / "in", "a.png"), tmp_path / "out"
+    refused = translate(bank, "maps", folder, "--out", out, "--max-pixels", 98)
+    assert refused.returncode == 1
+    assert "give --max-pixels 99" in refused.stderr
+    assert translate(bank, "maps", folder, "--out", out, "--max-pixels", 99).returncode == 0

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from piggyback_gan.options import GeneratorOptions, TrainingOptions
     from piggyback_gan.tasks import ParameterCount
     from piggyback_gan.teaching import Interrupted, teach
+    from piggyback_gan.tiling import Tiling
 
 # Imported when first asked for, so that the command line answers without waiting for torch.
 _HOMES = {
@@ -24,6 +25,7 @@ _HOMES = {
     "ParameterCount": "tasks",
     "PiggybackError": "errors",
     "PiggybackNetwork": "network",
+    "Tiling": "tiling",
     "TrainingOptions": "options",
     "build_discriminator": "discriminators",
     "build_generator": "generators",
@@ -39,6 +41,7 @@ __all__ = [
     "ParameterCount",
     "PiggybackError",
     "PiggybackNetwork",
+    "Tiling",
     "TrainingOptions",
     "build_discriminator",
     "build_generator",

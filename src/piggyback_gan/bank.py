@@ -28,6 +28,7 @@ from piggyback_gan.manifest import (
 from piggyback_gan.network import PiggybackNetwork
 from piggyback_gan.store import Store, StoredTask
 from piggyback_gan.tasks import TaskState
+from piggyback_gan.tiling import Tiling
 from piggyback_gan.translate import translate_batch
 
 FORWARD = "forward"
@@ -173,11 +174,21 @@ class Bank:
 
     @overload
     def translate(
-        self, task: str, image: Image.Image, device: str = "cpu", direction: str | None = None
+        self,
+        task: str,
+        image: Image.Image,
+        device: str = "cpu",
+        direction: str | None = None,
+        tiling: Tiling | None = None,
     ) -> Image.Image: ...
     @overload
     def translate(
-        self, task: str, image: Tensor, device: str = "cpu", direction: str | None = None
+        self,
+        task: str,
+        image: Tensor,
+        device: str = "cpu",
+        direction: str | None = None,
+        tiling: Tiling | None = None,
     ) -> Tensor: ...
     def translate(
         self,
@@ -185,6 +196,7 @@ class Bank:
         image: Image.Image | Tensor,
         device: str = "cpu",
         direction: str | None = None,
+        tiling: Tiling | None = None,
     ) -> Image.Image | Tensor:
         """Translate an image of any size; the task's generator is kept for the next call.
 
@@ -194,6 +206,8 @@ class Bank:
                 (C, H, W) or (B, C, H, W) in [-1, 1].
             device: "cpu", "cuda", "mps" or "auto".
             direction: "AtoB" or "BtoA"; the one that the task was trained in if None.
+            tiling: translate it in overlapping tiles: for images that are too large to be translated
+                at once.
 
         Returns:
             What was given, in the same size: a PIL image, or a tensor on the CPU in [-1, 1].
@@ -210,9 +224,9 @@ class Bank:
             upright = ImageOps.exif_transpose(image)
             source, target = self.formats(task, direction)
             batch = to_tensor(from_pil(upright, source), source).unsqueeze(0)
-            return to_pil(to_pixels(translate_batch(generator, config, batch)[0], target))
+            return to_pil(to_pixels(translate_batch(generator, config, batch, tiling)[0], target))
         batch = image if image.dim() == 4 else image.unsqueeze(0)
-        return translate_batch(generator, config, batch).reshape(
+        return translate_batch(generator, config, batch, tiling).reshape(
             *image.shape[:-3], -1, *image.shape[-2:]
         )
 

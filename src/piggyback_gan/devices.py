@@ -1,10 +1,9 @@
 """Which device to compute on, and how a CPU is made ready."""
 
-import os
-
 import torch
 
 from piggyback_gan.errors import PiggybackError
+from piggyback_gan.launch import find_place
 
 
 def choose_device(asked: str) -> str:
@@ -29,7 +28,7 @@ def choose_device(asked: str) -> str:
     if device == "cpu":
         torch.set_flush_denormal(True)
     if device == "cuda":
-        _take_own_gpu(int(os.environ.get("LOCAL_RANK", "0")))
+        _take_own_gpu(find_place().local_rank)
     return device
 
 

@@ -32,6 +32,7 @@ MAX_PIXELS = 178_956_970
 _MODES = ("1", "L", "P", "RGB", "LA", "PA", "RGBA")
 _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "F")
 _EXIF_ORIENTATION = 274
+_LARGE = 2**24  # pixels
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -89,8 +90,8 @@ def decode(path: Path, *, max_pixels: int = MAX_PIXELS) -> Decoded:
 
             return decode_tiff(file, max_pixels)
         if start.startswith(_PNG):
-            if start[24:25] == b"\x10":
-                return _decode_deep_png(file, max_pixels)
+            if start[24:25] == b"\x10" or _is_large_plain_png(start):
+                return _decode_with_imagecodecs(file, max_pixels)
             return decode_with_pillow(
                 PngImagePlugin.PngImageFile(file, str(path)), max_pixels, start[24]
             )
@@ -120,13 +121,13 @@ def decode_pil(image: Image.Image, gray_bits: int = 8) -> Decoded:
         raise PiggybackError(f"mode {mode} is not supported: save it as gray, RGB or RGBA")
     indices = None
     if mode in ("1", "L", "P"):
-        indices = np.asarray(image).astype(np.uint8, copy=False)[..., None]
+        indices = _values(image).astype(np.uint8, copy=False)
         if mode == "L" and gray_bits in (2, 4):
             indices = indices // (255 // (2**gray_bits - 1))
     alpha = mode in ("LA", "PA", "RGBA") or "transparency" in image.info
     gray = mode in ("1", "L", "LA")
-    plain = image.convert(("LA" if alpha else "L") if gray else ("RGBA" if alpha else "RGB"))
-    pixels = np.asarray(plain).reshape(image.height, image.width, -1)
+    plain = ("LA" if alpha else "L") if gray else ("RGBA" if alpha else "RGB")
+    pixels = _values(image if image.mode == plain else image.convert(plain))
     return Decoded(pixels, alpha=alpha, indices=indices)
 
 
@@ -144,6 +145,11 @@ def check_size(width: int, height: int, channels: int, max_pixels: int) -> None:
             f"too many pixels: {width}x{height} with {channels} channels, the limit is {max_pixels}: "
             f"if you trust the file, give --max-pixels {pixels}"
         )
+
+
+def is_large(width: int, height: int) -> bool:
+    """Whether an image is so large that Pillow should not hold a copy of it, where that can be helped."""
+    return width * height > _LARGE
 
 
 @contextmanager
@@ -170,11 +176,39 @@ def decode_with_pillow(image: ImageFile.ImageFile, max_pixels: int, gray_bits: i
     # An MPO is a phone's JPEG with previews or a gain map behind the photo.
     if image.format != "MPO" and frames > 1:
         raise PiggybackError(f"it has {frames} frames or pages: only one is supported")
-    return decode_pil(ImageOps.exif_transpose(image), gray_bits)
+    ImageOps.exif_transpose(image, in_place=True)
+    return decode_pil(image, gray_bits)
 
 
-def _decode_deep_png(file: BinaryIO, max_pixels: int) -> Decoded:
-    """A PNG of 16 bits a channel, which Pillow would give as 8 bits where it is RGB."""
+def _values(image: Image.Image) -> Pixels:
+    """A PIL image as (H, W, C); a large one in parts: at once, Pillow would hold it three times over."""
+    height, width = image.height, image.width
+    if not is_large(width, height):
+        return np.asarray(image).reshape(height, width, -1)
+    rows = max(_LARGE // width, 1)
+    values: Pixels | None = None
+    for top in range(0, height, rows):
+        part = np.asarray(image.crop((0, top, width, min(top + rows, height))))
+        if values is None:
+            values = np.empty((height, *part.shape[1:]), part.dtype)
+        values[top : top + rows] = part
+    assert values is not None
+    return values.reshape(height, width, -1)
+
+
+def _is_large_plain_png(start: bytes) -> bool:
+    """Whether a PNG's first bytes tell of 8-bit gray, RGB or RGBA of many pixels."""
+    if len(start) < 26:
+        return False
+    width, height, bits, color_type = struct.unpack(">IIBB", start[16:26])
+    return bits == 8 and color_type in (0, 2, 6) and is_large(width, height)
+
+
+def _decode_with_imagecodecs(file: BinaryIO, max_pixels: int) -> Decoded:
+    """A PNG of 16 bits a channel, which Pillow would give as 8 bits where it is RGB; or a large one.
+
+    Pillow holds RGB as 4 bytes a pixel beside the array.
+    """
     import imagecodecs
 
     content = file.read()
@@ -184,6 +218,9 @@ def _decode_deep_png(file: BinaryIO, max_pixels: int) -> Decoded:
     chunks = _png_chunks(content)
     if b"acTL" in chunks:
         raise PiggybackError("it has several frames: only one is supported")
+    if b"tRNS" in chunks and content[24] == 8:
+        file.seek(0)
+        return decode_with_pillow(PngImagePlugin.PngImageFile(file, ""), max_pixels)
     pixels = imagecodecs.png_decode(content).reshape(height, width, -1)
     exif = Image.Exif()
     exif.load(chunks.get(b"eXIf", b""))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -16,6 +17,7 @@ from piggyback_gan.image_decoding import MAX_PIXELS, Decoded, Pixels, decode, de
 from piggyback_gan.image_encoding import SUFFIXES, to_pil
 from piggyback_gan.image_formats import FULL_RANGE, Depth, ImageFormat
 
+_READING_THREADS = 4
 _GIVE_CHANNELS = "--input-channels or --output-channels"
 
 
@@ -161,17 +163,22 @@ def value_range(sources: Iterable[Path | Source]) -> tuple[float, float]:
         PiggybackError: a file can't be read, has values that are not finite, or there is one value only.
     """
     low, high = np.inf, -np.inf
-    for source in sources:
-        source = Source(source) if isinstance(source, Path) else source
-        decoded = decode(source.path)
-        with naming(source.path):
-            if source.half:
-                decoded = _halves(decoded)[source.half == "right"]
-            _refuse_not_finite(decoded.pixels)
-        low, high = min(low, decoded.pixels.min()), max(high, decoded.pixels.max())
+    with ThreadPoolExecutor(_READING_THREADS) as pool:
+        for lowest, highest in pool.map(_extent, sources):
+            low, high = min(low, lowest), max(high, highest)
     if not low < high:
         raise PiggybackError(f"the images have no range of values: all are {low}")
-    return float(low), float(high)
+    return low, high
+
+
+def _extent(source: Path | Source) -> tuple[float, float]:
+    source = Source(source) if isinstance(source, Path) else source
+    decoded = decode(source.path)
+    with naming(source.path):
+        if source.half:
+            decoded = _halves(decoded)[source.half == "right"]
+        _refuse_not_finite(decoded.pixels)
+    return float(decoded.pixels.min()), float(decoded.pixels.max())
 
 
 def _depth(decoded: Decoded) -> Depth:

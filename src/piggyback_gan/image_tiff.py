@@ -3,6 +3,8 @@
 import logging
 import math
 import os
+import struct
+from dataclasses import replace
 from typing import BinaryIO
 
 import numpy as np
@@ -10,15 +12,26 @@ import tifffile
 from PIL import ImageFile, TiffImagePlugin
 
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.image_decoding import Decoded, Pixels, check_size, decode_with_pillow
+from piggyback_gan.image_decoding import Decoded, Pixels, check_size, decode_with_pillow, is_large
 
 # Of damaged files tifffile tells a log; here an error says so, or the file is read.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 _DEPTHS = ("uint8", "uint16", "float32")
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
+_COLORS = {
+    3: "a palette",
+    4: "a mask",
+    5: "CMYK",
+    6: "YCbCr",
+    8: "LAB",
+    32803: "a camera's raw mosaic",
+}
+_JPEG = (6, 7)
+_LOSSLESS = (1, 5, 8, 32946)  # none, LZW, deflate
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 _REDUCED = 1
+_LAYOUT_TAGS = range(256, 340)
 _ORIENTATION = 274
 
 
@@ -32,34 +45,63 @@ def decode_tiff(file: BinaryIO, max_pixels: int) -> Decoded:
     with tifffile.TiffFile(file) as tiff:
         page = tiff.pages.first
         assert isinstance(page, tifffile.TiffPage)
-        check_size(page.imagewidth, page.imagelength, page.samplesperpixel, max_pixels)
+        _refuse_unread_tags(tiff, page, file)
+        values = page.samplesperpixel * page.imagedepth
+        check_size(page.imagewidth, page.imagelength, values, max_pixels)
         _refuse_pages(tiff)
         depth = "none" if page.dtype is None else page.dtype.name
         small = page.bitspersample <= 8 and depth in ("uint8", "bool")
-        if small and _is_for_pillow(page):
+        if small and _is_for_pillow(page) and not _is_large_plain(page):
             file.seek(0)
             image: ImageFile.ImageFile = TiffImagePlugin.TiffImageFile(file, "")
-            return decode_with_pillow(image, max_pixels, page.bitspersample)
+            decoded = decode_with_pillow(image, max_pixels, page.bitspersample)
+            exact = page.photometric in (_BLACK_IS_ZERO, _PALETTE) and page.compression not in _JPEG
+            return decoded if exact else replace(decoded, indices=None)
         if depth not in _DEPTHS or page.bitspersample != np.dtype(depth).itemsize * 8:
             raise PiggybackError(
                 f"its values are {depth} of {page.bitspersample} bits: 8-bit, 16-bit (unsigned) and "
                 "float32 are supported"
             )
         if page.photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB):
-            name = getattr(page.photometric, "name", page.photometric)
+            name = _COLORS.get(int(page.photometric), f"of kind {int(page.photometric)}")
             raise PiggybackError(f"its colours are {name}: save it as gray or RGB")
         _refuse_missing_parts(page, file)
         return _described(page, _contiguous(page)).turned(_orientation(page))
 
 
 def _is_for_pillow(page: tifffile.TiffPage) -> bool:
-    if page.planarconfig != 1 and page.samplesperpixel > 1:
-        return False
-    if page.photometric == _RGB:
-        return page.samplesperpixel == 3 or page.extrasamples in ((_ASSOCIATED,), (_UNASSOCIATED,))
-    if page.photometric == _BLACK_IS_ZERO and page.samplesperpixel > 1:
-        return page.extrasamples == (_UNASSOCIATED,)
-    return True
+    """What needs more than unpacking: palettes, few bits, white as zero, YCbCr; and JPEG, read as ever."""
+    channels = page.samplesperpixel
+    return (
+        page.bitspersample < 8
+        or (channels == 1 and page.photometric != _BLACK_IS_ZERO)
+        or page.photometric == _YCBCR
+        or page.compression in _JPEG
+    )
+
+
+def _refuse_unread_tags(tiff: tifffile.TiffFile, page: tifffile.TiffPage, file: BinaryIO) -> None:
+    """tifffile leaves out a tag that it can't read, which may be the one that says how to read the rest."""
+    kind = tiff.tiff
+    file.seek(page.offset)
+    (count,) = struct.unpack(kind.tagnoformat, file.read(kind.tagnosize))
+    entries = file.read(count * kind.tagsize)
+    codes = {
+        struct.unpack_from(kind.byteorder + "H", entries, start)[0]
+        for start in range(0, len(entries) - 1, kind.tagsize)
+    }
+    if unread := sorted(code for code in codes if code in _LAYOUT_TAGS and code not in page.tags):
+        raise PiggybackError(f"can't be read: the file is truncated or damaged (tag {unread[0]})")
+
+
+def _is_large_plain(page: tifffile.TiffPage) -> bool:
+    """A large image whose values tifffile reads as Pillow does, with half of the memory."""
+    return (
+        page.bitspersample == 8
+        and page.photometric in (_BLACK_IS_ZERO, _RGB)
+        and page.compression in _LOSSLESS
+        and is_large(page.imagewidth, page.imagelength)
+    )
 
 
 def _refuse_pages(tiff: tifffile.TiffFile) -> None:

@@ -58,10 +58,8 @@ def normalize(stored: NDArray[np.generic], format: ImageFormat) -> Tensor:
     if format.labels:
         classes = torch.arange(format.channels).view(-1, 1, 1)
         return (torch.from_numpy(stored.astype(np.int64)) == classes).float() * 2 - 1
-    # 8 bits in float32 as ever: the same bits as before there were others.
-    exact = np.float32 if format.depth == "uint8" else np.float64
-    values = torch.from_numpy(stored.astype(exact))
-    return ((values - format.low) / ((format.high - format.low) / 2) - 1).float()
+    values = torch.from_numpy(stored.astype(np.float32))
+    return values.sub_(format.low).div_((format.high - format.low) / 2).sub_(1)
 
 
 def to_tensor(pixels: Pixels, format: ImageFormat) -> Tensor:
@@ -78,10 +76,10 @@ def to_pixels(image: Tensor, format: ImageFormat) -> Pixels:
     image = image.detach().cpu()
     if format.labels:
         return np.asarray(image.argmax(0)[..., None].numpy().astype(format.depth))
-    exact = torch.float32 if format.depth == "uint8" else torch.float64
-    values = (image.to(exact) + 1) * ((format.high - format.low) / 2) + format.low
+    values = image.float() + 1
+    values = values.mul_((format.high - format.low) / 2).add_(format.low)
     if format.depth in FULL_RANGE:
-        values = values.round().clamp(*FULL_RANGE[format.depth])
+        values = values.round_().clamp_(*FULL_RANGE[format.depth])
     return np.ascontiguousarray(values.permute(1, 2, 0).numpy().astype(format.depth))
 
 

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import filelock
 
@@ -213,13 +213,24 @@ def atomic_write(path: Path, content: bytes) -> None:
     Raises:
         PiggybackError: it can't be written (full disk, read-only folder); nothing is left behind.
     """
+    with atomic_file(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write to, which takes its place in one moment, when the block ends without an error.
+
+    Raises:
+        PiggybackError: it can't be written (full disk, read-only folder); nothing is left behind.
+    """
     temporary = None
     try:
         with tempfile.NamedTemporaryFile(
             dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp", delete=False
         ) as file:
             temporary = Path(file.name)
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())

@@ -519,10 +519,8 @@ class PiggybackNetwork(nn.Module):
         key = (name, exact, *versions)
         if key == self._composed:
             return
-        # The composition must carry gradients even if this first call needs none, and its precision is
-        # the bank's own, whatever the network computes in.
-        precise = torch.autocast(self._device().type, enabled=False)
-        with torch.inference_mode(False), torch.set_grad_enabled(trains), precise:
+        # The composition must carry gradients even if this first call needs none.
+        with torch.inference_mode(False), torch.set_grad_enabled(trains):
             for layer_name in self._task(name).shares:
                 layer = self._layers[layer_name]
                 filters = self._filters(layer_name, name, exact=exact)

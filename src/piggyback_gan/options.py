@@ -280,8 +280,13 @@ class TrainingOptions:
             raise PiggybackError(
                 f"invalid pool_size: found {self.pool_size!r}, give an integer from 0 to 65536"
             )
+        if not isinstance(self.augment_policy, tuple):
+            raise PiggybackError(
+                f"invalid augment_policy: found {self.augment_policy!r}, "
+                f"give a list of {', '.join(AUGMENTATIONS)}"
+            )
         for name in self.augment_policy:
-            check_choice("augmentation", name, AUGMENTATIONS)
+            check_choice("augment_policy", name, AUGMENTATIONS)
         if not _is_number(self.beta1) or not 0 <= self.beta1 < 1:
             raise PiggybackError(f"invalid beta1: found {self.beta1!r}, give a number from 0 to 1")
         _check_unconstrained(self.unconstrained)

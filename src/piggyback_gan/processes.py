@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from piggyback_gan.errors import PartnerEnded, PiggybackError, SaidElsewhere
+from piggyback_gan.launch import find_place
 
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
@@ -119,23 +120,6 @@ def _together() -> Iterator[None]:
         ) from error
 
 
-def launched() -> tuple[int, int]:
-    """(rank, world) as torchrun and accelerate launch set them; (0, 1) without them.
-
-    Raises:
-        PiggybackError: they are no such numbers.
-    """
-    names = ("RANK", "WORLD_SIZE")
-    try:
-        rank, world = (int(os.environ.get(n, d)) for n, d in zip(names, "01", strict=True))
-    except ValueError:
-        found = ", ".join(f"{name}={os.environ.get(name)}" for name in names)
-        raise PiggybackError(f"expected numbers in the environment, found {found}") from None
-    if not 0 <= rank < world:
-        raise PiggybackError(f"RANK {rank} does not fit WORLD_SIZE {world}")
-    return rank, world
-
-
 @contextmanager
 def processes() -> Iterator[Processes]:
     """Join the other processes that were launched with this one, for as long as the block lasts.
@@ -147,7 +131,8 @@ def processes() -> Iterator[Processes]:
         PiggybackError: they can't be reached.
         SaidElsewhere: in place of a PiggybackError in the block, if the first process had the same.
     """
-    rank, world = launched()
+    place = find_place()
+    rank, world = place.rank, place.count
     if dist.is_available() and dist.is_initialized():
         yield Processes(dist.get_rank(), dist.get_world_size())
         return

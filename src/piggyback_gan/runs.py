@@ -1,7 +1,6 @@
 """A training run's folder, BANK/runs/TASK: what was asked for, where it stands, how to go on. No torch here."""
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -182,10 +181,16 @@ class RunFolder:
     def _clear(self) -> None:
         for path in (self.metrics, self.curves, self.checkpoint):
             path.unlink(missing_ok=True)
-        for path in (*self.path.glob(f"{_SAMPLES}/epoch-*.png"), *self.path.glob(".*.tmp")):
-            path.unlink(missing_ok=True)
-        if self.tensorboard.is_dir() and not self.tensorboard.is_symlink():
-            shutil.rmtree(self.tensorboard)
+        patterns = (
+            f"{_SAMPLES}/epoch-*[0-9].png",
+            f"{_TENSORBOARD}/events.out.tfevents.*",
+            ".*.tmp",
+        )
+        for pattern in patterns:
+            for path in self.path.glob(pattern):
+                path.unlink(missing_ok=True)
+        with suppress(OSError):  # it is not there, or others have files in it
+            self.tensorboard.rmdir()
 
 
 def training_purpose(task: str) -> str:

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,9 @@ def teach(
                     f"{bank_path} has other tasks than when the run of {task!r} began: its filters were "
                     f"mixed from those; discard it (pbgan runs {bank_path} --discard {task})"
                 )
+            else:
+                # What may change is remembered as it is now: the next --resume needs no more than that.
+                run = replace(run, data=str(Path(data).absolute()), options=asdict(options))
             training = TrainingRun(plan, run, team, reporter or Reporter(), should_stop)
             return training.run(resume=resume)
 

@@ -259,18 +259,27 @@ class TrainingRun:
         values = {name: loss.item() for name, loss in losses.items()}
         for name, value in values.items():
             if not math.isfinite(value):
-                raise PiggybackError(
-                    f"the {name} loss is {value} in epoch {self.position.epoch}, step "
-                    f"{self.position.step}: the bank is unchanged; try a lower --learning-rate "
-                    f"(now {self.options.learning_rate})"
-                )
+                raise self._diverged(f"{name} loss", value)
         return values
+
+    def _diverged(self, what: str, value: float) -> PiggybackError:
+        return PiggybackError(
+            f"the {what} is {value} in epoch {self.position.epoch}, step {self.position.step}: the bank "
+            f"is unchanged; try a lower --learning-rate (now {self.options.learning_rate})"
+        )
 
     def _stop_if_asked(self) -> None:
         if self.should_stop():
             raise Interrupted(self.position)
 
     def _validate(self, held_out: Dataset) -> Evaluation:
+        found = self._evaluate(held_out)
+        for name, value in found.metrics.items():
+            if math.isnan(value):  # the losses are of the weights before the last step
+                raise self._diverged(f"{name} of held-out images", value)
+        return found
+
+    def _evaluate(self, held_out: Dataset) -> Evaluation:
         networks = tuple(self.plan.networks.values())
         if isinstance(held_out, PairedDataset):
             return evaluate(networks[0], held_out, self.device, between=self._stop_if_asked)

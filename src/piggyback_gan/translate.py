@@ -1,157 +1,173 @@
-"""Translating images of any size with a task's generator: tensors, and files of a folder."""
+"""Translating images of any size with a task's generator: tensors, and files."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from piggyback_gan.config import GeneratorConfig
 from piggyback_gan.errors import PiggybackError
+from piggyback_gan.image_decoding import naming
+from piggyback_gan.image_encoding import encode, refuse_unfit
 from piggyback_gan.image_formats import ImageFormat
-from piggyback_gan.images import (
-    SUFFIXES,
-    Pixels,
-    encode,
-    list_images,
-    read_image,
-    to_pixels,
-    to_tensor,
-)
+from piggyback_gan.image_strips import write_strips
+from piggyback_gan.images import MAX_PIXELS, Pixels, read_image, to_pixels, to_tensor
 from piggyback_gan.manifest import atomic_write
+from piggyback_gan.outputs import Outcome
+from piggyback_gan.tiles import translated_strips
+from piggyback_gan.tiling import Tiling, lay
+
+Formats = tuple[ImageFormat, ImageFormat]
+"""What a task takes, and what it makes."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one input file; `problem` is None where the output was written."""
-
-    source: Path
-    output: Path
-    problem: str | None = None
-
-
-def translate_batch(generator: nn.Module, config: GeneratorConfig, images: Tensor) -> Tensor:
+def translate_batch(
+    generator: nn.Module, config: GeneratorConfig, images: Tensor, tiling: Tiling | None = None
+) -> Tensor:
     """Translate images of one size, padded to what the network needs and cropped back.
 
     Args:
         generator: a folded task.
-        config: its architecture.
+        config: its architecture, with the task's channels.
         images: (B, C, H, W) in [-1, 1], any H and W from 1 on.
+        tiling: translate each in overlapping tiles rather than at once.
 
     Returns:
         (B, output channels, H, W) on the CPU, in [-1, 1].
 
     Raises:
-        PiggybackError: other channels than the network's, no pixels, or no float values.
+        PiggybackError: other channels than the network's, no pixels, no float values, or tiles of a
+            size that the network does not take.
     """
-    fits = images.dim() == 4 and images.shape[1] == config.input_channels and images.numel() > 0
+    channels = config.input_channels
+    fits = images.dim() == 4 and images.shape[1] == channels and images.numel() > 0
     if not fits or not images.is_floating_point():
         raise PiggybackError(
-            f"expected float images (B, {config.input_channels}, H, W) in [-1, 1], found "
+            f"expected float images (B, {channels}, H, W) in [-1, 1], found "
             f"{images.dtype} {tuple(images.shape)}"
         )
     height, width = images.shape[2:]
-    top, bottom = _padding(height, config)
-    left, right = _padding(width, config)
-    rows = _mirrored(height, top, bottom)
-    columns = _mirrored(width, left, right)
+    if tiling is not None:
+        return torch.stack([_translate_tiled(generator, config, image, tiling) for image in images])
+    rows, columns = lay(height, config), lay(width, config)
     device = next(generator.parameters()).device
     with torch.inference_mode():
-        padded = images[:, :, rows][:, :, :, columns].to(device, torch.float32)
-        output: Tensor = generator(padded)[:, :, top : top + height, left : left + width]
-        return output.cpu().clone()
-
-
-def plan_outputs(
-    inputs: Sequence[Path], out: Path, *, same_format: bool, overwrite: bool
-) -> list[Outcome]:
-    """Which file becomes which, checked before anything is translated.
-
-    Args:
-        inputs: image files and folders of them.
-        out: the folder for the outputs. They keep their names, with the suffix .png.
-        same_format: keep the suffixes too.
-        overwrite: replace files that are there.
-
-    Raises:
-        PiggybackError: an input is missing, no image, or a folder without any; two inputs would have one
-            output; or an output exists or is an input.
-    """
-    sources: list[Path] = []
-    for path in inputs:
-        if path.is_dir():
-            found = list_images(path)
-            if not found:
-                raise PiggybackError(f"{path}: there are no images in this folder")
-            sources += found
-        elif not path.exists():
-            raise PiggybackError(f"{path}: no such file or folder")
-        elif path.suffix.lower() not in SUFFIXES:
-            raise PiggybackError(f"{path}: not an image; known are {', '.join(SUFFIXES)}")
-        else:
-            sources.append(path)
-    planned: dict[Path, Path] = {}
-    for source in dict.fromkeys(sources):
-        suffix = source.suffix if same_format else ".png"
-        output = out / f"{source.stem}{suffix}"
-        if output in planned:
-            raise PiggybackError(
-                f"{planned[output]} and {source} would both become {output}: "
-                "give --format same, or translate them apart"
-            )
-        planned[output] = source
-    inside = {source.resolve() for source in sources}
-    if replaced := [output for output in planned if output.resolve() in inside]:
-        raise PiggybackError(f"{replaced[0]} is an input: give another --out")
-    existing = [output for output in planned if output.exists()]
-    if existing and not overwrite:
-        raise PiggybackError(
-            f"{len(existing)} outputs exist, the first is {existing[0]}: give --overwrite or another --out"
-        )
-    return [Outcome(source, output) for output, source in planned.items()]
+        padded = images[:, :, torch.from_numpy(rows.indices)]
+        padded = padded[:, :, :, torch.from_numpy(columns.indices)].to(device, torch.float32)
+        output: Tensor = generator(padded)
+        top, left = rows.before, columns.before
+        return output[:, :, top : top + height, left : left + width].cpu().clone()
 
 
 def translate_files(
     generator: nn.Module,
     config: GeneratorConfig,
     planned: Sequence[Outcome],
+    formats: Formats,
     *,
-    batch_size: int,
-    on_done: Callable[[int], None] = lambda count: None,
+    batch_size: int = 1,
+    tiling: Tiling | None = None,
+    max_pixels: int = MAX_PIXELS,
+    on_done: Callable[[float], None] = lambda count: None,
 ) -> list[Outcome]:
     """Translate files one batch of equal sizes after another; what fails is said, the others are done.
 
+    Args:
+        generator: a folded task.
+        config: its architecture, with the task's channels.
+        planned: what becomes what, from `plan_outputs`.
+        formats: what the task takes and what it makes: the outputs have its channels, depth and range.
+        batch_size: images of one size that are translated at once, without tiling.
+        tiling: translate each image in overlapping tiles, in bounded memory beside the image.
+        max_pixels: larger images are refused.
+        on_done: told how many are done; of an image in tiles, parts too.
+
     Raises:
-        PiggybackError: an output can't be written (full disk, read-only folder).
+        PiggybackError: an output can't be written (full disk, read-only folder), or tiles of a size
+            that the network does not take.
     """
-    source = ImageFormat(channels=config.input_channels)
-    target = ImageFormat(channels=config.output_channels)
     outcomes: list[Outcome] = []
-    for batch in _batches(_readable(planned, config, outcomes), batch_size):
-        images = torch.stack([to_tensor(pixels, source) for _, pixels in batch])
-        for (outcome, _), image in zip(
-            batch, translate_batch(generator, config, images), strict=True
-        ):
-            pixels = to_pixels(image, target)
-            atomic_write(outcome.output, encode(pixels, outcome.output.suffix.lower()))
+    readable = _readable(planned, formats, max_pixels, outcomes)
+    if tiling is not None:
+        tiling.check(config)
+        for outcome, pixels in readable:
+            strips = _strips_of_file(
+                generator,
+                config,
+                pixels,
+                formats,
+                tiling,
+                lambda part: on_done(len(outcomes) + part),
+            )
+            write_strips(outcome.output, strips, _shape(pixels, formats[1]), formats[1].depth)
             outcomes.append(outcome)
-        on_done(len(outcomes))
+            # Else it would be there while the next one is read.
+            del pixels, strips
+    else:
+        for batch in _batches(readable, batch_size):
+            images = torch.stack([to_tensor(pixels, formats[0]) for _, pixels in batch])
+            translated = translate_batch(generator, config, images)
+            for (outcome, _), image in zip(batch, translated, strict=True):
+                suffix = outcome.output.suffix.lower()
+                atomic_write(outcome.output, encode(to_pixels(image, formats[1]), suffix))
+                outcomes.append(outcome)
+            on_done(len(outcomes))
     on_done(len(outcomes))
     return outcomes
 
 
+def _translate_tiled(
+    generator: nn.Module, config: GeneratorConfig, image: Tensor, tiling: Tiling
+) -> Tensor:
+    """(C, H, W) -> (output channels, H, W)."""
+    strips = translated_strips(
+        generator,
+        config,
+        (image.shape[1], image.shape[2]),
+        lambda rows, columns: image[:, torch.from_numpy(rows)[:, None], torch.from_numpy(columns)],
+        tiling,
+    )
+    return torch.cat(list(strips), dim=1)
+
+
+def _strips_of_file(
+    generator: nn.Module,
+    config: GeneratorConfig,
+    pixels: Pixels,
+    formats: Formats,
+    tiling: Tiling,
+    on_part: Callable[[float], None],
+) -> Iterator[Pixels]:
+    height, width = pixels.shape[:2]
+    strips = translated_strips(
+        generator,
+        config,
+        (height, width),
+        lambda rows, columns: to_tensor(pixels[rows[:, None], columns], formats[0]),
+        tiling,
+    )
+    done = 0
+    for strip in strips:
+        done += strip.shape[1]
+        yield to_pixels(strip, formats[1])
+        on_part(done / height)
+
+
 def _readable(
-    planned: Sequence[Outcome], config: GeneratorConfig, failed: list[Outcome]
+    planned: Sequence[Outcome], formats: Formats, max_pixels: int, failed: list[Outcome]
 ) -> Iterator[tuple[Outcome, Pixels]]:
-    """The files that can be read, with their pixels; the others go to `failed`."""
+    """The files that can be read and whose outputs can be written, with their pixels; the others fail."""
     for outcome in planned:
         try:
-            yield outcome, read_image(outcome.source, ImageFormat(channels=config.input_channels))
+            pixels = read_image(outcome.source, formats[0], max_pixels=max_pixels)
+            with naming(outcome.source):
+                refuse_unfit(_shape(pixels, formats[1]), formats[1].depth, outcome.output.suffix)
         except PiggybackError as error:
-            failed.append(Outcome(outcome.source, outcome.output, str(error)))
+            failed.append(replace(outcome, problem=str(error)))
+            continue
+        yield outcome, pixels
+        del pixels
 
 
 def _batches(
@@ -168,15 +184,6 @@ def _batches(
         yield batch
 
 
-def _padding(length: int, config: GeneratorConfig) -> tuple[int, int]:
-    """How many pixels to add before and after."""
-    needed = max(
-        math.ceil(length / config.size_multiple) * config.size_multiple, config.minimum_size
-    )
-    before = (needed - length) // 2
-    return before, needed - length - before
-
-
-def _mirrored(length: int, before: int, after: int) -> Tensor:
-    """Indices that pad a line by mirroring it, as often as it takes: it may be a single pixel."""
-    return torch.from_numpy(np.pad(np.arange(length), (before, after), mode="symmetric"))
+def _shape(pixels: Pixels, format: ImageFormat) -> tuple[int, int, int]:
+    """The shape (H, W, C) of what an image becomes."""
+    return pixels.shape[0], pixels.shape[1], 1 if format.labels else format.channels

@@ -3,7 +3,7 @@
 import json
 import shlex
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -11,6 +11,9 @@ from piggyback_gan.cli.arguments import BankPath, parse
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.manifest import writer_lock
 from piggyback_gan.runs import RunFolder, list_runs
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +33,13 @@ def run(arguments: list[str]) -> int:
     given = parse(Arguments, "runs", arguments)
     if given.discard is not None:
         folder = RunFolder(given.bank, given.discard)
-        folder.read()  # refuses before the lock is put into a folder that has no such run
+        if not folder.exists:
+            folder.read()  # refuses before the lock is put into a folder that has no such run
         with writer_lock(given.bank, f"discard the run of {given.discard}"):
             folder.discard()
-        print(f"the run of {given.discard} is discarded; the tasks in {given.bank} are as they were")
+        print(
+            f"the run of {given.discard} is discarded; the tasks in {given.bank} are as they were"
+        )
         return 0
     rows = [_row(folder) for folder in list_runs(given.bank)]
     if given.json:
@@ -50,7 +56,6 @@ def run(arguments: list[str]) -> int:
     table = Table(box=box.SIMPLE_HEAD)
     for heading in ("task", "state", "epoch", "step"):
         table.add_column(heading, no_wrap=True)
-    table.add_column("to go on", no_wrap=True)
     for row in rows:
         place = row["position"]
         table.add_row(
@@ -58,14 +63,20 @@ def run(arguments: list[str]) -> int:
             row["state"],
             f"{place['epoch']}/{place['epochs']}",
             f"{place['step']}/{place['steps']}",
-            row["go_on"] or "",
         )
     console = wide_console()
     console.print(table)
     for row in rows:
         if row["problem"]:
-            console.print(f"{row['task']}: {row['problem']}", markup=False, soft_wrap=True)
+            _say(console, f"{row['task']}: {row['problem']}")
+    if on := [row["go_on"] for row in rows if row["go_on"]]:
+        # Below the table, where no long path is cut off: these are to be copied.
+        _say(console, "\n".join(["to go on:", *on]))
     return 0
+
+
+def _say(console: "Console", words: str) -> None:
+    console.print(words, markup=False, highlight=False, soft_wrap=True)
 
 
 def _row(folder: RunFolder) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """pbgan translate: images in, images out."""
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,12 @@ import tyro
 
 from piggyback_gan.cli.arguments import BankPath, TaskName, parse
 from piggyback_gan.config import check_positive
-from piggyback_gan.options import Device
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.launch import Place, find_place
+from piggyback_gan.options import Device, Direction
+from piggyback_gan.tiling import NormFrom, Tiling
+
+_OVERLAP = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,54 +27,118 @@ class Arguments:
     task: TaskName
     """The task's name."""
     inputs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="INPUT...")]
-    """Image files, and folders of them."""
+    """Image files, and folders of them; - reads paths from stdin, one a line or NUL after each."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """The folder for the outputs."""
-    format: Literal["png", "same"] = "png"
-    """png: without loss, a.jpg becomes a.png; same: each in its input's format."""
+    direction: Annotated[
+        Direction | None,
+        tyro.conf.arg(help_behavior_hint="(default: as it was trained)", metavar="{AtoB,BtoA}"),
+    ] = None
+    """Which way; unpaired tasks know both."""
+    recursive: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Take the folders in the folders too; the outputs keep the tree."""
+    format: Literal["best", "same"] = "best"
+    """best: without loss, a.png, or a.tif where PNG can't hold the output; same: as its input."""
     overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
     """Replace outputs that are there."""
     batch_size: int = 8
-    """Images of one size that are translated at once."""
+    """Images of one size that are translated at once; not with --tile."""
+    tile: Annotated[int | None, tyro.conf.arg(metavar="PIXELS")] = None
+    """Translate in tiles of this size, for images that are too large to be translated at once."""
+    overlap: Annotated[int | None, tyro.conf.arg(metavar="PIXELS")] = None
+    """What neighbouring tiles share and blend; 64, or a quarter of smaller tiles."""
+    norm_from: NormFrom | None = None
+    """Instance norm's statistics: of each tile (default), or of the image, so that tiles agree."""
+    max_pixels: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Refuse larger images; 178956970, where Pillow sees a decompression bomb."""
     device: Device = "auto"
     """Where to compute; auto takes what is there."""
 
 
 def run(arguments: list[str]) -> int:
-    """Translate; exit status 1 if some inputs could not be read."""
+    """Translate; exit status 1 if some inputs could not be translated."""
     given = parse(Arguments, "translate", arguments)
     check_positive("batch_size", given.batch_size)
+    tiling = _tiling(given)
+    place = find_place()
+    inputs = _inputs(given.inputs, place)
     from rich.console import Console
     from rich.progress import Progress
 
     from piggyback_gan.bank import Bank
     from piggyback_gan.devices import choose_device
-    from piggyback_gan.errors import PiggybackError
+    from piggyback_gan.images import MAX_PIXELS
     from piggyback_gan.manifest import require_writable
-    from piggyback_gan.translate import plan_outputs, translate_files
+    from piggyback_gan.outputs import plan_outputs
+    from piggyback_gan.translate import translate_files
 
-    if not given.inputs:
-        raise PiggybackError("give at least one image or folder to translate")
     bank = Bank.open(given.bank)
+    if tiling is not None:
+        tiling.check(bank.config)
     device = choose_device(given.device)
-    generator = bank.generator(given.task, device)
+    generator = bank.generator(given.task, device, given.direction)
+    formats = bank.formats(given.task, given.direction)
     planned = plan_outputs(
-        given.inputs, given.out, same_format=given.format == "same", overwrite=given.overwrite
+        inputs,
+        given.out,
+        same_format=given.format == "same",
+        overwrite=given.overwrite,
+        recursive=given.recursive,
+        output_format=formats[1],
+        place=place,
     )
-    require_writable(given.out)
+    for folder in {given.out: None, **{outcome.output.parent: None for outcome in planned}}:
+        require_writable(folder)
     console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal) as progress:
+    silent = not console.is_terminal or place.rank > 0
+    with Progress(console=console, disable=silent) as progress:
         bar = progress.add_task(given.task, total=len(planned))
         outcomes = translate_files(
             generator,
-            bank.config,
+            bank.generator_config(given.task, given.direction),
             planned,
+            formats,
             batch_size=given.batch_size,
+            tiling=tiling,
+            max_pixels=MAX_PIXELS if given.max_pixels is None else given.max_pixels,
             on_done=lambda count: progress.update(bar, completed=count),
         )
     problems = [outcome.problem for outcome in outcomes if outcome.problem]
     for problem in problems:
         print(f"pbgan: {problem}", file=sys.stderr)
-    failed = f", {len(problems)} could not be read" if problems else ""
-    print(f"{len(outcomes) - len(problems)} images in {given.out}{failed}")
+    who = f"process {place.rank} of {place.count}: " if place.count > 1 else ""
+    failed = f", {len(problems)} could not be translated" if problems else ""
+    print(f"{who}{len(outcomes) - len(problems)} images in {given.out}{failed}")
     return 1 if problems else 0
+
+
+def _tiling(given: Arguments) -> Tiling | None:
+    if given.max_pixels is not None and given.max_pixels < 1:
+        raise PiggybackError(f"invalid max_pixels: found {given.max_pixels}, give 1 or more")
+    if given.tile is None:
+        for flag, value in (("overlap", given.overlap), ("norm-from", given.norm_from)):
+            if value is not None:
+                raise PiggybackError(f"--{flag} is about tiles: give --tile too")
+        return None
+    check_positive("tile", given.tile)
+    overlap = min(_OVERLAP, given.tile // 4) if given.overlap is None else given.overlap
+    return Tiling(tile=given.tile, overlap=overlap, norm_from=given.norm_from or "tile")
+
+
+def _inputs(inputs: tuple[Path, ...], place: Place) -> list[Path]:
+    """The paths that were given, with those on stdin in place of each -."""
+    paths: list[Path] = []
+    for path in inputs:
+        if path != Path("-"):
+            paths.append(path)
+            continue
+        if place.count > 1:
+            raise PiggybackError(
+                "several processes can't share a list on stdin: give files or folders"
+            )
+        listed = sys.stdin.buffer.read()
+        names = listed.split(b"\0") if b"\0" in listed else listed.splitlines()
+        paths += [Path(os.fsdecode(name)) for name in names if name.strip()]
+    if not paths:
+        raise PiggybackError("give at least one image or folder to translate")
+    return paths

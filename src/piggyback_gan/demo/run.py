@@ -37,7 +37,7 @@ OPTIONS = TrainingOptions(
 _RGB = ImageFormat()
 _FIRST_RATE = 5e-4  # in so few steps, 2e-4 leaves a whole network blurred
 _MARK = "demo.json"
-_OWN = {_MARK, "data", "bank", "bank.runs", "index.html", "contact-sheet.png"}
+_OWN = {_MARK, "data", "bank", "index.html", "contact-sheet.png"}
 
 
 @dataclass(frozen=True)

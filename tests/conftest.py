@@ -1,0 +1,14 @@
+"""What all tests share: one thread, as more only slow tiny networks down, and training without its picture."""
+
+import os
+
+import pytest
+
+# Before torch is imported, and for the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def without_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing curves.png takes several times as long as the epochs of tiny networks."""
+    monkeypatch.setattr("piggyback_gan.training_run.plot_curves", lambda records, path: None)

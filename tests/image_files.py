@@ -1,0 +1,89 @@
+"""Images of every kind for the tests, files written by hand, and the one line that refuses one."""
+
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.image_formats import FULL_RANGE, ImageFormat
+from piggyback_gan.images import Pixels, read_image
+
+DEPTHS = ("uint8", "uint16", "float32")
+
+
+def form(channels: int = 3, depth: Any = "uint8", **settings: Any) -> ImageFormat:
+    low, high = FULL_RANGE.get(depth, (0.0, 1.0))
+    return ImageFormat(
+        **{"channels": channels, "depth": depth, "low": low, "high": high} | settings
+    )
+
+
+def classes(count: int, depth: Any = "uint8") -> ImageFormat:
+    return ImageFormat(channels=count, labels=True, depth=depth)
+
+
+def read(path: Path, channels: int = 3, depth: str = "uint8") -> Pixels:
+    return read_image(path, form(channels, depth))
+
+
+def noise(
+    height: int = 24, width: int = 30, channels: int = 3, seed: int = 0, depth: str = "uint8"
+) -> Pixels:
+    chance = np.random.default_rng(seed)
+    if depth == "float32":
+        return chance.standard_normal((height, width, channels)).astype(np.float32)
+    top = np.iinfo(depth).max + 1
+    return chance.integers(0, top, (height, width, channels), dtype=depth)
+
+
+def smooth(height: int = 24, width: int = 30) -> Pixels:
+    rows, columns = np.mgrid[:height, :width]
+    return np.stack([rows * 5, columns * 5, 100 + rows + columns], axis=2).astype(np.uint8)
+
+
+def luma(pixels: Pixels) -> Pixels:
+    """ITU-R 601 gray, in Pillow's fixed-point form."""
+    red, green, blue = (pixels[..., i].astype(int) for i in range(3))
+    gray = (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16
+    return gray.astype(np.uint8)[..., None]
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    crc = struct.pack(">I", zlib.crc32(kind + content))
+    return struct.pack(">I", len(content)) + kind + content + crc
+
+
+def png_by_hand(
+    path: Path, pixels: Pixels, color_type: int, *chunks: bytes, interlaced: bool = False
+) -> None:
+    """A PNG without any library: no filters, `chunks` before the pixels, Adam7 where interlaced."""
+    height, width, _ = pixels.shape
+    bits = pixels.dtype.itemsize * 8
+    steps = [(0, 0, 1, 1)]
+    if interlaced:
+        steps = [
+            (0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2),
+            (1, 0, 2, 1),
+        ]  # fmt: skip
+    lines = b""
+    for top, left, down, across in steps:
+        part = pixels[top::down, left::across].astype(f">u{pixels.dtype.itemsize}")
+        lines += b"".join(b"\0" + row.tobytes() for row in part) if part.size else b""
+    header = struct.pack(">IIBBBBB", width, height, bits, color_type, 0, 0, int(interlaced))
+    inside = [png_chunk(b"IHDR", header), *chunks, png_chunk(b"IDAT", zlib.compress(lines))]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(inside) + png_chunk(b"IEND", b""))
+
+
+def refusal(path: Path, format: ImageFormat | int = 3, **settings: Any) -> str:
+    """The error that reading ends with: one line that begins with the file."""
+    format = form(format) if isinstance(format, int) else format
+    with pytest.raises(PiggybackError) as caught:
+        read_image(path, format, **settings)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    return message.removeprefix(f"{path}: ")

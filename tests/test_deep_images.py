@@ -1,0 +1,542 @@
+"""Claims about 16-bit, float, n-channel and label files: read as they are stored, or refused."""
+
+import io
+import logging
+import random
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from image_files import DEPTHS, classes, form, noise, png_by_hand, png_chunk, read, refusal
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.image_formats import ImageFormat
+from piggyback_gan.images import (
+    SUFFIXES,
+    Pixels,
+    Source,
+    best_suffix,
+    can_hold,
+    detect_format,
+    encode,
+    read_halves,
+    read_image,
+    stored_depth,
+    value_range,
+)
+
+TURNED = {
+    1: lambda stored: stored,
+    2: np.fliplr,
+    3: lambda stored: np.rot90(stored, 2),
+    4: np.flipud,
+    5: lambda stored: stored.transpose(1, 0, 2),
+    6: lambda stored: np.rot90(stored, -1),
+    7: lambda stored: np.rot90(stored, 2).transpose(1, 0, 2),
+    8: lambda stored: np.rot90(stored, 1),
+}
+
+
+def write_tiff(path: Path, pixels: Pixels, **options: Any) -> None:
+    """With each channel in a plane of its own where `planarconfig` is "separate"."""
+    if options.get("planarconfig") == "separate":
+        pixels = np.moveaxis(pixels, -1, 0)
+    elif pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
+    else:
+        options.setdefault("planarconfig", "contig")
+    tifffile.imwrite(path, pixels, **{"photometric": "minisblack", "metadata": None} | options)
+
+
+def detected(path: Path, **settings: Any) -> ImageFormat:
+    return detect_format(path, **{"channels": None, "labels": None, "value_range": None} | settings)
+
+
+# Writing
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    depth=st.sampled_from(DEPTHS),
+    channels=st.integers(1, 6),
+    size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_the_best_suffix_and_tiff_give_back_any_format_exactly(
+    tmp_path: Path, depth: Any, channels: int, size: tuple[int, int], seed: int
+) -> None:
+    format = form(channels, depth)
+    pixels = noise(*size, channels, seed, depth)
+    for suffix in {best_suffix(format), ".tif", ".TIFF"}:
+        path = tmp_path / f"a{suffix}"
+        path.write_bytes(encode(pixels, suffix))
+        found = read_image(path, format)
+        assert found.dtype == depth
+        assert np.array_equal(found, pixels)
+
+
+def test_png_is_the_best_suffix_wherever_it_can_hold_the_format() -> None:
+    for depth in DEPTHS:
+        for channels in range(1, 7):
+            png = depth != "float32" and channels in (1, 3, 4)
+            format = form(channels, depth)
+            assert best_suffix(format) == (".png" if png else ".tif")
+            assert can_hold(best_suffix(format), format)
+    assert best_suffix(classes(19)) == ".png"
+    assert not can_hold(".jpg", classes(19))
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
+def test_what_a_suffix_cannot_hold_is_refused_with_one_that_can(depth: Any, channels: int) -> None:
+    pixels = noise(channels=channels, depth=depth)
+    for suffix in SUFFIXES:
+        if can_hold(suffix, form(channels, depth)):
+            assert encode(pixels, suffix)
+            continue
+        with pytest.raises(PiggybackError) as caught:
+            encode(pixels, suffix)
+        message = str(caught.value)
+        assert message.startswith(
+            f"{suffix} files can't hold 30x24 pixels with {channels} channels"
+        )
+        hint = ".png or .tif" if can_hold(".png", form(channels, depth)) else ".tif"
+        assert message.endswith(f": {hint} can")
+
+
+def test_sides_that_a_suffix_cannot_hold_are_refused() -> None:
+    for suffix, side in ((".webp", 16384), (".jpg", 65501)):
+        with pytest.raises(PiggybackError, match=r"can't hold .* \.png or \.tif can"):
+            encode(np.zeros((1, side, 1), np.uint8), suffix)
+
+
+def test_16_bit_files_really_have_16_bits() -> None:
+    for channels in (1, 3, 4):
+        png = encode(noise(channels=channels, depth="uint16"), ".png")
+        assert png[24] == 16
+        with tifffile.TiffFile(
+            io.BytesIO(encode(noise(channels=channels, depth="uint16"), ".tif"))
+        ) as tiff:
+            assert tiff.pages.first.bitspersample == 16
+
+
+def test_equal_pixels_are_equal_bytes() -> None:
+    for depth in DEPTHS:
+        pixels = noise(channels=5, depth=depth)
+        assert encode(pixels, ".tif") == encode(pixels.copy(), ".tif")
+
+
+# 16-bit PNG
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize(("color_type", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+def test_16_bit_pngs_are_read_with_all_their_bits(
+    tmp_path: Path, color_type: int, channels: int, interlaced: bool
+) -> None:
+    pixels = noise(13, 18, channels, depth="uint16")
+    png_by_hand(tmp_path / "a.png", pixels, color_type, interlaced=interlaced)
+    assert np.array_equal(read(tmp_path / "a.png", channels, "uint16"), pixels)
+    assert "its values are uint16, the task takes uint8" in refusal(tmp_path / "a.png")
+
+
+def test_8_bit_pngs_by_the_same_hand_are_read_too(tmp_path: Path) -> None:
+    png_by_hand(tmp_path / "a.png", noise(13, 18), 2, interlaced=True)
+    assert np.array_equal(read(tmp_path / "a.png"), noise(13, 18))
+    assert "its values are uint8, the task takes uint16" in refusal(
+        tmp_path / "a.png", form(3, "uint16")
+    )
+
+
+def test_a_colour_of_16_bits_that_means_transparent_counts_where_it_is_used(tmp_path: Path) -> None:
+    pixels = noise(13, 18, 3, depth="uint16") | 1
+    path = tmp_path / "a.png"
+    png_by_hand(path, pixels, 2, png_chunk(b"tRNS", bytes(6)))
+    assert np.array_equal(read(path, 3, "uint16"), pixels)
+    png_by_hand(path, pixels, 2, png_chunk(b"tRNS", pixels[0, 0].astype(">u2").tobytes()))
+    assert "transparency" in refusal(path, form(3, "uint16"))
+
+
+@pytest.mark.parametrize("orientation", TURNED)
+def test_deep_images_are_turned_upright_too(tmp_path: Path, orientation: int) -> None:
+    pixels = noise(depth="uint16")
+    exif = Image.Exif()
+    exif[274] = orientation
+    content = exif.tobytes().removeprefix(b"Exif\0\0")
+    png_by_hand(tmp_path / "a.png", pixels, 2, png_chunk(b"eXIf", content))
+    write_tiff(tmp_path / "a.tif", pixels, extratags=[(274, 3, 1, orientation, True)])
+    expected = TURNED[orientation](pixels)
+    assert np.array_equal(read(tmp_path / "a.png", 3, "uint16"), expected)
+    assert np.array_equal(read(tmp_path / "a.tif", 3, "uint16"), expected)
+
+
+# TIFF
+
+
+@pytest.mark.parametrize("compression", [None, "lzw", "zlib", "packbits", "zstd"])
+@pytest.mark.parametrize("planarconfig", ["contig", "separate"])
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_tiffs_of_n_channels_are_read_however_they_are_packed(
+    tmp_path: Path, compression: str | None, planarconfig: str, depth: Any
+) -> None:
+    for number, options in enumerate(
+        [{}, {"byteorder": ">"}, {"bigtiff": True}, {"tile": (16, 16)}, {"rowsperstrip": 5}]
+    ):
+        pixels = noise(channels=5, depth=depth, seed=number)
+        path = tmp_path / f"{number}.tif"
+        write_tiff(path, pixels, compression=compression, planarconfig=planarconfig, **options)
+        found = read(path, 5, depth)
+        assert found.dtype == np.dtype(depth)
+        assert np.array_equal(found, pixels)
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_gray_rgb_and_rgba_tiffs_are_read(tmp_path: Path, depth: Any) -> None:
+    path = tmp_path / "a.tif"
+    for predictor in (False, True):
+        for channels, options in (
+            (1, {}),
+            (3, {"photometric": "rgb"}),
+            (4, {"photometric": "rgb"}),
+        ):
+            pixels = noise(channels=channels, depth=depth)
+            more = {"extrasamples": ["unassalpha"]} if channels == 4 else {}
+            write_tiff(path, pixels, compression="lzw", predictor=predictor, **options, **more)
+            assert np.array_equal(read(path, channels, depth), pixels)
+
+
+@pytest.mark.parametrize("depth", ["uint16", "float32"])
+def test_gray_becomes_three_channels_and_no_other_deep_image_changes(
+    tmp_path: Path, depth: Any
+) -> None:
+    path = tmp_path / "a.tif"
+    gray = noise(channels=1, depth=depth)
+    path.write_bytes(encode(gray, ".tif"))
+    assert np.array_equal(read(path, 3, depth), gray.repeat(3, axis=2))
+    path.write_bytes(encode(noise(depth=depth), ".tif"))
+    for channels in (1, 2, 4, 5):
+        assert f"it has 3 channels of {depth}, the task takes {channels}" in refusal(
+            path, form(channels, depth)
+        )
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_opaque_alpha_is_left_out_and_any_other_is_refused(tmp_path: Path, depth: Any) -> None:
+    pixels = noise(channels=4, depth=depth)
+    pixels[..., 3] = 1 if depth == "float32" else np.iinfo(depth).max
+    path = tmp_path / "a.tif"
+    path.write_bytes(encode(pixels, ".tif"))
+    assert np.array_equal(read(path, 3, depth), pixels[..., :3])
+    pixels[3, 3, 3] = 0
+    path.write_bytes(encode(pixels, ".tif"))
+    assert "transparency" in refusal(path, form(3, depth))
+    assert np.array_equal(read(path, 4, depth), pixels)
+
+
+def test_colours_multiplied_by_alpha_are_refused(tmp_path: Path) -> None:
+    write_tiff(
+        tmp_path / "a.tif",
+        noise(channels=4, depth="uint16"),
+        photometric="rgb",
+        extrasamples=["assocalpha"],
+    )
+    assert "straight alpha" in refusal(tmp_path / "a.tif", form(4, "uint16"))
+
+
+@pytest.mark.parametrize("kind", ["float64", "float16", "int32", "int16", "int8", "uint32"])
+def test_other_types_of_values_are_refused_by_name(tmp_path: Path, kind: str) -> None:
+    write_tiff(tmp_path / "a.tif", noise(channels=1).astype(kind))
+    assert f"its values are {kind} of " in refusal(tmp_path / "a.tif", form(1, "float32"))
+
+
+def test_12_bits_are_refused(tmp_path: Path) -> None:
+    write_tiff(tmp_path / "a.tif", noise(channels=1, depth="uint16") >> 4, bitspersample=12)
+    assert "uint16 of 12 bits" in refusal(tmp_path / "a.tif", form(1, "uint16"))
+
+
+@pytest.mark.parametrize("depth", ["uint8", "uint16"])
+def test_white_as_zero_is_turned_into_black_as_zero(tmp_path: Path, depth: Any) -> None:
+    pixels = noise(channels=1, depth=depth)
+    write_tiff(tmp_path / "a.tif", pixels, photometric="miniswhite")
+    assert np.array_equal(read(tmp_path / "a.tif", 1, depth), np.iinfo(depth).max - pixels)
+
+
+@pytest.mark.parametrize("photometric", ["cielab", "separated"])
+@pytest.mark.parametrize("depth", ["uint8", "uint16"])
+def test_other_colour_spaces_are_refused(tmp_path: Path, photometric: str, depth: Any) -> None:
+    channels = 4 if photometric == "separated" else 3
+    write_tiff(tmp_path / "a.tif", noise(channels=channels, depth=depth), photometric=photometric)
+    message = refusal(tmp_path / "a.tif", form(channels, depth))
+    assert ("CMYK" if channels == 4 else "LAB") in message
+
+
+def test_ycbcr_tiffs_are_read_where_they_hold_a_jpeg_and_refused_otherwise(tmp_path: Path) -> None:
+    pixels = np.full((16, 16, 3), (200, 100, 50), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.tif", compression="jpeg", quality=95)
+    assert np.abs(read(tmp_path / "a.tif").astype(int) - pixels).max() <= 8
+    Image.fromarray(pixels).convert("YCbCr").save(tmp_path / "b.tif")
+    assert "YCbCr" in refusal(tmp_path / "b.tif")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
+    pixels = noise(channels=2, depth="float32")
+    pixels[4, 5, 1] = value
+    path = tmp_path / "a.tif"
+    path.write_bytes(encode(pixels, ".tif"))
+    assert "1 of its values are NaN or infinite" in refusal(path, form(2, "float32"))
+    with pytest.raises(PiggybackError, match="NaN or infinite"):
+        value_range([path])
+
+
+def test_several_pages_are_refused_and_smaller_copies_are_not(tmp_path: Path) -> None:
+    pixels = noise(channels=3, depth="uint16")
+    for copies in (False, True):
+        path = tmp_path / f"{copies}.tif"
+        with tifffile.TiffWriter(path) as tiff:
+            tiff.write(pixels, photometric="rgb", metadata=None)
+            small = np.ascontiguousarray(pixels[::2, ::2])
+            tiff.write(small, photometric="rgb", metadata=None, subfiletype=int(copies))
+    assert "it has 2 frames or pages" in refusal(tmp_path / "False.tif", form(3, "uint16"))
+    assert np.array_equal(read(tmp_path / "True.tif", 3, "uint16"), pixels)
+    tifffile.imwrite(
+        tmp_path / "stack.tif",
+        noise(20, 20, 5, depth="uint16"),
+        imagej=True,
+        metadata={"axes": "ZYX"},
+    )
+    assert "frames or pages" in refusal(tmp_path / "stack.tif", form(5, "uint16"))
+
+
+# Damage
+
+
+DAMAGED = {
+    "png": (".png", form(3, "uint16"), {}),
+    "strips": (".tif", form(3, "uint16"), {"rowsperstrip": 4}),
+    "lzw": (".tif", form(5, "float32"), {"compression": "lzw", "rowsperstrip": 4}),
+    "tiles": (".tif", form(5, "uint8"), {"compression": "zlib", "tile": (16, 16)}),
+    "planes": (".tif", form(5, "uint16"), {"planarconfig": "separate"}),
+}
+
+
+def whole(path: Path, format: ImageFormat, options: dict[str, Any]) -> bytes:
+    pixels = noise(channels=format.channels, depth=format.depth)
+    if path.suffix == ".png":
+        return encode(pixels, ".png")
+    write_tiff(path, pixels, **options)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_truncated_deep_files_are_refused_wherever_they_end(tmp_path: Path, kind: str) -> None:
+    suffix, format, options = DAMAGED[kind]
+    path = tmp_path / f"a{suffix}"
+    content = whole(path, format, options)
+    for end in range(1, len(content) - 1, len(content) // 60):
+        path.write_bytes(content[:end])
+        assert "can't be read" in refusal(path, format)
+
+
+def test_strips_that_were_never_written_are_not_read_as_zeros(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    for compression in ("zlib", None):
+        write_tiff(
+            path, noise(depth="uint16"), compression=compression, rowsperstrip=4, photometric="rgb"
+        )
+        with tifffile.TiffFile(path) as tiff:
+            places = [tiff.pages.first.tags[code].valueoffset for code in (273, 279)]
+            sizes = [tiff.pages.first.tags[code].dtype.value for code in (273, 279)]
+        content = bytearray(path.read_bytes())
+        for place, kind in zip(places, sizes, strict=True):
+            width = 4 if kind == 4 else 2
+            content[place + width : place + 2 * width] = bytes(width)
+        path.write_bytes(content)
+        assert "parts that are missing" in refusal(path, form(3, "uint16"))
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_whatever_is_damaged_no_other_error_than_ours_comes_out(
+    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL)
+    suffix, format, options = DAMAGED[kind]
+    path = tmp_path / f"a{suffix}"
+    content = whole(path, format, options)
+    chance = random.Random(0)
+    for _ in range(150):
+        damaged = bytearray(content)
+        for _ in range(1 + chance.randrange(3)):
+            damaged[chance.randrange(min(len(damaged), 400))] = chance.randrange(256)
+        path.write_bytes(damaged)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                read_image(path, format, max_pixels=10_000)
+            except PiggybackError as error:
+                assert str(error).startswith(f"{path}: ")
+                assert "\n" not in str(error)
+
+
+def test_large_tiffs_are_refused_before_they_are_decoded(tmp_path: Path) -> None:
+    pixels = np.zeros((200, 200, 9), np.uint16)
+    write_tiff(tmp_path / "a.tif", pixels, compression="zlib")
+    message = refusal(tmp_path / "a.tif", form(9, "uint16"), max_pixels=119_999)
+    assert message.startswith("too many pixels: 200x200 with 9 channels, the limit is 119999")
+    assert message.endswith("give --max-pixels 120000")
+    assert (
+        read_image(tmp_path / "a.tif", form(9, "uint16"), max_pixels=120_000).shape == pixels.shape
+    )
+
+
+# Label maps
+
+
+def palette_png(path: Path, indices: Pixels) -> None:
+    image = Image.fromarray(indices[..., 0], "L").convert("P")
+    image.putdata(indices.ravel().tolist())
+    image.putpalette(noise(1, 16, seed=3).ravel().tolist())
+    image.save(path)
+
+
+def test_label_maps_are_the_indices_not_the_colours(tmp_path: Path) -> None:
+    indices = np.random.default_rng(0).integers(0, 12, (9, 11, 1)).astype(np.uint8)
+    palette_png(tmp_path / "a.png", indices)
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.mode == "P"
+    (tmp_path / "b.png").write_bytes(encode(indices, ".png"))
+    (tmp_path / "c.tif").write_bytes(encode(indices, ".tif"))
+    (tmp_path / "d.png").write_bytes(encode(indices.astype(np.uint16), ".png"))
+    for path in sorted(tmp_path.iterdir()):
+        for depth in ("uint8", "uint16"):
+            found = read_image(path, classes(12, depth))
+            assert found.dtype == depth
+            assert np.array_equal(found, indices)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_label_maps_of_few_bits_are_not_stretched_to_255(tmp_path: Path, bits: int) -> None:
+    indices = np.random.default_rng(0).integers(0, 2**bits, (4, 16)).astype(np.uint8)
+    packed = np.packbits(
+        np.unpackbits(indices[..., None], axis=2)[..., 8 - bits :].reshape(4, -1), axis=1
+    )
+    png_by_hand(tmp_path / "a.png", packed[..., None], 0)
+    content = bytearray((tmp_path / "a.png").read_bytes())
+    header = (16).to_bytes(4) + (4).to_bytes(4) + bytes([bits, 0, 0, 0, 0])
+    content[8 : 8 + 25] = png_chunk(b"IHDR", header)
+    (tmp_path / "a.png").write_bytes(content)
+    found = read_image(tmp_path / "a.png", classes(2**bits))
+    assert np.array_equal(found[..., 0], indices)
+    assert np.array_equal(read(tmp_path / "a.png", 1)[..., 0], indices * (255 // (2**bits - 1)))
+
+
+def test_an_index_of_no_class_is_named(tmp_path: Path) -> None:
+    indices = np.zeros((4, 4, 1), np.uint8)
+    indices[2, 1] = 7
+    palette_png(tmp_path / "a.png", indices)
+    assert read_image(tmp_path / "a.png", classes(8)).max() == 7
+    assert refusal(tmp_path / "a.png", classes(7)).startswith(
+        "it has class index 7, but there are 7 classes: 0 to 6"
+    )
+
+
+def test_what_can_be_no_label_map_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "rgb.png").write_bytes(encode(noise(), ".png"))
+    (tmp_path / "gray.jpg").write_bytes(encode(noise(channels=1), ".jpg"))
+    (tmp_path / "float.tif").write_bytes(encode(noise(channels=1, depth="float32"), ".tif"))
+    for path in tmp_path.iterdir():
+        assert "it is no label map" in refusal(path, classes(256))
+
+
+# Halves, detection, ranges
+
+
+def test_halves_have_formats_of_their_own(tmp_path: Path) -> None:
+    gray, color = noise(channels=1).repeat(3, axis=2), noise(seed=1)
+    path = tmp_path / "a.png"
+    path.write_bytes(encode(np.concatenate([gray, color], axis=1), ".png"))
+    left, right = read_halves(path, form(1), form(3))
+    assert np.array_equal(left, gray[..., :1])
+    assert np.array_equal(right, color)
+    assert np.array_equal(Source(path, "left").read(form(1)), left)
+    assert np.array_equal(Source(path, "right").read(form(3)), right)
+    path.write_bytes(encode(noise(4, 5), ".png"))
+    for call in (
+        lambda: read_halves(path, form(), form()),
+        lambda: Source(path, "left").read(form()),
+    ):
+        with pytest.raises(PiggybackError, match=r"a\.png: odd width 5"):
+            call()
+
+
+def test_the_transparency_of_one_half_is_no_matter_of_the_other(tmp_path: Path) -> None:
+    pixels = noise(20, 40, 4)
+    pixels[:, :20, 3] = 255
+    path = tmp_path / "a.png"
+    path.write_bytes(encode(pixels, ".png"))
+    left, right = read_halves(path, form(3), form(4))
+    assert np.array_equal(left, pixels[:, :20, :3])
+    assert np.array_equal(right, pixels[:, 20:])
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 6])
+def test_a_format_is_detected_from_one_file(tmp_path: Path, depth: Any, channels: int) -> None:
+    path = tmp_path / "a.tif"
+    path.write_bytes(encode(noise(channels=channels, depth=depth), ".tif"))
+    assert stored_depth(path) == depth
+    values = (-9.0, 9.0) if depth == "float32" else None
+    if depth == "uint8" and channels == 4:
+        with pytest.raises(PiggybackError, match="give --input-channels or --output-channels 4"):
+            detected(path)
+        assert detected(path, channels=4) == form(4)
+        return
+    expected = 3 if depth == "uint8" and channels in (1, 3) else channels
+    found = detected(path, value_range=values)
+    range_ = dict(zip(("low", "high"), values, strict=True)) if values else {}
+    assert found == form(expected, depth, **range_)
+    assert read_image(path, found).shape == (24, 30, expected)
+
+
+def test_what_is_asked_for_is_detected_or_refused(tmp_path: Path) -> None:
+    gray, deep = tmp_path / "a.png", tmp_path / "b.tif"
+    gray.write_bytes(encode(noise(channels=1) % 5, ".png"))
+    deep.write_bytes(encode(noise(channels=2, depth="float32"), ".tif"))
+    assert detected(gray, channels=1, value_range=(0.0, 4.0)) == form(1, low=0.0, high=4.0)
+    assert detected(gray, labels=5) == ImageFormat(channels=5, labels=True)
+    for path, asked, message in (
+        (gray, {"labels": 4}, "class index 4"),
+        (gray, {"channels": 5}, "it has 1 channel of uint8, the task takes 5"),
+        (deep, {}, "say which become -1 and 1"),
+        (deep, {"channels": 3, "value_range": (0.0, 1.0)}, "it has 2 channels of float32"),
+    ):
+        with pytest.raises(PiggybackError, match=message) as caught:
+            detected(path, **asked)
+        assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_the_range_of_values_is_that_of_all_files_and_halves(tmp_path: Path) -> None:
+    for number, (low, high) in enumerate([(2.0, 5.0), (-1.5, 3.0)]):
+        pixels = np.full((4, 6, 1), low, np.float32)
+        pixels[:, 3:] = high
+        (tmp_path / f"{number}.tif").write_bytes(encode(pixels, ".tif"))
+    paths = sorted(tmp_path.iterdir())
+    assert value_range(paths) == (-1.5, 5.0)
+    assert value_range([Source(path, "right") for path in paths]) == (3.0, 5.0)
+    with pytest.raises(PiggybackError, match="no range of values: all are 3"):
+        value_range([Source(paths[1], "right")])
+
+
+def test_a_tiff_whose_zero_is_white_is_no_label_map(tmp_path: Path) -> None:
+    for depth in ("uint8", "uint16"):
+        pixels = noise(channels=1, depth=depth) % 4
+        write_tiff(tmp_path / "a.tif", pixels, photometric="miniswhite")
+        assert "it is no label map" in refusal(tmp_path / "a.tif", classes(4, depth))

@@ -1,0 +1,192 @@
+"""pbgan runs: what is said of trainings in every state, how to go on, and what a discard removes."""
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from drawn import draw_pairs
+from piggyback_gan import Bank, Interrupted, PiggybackError, teach
+from piggyback_gan.cli import main as command_line
+from piggyback_gan.cli import runs as runs_command
+from piggyback_gan.manifest import writer_lock
+from piggyback_gan.options import TrainingOptions
+from piggyback_gan.runs import RunFolder, training_purpose
+from running import GENERATOR, OPTIONS, Watch, bank_files, files, run_folder, run_state
+
+pytestmark = pytest.mark.usefixtures("without_curves")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return draw_pairs(tmp_path / "boxes", train=2, test=1)
+
+
+@pytest.fixture
+def bank(tmp_path: Path, data: Path) -> Path:
+    """A bank with the task one, and a run of two that was stopped after its first step."""
+    bank = tmp_path / "my bank"
+    teach(bank, "one", data, ONE_EPOCH, GENERATOR)
+    watch = Watch(1)
+    with pytest.raises(Interrupted):
+        teach(bank, "two", data, OPTIONS, reporter=watch, should_stop=watch.asked)
+    return bank
+
+
+ONE_EPOCH = TrainingOptions(**vars(OPTIONS) | {"epochs": 1})
+
+
+def rows(bank: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, Any]]:
+    """What `pbgan runs BANK --json` says, by task."""
+    capsys.readouterr()
+    assert runs_command.run([str(bank), "--json"]) == 0
+    return {row["task"]: row for row in json.loads(capsys.readouterr().out)}
+
+
+def set_state(bank: Path, task: str, state: str) -> None:
+    path = run_folder(bank, task) / "run.json"
+    path.write_text(json.dumps({**run_state(bank, task), "state": state}))
+
+
+def test_stopped_and_finished_runs_are_told_apart(
+    bank: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = rows(bank, capsys)
+    assert {task: row["state"] for task, row in found.items()} == {
+        "one": "finished",
+        "two": "interrupted",
+    }
+    assert found["two"]["position"] == {"epoch": 1, "epochs": 2, "step": 1, "steps": 2}
+    assert found["one"]["go_on"] is None
+    runs_command.run([str(bank)])
+    listed = capsys.readouterr().out
+    assert found["two"]["go_on"] in listed
+    assert "interrupted" in listed
+
+
+def test_the_printed_command_goes_on_as_it_stands(
+    bank: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = shlex.split(rows(bank, capsys)["two"]["go_on"])
+    assert command[0] == "pbgan"
+    monkeypatch.setattr(sys, "argv", command)
+    assert command_line.main() == 0
+    assert rows(bank, capsys)["two"]["state"] == "finished"
+    assert Bank.open(bank).tasks == ("one", "two")
+
+
+def test_a_run_is_running_while_its_process_holds_the_bank_and_killed_after(
+    bank: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_state(bank, "two", "running")
+    script = (
+        "import sys, time\nfrom pathlib import Path\n"
+        "from piggyback_gan.manifest import writer_lock\n"
+        "with writer_lock(Path(sys.argv[1]), sys.argv[2]):\n"
+        "    print('held', flush=True)\n    time.sleep(60)\n"
+    )
+    command = [sys.executable, "-c", script, str(bank), training_purpose("two")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        row = rows(bank, capsys)["two"]
+        assert (row["state"], row["go_on"]) == ("running", None)
+        before = files(run_folder(bank, "two"))
+        with pytest.raises(PiggybackError, match=rf"written by process {process.pid} .*train two"):
+            runs_command.run([str(bank), "--discard", "two"])
+        assert files(run_folder(bank, "two")) == before
+        process.kill()
+    row = rows(bank, capsys)["two"]
+    assert row["state"] == "killed"
+    assert row["go_on"].endswith("two --resume")
+
+
+def test_while_another_task_is_trained_a_killed_run_is_not_called_running(
+    bank: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_state(bank, "two", "running")
+    with writer_lock(bank, training_purpose("three")):
+        assert rows(bank, capsys)["two"]["state"] == "killed"
+
+
+def test_a_failed_run_says_why(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wild = TrainingOptions(**vars(OPTIONS) | {"learning_rate": 1e30, "epochs": 5})
+    with pytest.raises(PiggybackError, match="held-out images is nan"):
+        teach(tmp_path / "bank", "one", data, wild, GENERATOR)
+    row = rows(tmp_path / "bank", capsys)["one"]
+    assert row["state"] == "failed"
+    assert "try a lower --learning-rate" in row["problem"]
+    runs_command.run([str(tmp_path / "bank")])
+    assert "try a lower --learning-rate" in capsys.readouterr().out
+
+
+def test_discarding_removes_the_run_alone(bank: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before, other = bank_files(bank), files(run_folder(bank, "one"))
+    assert runs_command.run([str(bank), "--discard", "two"]) == 0
+    assert "the run of two is discarded" in capsys.readouterr().out
+    assert not run_folder(bank, "two").exists()
+    assert bank_files(bank) == before
+    assert files(run_folder(bank, "one")) == other
+    assert list(rows(bank, capsys)) == ["one"]
+
+
+def test_discarding_leaves_what_others_put_into_the_folder(bank: Path) -> None:
+    folder = run_folder(bank, "two")
+    foreign = ["notes.txt", "samples/mine.png", "samples/epoch-best.png", "tensorboard/notes.txt"]
+    for name in foreign:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("mine")
+    (folder / "tensorboard" / "events.out.tfevents.1.host.2.0").write_bytes(b"")
+    runs_command.run([str(bank), "--discard", "two"])
+    assert sorted(files(folder)) == sorted(foreign)
+
+
+def test_a_damaged_run_is_shown_and_can_be_discarded(
+    bank: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run_folder(bank, "two") / "run.json").write_bytes(b'{"format"')
+    found = rows(bank, capsys)
+    assert found["two"]["state"] == "damaged"
+    assert "run.json is damaged" in found["two"]["problem"]
+    assert found["one"]["state"] == "finished"
+    with pytest.raises(PiggybackError, match=r"run\.json is damaged"):
+        teach(bank, "two", resume=True)
+    assert runs_command.run([str(bank), "--discard", "two"]) == 0
+    teach(bank, "two", data, ONE_EPOCH)
+
+
+@pytest.mark.parametrize("name", ["../one", "/etc", "..", ".", "one/..", "", "ONE"])
+def test_a_name_that_leads_elsewhere_is_refused(bank: Path, name: str) -> None:
+    before = files(bank)
+    with pytest.raises(PiggybackError, match="can't name a task"):
+        runs_command.run([str(bank), "--discard", name])
+    assert files(bank) == before
+
+
+def test_banks_without_runs_and_missing_ones_are_told_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    assert runs_command.run([str(tmp_path / "empty")]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'empty'} has no runs\n"
+    assert rows(tmp_path / "empty", capsys) == {}
+    with pytest.raises(PiggybackError, match="no such folder"):
+        runs_command.run([str(tmp_path / "missing")])
+    for place in ("empty", "missing"):
+        with pytest.raises(PiggybackError, match="has no run of 'one'"):
+            runs_command.run([str(tmp_path / place), "--discard", "one"])
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+    assert not list((tmp_path / "empty").iterdir())
+
+
+def test_a_run_of_a_newer_version_is_one_line(bank: Path) -> None:
+    path = run_folder(bank, "two") / "run.json"
+    path.write_text(json.dumps({**run_state(bank, "two"), "format_version": 99}))
+    with pytest.raises(PiggybackError, match="is of format 99, this version knows 1"):
+        RunFolder(bank, "two").read()
