@@ -3,9 +3,9 @@
     python benchmarks/precision.py --size 64 --batch-size 4 --steps 10
 
 The first task of a bank with the default generator's layers (--ngf narrows it) is trained on random
-images. Steps of fp32 and bf16 alternate, so that other work on the machine slows both alike; `ratio` is
-the median time of a bf16 step over that of an fp32 step: below 1, bf16 is faster. Times on a GPU are taken
-after it has finished.
+images. Steps of fp32 and bf16 alternate, so that other work on the machine slows both alike; `ratio` is the
+median of a bf16 step's time over that of the fp32 step before it: below 1, bf16 is faster. `wall` is by the clock, on
+a GPU until it has finished; `cpu` is the processors' time, which other work disturbs less.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import json
 import statistics
 import time
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 
@@ -39,33 +40,47 @@ def main() -> None:
         chosen = replace(options, precision=precision).resolved(earlier=(), device=device.type)
         trainers[precision] = PairedTrainer(network, config, chosen, device)
         trainers[precision].begin_epoch(1)
-    seconds: dict[str, list[float]] = {precision: [] for precision in trainers}
+    times: dict[str, list[_Times]] = {precision: [] for precision in trainers}
     shape = (arguments.batch_size, 3, arguments.size, arguments.size)
     for step in range(WARM_UP + arguments.steps):
         images = [torch.rand(shape) * 2 - 1 for _ in range(2)]
         for precision, trainer in trainers.items():
-            seconds[precision].append(_timed(trainer, Batch(step, *images, len(images[0]))))
-    kept = {precision: times[WARM_UP:] for precision, times in seconds.items()}
-    medians = {precision: statistics.median(times) for precision, times in kept.items()}
-    ratios = [bf16 / fp32 for fp32, bf16 in zip(kept["fp32"], kept["bf16"], strict=True)]
+            times[precision].append(_timed(trainer, Batch(step, *images, len(images[0]))))
+    fp32, bf16 = (times[precision][WARM_UP:] for precision in ("fp32", "bf16"))
     result = {
         "machine": machine(),
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
-        "generator": config.name,
         **vars(arguments),
-        "seconds": {precision: round(median, 4) for precision, median in medians.items()},
-        "ratio": round(medians["bf16"] / medians["fp32"], 3),
-        "ratios_of_pairs": [round(ratio, 2) for ratio in ratios],
+        "generator": config.name,
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
+        "wall": _compared([t.wall for t in fp32], [t.wall for t in bf16]),
+        "cpu": _compared([t.cpu for t in fp32], [t.cpu for t in bf16]),
     }
     print(json.dumps(result, indent=1))
 
 
-def _timed(trainer: PairedTrainer, batch: Batch) -> float:
-    begun = time.perf_counter()
+class _Times(NamedTuple):
+    """Seconds that a step took by the clock, and of processors."""
+
+    wall: float
+    cpu: float
+
+
+def _timed(trainer: PairedTrainer, batch: Batch) -> _Times:
+    wall, cpu = time.perf_counter(), time.process_time()
     trainer.step(batch)
     if trainer.device.type == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - begun
+    return _Times(time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def _compared(fp32: list[float], bf16: list[float]) -> dict[str, float | list[float]]:
+    ratios = sorted(b / f for f, b in zip(fp32, bf16, strict=True))
+    return {
+        "fp32": round(statistics.median(fp32), 4),
+        "bf16": round(statistics.median(bf16), 4),
+        "ratio": round(statistics.median(ratios), 2),
+        "range": [round(ratios[0], 2), round(ratios[-1], 2)],
+    }
 
 
 def _arguments() -> argparse.Namespace:

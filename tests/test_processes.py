@@ -416,7 +416,7 @@ def test_a_process_that_was_started_without_partners_says_so(
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
-        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK 2 does not fit WORLD_SIZE 2"),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK=2, WORLD_SIZE=2"),
         ({"RANK": "first", "WORLD_SIZE": "2"}, "RANK=first"),
     ],
 )
