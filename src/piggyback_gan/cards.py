@@ -9,13 +9,18 @@ from piggyback_gan.planning import TaskPlan
 
 
 def task_card(
-    plan: TaskPlan, library_version: str, epoch: int, validation: Mapping[str, float] | None
+    plan: TaskPlan,
+    library_version: str,
+    data_name: str,
+    epoch: int,
+    validation: Mapping[str, float] | None,
 ) -> dict[str, Any]:
     """What a finished task's file says of it, JSON values only.
 
     Args:
         plan: the task.
         library_version: what it was trained with.
+        data_name: what the folder of images was called when the run began.
         epoch: whose weights it has.
         validation: the held-out metrics of that epoch.
     """
@@ -33,7 +38,7 @@ def task_card(
     return {
         "library_version": library_version,
         "mode": plan.options.mode,
-        "data": {"name": folder.name, "layout": folder.layout, **counts},
+        "data": {"name": data_name, "layout": folder.layout, **counts},
         "image": {
             "size": plan.options.image_size,
             "size_multiple": plan.config.size_multiple,

@@ -27,8 +27,9 @@ def choose_device(asked: str) -> str:
         raise PiggybackError(f"there is no {device} device here: choose auto or cpu")
     if device == "cpu":
         torch.set_flush_denormal(True)
-    if device == "cuda":
-        _take_own_gpu(find_place().local_rank)
+    place = find_place()
+    if device == "cuda" and place.count > 1:
+        _take_own_gpu(place.local_rank)
     return device
 
 

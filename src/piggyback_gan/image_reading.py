@@ -66,8 +66,9 @@ def list_images(folder: Path, recursive: bool = False) -> list[Path]:
                 inside = sorted((e for e in entries if e.name[0] != "."), key=lambda e: e.name)
             folders = [place / entry.name for entry in inside if _is_folder(entry)]
             waiting += reversed(folders if recursive else [])
-            paths = {place / e.name for e in inside if Path(e.name).suffix.lower() in SUFFIXES}
-            found += paths - set(folders)
+            images = (e for e in inside if Path(e.name).suffix.lower() in SUFFIXES)
+            # Broken links are named when they are read; pipes and sockets would be waited for.
+            found += [place / e.name for e in images if e.is_file() or _is_broken(e)]
     except OSError as error:
         where = error.filename or folder
         raise PiggybackError(f"{where} can't be read: {error.strerror}") from None
@@ -244,6 +245,10 @@ def _refuse_not_finite(pixels: Pixels) -> None:
     if pixels.dtype == np.float32 and not np.isfinite(pixels).all():
         count = int((~np.isfinite(pixels)).sum())
         raise PiggybackError(f"{count} of its values are NaN or infinite: replace them first")
+
+
+def _is_broken(entry: os.DirEntry[str]) -> bool:
+    return entry.is_symlink() and not os.path.exists(entry.path)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

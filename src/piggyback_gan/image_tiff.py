@@ -29,6 +29,7 @@ _COLORS = {
 }
 _JPEG = (6, 7)
 _LOSSLESS = (1, 5, 8, 32946)  # none, LZW, deflate
+_ALSO_LOSSLESS = (32773, 34925, 50000)  # PackBits, LZMA, Zstandard
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 _REDUCED = 1
 _LAYOUT_TAGS = range(256, 340)
@@ -47,7 +48,10 @@ def decode_tiff(file: BinaryIO, max_pixels: int) -> Decoded:
         assert isinstance(page, tifffile.TiffPage)
         _refuse_unread_tags(tiff, page, file)
         values = page.samplesperpixel * page.imagedepth
-        check_size(page.imagewidth, page.imagelength, values, max_pixels)
+        # A tile is decoded whole, however little of it is in the image.
+        width = max(page.imagewidth, page.tilewidth if page.is_tiled else 0)
+        length = max(page.imagelength, page.tilelength if page.is_tiled else 0)
+        check_size(width, length, values, max_pixels)
         _refuse_pages(tiff)
         depth = "none" if page.dtype is None else page.dtype.name
         small = page.bitspersample <= 8 and depth in ("uint8", "bool")
@@ -66,7 +70,10 @@ def decode_tiff(file: BinaryIO, max_pixels: int) -> Decoded:
             name = _COLORS.get(int(page.photometric), f"of kind {int(page.photometric)}")
             raise PiggybackError(f"its colours are {name}: save it as gray or RGB")
         _refuse_missing_parts(page, file)
-        return _described(page, _contiguous(page)).turned(_orientation(page))
+        decoded = _described(page, _contiguous(page)).turned(_orientation(page))
+        # Label maps must come from where no value was changed.
+        exact = page.compression in (*_LOSSLESS, *_ALSO_LOSSLESS)
+        return decoded if exact else replace(decoded, indices=None)
 
 
 def _is_for_pillow(page: tifffile.TiffPage) -> bool:

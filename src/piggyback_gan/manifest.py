@@ -34,6 +34,7 @@ TASKS_FOLDER = "tasks"
 RUNS_FOLDER = "runs"
 LOCK_NAME = "bank.lock"
 _WRITER_NAME = "bank.writer.json"
+_LOCK_SECONDS = 0.5
 TASK_FILE = re.compile(r"([0-9]{4,})-([a-z0-9][a-z0-9._-]{0,63})\.safetensors")
 
 
@@ -269,7 +270,8 @@ def writer_lock(bank: Path, purpose: str) -> Iterator[None]:
     """
     is_new = not bank.exists()
     require_writable(bank)
-    lock = filelock.FileLock(bank / LOCK_NAME, timeout=0)
+    # Not at once: `current_writer` may hold it for a moment.
+    lock = filelock.FileLock(bank / LOCK_NAME, timeout=_LOCK_SECONDS)
     writer = bank / _WRITER_NAME
     try:
         lock.acquire()

@@ -259,9 +259,10 @@ class PiggybackNetwork(nn.Module):
         """
         task = self._task(name)
         plan = self.plan_of(name)
+        # The module may have another task's own layers on: count what it came with.
         own = {key for layer in task.own for key in self._own_keys(layer)}
-        parameters = self._private.parameters()
-        shared = sum(p.numel() for key, p in parameters.items() if key not in own)
+        given = self._private.given_parameters()
+        shared = sum(given[key].numel() for key in given.keys() - own)
         private = shared + sum(layer.parameter_count() for layer in task.own.values())
         return ParameterCount(
             unconstrained=sum(layer.unconstrained * layer.length for layer in plan),

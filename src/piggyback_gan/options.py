@@ -339,7 +339,7 @@ class TrainingOptions:
             raise PiggybackError(
                 f"decay_epochs {self.decay_epochs} is more than epochs {self.epochs}"
             )
-        if self.identity_weight and not equal_channels:
+        if self.mode == "unpaired" and self.identity_weight and not equal_channels:
             raise PiggybackError(
                 f"identity_weight {self.identity_weight:g} wants sides of equal channels: "
                 "an image can't be its own translation here; give 0"
@@ -359,7 +359,10 @@ class TrainingOptions:
             load_size=self.load_size or round(self.image_size * 286 / 256),
             learning_rate=_rate(self.learning_rate, earlier),
             backward_learning_rate=_rate(
-                self.backward_learning_rate or self.learning_rate, earlier_backward
+                self.learning_rate
+                if self.backward_learning_rate is None
+                else self.backward_learning_rate,
+                earlier_backward,
             ),
             identity_weight=identity if self.identity_weight is None else self.identity_weight,
             augment=augment,

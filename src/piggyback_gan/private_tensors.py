@@ -30,11 +30,16 @@ class PrivateTensors:
         """The names of those that required a gradient in the module as it came."""
         self.given = self.copy()
         """The values that the module came with."""
+        self._given_parameters = set(self.parameters())
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """The module's own parameters among them."""
         named = self._module.named_parameters()
         return {key: parameter for key, parameter in named if key not in self._filter_keys}
+
+    def given_parameters(self) -> dict[str, Tensor]:
+        """The parameters among `given`."""
+        return {key: self.given[key] for key in self._given_parameters}
 
     def live(self) -> dict[str, Tensor]:
         """The module's own tensors, which hold the active task's values."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from piggyback_gan.runs import Position
@@ -33,8 +33,8 @@ class Reporter:
     def checked(self, split: str, done: int, total: int) -> None:
         """So many files or pairs of a split were read."""
 
-    def resumed(self, position: Position) -> None:
-        """An earlier run goes on from here."""
+    def resumed(self, position: Position, differences: Sequence[str]) -> None:
+        """An earlier run goes on from here; `differences` may make its bytes others than uninterrupted."""
 
     def stepped(self, position: Position, losses: Mapping[str, float]) -> None:
         """Every `REPORT_EVERY` steps, with the losses of the last one."""

@@ -37,7 +37,8 @@ class Run:
         task: which task is trained.
         state: "running" is also what a killed process leaves.
         position: where it stood when the file was written.
-        data: the folder of images, absolute.
+        data: the folder of images, absolute; it may move.
+        data_name: the folder's own name when the run began.
         options, generator: as they were given, before defaults were filled in.
         effective_batch: images in a step, over all processes and accumulated batches.
         bank_tasks: the SHA-256 of the files of all tasks in the bank when it began.
@@ -49,6 +50,7 @@ class Run:
     state: State
     position: Position
     data: str
+    data_name: str
     options: Mapping[str, Any]
     generator: Mapping[str, Any]
     effective_batch: int
@@ -93,16 +95,12 @@ class RunFolder:
         Raises:
             PiggybackError: it holds something else, or can't be written.
         """
-        strangers = self.path.exists() and not self.exists
-        if strangers and (not self.path.is_dir() or any(self.path.iterdir())):
+        if self.path.exists() and not self.exists and not self._is_empty():
             raise PiggybackError(f"{self.path} is no run's folder: move it away")
-        require_writable(self.path / _SAMPLES)
+        require_writable(self.path)
         self._clear()
         self.write(run)  # first: it is what makes this a run's folder
-        self.write_fingerprint(fingerprint)
-
-    def write_fingerprint(self, fingerprint: Mapping[str, str]) -> None:
-        """Remember the data's files."""
+        require_writable(self.path / _SAMPLES)
         atomic_write(self.path / _DATA, (json.dumps(fingerprint, indent=0) + "\n").encode())
 
     def write(self, run: Run) -> None:
@@ -157,6 +155,13 @@ class RunFolder:
     def remove_checkpoint(self) -> None:
         """Remove what only an unfinished run needs."""
         self.checkpoint.unlink(missing_ok=True)
+        self.remove_leftovers()
+
+    def remove_leftovers(self) -> None:
+        """Remove what a killed process was writing. Hold the writer's lock."""
+        for pattern in (".*.tmp", f"{_SAMPLES}/.*.tmp"):
+            for path in self.path.glob(pattern):
+                path.unlink(missing_ok=True)
 
     def discard(self) -> None:
         """Remove the run, but nothing else that may lie in its folder. Hold the writer's lock.
@@ -170,22 +175,24 @@ class RunFolder:
             )
         try:
             self._clear()
-            for name in (_DATA, _RUN):
-                (self.path / name).unlink(missing_ok=True)
+            (self.path / _RUN).unlink(missing_ok=True)
         except OSError as error:
             raise PiggybackError(f"{self.path} can't be removed: {error.strerror}") from None
         for folder in (self.path / _SAMPLES, self.path, self.path.parent):
             with suppress(OSError):
                 folder.rmdir()
 
-    def _clear(self) -> None:
-        for path in (self.metrics, self.curves, self.checkpoint):
-            path.unlink(missing_ok=True)
-        patterns = (
-            f"{_SAMPLES}/epoch-*[0-9].png",
-            f"{_TENSORBOARD}/events.out.tfevents.*",
-            ".*.tmp",
+    def _is_empty(self) -> bool:
+        """Whether nothing is here but what a killed process may have left before it wrote run.json."""
+        return self.path.is_dir() and all(
+            path.name.startswith(".") and path.suffix == ".tmp" for path in self.path.iterdir()
         )
+
+    def _clear(self) -> None:
+        for path in (self.path / _DATA, self.metrics, self.curves, self.checkpoint):
+            path.unlink(missing_ok=True)
+        self.remove_leftovers()
+        patterns = (f"{_SAMPLES}/epoch-*[0-9].png", f"{_TENSORBOARD}/events.out.tfevents.*")
         for pattern in patterns:
             for path in self.path.glob(pattern):
                 path.unlink(missing_ok=True)

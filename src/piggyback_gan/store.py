@@ -243,14 +243,25 @@ class Store:
             if network and word == "unconstrained":
                 theirs = [k for k in tensors if k.startswith(_of(network, ""))]
                 mine = {k.removeprefix(_of(network, "")): tensors.pop(k) for k in theirs}
-                others[network] = TaskState(entry.name, json.loads(metadata[key]), mine)
-        state = TaskState(entry.name, json.loads(metadata["unconstrained"]), tensors)
-        return StoredTask(state, json.loads(metadata["card"]), others)
+                others[network] = TaskState(entry.name, _shares(metadata[key]), mine)
+        state = TaskState(entry.name, _shares(metadata["unconstrained"]), tensors)
+        card = json.loads(metadata["card"])
+        if not isinstance(card, dict):
+            raise PiggybackError("its card is no JSON object")
+        return StoredTask(state, card, others)
 
 
 def _of(network: str, key: str) -> str:
     """The name in a task's file of what belongs to a further network."""
     return f"{network}/{key}"
+
+
+def _shares(text: str) -> dict[str, float]:
+    shares = json.loads(text)
+    numbers = isinstance(shares, dict) and all(type(s) in (int, float) for s in shares.values())
+    if not numbers or not all(0 <= share <= 1 for share in shares.values()):
+        raise PiggybackError("its shares are no numbers from 0 to 1 by layer")
+    return {str(layer): float(share) for layer, share in shares.items()}
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:

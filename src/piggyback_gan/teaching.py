@@ -82,6 +82,11 @@ def teach(
         with bank.writing(purpose) if team.is_first else contextlib.nullcontext():
             if run is not None and (entry := _already_there(folder, run, team)):
                 return entry
+            if run is not None and run.state == "finished":
+                raise PiggybackError(
+                    f"the run of {task!r} is finished, and its task no longer in {bank_path}: train it anew, "
+                    "without --resume"
+                )
             plan = plan_task(
                 bank_path,
                 task,
@@ -99,6 +104,7 @@ def teach(
                     state="running",
                     position=Position(1, plan.options.epochs, 0, plan.steps),
                     data=str(Path(data).absolute()),
+                    data_name=plan.folder.name,
                     options=asdict(options),
                     generator=asdict(generator),
                     effective_batch=plan.effective_batch,

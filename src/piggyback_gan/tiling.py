@@ -103,7 +103,8 @@ class Line:
 def lay(length: int, config: GeneratorConfig, tiling: Tiling | None = None) -> Line:
     """Lay tiles along an axis of `length` pixels; without a tiling, a single one.
 
-    Tiles are spread evenly and begin in the phase of the network's strides. A tile counts fully around
+    Tiles are spread evenly. They begin in the phase of the network's strides if the overlap is a multiple
+    of it, as 64 is for ResNets. A tile counts fully around
     its middle. In an overlap, the quarter next to its edge, where the network lacks context, does
     not count; between, the weight rises as a cosine does.
     """

@@ -109,6 +109,10 @@ class TrainingRun:
             on_progress=lambda done: self._checked("files", done, len(folder.paths)),
         )
         before = self.folder.read_fingerprint() if resume else None
+        if before is None and resume and self.folder.checkpoint.exists():
+            raise PiggybackError(
+                f"{self.folder.path} is damaged: it has a checkpoint, but no word of the data"
+            )
         if before is not None and (changed := changes(before, hashes)):
             raise PiggybackError(
                 f"the data in {self.plan.folder.root} is not what {self.plan.task!r} was begun with: "
@@ -144,6 +148,8 @@ class TrainingRun:
         trainer = self._trainer()
         if resume:
             self._load_checkpoint(trainer)
+            # None may run ahead, to the end and away with the checkpoint, before all have it.
+            self.team.from_first(None)
         self._open_log()
         while self.progress.epoch <= self.options.epochs and not self._out_of_patience():
             self._epoch(trainer, data)
@@ -165,7 +171,8 @@ class TrainingRun:
         }
         last = (self.progress.records or [{}])[-1]
         kept = self.progress.best or {"epoch": last["epoch"], "metrics": last["validation"]}
-        card = task_card(self.plan, self.library_version, kept["epoch"], kept["metrics"])
+        name = self.begun.data_name
+        card = task_card(self.plan, self.library_version, name, kept["epoch"], kept["metrics"])
         return self.plan.bank.add(states[FORWARD], card, states.get(BACKWARD))
 
     # Epochs
@@ -387,17 +394,27 @@ class TrainingRun:
         self.folder.write(self._state("running"))
 
     def _load_checkpoint(self, trainer: Trainer) -> None:
+        if self.team.is_first:
+            self.folder.remove_leftovers()
         content = load_checkpoint(self.folder.checkpoint)
         if content is None:
             return
         norms = (self.plan.config.norm, self.options.discriminator_norm)
-        if "batch" in norms and content["world"] != self.team.world:
+        world = content.get("world")
+        if "batch" in norms and world != self.team.world:
             raise PiggybackError(
-                f"this run was begun by {content['world']} processes, and batch norm's statistics are of "
+                f"this run was begun by {world} processes, and batch norm's statistics are of "
                 f"a process's share of a batch: resume it with as many, not {self.team.world}"
             )
-        trainer.load_state(content["trainer"])
-        self.progress = progress = Progress(**content["progress"])
+        try:
+            trainer.load_state(content["trainer"])
+            self.progress = progress = Progress(**content["progress"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            why = " ".join(str(error).split())[:200]
+            raise PiggybackError(
+                f"{self.folder.checkpoint} does not fit this run, or another version wrote it ({why}): "
+                f"discard it (pbgan runs {self.plan.bank.path} --discard {self.plan.task})"
+            ) from None
         if progress.sums is not None:
             progress.sums = {n: v.to(self.device) for n, v in progress.sums.items()}
         if not self.team.is_first:
@@ -405,23 +422,32 @@ class TrainingRun:
         if self.team.is_first:
             # A killed process may have written a line more than its checkpoint knows of.
             self.folder.write_metrics(self.progress.records or [])
-        self.reporter.resumed(self.position)
+        self.reporter.resumed(self.position, self._differences())
 
-    def _state(self, state: State, problem: str | None = None) -> Run:
-        surroundings = {
+    def _surroundings(self) -> dict[str, Any]:
+        """What equal bytes depend on beside data and options."""
+        return {
             "library": self.library_version,
             "torch": torch.__version__,
             "processes": self.team.world,
             "threads": torch.get_num_threads(),
             "device": str(self.device),
             "machine": platform.machine(),
-            "seconds": round(time.monotonic() - self.started, 1),
         }
+
+    def _differences(self) -> list[str]:
+        """What is otherwise than when the run began."""
+        before = self.begun.surroundings
+        now = self._surroundings()
+        return [f"{n} was {before[n]}, is {now[n]}" for n in now if before.get(n, now[n]) != now[n]]
+
+    def _state(self, state: State, problem: str | None = None) -> Run:
+        seconds = round(time.monotonic() - self.started, 1)
         return replace(
             self.begun,
             state=state,
             position=self.position,
-            surroundings=surroundings,
+            surroundings={**self._surroundings(), "seconds": seconds},
             problem=problem,
         )
 

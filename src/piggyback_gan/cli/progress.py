@@ -1,6 +1,6 @@
 """What a person sees while a task is trained: the plan, a progress bar, a line per epoch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 from rich import box
@@ -91,10 +91,11 @@ class TrainingProgress(Reporter):
                 soft_wrap=True,
             )
 
-    def resumed(self, position: Position) -> None:
-        self._console.print(
-            f"resumed after step {position.step} of {position.steps}", highlight=False
-        )
+    def resumed(self, position: Position, differences: Sequence[str]) -> None:
+        words = f"resumed after step {position.step} of {position.steps}"
+        if differences:
+            words += f"; the result may differ by rounding: {', '.join(differences)}"
+        self._console.print(words, highlight=False, markup=False, soft_wrap=True)
 
     def stopped_early(self, epoch: int, best: int) -> None:
         self._console.print(
