@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ class Watch(Reporter):
     def checked(self, split: str, done: int, total: int) -> None:
         self.moments -= 1  # it is asked after each file that is read, too
 
-    def resumed(self, position: Position) -> None:
+    def resumed(self, position: Position, differences: Sequence[str]) -> None:
         self.resumed_at = position
 
     def stopped_early(self, epoch: int, best: int) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from image_files import form, luma, noise, png_chunk, read, refusal, smooth
@@ -344,3 +345,17 @@ def test_reading_8_bit_images_loads_no_other_library(tmp_path: Path) -> None:
         "assert not {'tifffile', 'imagecodecs'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_tiff_tile_larger_than_its_image_counts_as_what_is_decoded(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    pixels = np.zeros((16, 16), np.uint16)
+    tifffile.imwrite(path, pixels, tile=(4096, 4096), compression="zlib")
+    assert "too many pixels: 4096x4096" in refusal(path, form(1, "uint16"), max_pixels=1_000_000)
+
+
+def test_what_is_no_regular_file_is_passed_over(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "broken.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "a.png").write_bytes(b"")
+    assert [path.name for path in list_images(tmp_path)] == ["a.png", "broken.png"]

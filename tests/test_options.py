@@ -423,3 +423,17 @@ def test_unknown_flags_and_bad_values_are_one_line(tmp_path: Path, data: Path) -
     common = (tmp_path / "bank", "maps", "--data", data, "--dry-run")
     assert "--epoch-count" in one_line(train(*common, "--epoch-count", 3))
     assert "invalid epochs: found 0" in one_line(train(*common, "--epochs", 0))
+
+
+def test_a_rate_of_0_for_the_backward_generator_is_kept() -> None:
+    options = TrainingOptions(mode="unpaired", learning_rate=3e-4, backward_learning_rate=0.0)
+    assert options.resolved(earlier=(), device="cpu").backward_learning_rate == 0
+
+
+def test_an_identity_weight_in_a_shared_file_does_not_concern_paired_tasks() -> None:
+    options = TrainingOptions(identity_weight=5.0)
+    assert options.resolved(earlier=(), device="cpu", equal_channels=False).mode == "paired"
+    with pytest.raises(PiggybackError, match="identity_weight 5 wants sides of equal channels"):
+        dataclasses.replace(options, mode="unpaired").resolved(
+            earlier=(), device="cpu", equal_channels=False
+        )

@@ -147,6 +147,14 @@ def test_the_parameters_of_own_layers_are_private(network: PiggybackNetwork) -> 
     assert network.parameter_count("rgb").standalone == sum(p.numel() for p in stack().parameters())
 
 
+def test_what_a_task_counts_does_not_depend_on_which_one_is_set(network: PiggybackNetwork) -> None:
+    counts = []
+    for active in network.tasks:
+        network.set_task(active)
+        counts.append([network.parameter_count(task) for task in network.tasks])
+    assert counts[0] == counts[1] == counts[2]
+
+
 def test_the_given_layers_are_copied_and_stay_as_they_are() -> None:
     network = PiggybackNetwork(stack())
     learn(network, "rgb")

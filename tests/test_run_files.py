@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from drawn import draw_pairs
-from piggyback_gan import PiggybackError, teach
-from piggyback_gan.teaching import Position, Reporter
-from running import GENERATOR, OPTIONS, files, records, run_folder, run_state
+from piggyback_gan import Bank, PiggybackError, teach
+from piggyback_gan.runs import RunFolder
+from piggyback_gan.teaching import Interrupted, Position, Reporter
+from running import GENERATOR, OPTIONS, Watch, files, records, run_folder, run_state
 
 
 @pytest.fixture
@@ -97,3 +98,38 @@ def test_a_logger_that_is_not_installed_is_one_line_before_anything_is_done(
     with pytest.raises(PiggybackError, match="tensorboard"):
         teach(tmp_path / "bank", "one", data, options, GENERATOR)
     assert not (tmp_path / "bank").exists()
+
+
+def test_what_a_killed_process_was_writing_stands_in_nobodys_way(
+    tmp_path: Path, data: Path
+) -> None:
+    folder = run_folder(tmp_path / "bank", "task")
+    folder.mkdir(parents=True)
+    (folder / ".run.json.abc.tmp").write_bytes(b"half")
+    teach(tmp_path / "bank", "task", data, OPTIONS, GENERATOR)
+    assert not list(folder.rglob("*.tmp"))
+    (folder / "samples" / ".epoch-0001.png.abc.tmp").write_bytes(b"half")
+    (folder / ".checkpoint.pt.abc.tmp").write_bytes(b"half")
+    RunFolder(tmp_path / "bank", "task").discard()
+    assert not folder.exists()
+
+
+def test_a_run_whose_word_of_its_data_is_lost_keeps_its_checkpoint(
+    tmp_path: Path, data: Path
+) -> None:
+    bank, watch = tmp_path / "bank", Watch(2)
+    with pytest.raises(Interrupted):
+        teach(bank, "task", data, OPTIONS, GENERATOR, reporter=watch, should_stop=watch.asked)
+    (run_folder(bank, "task") / "data.json").unlink()
+    with pytest.raises(PiggybackError, match="is damaged: it has a checkpoint, but no word of"):
+        teach(bank, "task", resume=True)
+    assert (run_folder(bank, "task") / "checkpoint.pt").exists()
+
+
+def test_a_finished_task_that_was_removed_is_not_resumed(tmp_path: Path, data: Path) -> None:
+    bank = tmp_path / "bank"
+    teach(bank, "task", data, OPTIONS, GENERATOR)
+    with Bank.open(bank).writing("test"):
+        Bank.open(bank).remove("task")
+    with pytest.raises(PiggybackError, match="train it anew, without --resume"):
+        teach(bank, "task", resume=True)

@@ -336,7 +336,9 @@ def test_a_task_file_of_a_newer_version_asks_for_an_update(store: Store) -> None
         for key in ("format_version", "architecture", "unconstrained", "card", "previous_sha256")
         for value in (None, "{")
     ]
-    + [{"tensors_sha256": None}, {"format": "pt"}, {"task": None}],
+    + [{"tensors_sha256": None}, {"format": "pt"}, {"task": None}]
+    + [{"unconstrained": words} for words in ("[]", '{"leave": "abc"}', '{"leave": null}')]
+    + [{"unconstrained": '{"leave": 2}'}, {"card": "[1]"}, {"card": '"words"'}],
 )
 def test_odd_metadata_is_one_line_that_names_the_task(
     store: Store, changes: dict[str, str | None]

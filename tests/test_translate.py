@@ -19,9 +19,9 @@ from piggyback_gan.errors import PiggybackError
 from piggyback_gan.generators import build_generator
 from piggyback_gan.image_formats import ImageFormat
 from piggyback_gan.images import Pixels, encode, read_image, to_pixels, to_tensor
+from piggyback_gan.launch import Place, find_place
 from piggyback_gan.network import PiggybackNetwork
 from piggyback_gan.outputs import Outcome, plan_outputs
-from piggyback_gan.processes import Place, find_place
 from piggyback_gan.tiling import Tiling
 from piggyback_gan.translate import translate_batch, translate_files
 

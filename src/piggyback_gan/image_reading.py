@@ -68,7 +68,7 @@ def list_images(folder: Path, recursive: bool = False) -> list[Path]:
             waiting += reversed(folders if recursive else [])
             images = (e for e in inside if Path(e.name).suffix.lower() in SUFFIXES)
             # Broken links are named when they are read; pipes and sockets would be waited for.
-            found += [place / e.name for e in images if e.is_file() or _is_broken(e)]
+            found += [place / e.name for e in images if os.path.isfile(e) or _is_broken(e)]
     except OSError as error:
         where = error.filename or folder
         raise PiggybackError(f"{where} can't be read: {error.strerror}") from None
