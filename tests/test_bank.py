@@ -478,8 +478,10 @@ def test_kill_9_at_any_moment_leaves_a_bank_that_opens_and_verifies(
     path = tmp_path / "bank"
     delays = random.Random(0)
     expected = {name: Bank.open(template).translate(name, images(9, 7)) for name in LAMBDAS}
-    with_leftovers = 0
-    for _ in range(12):
+    trials = with_leftovers = 0
+    # On a busy machine a writer may be killed before it began: those kills do not count.
+    while trials < 12 or (with_leftovers < 3 and trials < 100):
+        trials += 1
         receiver, sender = pipe()
         writer = start(write_for_ever, path, template, sender)
         assert receiver.recv() == "ready"

@@ -47,7 +47,7 @@ def test_16_bits_go_through_unchanged_whatever_the_range(low: int, width: int, s
 
 @settings(deadline=None)
 @given(
-    low=st.floats(-1e30, 1e30),
+    low=st.floats(-1e30, 1e30, allow_subnormal=False),  # which other tests flush
     width=st.floats(1e-3, 1e30),
     seed=st.integers(0, 2**32 - 1),
 )

@@ -537,7 +537,7 @@ def test_two_processes_translate_what_one_does_each_its_own_half(
     said = [process.communicate(timeout=120) for process in processes]
     # By name: 0/a, 1/a, 2/a and bad, or bad first; the others are of the process without it.
     assert sorted(process.returncode for process in processes) == [0, 1], said
-    assert sorted(out.partition(": ")[2].split(" images")[0] for out, _ in said) == ["1", "2"]
+    assert sorted(out.partition(": ")[2].split(" image")[0] for out, _ in said) == ["1", "2"]
     assert [out.partition(": ")[0] for out, _ in said] == ["process 0 of 2", "process 1 of 2"]
     alone = translate(bank, "maps", folder, "--recursive", "--out", tmp_path / "alone")
     assert alone.returncode == 1

@@ -56,6 +56,7 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
             content = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
     if not isinstance(content, dict):
         raise PiggybackError(
-            f"{path} is damaged: discard the run and begin anew (pbgan runs BANK --discard TASK)"
+            f"{path} is damaged: discard the run (pbgan runs {path.parents[2]} --discard "
+            f"{path.parent.name}) and begin anew"
         )
     return content

@@ -265,12 +265,16 @@ def first_names(names: Sequence[str], limit: int = _NAMED) -> str:
 
 def _is_side_by_side(root: Path) -> bool:
     if not root.is_dir():
-        raise PiggybackError(f"{root}: no such folder of data")
+        raise PiggybackError(f"{root}: no such folder of data; if it moved, give --data")
     together, apart = (root / "train").is_dir(), (root / "trainA").is_dir()
     if together == apart:
         found = "both are" if together else "neither is"
+        above = root.resolve().parent
+        hint = ""
+        if not together and ((above / "train").is_dir() or (above / "trainA").is_dir()):
+            hint = f"; did you mean {above}?"
         raise PiggybackError(
-            f"{root}: expected train/ with side-by-side images, or trainA/ and trainB/: {found} there"
+            f"{root}: expected train/ with side-by-side images, or trainA/ and trainB/: {found} there{hint}"
         )
     return together
 

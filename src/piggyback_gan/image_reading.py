@@ -207,7 +207,8 @@ def _fitted(decoded: Decoded, format: ImageFormat) -> Pixels:
     if decoded.alpha:
         if not decoded.opaque:
             raise PiggybackError(
-                f"it has transparency, which would be lost: flatten it, or give {_GIVE_CHANNELS} {found}"
+                f"it has transparency, which would be lost: flatten it, or give {_GIVE_CHANNELS} {found} "
+                "to a new task"
             )
         pixels = pixels[:, :, :-1]
     base = pixels.shape[2]
@@ -230,7 +231,8 @@ def _fitted(decoded: Decoded, format: ImageFormat) -> Pixels:
 def _fitted_labels(decoded: Decoded, format: ImageFormat) -> Pixels:
     if decoded.indices is None:
         raise PiggybackError(
-            "it is no label map: expected one channel of class indices, gray or palette, not JPEG"
+            "it is no label map: expected one channel of class indices, gray or palette, stored without "
+            f"loss; found {decoded.pixels.shape[2]} of {decoded.pixels.dtype}"
         )
     largest = int(decoded.indices.max())
     if largest >= format.channels:

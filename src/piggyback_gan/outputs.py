@@ -39,8 +39,8 @@ def plan_outputs(
         out: the folder for the outputs. They keep their names, with the suffix that suits their format.
         same_format: keep the suffixes too.
         overwrite: replace files that are there.
-        recursive: take what lies in folders of the folders, and keep that tree. What lies in `out`
-            is passed over.
+        recursive: take what lies in folders of the folders, and keep that tree, as that of files whose
+            paths lead down from here. What lies in `out` is passed over.
         output_format: what the outputs are; by default 8-bit RGB.
         place: of several processes, each gets a share of its own.
 
@@ -60,9 +60,13 @@ def plan_outputs(
             )
         output = out / folder / f"{source.stem}{suffix}"
         if planned.setdefault(output, source) != source:
+            ways = "translate them apart"
+            if planned[output].name != source.name:
+                ways = f"give --format same, or {ways}"
+            elif not recursive:
+                ways = f"give their folder and --recursive, or {ways}"
             raise PiggybackError(
-                f"{planned[output]} and {source} would both become {output}: "
-                "give --format same, or translate them apart"
+                f"{planned[output]} and {source} would both become {output}: {ways}"
             )
         if len(os.fsencode(output.name)) > _LONGEST_NAME:
             raise PiggybackError(
@@ -87,7 +91,9 @@ def _sources(inputs: Sequence[Path], out: Path, recursive: bool) -> Iterator[tup
             if recursive and _is_inside(out, path):
                 found = [image for image in found if not _is_inside(image, out)]
             if not found:
-                raise PiggybackError(f"{path}: there are no images in this folder")
+                below = not recursive and any(entry.is_dir() for entry in path.iterdir())
+                hint = "; it has folders: give --recursive" if below else ""
+                raise PiggybackError(f"{path}: there are no images in this folder{hint}")
             for image in found:
                 yield image, image.parent.relative_to(path)
         elif not path.exists():
@@ -95,7 +101,13 @@ def _sources(inputs: Sequence[Path], out: Path, recursive: bool) -> Iterator[tup
         elif path.suffix.lower() not in SUFFIXES:
             raise PiggybackError(f"{path}: not an image; known are {', '.join(SUFFIXES)}")
         else:
-            yield path, Path()
+            yield path, _tree_of(path) if recursive else Path()
+
+
+def _tree_of(path: Path) -> Path:
+    """The folders that a file's path names, if they lead down from here: `find . | ...` keeps its tree."""
+    parent = path.parent
+    return Path() if parent.is_absolute() or ".." in parent.parts else parent
 
 
 def _is_inside(path: Path, folder: Path) -> bool:

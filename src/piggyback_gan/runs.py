@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.manifest import RUNS_FOLDER, atomic_write, current_writer, require_writable
+from piggyback_gan.manifest import (
+    MANIFEST_NAME,
+    RUNS_FOLDER,
+    Manifest,
+    atomic_write,
+    current_writer,
+    require_writable,
+)
 from piggyback_gan.names import check_task_name
 
 State = Literal["running", "interrupted", "failed", "finished"]
@@ -146,6 +153,17 @@ class RunFolder:
         if not path.exists():
             return None
         return {str(k): str(v) for k, v in _read_json(path, f"{path} is missing").items()}
+
+    def later_tasks(self, run: Run) -> list[str]:
+        """The bank's tasks that were not there when the run began: it can't go on beside them.
+
+        Raises:
+            PiggybackError: the bank is damaged.
+        """
+        if not (self.bank / MANIFEST_NAME).exists():
+            return []
+        entries = Manifest.read(self.bank).tasks
+        return [entry.name for entry in entries if entry.sha256 not in run.bank_tasks]
 
     def is_running(self) -> bool:
         """Whether a process is at work on it now."""

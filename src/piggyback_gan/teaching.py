@@ -111,9 +111,11 @@ def teach(
                     bank_tasks=hashes,
                 )
             elif list(run.bank_tasks) != hashes:
+                later = folder.later_tasks(run)
+                undo = f"remove {', '.join(later)} (pbgan remove), or " if later else ""
                 raise PiggybackError(
-                    f"{bank_path} has other tasks than when the run of {task!r} began: its filters were "
-                    f"mixed from those; discard it (pbgan runs {bank_path} --discard {task})"
+                    f"{bank_path} has other tasks than when the run of {task!r} began, from which its "
+                    f"filters are mixed: {undo}discard it (pbgan runs {bank_path} --discard {task})"
                 )
             else:
                 # What may change is remembered as it is now: the next --resume needs no more than that.

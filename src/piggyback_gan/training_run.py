@@ -91,7 +91,8 @@ class TrainingRun:
     def position(self) -> Position:
         """Where the run stands."""
         done = (self.progress.epoch - 1) * self.plan.epoch_steps + self.progress.batch
-        epoch = min(self.progress.epoch, self.options.epochs)
+        # Between two epochs it stands at the end of the one that is done.
+        epoch = max(1, self.progress.epoch - (self.progress.batch == 0))
         return Position(epoch, self.options.epochs, done, self.plan.steps)
 
     def run(self, *, resume: bool) -> TaskEntry:

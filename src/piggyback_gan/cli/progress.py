@@ -20,6 +20,7 @@ from piggyback_gan.folders import PairedFolder
 from piggyback_gan.image_formats import FULL_RANGE, ImageFormat
 from piggyback_gan.names import METRICS
 from piggyback_gan.planning import TaskPlan
+from piggyback_gan.runs import list_runs
 from piggyback_gan.tasks import LayerPlan
 from piggyback_gan.teaching import Position, Reporter
 
@@ -55,6 +56,15 @@ class TrainingProgress(Reporter):
             self._progress.remove_task(bar)
         self._checking, self._training = {}, None
         self._console.print(describe(plan), highlight=False, markup=False, soft_wrap=True)
+        for other in list_runs(plan.bank.path):
+            if other.checkpoint.exists() and other.task != plan.task:
+                self._console.print(
+                    f"note: the run of {other.task!r} is not finished; once {plan.task!r} is in the bank, "
+                    "it can't go on",
+                    highlight=False,
+                    markup=False,
+                    soft_wrap=True,
+                )
         if not plan.metrics:
             self._console.print(
                 "no val/ or test/ images: nothing is validated, samples are training images; "
@@ -120,6 +130,8 @@ def describe(plan: TaskPlan) -> str:
         held_out = f"{len(folder.held_out_a)} and {len(folder.held_out_b)}"
     held_out = f"{held_out} held out ({folder.held_out_name})" if plan.metrics else "none held out"
     first, second = map(describe_format, plan.formats)
+    last = options.decay_epochs
+    falling = f", falling in the last {_count(last, 'epoch')}" if last else ""
     start = (options.init if plan.bank.tasks else None) or "random filters"
     lines = {
         "task": f"{plan.task}, number {len(plan.bank.tasks) + 1} of {plan.bank.path}; starts from: {start}",
@@ -128,13 +140,18 @@ def describe(plan: TaskPlan) -> str:
         "network": f"{plan.config.name}, ngf {plan.config.ngf}, {plan.config.norm} norm, "
         f"{plan.config.input_channels} -> {plan.config.output_channels} channels, "
         f"{options.image_size} px{', in both directions' if len(plan.networks) > 1 else ''}",
-        "steps": f"{plan.steps} of {plan.effective_batch}, in {options.epochs} epochs, on {options.device}; "
-        f"rate {options.learning_rate:g}, falling in the last {options.decay_epochs} epochs",
+        "steps": f"{plan.steps} of {plan.effective_batch}, in {_count(options.epochs, 'epoch')}, on "
+        f"{options.device}; rate {options.learning_rate:g}{falling}"
+        f"{'; augmented' if options.augment == 'on' else ''}",
         "parameters": f"{count.total:,} new ({count.unconstrained:,} unconstrained, {count.mixing:,} "
         f"mixing, {count.private:,} private): {count.share:.3f} of a standalone network",
         "memory": f"about {plan.memory / 1e9:.2f} GB while training",
     }
     return "\n".join(f"{name:<10} {words}" for name, words in lines.items())
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def describe_format(format: ImageFormat) -> str:

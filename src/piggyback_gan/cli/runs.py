@@ -94,7 +94,17 @@ def _row(folder: RunFolder) -> dict[str, Any]:
     state: str = found.state
     if state == "running" and not folder.is_running():
         state = "killed"  # its process is gone and could not say so
-    go_on = None
-    if state not in ("running", "finished"):
+    go_on, problem = None, found.problem
+    if state in ("running", "finished"):
+        pass
+    elif later := folder.later_tasks(found):
+        problem = f"can't go on beside {', '.join(later)}, which came later: remove or discard"
+    else:
         go_on = shlex.join(["pbgan", "train", str(folder.bank), folder.task, "--resume"])
-    return {**asdict(found), "state": state, "go_on": go_on, "folder": str(folder.path)}
+    return {
+        **asdict(found),
+        "state": state,
+        "problem": problem,
+        "go_on": go_on,
+        "folder": str(folder.path),
+    }

@@ -59,6 +59,7 @@ def _run(arguments: list[str], *, is_first: bool, world: int) -> int:
         raise PiggybackError("--data DIR is missing: the folder of images (pbgan train --help)")
     # Imported late: --help and wrong arguments should not wait for torch.
     from piggyback_gan.cli.progress import TrainingProgress, print_plan
+    from piggyback_gan.manifest import read_card
     from piggyback_gan.planning import plan_task
     from piggyback_gan.processes import idle_cores
     from piggyback_gan.runs import RunFolder
@@ -98,9 +99,12 @@ def _run(arguments: list[str], *, is_first: bool, world: int) -> int:
                 print(f"pbgan: {end}; {given.bank} is unchanged; {words}", file=sys.stderr)
             return stop.status
     if is_first:
+        kept = ""
+        if metric := given.training.keep_best:
+            kept = f" as it was after epoch {read_card(given.bank, entry)['epoch']}, the best by {metric}"
         print(
-            f"{given.task} is in {given.bank} ({entry.bytes / 1e6:.1f} MB); metrics, curves and samples: "
-            f"{folder.path}"
+            f"{given.task} is in {given.bank}{kept} ({entry.bytes / 1e6:.1f} MB); metrics, curves and "
+            f"samples: {folder.path}"
         )
     return 0
 

@@ -108,7 +108,8 @@ def run(arguments: list[str]) -> int:
         print(f"pbgan: {problem}", file=sys.stderr)
     who = f"process {place.rank} of {place.count}: " if place.count > 1 else ""
     failed = f", {len(problems)} could not be translated" if problems else ""
-    print(f"{who}{len(outcomes) - len(problems)} images in {given.out}{failed}")
+    done = len(outcomes) - len(problems)
+    print(f"{who}{done} image{'s' * (done != 1)} in {given.out}{failed}")
     return 1 if problems else 0
 
 
