@@ -190,3 +190,19 @@ def test_a_run_of_a_newer_version_is_one_line(bank: Path) -> None:
     path.write_text(json.dumps({**run_state(bank, "two"), "format_version": 99}))
     with pytest.raises(PiggybackError, match="is of format 99, this version knows 1"):
         RunFolder(bank, "two").read()
+
+
+def test_a_run_that_a_later_task_blocks_says_so_and_goes_on_without_it(
+    bank: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teach(bank, "quick", data, ONE_EPOCH)
+    blocked = rows(bank, capsys)["two"]
+    assert blocked["go_on"] is None
+    assert blocked["problem"] == "can't go on beside quick, which came later: remove or discard"
+    with pytest.raises(PiggybackError, match=r"has other tasks than when the run of 'two' .*quick"):
+        teach(bank, "two", resume=True)
+    with Bank.open(bank).writing("test"):
+        Bank.open(bank).remove("quick")
+    assert rows(bank, capsys)["two"]["go_on"]
+    teach(bank, "two", resume=True)
+    assert Bank.open(bank).tasks == ("one", "two")

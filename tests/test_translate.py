@@ -516,6 +516,24 @@ def test_a_list_of_paths_is_read_from_stdin_by_lines_or_by_nul(tmp_path: Path, b
     assert nothing.stderr == "pbgan: error: give at least one image or folder to translate\n"
 
 
+def test_listed_files_keep_the_tree_that_their_paths_name(
+    tmp_path: Path, bank: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files(tmp_path / "in", "x/a.png", "y/a.png")
+    monkeypatch.chdir(tmp_path / "in")
+    listed = b"x/a.png\n./y/a.png\n"
+    done = translate(bank, "maps", "-", "--recursive", "--out", tmp_path / "out", stdin=listed)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert set(contents(tmp_path / "out")) == {"x/a.png", "y/a.png"}
+    refused = translate(bank, "maps", "-", "--out", tmp_path / "flat", stdin=listed)
+    assert refused.returncode == 2
+    assert "would both become" in refused.stderr and "--recursive" in refused.stderr
+    # A path that leads up, or from the root, has no place in the tree.
+    listed = f"{tmp_path}/in/x/a.png\n".encode()
+    done = translate(bank, "maps", "-", "--recursive", "--out", tmp_path / "flat", stdin=listed)
+    assert set(contents(tmp_path / "flat")) == {"a.png"}
+
+
 def test_two_processes_translate_what_one_does_each_its_own_half(
     tmp_path: Path, bank: Path
 ) -> None:
