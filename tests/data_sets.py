@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from piggyback_gan.data import Pair, PairedDataset, find_pairs
+from piggyback_gan.data import PairedDataset
 from piggyback_gan.errors import PiggybackError
+from piggyback_gan.folders import Pair, find_pairs
 from piggyback_gan.image_formats import ImageFormat
 from piggyback_gan.images import Pixels
 

@@ -25,7 +25,7 @@ from data_sets import (
     side_by_side,
     two_folders,
 )
-from piggyback_gan.data import Pair, find_pairs
+from piggyback_gan.folders import Pair, find_pairs
 from piggyback_gan.image_formats import ImageFormat
 from piggyback_gan.images import encode
 

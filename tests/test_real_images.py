@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from piggyback_gan import Bank, GeneratorOptions, TrainingOptions, teach
-from piggyback_gan.data import find_pairs, find_unpaired, fingerprint
+from piggyback_gan.folders import find_pairs, find_unpaired, fingerprint
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 

@@ -171,8 +171,9 @@ def test_a_run_writes_metrics_samples_and_its_state(tmp_path: Path, data: Path) 
 def test_the_stored_validation_is_that_of_the_task_as_it_is_used(
     tmp_path: Path, data: Path
 ) -> None:
-    from piggyback_gan.data import PairedDataset, find_pairs
+    from piggyback_gan.data import PairedDataset
     from piggyback_gan.evaluation import evaluate
+    from piggyback_gan.folders import find_pairs
     from piggyback_gan.image_formats import ImageFormat
 
     teach(tmp_path / "bank", "one", data, OPTIONS, GENERATOR)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from data_sets import RGB, epoch, numbers, plain, refusal, same, save
-from piggyback_gan.data import UnpairedDataset, find_unpaired
+from piggyback_gan.data import UnpairedDataset
+from piggyback_gan.folders import find_unpaired
 from piggyback_gan.image_formats import ImageFormat
 from piggyback_gan.images import Source, encode
 

@@ -13,33 +13,9 @@ import torch
 from torch import Tensor
 
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.folders import (
-    HELD_OUT,
-    Pair,
-    PairedFolder,
-    UnpairedFolder,
-    changes,
-    find_pairs,
-    find_unpaired,
-    fingerprint,
-    first_names,
-)
+from piggyback_gan.folders import Pair, first_names
 from piggyback_gan.image_formats import FULL_RANGE, ImageFormat
 from piggyback_gan.images import Pixels, Source, normalize, resize
-
-__all__ = [
-    "CACHE_BYTES",
-    "HELD_OUT",
-    "Pair",
-    "PairedDataset",
-    "PairedFolder",
-    "UnpairedDataset",
-    "UnpairedFolder",
-    "changes",
-    "find_pairs",
-    "find_unpaired",
-    "fingerprint",
-]
 
 DECODING_THREADS = 4
 CACHE_BYTES = 2 << 30

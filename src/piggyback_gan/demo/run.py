@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 
 from piggyback_gan.bank import Bank
-from piggyback_gan.data import PairedDataset, find_pairs
+from piggyback_gan.data import PairedDataset
 from piggyback_gan.demo.scenes import SCENE_TASKS, write_dataset
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.evaluation import Evaluation, evaluate
+from piggyback_gan.folders import find_pairs
 from piggyback_gan.image_formats import ImageFormat
 from piggyback_gan.images import Pixels, to_pixels
 from piggyback_gan.options import GeneratorOptions, TrainingOptions
