@@ -81,8 +81,7 @@ def _default(words: str, metavar: str | None = None) -> object:
 
 FIRST_TASK_RATE = 2e-4
 LATER_TASK_RATE = 1e-3
-SMALL_DATA = 500  # training images below which --augment auto may augment
-AUGMENT_SMALL_DATA = False
+SMALL_DATA = 500  # training images below which augmentation was measured to help
 _MOST_LAYERS = 10
 
 
@@ -188,7 +187,7 @@ class TrainingOptions:
     ] = None
     """Unpaired: weight of the identity loss."""
     augment: Augment = "auto"
-    """Augment what discriminators see, for little data; auto: under 500 training images."""
+    """Augment what discriminators see; auto: where there are fewer than 500 training images."""
     val_fraction: float = 0.0
     """Hold out this share of the training images, where the data has neither val nor test."""
     keep_best: Annotated[str | None, _default("the last epoch is kept", "METRIC")] = None
@@ -351,7 +350,7 @@ class TrainingOptions:
             init = earlier[-1] if init else earlier[0]
         augment = self.augment
         if augment == "auto":
-            augment = "on" if AUGMENT_SMALL_DATA and train_images < SMALL_DATA else "off"
+            augment = "on" if train_images < SMALL_DATA else "off"
         identity = 5.0 if equal_channels else 0.0
         return dataclasses.replace(
             self,

@@ -34,6 +34,7 @@ OPTIONS = TrainingOptions(
     flip=False,
     discriminator_layers=2,
     ndf=32,
+    augment="off",  # scenes are drawn, as many as it takes: little data is not what they show
 )
 _RGB = ImageFormat()
 _FIRST_RATE = 5e-4  # in so few steps, 2e-4 leaves a whole network blurred
