@@ -370,7 +370,10 @@ def test_what_is_given_on_the_command_line_goes_before_the_file(tmp_path: Path, 
         f"task       maps, number 1 of {bank}; starts from: random filters",
         f"data       {data} (side-by-side, paired, BtoA): 5 pairs, 2 held out (val); {rgb}",
         "network    resnet-6, ngf 8, batch norm, 3 -> 3 channels, 32 px",
-        "steps      12 of 2, in 4 epochs, on cpu; rate 0.5, falling in the last 2 epochs",
+        (
+            "steps      12 of 2, in 4 epochs, on cpu; rate 0.5, falling in the last 2 epochs; "
+            "augmented"
+        ),
     ]
     assert lines[:4] == expected
     assert not bank.exists()

@@ -387,7 +387,7 @@ def test_a_dry_run_is_printed_once_and_counts_all_processes(tmp_path: Path, data
     arguments = ["train", str(tmp_path / "bank"), "one", "--data", str(data), "--dry-run"]
     first, second = together(call, [*arguments, "--config", str(config), "--epochs", "1"])
     assert first[0] == 0 and second == (0, "", "")
-    assert "2 of 4, in 1 epochs" in first[1]
+    assert "2 of 4, in 1 epoch," in first[1]
 
 
 def join(patience: float | None, removed: str | None) -> None:

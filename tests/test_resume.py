@@ -62,7 +62,7 @@ SETTINGS = {
     "plain": ({}, GENERATOR),
     "dropout and batch norm": ({}, BATCH_NORM),
     "wgan-gp": ({"gan_loss": "wgan-gp", "discriminator_norm": "none"}, GENERATOR),
-    "augmented": ({"augment": "on"}, GENERATOR),
+    "not augmented": ({"augment": "off"}, GENERATOR),
     "accumulated": ({"batch_size": 1, "accumulate": 2}, GENERATOR),
     "best kept": ({"keep_best": "ssim", "patience": 1, "epochs": 3}, GENERATOR),
     "unpaired": ({"mode": "unpaired", "pool_size": 3}, GENERATOR),
@@ -416,3 +416,16 @@ def test_tasks_of_the_bank_can_be_used_while_another_is_stopped(
     teach(bank, "two", data, dataclasses.replace(OPTIONS, epochs=1), GENERATOR)
     assert Bank.open(bank).translate("two", Image.new("RGB", (16, 16))).size == (16, 16)
     assert len(records(bank, "two")) == 1
+
+
+def test_a_resumed_run_keeps_the_defaults_of_the_version_that_began_it(
+    tmp_path: Path, pairs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teach(tmp_path / "whole", "one", pairs, OPTIONS, GENERATOR)
+    bank, watch = tmp_path / "bank", Watch(3)
+    with pytest.raises(Interrupted):
+        teach(bank, "one", pairs, OPTIONS, GENERATOR, reporter=watch, should_stop=watch.asked)
+    monkeypatch.setattr("piggyback_gan.options.FIRST_TASK_RATE", 1.0)
+    monkeypatch.setattr("piggyback_gan.options.SMALL_DATA", 0)
+    teach(bank, "one", resume=True)
+    assert files(bank / "tasks") == files(tmp_path / "whole" / "tasks")

@@ -47,6 +47,7 @@ class Run:
         data: the folder of images, absolute; it may move.
         data_name: the folder's own name when the run began.
         options, generator: as they were given, before defaults were filled in.
+        resolved: the options with the defaults of the version that began it: a resumed run keeps them.
         effective_batch: images in a step, over all processes and accumulated batches.
         bank_tasks: the SHA-256 of the files of all tasks in the bank when it began.
         surroundings: versions, machine, seconds; for people.
@@ -60,6 +61,7 @@ class Run:
     data_name: str
     options: Mapping[str, Any]
     generator: Mapping[str, Any]
+    resolved: Mapping[str, Any]
     effective_batch: int
     bank_tasks: Sequence[str]
     surroundings: Mapping[str, Any] = field(default_factory=dict)

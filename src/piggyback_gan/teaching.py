@@ -91,7 +91,7 @@ def teach(
                 bank_path,
                 task,
                 Path(data),
-                options,
+                options if run is None else _as_resolved(run, options),
                 generator,
                 processes=team.world,
                 effective_batch=run.effective_batch if run else None,
@@ -107,6 +107,7 @@ def teach(
                     data_name=plan.folder.name,
                     options=asdict(options),
                     generator=asdict(generator),
+                    resolved=asdict(plan.options),
                     effective_batch=plan.effective_batch,
                     bank_tasks=hashes,
                 )
@@ -131,14 +132,32 @@ def recorded_options(run: Run) -> tuple[TrainingOptions, GeneratorOptions]:
         PiggybackError: this version does not know them.
     """
     try:
-        fields: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in run.options.items()
-        }
-        return TrainingOptions(**fields), GeneratorOptions(**run.generator)
+        return _options(run.options), GeneratorOptions(**run.generator)
     except (TypeError, PiggybackError) as error:
-        raise PiggybackError(
-            f"the run of {run.task!r} has options that this version does not know: {error}"
-        ) from None
+        raise _unknown(run, error) from None
+
+
+def _as_resolved(run: Run, given: TrainingOptions) -> TrainingOptions:
+    """The options of the run's beginning with its defaults, which may be others in this version."""
+    try:
+        free = {name: getattr(given, name) for name in _FREE_OPTIONS}
+        return replace(_options(run.resolved), **free)
+    except (TypeError, PiggybackError) as error:
+        raise _unknown(run, error) from None
+
+
+def _options(recorded: Mapping[str, Any]) -> TrainingOptions:
+    """Options from JSON, which has no tuples."""
+    fields: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in recorded.items()
+    }
+    return TrainingOptions(**fields)
+
+
+def _unknown(run: Run, error: Exception) -> PiggybackError:
+    return PiggybackError(
+        f"the run of {run.task!r} has options that this version does not know: {error}"
+    )
 
 
 def _refuse_changes(
