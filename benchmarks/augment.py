@@ -9,7 +9,6 @@ two batches in [0, 1]: only give a file that you trust. Results go to docs/resul
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -19,7 +18,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lifelong import GENERATOR, OPTIONS, RESULTS, STANDALONE_RATE, Task, held_out, judge, machine
+from lifelong import (
+    OPTIONS,
+    STANDALONE_RATE,
+    Task,
+    epochs_of,
+    held_out,
+    judge,
+    require_new,
+    write_results,
+)
 from lifelong import train as train_task
 from piggyback_gan import Bank
 
@@ -48,9 +56,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=TASK.epochs)
     parser.add_argument("--distance", type=Path, help="a TorchScript file")
     given = parser.parse_args()
-    if given.out.exists():
-        sys.exit(f"{given.out} exists: give a new folder")
-    torch.set_flush_denormal(True)
+    require_new(given.out)
     distance = given.distance and torch.jit.load(given.distance, map_location="cpu")
     runs: list[dict[str, Any]] = []
     for seed in range(given.seeds):
@@ -65,28 +71,18 @@ def main() -> None:
                 seed=seed,
             )
             seconds = train_task(bank, given.data, TASK, options)
-            lines = (bank / "runs" / TASK.folder / "metrics.jsonl").read_text().splitlines()
             run = {
                 "augment": arm,
                 "seed": seed,
                 "seconds": round(seconds),
                 **judge(bank, TASK.folder, held_out(given.data, TASK)).metrics,
-                "epochs": [json.loads(line) for line in lines],
+                "epochs": epochs_of(bank, TASK),
             }
             if distance:
                 run["perceptual_distance"] = perceptual(bank, given.data, distance)
             runs.append(run)
             print({k: v for k, v in run.items() if k != "epochs"}, file=sys.stderr)
-    result = {
-        "command": "python " + " ".join(sys.argv),
-        "machine": machine(),
-        "generator": asdict(GENERATOR),
-        "options": asdict(options),
-        "runs": runs,
-    }
-    path = RESULTS.with_name("augment-64px.json")
-    path.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"{path} is written")
+    write_results("augment-64px.json", options=asdict(options), runs=runs)
 
 
 if __name__ == "__main__":

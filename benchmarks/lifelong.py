@@ -30,7 +30,7 @@ from piggyback_gan.folders import find_pairs
 from piggyback_gan.image_formats import ImageFormat
 
 HERE = Path(__file__).resolve().parent
-RESULTS = HERE.parent / "docs" / "results" / "lifelong-64px.json"
+RESULTS = HERE.parent / "docs" / "results"
 GENERATOR = GeneratorOptions(generator="resnet-6", ngf=32)
 # As it was recorded, before augmentation came to be on for little data.
 OPTIONS = TrainingOptions(
@@ -99,47 +99,74 @@ def machine() -> Mapping[str, Any]:
     }
 
 
+def require_new(folder: Path) -> None:
+    """End here if the folder is there, and make the CPU ready."""
+    if folder.exists():
+        sys.exit(f"{folder} exists: give a new folder")
+    torch.set_flush_denormal(True)
+
+
+def learned_row(bank_path: Path, task: Task, seconds: float, judged: Evaluation) -> dict[str, Any]:
+    """What is recorded of a task that was just learned."""
+    bank = Bank.open(bank_path)
+    card = bank.card(task.folder)
+    return {
+        "task": task.folder,
+        "seconds": round(seconds),
+        "options": card["options"],
+        "data": card["data"],
+        "parameters": card["parameters"],
+        "bytes": bank.entries[-1].bytes,
+        "when_learned": figures(judged),
+    }
+
+
+def epochs_of(bank_path: Path, task: Task) -> list[dict[str, Any]]:
+    """The lines of a task's metrics file."""
+    lines = (bank_path / "runs" / task.folder / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def record_after_last(row: dict[str, Any], before: Evaluation, after: Evaluation) -> None:
+    """Add what a task is worth after the last one, and how many outputs are the same bits."""
+    hashes = zip(before.output_hashes, after.output_hashes, strict=True)
+    row["after_last"] = figures(after)
+    row["identical_outputs"] = f"{sum(a == b for a, b in hashes)} of {after.images}"
+
+
+def write_results(name: str, **content: Any) -> None:
+    """Write a benchmark's figures to docs/results, with its command, machine and generator."""
+    result = {
+        "command": "python " + " ".join(sys.argv),
+        "machine": machine(),
+        "generator": asdict(GENERATOR),
+        **content,
+    }
+    path = RESULTS / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"{path} is written")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="a new folder for banks and runs")
     parser.add_argument("--standalone", action="store_true", help="train tasks 2 and 3 alone, too")
     given = parser.parse_args()
-    if given.out.exists():
-        sys.exit(f"{given.out} exists: give a new folder")
-    torch.set_flush_denormal(True)
+    require_new(given.out)
     bank_path = given.out / "bank"
-    result: dict[str, Any] = {
-        "command": "python " + " ".join(sys.argv),
-        "machine": machine(),
-        "generator": asdict(GENERATOR),
-        "tasks": [],
-    }
+    rows: list[dict[str, Any]] = []
     learned: list[tuple[Task, PairedDataset, Evaluation]] = []
     for task in TASKS:
         seconds = train(bank_path, given.data, task, options_of(task))
         dataset = held_out(given.data, task)
         learned.append((task, dataset, judge(bank_path, task.folder, dataset)))
-        bank = Bank.open(bank_path)
-        card = bank.card(task.folder)
-        result["tasks"].append(
-            {
-                "task": task.folder,
-                "seconds": round(seconds),
-                "options": card["options"],
-                "data": card["data"],
-                "parameters": card["parameters"],
-                "bytes": bank.entries[-1].bytes,
-                "when_learned": figures(learned[-1][2]),
-            }
-        )
-    for row, (task, dataset, before) in zip(result["tasks"], learned, strict=True):
-        after = judge(bank_path, task.folder, dataset)
-        same = sum(a == b for a, b in zip(before.output_hashes, after.output_hashes, strict=True))
-        row["after_last"] = figures(after)
-        row["identical_outputs"] = f"{same} of {after.images}"
+        rows.append(learned_row(bank_path, task, seconds, learned[-1][2]))
+    for row, (task, dataset, before) in zip(rows, learned, strict=True):
+        record_after_last(row, before, judge(bank_path, task.folder, dataset))
     if given.standalone:
-        for row, (task, dataset, _) in list(zip(result["tasks"], learned, strict=True))[1:]:
+        for row, (task, dataset, _) in list(zip(rows, learned, strict=True))[1:]:
             alone = given.out / f"standalone-{task.folder}"
             options = options_of(task, learning_rate=STANDALONE_RATE)
             row["standalone"] = {
@@ -148,9 +175,7 @@ def main() -> None:
                 "bytes": Bank.open(alone).entries[-1].bytes,
                 **figures(judge(alone, task.folder, dataset)),
             }
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"{RESULTS} is written")
+    write_results("lifelong-64px.json", tasks=rows)
 
 
 if __name__ == "__main__":

@@ -192,7 +192,7 @@ def main() -> None:
         generator = bank.generator(task.folder)
         config = bank.generator_config(task.folder)
         results["tasks"][task.folder] = measure(generator, picture_of(given.data, task), config)
-    path = RESULTS.with_name("tiles.json")
+    path = RESULTS / "tiles.json"
     path.write_text(json.dumps(results, indent=1) + "\n")
     print(f"{path} is written")
 

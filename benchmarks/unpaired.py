@@ -10,15 +10,24 @@ Results go to docs/results/unpaired-64px.json, with each epoch's metrics.
 """
 
 import argparse
-import json
-import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lifelong import GENERATOR, OPTIONS, RESULTS, Task, figures, held_out, judge, machine, train
+from lifelong import (
+    OPTIONS,
+    Task,
+    epochs_of,
+    held_out,
+    judge,
+    learned_row,
+    record_after_last,
+    require_new,
+    train,
+    write_results,
+)
 from piggyback_gan import Bank
 from piggyback_gan.data import UnpairedDataset
 from piggyback_gan.evaluation import Evaluation, evaluate_unpaired
@@ -60,9 +69,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="a new folder for the bank")
     given = parser.parse_args()
-    if given.out.exists():
-        sys.exit(f"{given.out} exists: give a new folder")
-    torch.set_flush_denormal(True)
+    require_new(given.out)
     bank_path = given.out / "bank"
     rows: list[dict[str, Any]] = []
     before: list[Evaluation] = []
@@ -70,35 +77,11 @@ def main() -> None:
         options = replace(OPTIONS, direction=task.direction, epochs=task.epochs, mode=mode)
         seconds = train(bank_path, given.data, task, options)
         before.append(evaluation(bank_path, given.data, task, mode))
-        bank = Bank.open(bank_path)
-        card = bank.card(task.folder)
-        metrics = (bank_path / "runs" / task.folder / "metrics.jsonl").read_text()
-        rows.append(
-            {
-                "task": task.folder,
-                "seconds": round(seconds),
-                "options": card["options"],
-                "data": card["data"],
-                "parameters": card["parameters"],
-                "bytes": bank.entries[-1].bytes,
-                "epochs": [json.loads(line) for line in metrics.splitlines()],
-                "when_learned": figures(before[-1]),
-            }
-        )
+        row = learned_row(bank_path, task, seconds, before[-1])
+        rows.append(row | {"epochs": epochs_of(bank_path, task)})
     for row, (task, mode), earlier in zip(rows, TASKS, before, strict=True):
-        after = evaluation(bank_path, given.data, task, mode)
-        hashes = zip(earlier.output_hashes, after.output_hashes, strict=True)
-        row["after_last"] = figures(after)
-        row["identical_outputs"] = f"{sum(a == b for a, b in hashes)} of {after.images}"
-    result = {
-        "command": "python " + " ".join(sys.argv),
-        "machine": machine(),
-        "generator": asdict(GENERATOR),
-        "tasks": rows,
-    }
-    path = RESULTS.with_name("unpaired-64px.json")
-    path.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"{path} is written")
+        record_after_last(row, earlier, evaluation(bank_path, given.data, task, mode))
+    write_results("unpaired-64px.json", tasks=rows)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,19 @@ from piggyback_gan.image_formats import FULL_RANGE, ImageFormat
 from piggyback_gan.images import Pixels, read_image
 
 DEPTHS = ("uint8", "uint16", "float32")
+
+
+# What each EXIF orientation does to an image as it is stored.
+TURNED: dict[int, Callable[[Pixels], Pixels]] = {
+    1: lambda stored: stored,
+    2: np.fliplr,
+    3: lambda stored: np.rot90(stored, 2),
+    4: np.flipud,
+    5: lambda stored: stored.transpose(1, 0, 2),
+    6: lambda stored: np.rot90(stored, -1),
+    7: lambda stored: np.rot90(stored, 2).transpose(1, 0, 2),
+    8: lambda stored: np.rot90(stored, 1),
+}
 
 
 def form(channels: int = 3, depth: Any = "uint8", **settings: Any) -> ImageFormat:

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from image_files import DEPTHS, classes, form, noise, png_by_hand, png_chunk, read, refusal
+from image_files import DEPTHS, TURNED, classes, form, noise, png_by_hand, png_chunk, read, refusal
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.image_formats import ImageFormat
 from piggyback_gan.images import (
@@ -30,17 +30,6 @@ from piggyback_gan.images import (
     stored_depth,
     value_range,
 )
-
-TURNED = {
-    1: lambda stored: stored,
-    2: np.fliplr,
-    3: lambda stored: np.rot90(stored, 2),
-    4: np.flipud,
-    5: lambda stored: stored.transpose(1, 0, 2),
-    6: lambda stored: np.rot90(stored, -1),
-    7: lambda stored: np.rot90(stored, 2).transpose(1, 0, 2),
-    8: lambda stored: np.rot90(stored, 1),
-}
 
 
 def write_tiff(path: Path, pixels: Pixels, **options: Any) -> None:

@@ -6,7 +6,6 @@ import random
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +13,11 @@ import pytest
 import tifffile
 from PIL import Image
 
-from image_files import form, luma, noise, png_chunk, read, refusal, smooth
+from image_files import TURNED, form, luma, noise, png_chunk, read, refusal, smooth
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.images import (
     MAX_PIXELS,
     SUFFIXES,
-    Pixels,
     encode,
     from_pil,
     list_images,
@@ -81,18 +79,6 @@ def test_one_bit_becomes_0_and_255(tmp_path: Path, suffix: str) -> None:
     expected = bits[..., None].astype(np.uint8) * 255
     assert np.array_equal(read(tmp_path / f"a{suffix}", 1), expected)
     assert np.array_equal(read(tmp_path / f"a{suffix}", 3), expected.repeat(3, axis=2))
-
-
-TURNED: dict[int, Callable[[Pixels], Pixels]] = {
-    1: lambda stored: stored,
-    2: np.fliplr,
-    3: lambda stored: np.rot90(stored, 2),
-    4: np.flipud,
-    5: lambda stored: stored.transpose(1, 0, 2),
-    6: lambda stored: np.rot90(stored, -1),
-    7: lambda stored: np.rot90(stored, 2).transpose(1, 0, 2),
-    8: lambda stored: np.rot90(stored, 1),
-}
 
 
 @pytest.mark.parametrize("orientation", TURNED)

@@ -115,11 +115,14 @@ class Bank:
 
     def empty_network(self, which: str = FORWARD) -> PiggybackNetwork:
         """A network of the bank's architecture without tasks; it draws on no random numbers."""
+        with torch.random.fork_rng(devices=[]):
+            return PiggybackNetwork(build_generator(self.network_config(which)))
+
+    def network_config(self, which: str) -> GeneratorConfig:
+        """The architecture of one of the bank's networks: the backward one's channels are swapped."""
         channels = (self.config.input_channels, self.config.output_channels)
         first, second = channels if which == FORWARD else channels[::-1]
-        config = replace(self.config, input_channels=first, output_channels=second)
-        with torch.random.fork_rng(devices=[]):
-            return PiggybackNetwork(build_generator(config))
+        return replace(self.config, input_channels=first, output_channels=second)
 
     def card(self, task: str) -> Mapping[str, Any]:
         """What describes a task: options, data, image size and range, parameters, validation.
@@ -143,14 +146,11 @@ class Bank:
         Raises:
             PiggybackError: as `card`, or the task has no such direction.
         """
-        card = self.card(task)
-        both = card_formats(card, self.config)
-        return both if self._which(task, card, direction) == FORWARD else both[::-1]
+        return self._formats(task, self.card(task), direction)
 
     def generator_config(self, task: str, direction: str | None = None) -> GeneratorConfig:
         """The architecture of a task's generator: the bank's, with the task's channels."""
-        first, second = self.formats(task, direction)
-        return replace(self.config, input_channels=first.channels, output_channels=second.channels)
+        return self._for_formats(self.formats(task, direction))
 
     def generator(
         self, task: str, device: str | torch.device = "cpu", direction: str | None = None
@@ -216,13 +216,15 @@ class Bank:
             PiggybackError: there is no such task, direction or device, or the image is not what the task
                 takes.
         """
-        key = (task, choose_device(str(device)), direction or self.directions(task)[0])
+        card = self.card(task)
+        key = (task, choose_device(str(device)), direction or _directions(card)[0])
         if key not in self._generators:
             self._generators[key] = self.generator(*key)
-        generator, config = self._generators[key], self.generator_config(task, direction)
+        generator = self._generators[key]
+        source, target = self._formats(task, card, direction)
+        config = self._for_formats((source, target))
         if isinstance(image, Image.Image):
             upright = ImageOps.exif_transpose(image)
-            source, target = self.formats(task, direction)
             batch = to_tensor(from_pil(upright, source), source).unsqueeze(0)
             return to_pil(to_pixels(translate_batch(generator, config, batch, tiling)[0], target))
         batch = image if image.dim() == 4 else image.unsqueeze(0)
@@ -236,6 +238,16 @@ class Bank:
             if (state := _state_in(task, which)) is not None:
                 network.restore_task(state)
         return network
+
+    def _formats(
+        self, task: str, card: Mapping[str, Any], direction: str | None
+    ) -> tuple[ImageFormat, ImageFormat]:
+        both = card_formats(card, self.config)
+        return both if self._which(task, card, direction) == FORWARD else both[::-1]
+
+    def _for_formats(self, formats: tuple[ImageFormat, ImageFormat]) -> GeneratorConfig:
+        first, second = formats
+        return replace(self.config, input_channels=first.channels, output_channels=second.channels)
 
     def _which(self, task: str, card: Mapping[str, Any], direction: str | None) -> str:
         """The network that translates a task in a direction."""

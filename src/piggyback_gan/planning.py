@@ -170,11 +170,7 @@ def _add(
 ) -> PiggybackNetwork:
     """One of the bank's networks with the task added."""
     network = bank.network(which=which)
-    config = bank.config
-    if which == BACKWARD:
-        config = replace(
-            config, input_channels=config.output_channels, output_channels=config.input_channels
-        )
+    config = bank.network_config(which)
     source = None
     if init in network.tasks and channels != (config.input_channels, config.output_channels):
         source = network.fold(init)

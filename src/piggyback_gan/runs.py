@@ -12,6 +12,7 @@ from piggyback_gan.manifest import (
     MANIFEST_NAME,
     RUNS_FOLDER,
     Manifest,
+    TaskEntry,
     atomic_write,
     current_writer,
     require_writable,
@@ -162,10 +163,16 @@ class RunFolder:
         Raises:
             PiggybackError: the bank is damaged.
         """
-        if not (self.bank / MANIFEST_NAME).exists():
-            return []
-        entries = Manifest.read(self.bank).tasks
-        return [entry.name for entry in entries if entry.sha256 not in run.bank_tasks]
+        return [entry.name for entry in self.bank_entries() if entry.sha256 not in run.bank_tasks]
+
+    def bank_entries(self) -> tuple[TaskEntry, ...]:
+        """The bank's tasks; none where no task has entered it yet.
+
+        Raises:
+            PiggybackError: the bank is damaged.
+        """
+        begun = (self.bank / MANIFEST_NAME).exists()
+        return Manifest.read(self.bank).tasks if begun else ()
 
     def is_running(self) -> bool:
         """Whether a process is at work on it now."""

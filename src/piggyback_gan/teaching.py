@@ -9,7 +9,7 @@ from typing import Any
 from piggyback_gan.bank import open_or_new
 from piggyback_gan.devices import choose_device
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.manifest import MANIFEST_NAME, Manifest, TaskEntry
+from piggyback_gan.manifest import TaskEntry
 from piggyback_gan.options import GeneratorOptions, TrainingOptions
 from piggyback_gan.planning import plan_task
 from piggyback_gan.processes import Processes, processes
@@ -187,17 +187,10 @@ def _refuse_to_overwrite(folder: RunFolder) -> None:
 
 def _already_there(folder: RunFolder, run: Run, team: Processes) -> TaskEntry | None:
     """The task's entry, if the process that was killed had just added it: the run is at its end then."""
-    begun = (folder.bank / MANIFEST_NAME).exists()
-    entries = Manifest.read(folder.bank).tasks if begun else ()
-    entry = next((entry for entry in entries if entry.name == folder.task), None)
+    entry = next((entry for entry in folder.bank_entries() if entry.name == folder.task), None)
     if entry is not None and team.is_first:
-        folder.write(_finished(run))
+        epochs, steps = run.position.epochs, run.position.steps
+        at_end = Position(epochs, epochs, steps, steps)
+        folder.write(replace(run, state="finished", position=at_end))
         folder.remove_checkpoint()
     return entry
-
-
-def _finished(run: Run) -> Run:
-    position = run.position
-    at_end = Position(position.epochs, position.epochs, position.steps, position.steps)
-    fields: Mapping[str, Any] = vars(run) | {"state": "finished", "position": at_end}
-    return Run(**fields)

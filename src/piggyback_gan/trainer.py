@@ -1,7 +1,7 @@
 """Training steps: what paired and unpaired tasks share, and those of a paired task, as in pix2pix."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -80,19 +80,12 @@ class Trainer(ABC):
         self.generators = {name: network for name, (network, _) in generators.items()}
         self.discriminators = {name: d.to(device) for name, d in discriminators.items()}
         betas = (options.beta1, 0.999)
-        self._generator_parameters = [
-            p for network in self.generators.values() for p in network.trainable_parameters()
-        ]
-        self._discriminator_parameters = [
-            p for d in self.discriminators.values() for p in d.parameters()
-        ]
         groups = [
             {"params": network.trainable_parameters(), "lr": rate}
             for network, rate in generators.values()
         ]
-        self._rates = [
-            [rate for _, rate in generators.values()],
-            [options.discriminator_learning_rate],
+        self._discriminator_parameters = [
+            p for d in self.discriminators.values() for p in d.parameters()
         ]
         self._optimizers = (
             torch.optim.Adam(groups, betas=betas),
@@ -100,6 +93,12 @@ class Trainer(ABC):
                 self._discriminator_parameters, options.discriminator_learning_rate, betas
             ),
         )
+        self._generator_parameters = [
+            p for group in self._optimizers[0].param_groups for p in group["params"]
+        ]
+        self._rates = [
+            [group["lr"] for group in optimizer.param_groups] for optimizer in self._optimizers
+        ]
         self._augmentation = (
             Augmentation(options.augment_policy) if options.augment == "on" else None
         )
@@ -183,6 +182,19 @@ class Trainer(ABC):
             self.device.type, torch.bfloat16, enabled=self.options.precision == "bf16"
         )
 
+    def _generate(self, generator: PiggybackNetwork, images: Tensor) -> Tensor:
+        with self._computing():
+            outputs: Tensor = generator(images)
+        return outputs.float()
+
+    def _augmented(
+        self, sides: list[Tensor], draws: Tensor | None, coloured: Sequence[bool] | None = None
+    ) -> list[Tensor]:
+        """Images that belong together, as a discriminator is to see them."""
+        if self._augmentation is None or draws is None:
+            return sides
+        return self._augmentation(sides, draws, coloured=coloured)
+
     def _judge(self, discriminator: nn.Module, images: Tensor) -> Tensor:
         with self._computing():
             scores: Tensor = discriminator(images)
@@ -255,7 +267,7 @@ class PairedTrainer(Trainer):
         self._begin(of_discriminators=True)
         for inputs, targets, draws, share in parts:
             with torch.set_grad_enabled(at_once):
-                outputs = self._generate(inputs)
+                outputs = self._generate(self.network, inputs)
             made.append(outputs)
             real = self._seen(inputs, targets, draws)
             fake = self._seen(inputs, outputs.detach(), draws)
@@ -267,7 +279,7 @@ class PairedTrainer(Trainer):
         self._begin(of_discriminators=False)
         for (inputs, targets, draws, share), outputs in zip(parts, made, strict=True):
             if not at_once:
-                outputs = self._generate(inputs)
+                outputs = self._generate(self.network, inputs)
             scores = self._judge(self.discriminator, self._seen(inputs, outputs, draws))
             gan = generator_loss(self.options.gan_loss, scores)
             l1 = (outputs - targets).abs().mean()
@@ -275,14 +287,6 @@ class PairedTrainer(Trainer):
             losses.add(len(inputs), gan=gan, l1=l1)
         return self._end(of_discriminators=False, flag=should_stop())
 
-    def _generate(self, inputs: Tensor) -> Tensor:
-        with self._computing():
-            outputs: Tensor = self.network(inputs)
-        return outputs.float()
-
     def _seen(self, inputs: Tensor, images: Tensor, draws: Tensor | None) -> Tensor:
         """What the discriminator sees: the input, and an image that may be its translation."""
-        sides = [inputs, images]
-        if self._augmentation is not None and draws is not None:
-            sides = self._augmentation(sides, draws, coloured=self._coloured)
-        return torch.cat(sides, 1)
+        return torch.cat(self._augmented([inputs, images], draws, self._coloured), 1)

@@ -5,7 +5,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -44,14 +44,14 @@ class Progress:
         sums: its losses so far, summed over images.
         seen: how many images they are of.
         records: a line of the metrics file for each epoch that is done.
-        best: the epoch that is kept, its record, and the networks' values at its end.
+        best: the epoch that is kept, its metrics, and the networks' values at its end.
     """
 
     epoch: int = 1
     batch: int = 0
-    sums: dict[str, Tensor] | None = None
+    sums: dict[str, Tensor] = field(default_factory=dict)
     seen: int = 0
-    records: list[dict[str, Any]] | None = None
+    records: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] | None = None
 
 
@@ -116,7 +116,7 @@ class TrainingRun:
             )
         if before is not None and (changed := changes(before, hashes)):
             raise PiggybackError(
-                f"the data in {self.plan.folder.root} is not what {self.plan.task!r} was begun with: "
+                f"the data in {folder.root} is not what {self.plan.task!r} was begun with: "
                 f"{changed}"
             )
         data = load_task_data(self.plan, self._checked)
@@ -170,7 +170,7 @@ class TrainingRun:
         states = {
             n: network.task_state(self.plan.task) for n, network in self.plan.networks.items()
         }
-        last = (self.progress.records or [{}])[-1]
+        last = self.progress.records[-1]
         kept = self.progress.best or {"epoch": last["epoch"], "metrics": last["validation"]}
         name = self.begun.data_name
         card = task_card(self.plan, self.library_version, name, kept["epoch"], kept["metrics"])
@@ -207,7 +207,7 @@ class TrainingRun:
         self._collect()
         validation, stopped = None, False
         if self.team.is_first:
-            means = {n: v / progress.seen for n, v in self._finite(progress.sums or {}).items()}
+            means = {n: v / progress.seen for n, v in self._finite(progress.sums).items()}
             for network in self.plan.networks.values():
                 network.eval()
             try:
@@ -221,13 +221,13 @@ class TrainingRun:
         if stopped:
             self._save_checkpoint(trainer)
             raise Interrupted(self.position)
-        self._keep_best(metrics, validation)
+        self._keep_best(metrics)
         self._advance()
         self._save_checkpoint(trainer)
 
     def _count(self, losses: Losses) -> None:
         progress = self.progress
-        sums = progress.sums = progress.sums or {}
+        sums = progress.sums
         # Sums that are exact do not depend on how they are split over processes and interruptions.
         exact = torch.float32 if self.device.type == "mps" else torch.float64
         for name, value in losses.sums.items():
@@ -241,10 +241,10 @@ class TrainingRun:
         if self.team.world == 1:
             return
         progress = self.progress
-        names = self.team.from_first(sorted(progress.sums or {}))
+        names = self.team.from_first(sorted(progress.sums))
         flat = torch.zeros(len(names) + 1, dtype=torch.float64, device=self.device)
         for index, name in enumerate(names):
-            flat[index] = (progress.sums or {}).get(name, flat.new_zeros(()))
+            flat[index] = progress.sums.get(name, flat.new_zeros(()))
         flat[-1] = progress.seen
         flat = self.team.sum_all(flat)
         if not self.team.is_first:
@@ -255,7 +255,7 @@ class TrainingRun:
     def _advance(self) -> None:
         progress = self.progress
         progress.epoch, progress.batch = progress.epoch + 1, 0
-        progress.sums, progress.seen = None, 0
+        progress.sums, progress.seen = {}, 0
 
     def _report(self, losses: Losses) -> None:
         if losses.images and self.team.is_first:
@@ -314,7 +314,8 @@ class TrainingRun:
             "loss": dict(losses),
             "validation": metrics,
         }
-        records = self.progress.records = [*(self.progress.records or []), record]
+        records = self.progress.records
+        records.append(record)
         self.folder.write_metrics(records)
         plot_curves(records, self.folder.curves)
         if self.log and metrics:
@@ -329,9 +330,7 @@ class TrainingRun:
             self.log.samples(self.position.step, picture)
             self.log.flush()
 
-    def _keep_best(
-        self, metrics: Mapping[str, float] | None, validation: Evaluation | None
-    ) -> None:
+    def _keep_best(self, metrics: Mapping[str, float] | None) -> None:
         name = self.options.keep_best
         if name is None or metrics is None:
             return
@@ -340,7 +339,6 @@ class TrainingRun:
             self.progress.best = {
                 "epoch": self.progress.epoch,
                 "value": value,
-                "images": validation.images if validation else 0,
                 "metrics": dict(metrics),
                 "networks": {
                     which: {k: t.clone() for k, t in network.module.state_dict().items()}
@@ -416,13 +414,12 @@ class TrainingRun:
                 f"{self.folder.checkpoint} does not fit this run, or another version wrote it ({why}): "
                 f"discard it (pbgan runs {self.plan.bank.path} --discard {self.plan.task})"
             ) from None
-        if progress.sums is not None:
-            progress.sums = {n: v.to(self.device) for n, v in progress.sums.items()}
-        if not self.team.is_first:
-            progress.sums, progress.seen = None, 0
+        progress.sums = {n: v.to(self.device) for n, v in progress.sums.items()}
         if self.team.is_first:
             # A killed process may have written a line more than its checkpoint knows of.
-            self.folder.write_metrics(self.progress.records or [])
+            self.folder.write_metrics(progress.records)
+        else:
+            progress.sums, progress.seen = {}, 0
         self.reporter.resumed(self.position, self._differences())
 
     def _surroundings(self) -> dict[str, Any]:

@@ -82,7 +82,10 @@ class UnpairedTrainer(Trainer):
         for real_one, real_two, draws, share in parts:
             fake_two, same_two = self._translate(forward, real_one, real_two)
             fake_one, same_one = self._translate(backward, real_two, real_one)
-            back_one, back_two = self._run(backward, fake_two), self._run(forward, fake_one)
+            back_one, back_two = (
+                self._generate(backward, fake_two),
+                self._generate(forward, fake_one),
+            )
             gan_two = self._fooled(two, fake_two, draws)
             gan_one = self._fooled(one, fake_one, draws)
             cycle_one, cycle_two = _l1(back_one, real_one), _l1(back_two, real_two)
@@ -125,16 +128,11 @@ class UnpairedTrainer(Trainer):
     ) -> tuple[Tensor, Tensor | None]:
         """A generator's translations of its own side, and of the other side for the identity loss."""
         if not self.options.identity_weight:
-            return self._run(generator, images), None
+            return self._generate(generator, images), None
         if self._together:
-            translated, same = self._run(generator, torch.cat([images, others])).chunk(2)
+            translated, same = self._generate(generator, torch.cat([images, others])).chunk(2)
             return translated, same
-        return self._run(generator, images), self._run(generator, others)
-
-    def _run(self, generator: PiggybackNetwork, images: Tensor) -> Tensor:
-        with self._computing():
-            outputs: Tensor = generator(images)
-        return outputs.float()
+        return self._generate(generator, images), self._generate(generator, others)
 
     def _fooled(self, side: str, fake: Tensor, draws: Tensor | None) -> Tensor:
         """The generator's loss for images that are to pass as some of this side."""
@@ -142,9 +140,7 @@ class UnpairedTrainer(Trainer):
         return generator_loss(self.options.gan_loss, scores)
 
     def _seen(self, images: Tensor, draws: Tensor | None) -> Tensor:
-        if self._augmentation is None or draws is None:
-            return images
-        return self._augmentation([images], draws)[0]
+        return self._augmented([images], draws)[0]
 
     def _from_pool(self, side: str, batch: Batch, fakes: list[Tensor]) -> Tensor:
         """What the discriminator is shown. Every process has the same pool, so any number of them can go on."""

@@ -1,6 +1,5 @@
 """pbgan train: teach a bank a task, or go on with one."""
 
-import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ import tyro
 from piggyback_gan.cli.arguments import BankPath, TaskName, parse
 from piggyback_gan.cli.signals import stopped_by_signals
 from piggyback_gan.errors import PartnerEnded, PiggybackError
+from piggyback_gan.launch import find_place
 from piggyback_gan.option_files import read_options
 from piggyback_gan.options import GeneratorOptions, TrainingOptions
 
@@ -44,7 +44,7 @@ class Arguments:
 
 def run(arguments: list[str]) -> int:
     """Train, or with --dry-run only plan; of several processes that were launched, the first speaks."""
-    if os.environ.get("WORLD_SIZE", "1") == "1":
+    if find_place().count == 1:
         return _run(arguments, is_first=True, world=1)
     # Before anything can go wrong: what is wrong in all of them is said once.
     from piggyback_gan.processes import processes
