@@ -429,3 +429,24 @@ def test_a_resumed_run_keeps_the_defaults_of_the_version_that_began_it(
     monkeypatch.setattr("piggyback_gan.options.SMALL_DATA", 0)
     teach(bank, "one", resume=True)
     assert files(bank / "tasks") == files(tmp_path / "whole" / "tasks")
+
+
+def test_a_resumed_run_whose_data_is_gone_says_how_to_name_its_new_place(
+    tmp_path: Path, pairs: Path
+) -> None:
+    data, watch = tmp_path / "data", Watch(2)
+    shutil.copytree(pairs, data)
+    with pytest.raises(Interrupted):
+        teach(
+            tmp_path / "bank",
+            "one",
+            data,
+            OPTIONS,
+            GENERATOR,
+            reporter=watch,
+            should_stop=watch.asked,
+        )
+    data.rename(tmp_path / "elsewhere")
+    with pytest.raises(PiggybackError, match="no such folder of data; if it moved, give --data"):
+        teach(tmp_path / "bank", "one", resume=True)
+    teach(tmp_path / "bank", "one", tmp_path / "elsewhere", resume=True)

@@ -265,7 +265,7 @@ def first_names(names: Sequence[str], limit: int = _NAMED) -> str:
 
 def _is_side_by_side(root: Path) -> bool:
     if not root.is_dir():
-        raise PiggybackError(f"{root}: no such folder of data; if it moved, give --data")
+        raise PiggybackError(f"{root}: no such folder of data")
     together, apart = (root / "train").is_dir(), (root / "trainA").is_dir()
     if together == apart:
         found = "both are" if together else "neither is"

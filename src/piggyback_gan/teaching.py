@@ -68,6 +68,8 @@ def teach(
         _refuse_changes(recorded, options or recorded)
         _refuse_changes(architecture, generator or architecture)
         data, options = data or run.data, options or recorded
+        if not Path(data).is_dir():
+            raise PiggybackError(f"{data}: no such folder of data; if it moved, give --data")
         generator = architecture
     if data is None:
         raise PiggybackError("give the folder of images to train from")
