@@ -113,6 +113,16 @@ class Bank:
         stored = self._store.read() if through is None else self._store.read_through(through)
         return self._restore(stored, which)
 
+    def states(self, which: str = FORWARD) -> Iterator[TaskState]:
+        """The tasks of one of the bank's networks as they are stored, in order.
+
+        Raises:
+            PiggybackError: a file is missing or damaged.
+        """
+        for stored in self._store.read():
+            if (state := _state_in(stored, which)) is not None:
+                yield state
+
     def empty_network(self, which: str = FORWARD) -> PiggybackNetwork:
         """A network of the bank's architecture without tasks; it draws on no random numbers."""
         with torch.random.fork_rng(devices=[]):

@@ -1,0 +1,257 @@
+"""What a strategy is: how a network learns one task after another, and what is kept of each."""
+
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.filters import ConvLayer
+
+Tensors = Mapping[str, Tensor]
+
+_KEPT = "kept-"
+_SHARED = "shared"
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A task that a strategy is to learn.
+
+    Attributes:
+        task: its name.
+        networks: "forward", and for an unpaired task "backward" -> where learning starts that starts
+            anew: a network with random weights, or for the first task of all the network that all
+            strategies have in common.
+        card: what describes the task: options, data, image formats. JSON values only.
+    """
+
+    task: str
+    networks: Mapping[str, nn.Module]
+    card: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Size:
+    """What is kept of all tasks together: values, counted as if each had 32 bits, and bytes of files."""
+
+    parameters: float
+    bytes: int
+
+
+class Learner(nn.Module):
+    """A network while it learns: what requires a gradient is trained."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Translate images (B, C, H, W) in [-1, 1]."""
+        translated: Tensor = self.module(images)
+        return translated
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """What an optimizer is to change."""
+        return [p for p in self.parameters() if p.requires_grad]
+
+    def penalty(self, images: Tensor) -> Tensor | None:
+        """A loss of the strategy's own for a batch of inputs, added to the task's; None for none."""
+        return None
+
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        """Called before each epoch, counted from 1."""
+
+
+class Strategy(ABC):
+    """A way to learn a sequence of tasks and to keep them in a folder.
+
+    A strategy is a frozen dataclass; its fields are its options in an experiment's file. Most derive
+    from `KeptStrategy`, which knows how to keep tensors, and say three things of one network.
+    """
+
+    shares_first_task: ClassVar[bool] = True
+    """Whether it takes the first task's network as all others do; else it learns that one itself."""
+
+    @abstractmethod
+    def tasks(self, folder: Path) -> tuple[str, ...]:
+        """The tasks that are learned, in order."""
+
+    @abstractmethod
+    def begin(self, folder: Path, lesson: Lesson) -> dict[str, nn.Module]:
+        """What is to be trained for the next task: "forward" (and "backward") -> learners."""
+
+    @abstractmethod
+    def finish(self, folder: Path, lesson: Lesson, learners: Mapping[str, nn.Module]) -> None:
+        """Keep the task, in one moment: a kill leaves the folder with or without it."""
+
+    @abstractmethod
+    def generator(self, folder: Path, task: str, which: str, fresh: nn.Module) -> nn.Module:
+        """A task's generator, from the folder's files alone: a plain module in eval mode.
+
+        Args:
+            folder: of this strategy.
+            task: one that was learned.
+            which: "forward" or "backward".
+            fresh: a network of the right architecture, whose values don't matter; it may be changed.
+        """
+
+    @abstractmethod
+    def size(self, folder: Path) -> Size:
+        """What is kept of all tasks together."""
+
+    @abstractmethod
+    def predicted(self, network: nn.Module, order: int) -> float:
+        """How many parameters the task of this order, counted from 0, adds to one network, by formula.
+
+        Args:
+            network: of the architecture.
+            order: how many tasks this network has learned before.
+        """
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is kept of one network: tensors that all tasks share, and those of each task, in order."""
+
+    shared: Tensors = field(default_factory=dict)
+    tasks: Mapping[str, Tensors] = field(default_factory=dict)
+
+    def with_task(self, task: str, tensors: Tensors, shared: Tensors | None = None) -> "Kept":
+        """The same and one task more; what is shared is replaced where it is given."""
+        return Kept(self.shared if shared is None else shared, {**self.tasks, task: tensors})
+
+    @property
+    def first(self) -> Tensors:
+        """The first task's tensors."""
+        return next(iter(self.tasks.values()))
+
+
+class KeptStrategy(Strategy):
+    """A strategy that keeps tensors in safetensors files, and says how for one network at a time."""
+
+    @abstractmethod
+    def learner(self, kept: Kept, fresh: nn.Module) -> Learner:
+        """What is to be trained for the next task.
+
+        Args:
+            kept: of the earlier tasks; none if this is the first.
+            fresh: a network to start from where nothing was kept; it may be changed.
+        """
+
+    @abstractmethod
+    def keep(self, kept: Kept, task: str, learner: Learner) -> Kept:
+        """What is kept from now on, of all tasks."""
+
+    @abstractmethod
+    def rebuild(self, kept: Kept, task: str, fresh: nn.Module) -> nn.Module:
+        """A task's network, from what is kept alone. `fresh` is filled and returned."""
+
+    def tasks(self, folder: Path) -> tuple[str, ...]:
+        newest = _newest(folder)
+        return () if newest is None else tuple(_names(newest / "forward"))
+
+    def begin(self, folder: Path, lesson: Lesson) -> dict[str, nn.Module]:
+        return {
+            which: self.learner(_read(_newest(folder), which), network)
+            for which, network in lesson.networks.items()
+        }
+
+    def finish(self, folder: Path, lesson: Lesson, learners: Mapping[str, nn.Module]) -> None:
+        before = _newest(folder)
+        every = {which: _read(before, which) for which in ("forward", "backward")}
+        with torch.no_grad():
+            for which, learner in learners.items():
+                assert isinstance(learner, Learner)
+                every[which] = self.keep(every[which], lesson.task, learner)
+        temporary = folder / "kept.tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
+        for which, kept in every.items():
+            _write(temporary / which, kept)
+        temporary.rename(folder / f"{_KEPT}{len(every['forward'].tasks):04}")
+        if before is not None:
+            shutil.rmtree(before)
+
+    def generator(self, folder: Path, task: str, which: str, fresh: nn.Module) -> nn.Module:
+        kept = _read(_newest(folder), which)
+        if task not in kept.tasks:
+            raise PiggybackError(f"{folder} has no task {task!r} in its {which} network")
+        with torch.no_grad():
+            return self.rebuild(kept, task, fresh).eval().requires_grad_(False)
+
+    def size(self, folder: Path) -> Size:
+        newest = _newest(folder)
+        parameters = 0.0
+        for which in ("forward", "backward"):
+            kept = _read(newest, which)
+            for tensors in (kept.shared, *kept.tasks.values()):
+                parameters += sum(t.numel() * t.element_size() for t in tensors.values()) / 4
+        return Size(parameters, bytes_of(newest))
+
+
+def bytes_of(folder: Path | None) -> int:
+    """How many bytes the files in a folder have together."""
+    files = () if folder is None else folder.rglob("*")
+    return sum(path.stat().st_size for path in files if path.is_file())
+
+
+def values_of(network: nn.Module) -> dict[str, Tensor]:
+    """Copies of all that a network is: parameters and buffers."""
+    return {key: tensor.detach().cpu().clone() for key, tensor in network.state_dict().items()}
+
+
+def count(network: nn.Module) -> int:
+    """How many values a whole network has."""
+    return sum(tensor.numel() for tensor in network.state_dict().values())
+
+
+def conv_layers(network: nn.Module) -> dict[str, ConvLayer]:
+    """All conv and deconv layers by name, in the order in which they were defined."""
+    return {
+        name: cast(ConvLayer, module)
+        for name, module in network.named_modules()
+        if isinstance(module, ConvLayer)
+    }
+
+
+def _newest(folder: Path) -> Path | None:
+    """Where the tasks are; a kill may have left an older state beside it."""
+    return max(folder.glob(f"{_KEPT}*"), default=None)
+
+
+def _names(folder: Path) -> Iterator[str]:
+    for path in sorted(folder.glob("*.safetensors")):
+        if path.stem != _SHARED:
+            yield path.stem.partition("-")[2]
+
+
+def _read(state: Path | None, which: str) -> Kept:
+    if state is None:
+        return Kept()
+    folder = state / which
+    tasks = {
+        name: safetensors.torch.load_file(folder / f"{index:04}-{name}.safetensors")
+        for index, name in enumerate(_names(folder), 1)
+    }
+    shared = folder / f"{_SHARED}.safetensors"
+    return Kept(safetensors.torch.load_file(shared) if shared.exists() else {}, tasks)
+
+
+def _write(folder: Path, kept: Kept) -> None:
+    folder.mkdir(parents=True)
+    if kept.shared:
+        _save(kept.shared, folder / f"{_SHARED}.safetensors")
+    for index, (name, tensors) in enumerate(kept.tasks.items(), 1):
+        _save(tensors, folder / f"{index:04}-{name}.safetensors")
+
+
+def _save(tensors: Tensors, path: Path) -> None:
+    safetensors.torch.save_file(
+        {k: t.detach().cpu().contiguous() for k, t in tensors.items()}, path
+    )

@@ -1,0 +1,100 @@
+"""Piggyback GAN itself, in a bank on disk; lambda 0 is pure factorization."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from piggyback_gan.bank import BACKWARD, FORWARD, Bank, open_or_new
+from piggyback_gan.config import GeneratorConfig
+from piggyback_gan.experiments.strategies.base import Lesson, Size, Strategy, bytes_of
+from piggyback_gan.network import PiggybackNetwork
+from piggyback_gan.tasks import DEFAULT_UNCONSTRAINED, Shares
+
+
+def piggyback_parameters(network: nn.Module, unconstrained: Shares, order: int) -> int:
+    """How many parameters a task adds by the formula of the paper's section 3.
+
+    Args:
+        network: a plain one of the architecture.
+        unconstrained: lambda.
+        order: how many tasks the bank has before.
+    """
+    empty = PiggybackNetwork(network)
+    private = sum(p.numel() for p in network.parameters()) - sum(
+        layer.filters * layer.length for layer in empty.plan()
+    )
+    total = private
+    for layer in empty.plan(unconstrained):
+        free = layer.unconstrained
+        bank = layer.filters + (order - 1) * free if order else 0
+        if order:
+            total += free * layer.length + (layer.filters - free) * bank
+        else:
+            total += layer.filters * layer.length
+    return total
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piggyback(Strategy):
+    """A new task's filters are combinations of all earlier ones and a share of new ones.
+
+    Source: Zhai et al., "Piggyback GAN", ECCV 2020.
+    """
+
+    unconstrained: float | dict[str, float] = DEFAULT_UNCONSTRAINED
+    init: str | None = None
+
+    def tasks(self, folder: Path) -> tuple[str, ...]:
+        bank = _bank(folder)
+        return () if bank is None else bank.tasks
+
+    def begin(self, folder: Path, lesson: Lesson) -> dict[str, nn.Module]:
+        bank = _bank(folder)
+        learners: dict[str, nn.Module] = {}
+        for which, fresh in lesson.networks.items():
+            network = PiggybackNetwork(fresh)
+            if bank is not None:
+                for state in bank.states(which):
+                    network.restore_task(state)
+            network.add_task(lesson.task, self.unconstrained, self.init if network.tasks else None)
+            learners[which] = network
+        return learners
+
+    def finish(self, folder: Path, lesson: Lesson, learners: Mapping[str, nn.Module]) -> None:
+        states = {}
+        for which, network in learners.items():
+            assert isinstance(network, PiggybackNetwork)
+            network.finish_task()
+            states[which] = network.task_state(lesson.task)
+        config = GeneratorConfig(**lesson.card["generator"])
+        bank = open_or_new(folder / _BANK, config)
+        with bank.writing("an experiment"):
+            bank.add(states[FORWARD], lesson.card, states.get(BACKWARD))
+
+    def generator(self, folder: Path, task: str, which: str, fresh: nn.Module) -> nn.Module:
+        bank = Bank.open(folder / _BANK)
+        direction = bank.directions(task)[which == BACKWARD]
+        return bank.generator(task, direction=direction)
+
+    def size(self, folder: Path) -> Size:
+        bank = Bank.open(folder / _BANK)
+        parameters = sum(
+            tensor.numel()
+            for which in (FORWARD, BACKWARD)
+            for state in bank.states(which)
+            for tensor in state.tensors.values()
+        )
+        return Size(parameters, bytes_of(folder / _BANK / "tasks"))
+
+    def predicted(self, network: nn.Module, order: int) -> float:
+        return piggyback_parameters(network, self.unconstrained, order)
+
+
+_BANK = "bank"
+
+
+def _bank(folder: Path) -> Bank | None:
+    path = folder / _BANK
+    return Bank.open(path) if (path / "bank.json").exists() else None

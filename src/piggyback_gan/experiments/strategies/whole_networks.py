@@ -1,0 +1,45 @@
+"""Whole networks: one for each task, or one that is trained on and on."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from piggyback_gan.experiments.strategies.base import Kept, KeptStrategy, Learner, count, values_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standalone(KeptStrategy):
+    """A network for each task, from a random start: nothing is shared, nothing is forgotten."""
+
+    def learner(self, kept: Kept, fresh: nn.Module) -> Learner:
+        return Learner(fresh)
+
+    def keep(self, kept: Kept, task: str, learner: Learner) -> Kept:
+        return kept.with_task(task, values_of(learner.module))
+
+    def rebuild(self, kept: Kept, task: str, fresh: nn.Module) -> nn.Module:
+        fresh.load_state_dict(kept.tasks[task])
+        return fresh
+
+    def predicted(self, network: nn.Module, order: int) -> float:
+        return count(network)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finetune(KeptStrategy):
+    """One network, trained on and on: what it was before a task is gone after it."""
+
+    def learner(self, kept: Kept, fresh: nn.Module) -> Learner:
+        if kept.shared:
+            fresh.load_state_dict(kept.shared)
+        return Learner(fresh)
+
+    def keep(self, kept: Kept, task: str, learner: Learner) -> Kept:
+        return kept.with_task(task, {}, values_of(learner.module))
+
+    def rebuild(self, kept: Kept, task: str, fresh: nn.Module) -> nn.Module:
+        fresh.load_state_dict(kept.shared)
+        return fresh
+
+    def predicted(self, network: nn.Module, order: int) -> float:
+        return 0 if order else count(network)
