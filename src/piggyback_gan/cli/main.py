@@ -16,6 +16,7 @@ COMMANDS = {
     "tasks": "list a bank's tasks",
     "verify": "check every file of a bank",
     "remove": "remove a bank's newest task",
+    "report": "an experiment as a page with plots, tables and pictures",
     "demo": "train three small tasks on drawn scenes and show that nothing is forgotten",
 }
 

@@ -71,7 +71,8 @@ class Cost:
         order: how many tasks are learned then.
         added: parameters that are kept more than before, in 32-bit values.
         predicted: the same by formula.
-        share: `added` by the parameters of the task's standalone network, or networks.
+        standalone: parameters of the task's standalone network, or networks.
+        share: `added` by `standalone`.
         total: all that is kept by then, by the parameters of the first task's standalone network.
         bytes: of the files that keep all tasks by then.
         steps: that the task was trained.
@@ -83,6 +84,7 @@ class Cost:
     order: int
     added: Spread
     predicted: Spread
+    standalone: int
     share: Spread
     total: Spread
     bytes: Spread
@@ -130,9 +132,7 @@ def metrics(results: Results, task: str | None = None) -> tuple[str, ...]:
 def directions(results: Results, task: str) -> tuple[str, ...]:
     """The directions that a task's metrics name: ("",) for a paired task."""
     found = {
-        base_of(metric)[1]
-        for stage in results.stages
-        for metric in stage.figures.get(task, {})
+        base_of(metric)[1] for stage in results.stages for metric in stage.figures.get(task, {})
     }
     return tuple(sorted(found)) or ("",)
 
@@ -196,11 +196,13 @@ def when_learned(results: Results, strategy: str, task: str, metric: str) -> dic
 def matrix(results: Results, strategy: str, metric: str) -> dict[str, list[Spread | None]]:
     """How every task fares as tasks are learned: task -> a spread for each number of tasks, from 1 on.
 
-    None stands before the task is learned, and where nothing was measured.
+    None stands before the task is learned, and where nothing was measured. Only of seeds that are at the
+    end: a mean over other seeds would look like a change.
     """
+    last = {stage.seed for stage in _stages(results, strategy, reached(results, strategy))}
     orders = range(1, len(tasks(results)) + 1)
     every = {
-        task: [_values(figures(results, strategy, task, metric, order)) for order in orders]
+        task: [_values(figures(results, strategy, task, metric, order), last) for order in orders]
         for task in tasks(results)
     }
     return {task: spreads for task, spreads in every.items() if any(spreads)}
@@ -232,9 +234,7 @@ def backward_transfer(results: Results, strategy: str, base: str) -> Spread | No
     return _over_earlier_tasks(results, strategy, base, gained)
 
 
-def ratio(
-    results: Results, strategy: str, standalone: str, task: str, base: str
-) -> Spread | None:
+def ratio(results: Results, strategy: str, standalone: str, task: str, base: str) -> Spread | None:
     """A task's final value by that of a standalone network with the same seed, when that was learned.
 
     None where a value is missing, or the standalone's is not positive.
@@ -267,6 +267,12 @@ def identical(results: Results, strategy: str) -> dict[str, tuple[int, int]]:
                 before = counts.get(task, (0, 0))
                 counts[task] = (before[0] + same, before[1] + of)
     return counts
+
+
+def identical_in_all(results: Results, strategy: str) -> tuple[int, int]:
+    """`identical` of all earlier tasks together."""
+    counts = identical(results, strategy).values()
+    return sum(same for same, _ in counts), sum(of for _, of in counts)
 
 
 def curve(stage: Stage) -> tuple[str, dict[int, float]]:
@@ -321,6 +327,7 @@ def cost(results: Results, strategy: str) -> list[Cost]:
                 order=order,
                 added=Spread(added),
                 predicted=Spread({seed: s.predicted for seed, s in stages.items()}),
+                standalone=next(s.standalone for s in stages.values()),
                 share=Spread({seed: added[seed] / s.standalone for seed, s in stages.items()}),
                 total=Spread({seed: s.parameters / first[seed] for seed, s in stages.items()}),
                 bytes=Spread({seed: s.bytes for seed, s in stages.items()}),
@@ -348,8 +355,9 @@ def _stages(results: Results, strategy: str, order: int) -> list[Stage]:
     return [s for s in results.stages if s.strategy == strategy and s.order == order]
 
 
-def _values(figures: Mapping[int, Figure]) -> Spread | None:
-    return Spread({seed: f.value for seed, f in figures.items()}) if figures else None
+def _values(figures: Mapping[int, Figure], seeds: set[int]) -> Spread | None:
+    by_seed = {seed: f.value for seed, f in figures.items() if seed in seeds}
+    return Spread(by_seed) if by_seed else None
 
 
 def _value(stage: Stage, task: str, base: str) -> float | None:

@@ -3,7 +3,6 @@
 import csv
 import io
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,9 @@ from piggyback_gan.experiments.summary import Spread
 from piggyback_gan.judging import Figure
 
 NOTHING = "—"
+MINUS = "\u2212"
+WHOLE = 0
+"""In place of a number of digits: show whole numbers."""
 _LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
     "\\": r"\textbackslash{}",
@@ -21,10 +23,10 @@ _LATEX = {
     "→": r"$\rightarrow$",
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
-    "×": r"$\times$",
-    "−": "$-$",
+    "\u00d7": r"$\times$",
+    MINUS: "$-$",
     "∞": r"$\infty$",
-    "–": "--",
+    "\u2013": "--",
     "—": "---",
 }
 
@@ -36,7 +38,8 @@ class Cell:
     Attributes:
         text: what is shown.
         number: what the text stands for, with all digits; None where it is no number.
-        bounds: the number's interval, shown below it.
+        bounds: the number's interval, shown below it where it is wider than the digits shown.
+        digits: how many are shown of the bounds.
         note: more words below, shown on the page only.
         shade: how strongly the page colours it, 0 to 1; below 0 in the colour of what got better.
         best: whether it is the best of its column.
@@ -45,6 +48,7 @@ class Cell:
     text: str
     number: float | None = None
     bounds: tuple[float, float] | None = None
+    digits: int = 4
     note: str = ""
     shade: float = 0
     best: bool = False
@@ -52,7 +56,8 @@ class Cell:
     @property
     def interval(self) -> str:
         """The bounds as text."""
-        return "" if self.bounds is None else f"[{show(self.bounds[0])}, {show(self.bounds[1])}]"
+        low, high = (show(bound, self.digits) for bound in self.bounds or (0, 0))
+        return "" if low == high else f"[{low}, {high}]"
 
     @property
     def colour(self) -> str:
@@ -100,7 +105,9 @@ class Table:
 
     def latex(self) -> bytes:
         """As a plain `tabular`, which needs no package; intervals stand behind their values."""
-        lines = [rf"\begin{{tabular}}{{{'l' * self.words}{'r' * (len(self.headings) - self.words)}}}"]
+        lines = [
+            rf"\begin{{tabular}}{{{'l' * self.words}{'r' * (len(self.headings) - self.words)}}}"
+        ]
         lines += [r"\hline", " & ".join(map(escape, self.headings)) + r" \\", r"\hline"]
         for row in self.rows:
             cells = (escape(f"{cell.text} {cell.interval}".strip()) for cell in row)
@@ -125,9 +132,11 @@ def show(value: float, digits: int = 4) -> str:
     if math.isnan(value):
         return "not a number"
     if math.isinf(value):
-        return "∞" if value > 0 else "−∞"
-    text = f"{value:,.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:#.{digits}g}"
-    return re.sub(r"\.$", "", text).replace("-", "−")
+        return "∞" if value > 0 else f"{MINUS}∞"
+    text = f"{value:#.{digits}g}"
+    if digits == WHOLE or abs(value) >= 10 ** (digits - 1):
+        text = f"{value:,.0f}"
+    return text.replace("-", MINUS)
 
 
 def words(text: object) -> Cell:
@@ -140,7 +149,7 @@ def spread_cell(spread: Spread | None, digits: int = 4) -> Cell:
     if spread is None:
         return Cell(NOTHING)
     bounds = (spread.low, spread.high) if len(spread.by_seed) > 1 else None
-    return Cell(show(spread.mean, digits), spread.mean, bounds)
+    return Cell(show(spread.mean, digits), spread.mean, bounds, digits)
 
 
 def figure_cell(figures: Mapping[int, Figure]) -> Cell:
@@ -148,6 +157,4 @@ def figure_cell(figures: Mapping[int, Figure]) -> Cell:
     if len(figures) == 1:
         (figure,) = figures.values()
         return Cell(show(figure.value), figure.value, (figure.low, figure.high))
-    return spread_cell(
-        Spread({seed: f.value for seed, f in figures.items()}) if figures else None
-    )
+    return spread_cell(Spread({seed: f.value for seed, f in figures.items()}) if figures else None)
