@@ -1,4 +1,4 @@
-"""The data sets of a planned task: training images, held-out ones, and those that sample pictures show."""
+"""The data sets of a task: training images, held-out ones, and those that sample pictures show."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from piggyback_gan.data import PairedDataset, UnpairedDataset
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.folders import Pair, PairedFolder, UnpairedFolder
+from piggyback_gan.image_formats import ImageFormat
 from piggyback_gan.image_reading import Source
-from piggyback_gan.planning import TaskPlan
+from piggyback_gan.options import TrainingOptions
 
 Dataset = PairedDataset | UnpairedDataset
 
@@ -32,20 +33,46 @@ class TaskData:
     partners: bool = False
 
 
-def load_task_data(plan: TaskPlan, checked: Checked) -> TaskData:
+def load_task_data(
+    folder: PairedFolder | UnpairedFolder,
+    formats: tuple[ImageFormat, ImageFormat],
+    options: TrainingOptions,
+    checked: Checked,
+) -> TaskData:
     """Decode and check all images of a task.
+
+    Args:
+        folder: where they are.
+        formats: of input and output.
+        options: resolved.
+        checked: told how far it is.
 
     Raises:
         PiggybackError: names all files of all splits that can't be used.
     """
-    folder, options = plan.folder, plan.options
     assert options.load_size is not None
     name = folder.held_out_name or "held-out"
     sizes = {"train": options.load_size}
     some = slice(options.samples)
 
     def load(split: str, *sides: Sequence[Pair] | Sequence[Source]) -> Dataset:
-        return _load(plan, split, sides, sizes.get(split, options.image_size), checked)
+        size = sizes.get(split, options.image_size)
+        total = sum(map(len, sides))
+
+        def on_progress(done: int) -> None:
+            checked(split, done, total)
+
+        if options.mode == "paired":
+            return PairedDataset(
+                [pair for pair in sides[0] if isinstance(pair, Pair)],
+                direction=options.direction,
+                formats=formats,
+                size=size,
+                on_progress=on_progress,
+            )
+        a, b = ([source for source in side if isinstance(source, Source)] for side in sides)
+        first, second = (a, b) if options.direction == "AtoB" else (b, a)
+        return UnpairedDataset(first, second, formats=formats, size=size, on_progress=on_progress)
 
     if isinstance(folder, PairedFolder):
         train, held_out = _all_or_faults(
@@ -67,32 +94,6 @@ def _held_out_sides(folder: UnpairedFolder) -> tuple[Sequence[Source], Sequence[
         return folder.held_out_a, folder.held_out_b
     a, b = zip(*(pair.sources for pair in folder.paired_held_out), strict=True)
     return a, b
-
-
-def _load(
-    plan: TaskPlan,
-    split: str,
-    sides: tuple[Sequence[Pair] | Sequence[Source], ...],
-    size: int,
-    checked: Checked,
-) -> Dataset:
-    total = sum(map(len, sides))
-    direction = plan.options.direction
-
-    def on_progress(done: int) -> None:
-        checked(split, done, total)
-
-    if plan.options.mode == "paired":
-        return PairedDataset(
-            [pair for pair in sides[0] if isinstance(pair, Pair)],
-            direction=direction,
-            formats=plan.formats,
-            size=size,
-            on_progress=on_progress,
-        )
-    a, b = ([source for source in side if isinstance(source, Source)] for side in sides)
-    first, second = (a, b) if direction == "AtoB" else (b, a)
-    return UnpairedDataset(first, second, formats=plan.formats, size=size, on_progress=on_progress)
 
 
 def _all_or_faults(*loaders: Callable[[], Dataset]) -> list[Dataset]:

@@ -14,6 +14,7 @@ COMMANDS = {
     "runs": "list a bank's trainings and how to go on with them",
     "translate": "translate images with a task of a bank",
     "tasks": "list a bank's tasks",
+    "experiment": "compare strategies of lifelong learning on a sequence of tasks",
     "verify": "check every file of a bank",
     "remove": "remove a bank's newest task",
     "demo": "train three small tasks on drawn scenes and show that nothing is forgotten",

@@ -11,3 +11,5 @@ STRATEGIES: Mapping[str, type[Strategy]] = {
     "finetune": Finetune,
     "piggyback": Piggyback,
 }
+
+__all__ = ["STRATEGIES", "Strategy"]

@@ -7,7 +7,6 @@ from pathlib import Path
 from torch import nn
 
 from piggyback_gan.bank import BACKWARD, FORWARD, Bank, open_or_new
-from piggyback_gan.config import GeneratorConfig
 from piggyback_gan.experiments.strategies.base import Lesson, Size, Strategy, bytes_of
 from piggyback_gan.network import PiggybackNetwork
 from piggyback_gan.tasks import DEFAULT_UNCONSTRAINED, Shares
@@ -63,15 +62,16 @@ class Piggyback(Strategy):
         return learners
 
     def finish(self, folder: Path, lesson: Lesson, learners: Mapping[str, nn.Module]) -> None:
-        states = {}
+        states, counts = {}, []
         for which, network in learners.items():
             assert isinstance(network, PiggybackNetwork)
             network.finish_task()
             states[which] = network.task_state(lesson.task)
-        config = GeneratorConfig(**lesson.card["generator"])
-        bank = open_or_new(folder / _BANK, config)
+            counts.append(network.parameter_count(lesson.task))
+        card = {**lesson.card, "parameters": sum(counts[1:], counts[0]).as_card()}
+        bank = open_or_new(folder / _BANK, lesson.config)
         with bank.writing("an experiment"):
-            bank.add(states[FORWARD], lesson.card, states.get(BACKWARD))
+            bank.add(states[FORWARD], card, states.get(BACKWARD))
 
     def generator(self, folder: Path, task: str, which: str, fresh: nn.Module) -> nn.Module:
         bank = Bank.open(folder / _BANK)
