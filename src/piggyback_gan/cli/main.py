@@ -13,6 +13,7 @@ COMMANDS = {
     "train": "teach a bank an image-to-image task, or go on with one",
     "runs": "list a bank's trainings and how to go on with them",
     "translate": "translate images with a task of a bank",
+    "evaluate": "judge tasks of a bank on held-out images",
     "tasks": "list a bank's tasks",
     "verify": "check every file of a bank",
     "remove": "remove a bank's newest task",
