@@ -7,7 +7,7 @@ from piggyback_gan.errors import PiggybackError
 STANDALONE = "standalone"
 PREVIOUS = "previous"
 METRICS = ("l1", "psnr", "ssim")
-HIGHER_IS_BETTER = ("psnr", "ssim")
+HIGHER_IS_BETTER = ("psnr", "ssim", "pixel_accuracy", "mean_iou")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 

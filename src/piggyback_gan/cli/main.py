@@ -13,6 +13,7 @@ COMMANDS = {
     "train": "teach a bank an image-to-image task, or go on with one",
     "runs": "list a bank's trainings and how to go on with them",
     "translate": "translate images with a task of a bank",
+    "evaluate": "judge tasks of a bank on held-out images",
     "tasks": "list a bank's tasks",
     "experiment": "compare strategies of lifelong learning on a sequence of tasks",
     "verify": "check every file of a bank",
