@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import safetensors.torch
 import torch
@@ -78,6 +78,9 @@ class Strategy(ABC):
 
     shares_first_task: ClassVar[bool] = True
     """Whether it takes the first task's network as all others do; else it learns that one itself."""
+
+    forgets: ClassVar[bool] = False
+    """Whether a task's outputs may change when later ones are learned; else they stay, bit for bit."""
 
     @abstractmethod
     def tasks(self, folder: Path) -> tuple[str, ...]:
@@ -214,9 +217,7 @@ def count(network: nn.Module) -> int:
 def conv_layers(network: nn.Module) -> dict[str, ConvLayer]:
     """All conv and deconv layers by name, in the order in which they were defined."""
     return {
-        name: cast(ConvLayer, module)
-        for name, module in network.named_modules()
-        if isinstance(module, ConvLayer)
+        name: module for name, module in network.named_modules() if isinstance(module, ConvLayer)
     }
 
 
