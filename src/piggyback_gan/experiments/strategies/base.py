@@ -198,6 +198,12 @@ class KeptStrategy(Strategy):
         return Size(parameters, bytes_of(newest))
 
 
+def check_share(field: str, value: object) -> None:
+    """Raise PiggybackError unless an option's value is a number above 0 and up to 1."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise PiggybackError(f"invalid {field}: found {value!r}, give a number above 0 and up to 1")
+
+
 def bytes_of(folder: Path | None) -> int:
     """How many bytes the files in a folder have together."""
     files = () if folder is None else folder.rglob("*")

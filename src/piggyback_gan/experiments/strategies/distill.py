@@ -1,6 +1,7 @@
 """Distillation: one network trained on and on, held to what it said before."""
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
@@ -85,8 +86,8 @@ class Distill(KeptStrategy):
     weight: float = 100.0
 
     def __post_init__(self) -> None:
-        if self.weight < 0:
-            raise PiggybackError(f"invalid weight: found {self.weight!r}, give 0 or more")
+        if not isinstance(self.weight, int | float) or not 0 <= self.weight < math.inf:
+            raise PiggybackError(f"invalid weight: found {self.weight!r}, give a number from 0 on")
 
     def learner(self, kept: Kept, fresh: nn.Module) -> Learner:
         output, layer = _output_layer(fresh)

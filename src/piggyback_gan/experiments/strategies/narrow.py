@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from piggyback_gan.config import GeneratorConfig
-from piggyback_gan.errors import PiggybackError
 from piggyback_gan.experiments.strategies.base import (
     Kept,
     KeptStrategy,
     Learner,
+    check_share,
     conv_layers,
     count,
     values_of,
@@ -36,11 +36,7 @@ class Narrow(KeptStrategy):
     equal_parameters: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.unconstrained <= 1:
-            raise PiggybackError(
-                f"invalid unconstrained of narrow networks: found {self.unconstrained!r}, "
-                "give a number above 0 and up to 1"
-            )
+        check_share("unconstrained of narrow networks", self.unconstrained)
 
     def learner(self, kept: Kept, fresh: nn.Module) -> Learner:
         if not kept.tasks:

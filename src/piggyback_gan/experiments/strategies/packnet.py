@@ -3,12 +3,19 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.experiments.strategies.base import Kept, KeptStrategy, Learner, count
+from piggyback_gan.experiments.strategies.base import (
+    Kept,
+    KeptStrategy,
+    Learner,
+    check_share,
+    count,
+)
 from piggyback_gan.experiments.strategies.weights import (
     fill,
     pack,
@@ -80,18 +87,14 @@ class PackNet(KeptStrategy):
             pruning ends the task.
     """
 
-    shares_first_task = False
+    shares_first_task: ClassVar[bool] = False
 
     kept: float = 0.5
     retrain: float = 0.25
 
     def __post_init__(self) -> None:
-        for name in ("kept", "retrain"):
-            if not 0 < getattr(self, name) <= 1:
-                found = getattr(self, name)
-                raise PiggybackError(
-                    f"invalid {name}: found {found!r}, give a number above 0 and up to 1"
-                )
+        check_share("kept", self.kept)
+        check_share("retrain", self.retrain)
 
     def learner(self, kept: Kept, fresh: nn.Module) -> Learner:
         packed = {}
