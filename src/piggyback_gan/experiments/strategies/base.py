@@ -83,6 +83,9 @@ class Strategy(ABC):
     shares_first_task: ClassVar[bool] = True
     """Whether it takes the first task's network as all others do; else it learns that one itself."""
 
+    forgets: ClassVar[bool] = False
+    """Whether a task's outputs may change when later ones are learned; else they stay, bit for bit."""
+
     @abstractmethod
     def tasks(self, folder: Path) -> tuple[str, ...]:
         """The tasks that are learned, in order."""
@@ -198,6 +201,12 @@ class KeptStrategy(Strategy):
             for tensors in (kept.shared, *kept.tasks.values()):
                 parameters += sum(t.numel() * t.element_size() for t in tensors.values()) / 4
         return Size(parameters, bytes_of(newest))
+
+
+def check_share(field: str, value: object) -> None:
+    """Raise PiggybackError unless an option's value is a number above 0 and up to 1."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise PiggybackError(f"invalid {field}: found {value!r}, give a number above 0 and up to 1")
 
 
 def bytes_of(folder: Path | None) -> int:
