@@ -18,6 +18,7 @@ COMMANDS = {
     "experiment": "compare strategies of lifelong learning on a sequence of tasks",
     "verify": "check every file of a bank",
     "remove": "remove a bank's newest task",
+    "report": "an experiment as a page with plots, tables and pictures",
     "demo": "train three small tasks on drawn scenes and show that nothing is forgotten",
 }
 

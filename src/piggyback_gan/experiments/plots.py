@@ -1,0 +1,231 @@
+"""The plots of a report. Every line has a colour, a marker and a line style of its own, and its name beside it."""
+
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from piggyback_gan.experiments import summary
+from piggyback_gan.experiments.results import Results, Stage
+from piggyback_gan.experiments.wording import DIRECTIONS, heading, metric_of, name_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart, without the yellow that paper swallows.
+_COLOURS = ("#000000", "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+_MARKERS = "osD^vPX<>*"
+_LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+_WIDE_RANGE = 15  # from this ratio of largest to smallest on, values are read better on a log scale
+_STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "text.parse_math": False,  # a task may have a dollar sign in its name
+    "svg.hashsalt": "pbgan",  # the same figures give the same bytes
+}
+_Points = Mapping[float, float]
+
+
+def quality(results: Results, base: str) -> "Figure":
+    """A metric of every strategy, one panel a task and direction, with intervals; a dot for each seed."""
+    panels = [
+        (task, direction)
+        for task in summary.tasks(results)
+        if base in summary.metrics(results, task)
+        for direction in summary.directions(results, task)
+    ]
+    labels = summary.strategies(results)
+    columns = 2 if len(panels) == 4 else min(3, len(panels))
+    lines = -(-len(panels) // columns)
+    figure = _figure(1.6 + 2.6 * columns, lines * (0.9 + 0.3 * len(labels)))
+    for index, (task, direction) in enumerate(panels):
+        axes = figure.add_subplot(lines, columns, index + 1)
+        metric = metric_of(results, task, base, direction)
+        for row, label in enumerate(labels):
+            found = summary.final(results, label, task, metric)
+            for place, figure_of_seed in enumerate(found.values()):
+                value, low, high = figure_of_seed.value, figure_of_seed.low, figure_of_seed.high
+                if math.isfinite(value):
+                    axes.errorbar(
+                        value,
+                        row + 0.22 * (place - (len(found) - 1) / 2),
+                        xerr=[[max(value - low, 0)], [max(high - value, 0)]],
+                        color=_COLOURS[row % len(_COLOURS)],
+                        marker=_MARKERS[row % len(_MARKERS)],
+                        markersize=5,
+                        capsize=2,
+                    )
+        names = [*labels] if index % columns == 0 else [""] * len(labels)
+        axes.set_yticks(range(len(labels)), names)
+        axes.set_ylim(len(labels) - 0.5, -0.5)
+        axes.set_title(task + DIRECTIONS[direction])
+        axes.set_xlabel(heading(base))
+    return figure
+
+
+def first_task(results: Results, base: str) -> "Figure":
+    """How the first task fares as others are learned: the mean over seeds."""
+    task = summary.tasks(results)[0]
+    direction = summary.directions(results, task)[0]
+    metric = metric_of(results, task, base, direction)
+    lines = {}
+    for label in summary.strategies(results):
+        spreads = summary.matrix(results, label, metric).get(task, [])
+        lines[label] = {float(k): s.mean for k, s in enumerate(spreads, 1) if s is not None}
+    figure = _figure(7, 3.4)
+    axes = figure.add_subplot()
+    _draw_lines(axes, lines)
+    _name_tasks(axes, results)
+    axes.set_ylabel(heading(base))
+    axes.set_title(f"{task + DIRECTIONS[direction]}, after every task")
+    return figure
+
+
+def parameters(results: Results) -> "Figure":
+    """What is kept of all tasks, in networks; on a log scale where the strategies differ much."""
+    lines = {
+        label: {float(cost.order): cost.total.mean for cost in summary.cost(results, label)}
+        for label in summary.strategies(results)
+    }
+    figure = _figure(7, 3.4)
+    axes = figure.add_subplot()
+    last = [points[max(points)] for points in lines.values() if points]
+    if min(last) > 0 and max(last) > _WIDE_RANGE * min(last):
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(0, 1.08 * max(last))
+    _draw_lines(axes, lines)
+    _name_tasks(axes, results)
+    axes.set_ylabel("parameters, in networks")
+    axes.set_title("Parameters of all tasks so far")
+    return figure
+
+
+def transfer(results: Results, standalone: str | None) -> "Figure | None":
+    """Curves of tasks 2 and on, the mean over seeds; None if there are none.
+
+    A ring marks where a strategy is as good as the standalone network at its end, the dotted line.
+    """
+    panels = {}
+    for order, task in enumerate(summary.tasks(results)[1:], 2):
+        lines, base = {}, ""
+        for label in summary.strategies(results):
+            stages = [s for s in results.stages if (s.strategy, s.order) == (label, order)]
+            found, lines[label] = _mean_curve(stages)
+            base = base or found
+        if any(lines.values()):
+            panels[task] = base, lines
+    if not panels:
+        return None
+    figure = _figure(7, 3.2 * len(panels))
+    for index, (task, (base, lines)) in enumerate(panels.items()):
+        axes = figure.add_subplot(len(panels), 1, index + 1)
+        _draw_lines(axes, lines)
+        whole = lines.get(standalone or "")
+        if whole:
+            goal = whole[max(whole)]
+            axes.axhline(goal, color="black", linestyle=":", linewidth=1)
+            for points in lines.values():
+                good = [step for step, value in points.items() if value <= goal]
+                if good:
+                    axes.plot(min(good), points[min(good)], "o", ms=11, mfc="none", mec="black")
+        axes.set_title(f"Learning {task}")
+        axes.set_xlabel("steps")
+        axes.set_ylabel(f"{name_of(base)}\nof some held-out images ↓")
+    return figure
+
+
+def files(figure: "Figure") -> Iterator[tuple[str, bytes]]:
+    """A figure as the bytes of a PNG and an SVG file: pairs of suffix and content."""
+    for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
+        written = io.BytesIO()
+        figure.savefig(written, format=suffix[1:], dpi=150, metadata=metadata)
+        yield suffix, written.getvalue()
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """How all plots look; to be drawn and saved within."""
+    import matplotlib
+
+    with matplotlib.rc_context(_STYLE):
+        yield
+
+
+def _figure(width: float, height: float) -> "Figure":
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _draw_lines(axes: "Axes", lines: Mapping[str, _Points]) -> None:
+    """Lines by name, in the order of all strategies, each named where it ends."""
+    ends = []
+    for index, (label, points) in enumerate(lines.items()):
+        points = {x: y for x, y in points.items() if math.isfinite(y)}
+        if points:
+            color = _COLOURS[index % len(_COLOURS)]
+            axes.plot(
+                list(points),
+                list(points.values()),
+                color=color,
+                marker=_MARKERS[index % len(_MARKERS)],
+                linestyle=_LINES[index % len(_LINES)],
+                markersize=5,
+                linewidth=1.5,
+            )
+            ends.append((points[max(points)], max(points), label, color))
+    _name_ends(axes, sorted(ends))
+
+
+def _name_ends(axes: "Axes", ends: Sequence[tuple[float, float, str, str]]) -> None:
+    """Names right of the axes, so far apart that they can be read, with a thin line to where each belongs."""
+    low, high = axes.get_ylim()
+    to_share = axes.transAxes.inverted().transform
+    heights = [to_share(axes.transData.transform((x, y)))[1] for y, x, _, _ in ends]
+    gap = min(0.075, 1 / max(len(ends), 1))
+    places: list[float] = []
+    for height in heights:
+        places.append(max(height, places[-1] + gap) if places else height)
+    over = max(places[-1] - 1, 0) if places else 0
+    for (y, x, label, color), place in zip(ends, places, strict=True):
+        axes.annotate(
+            label,
+            (x, y),
+            xytext=(1.06, place - over),
+            textcoords="axes fraction",
+            color=color,
+            va="center",
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.6, "shrinkA": 1},
+        )
+    axes.set_ylim(low, high)
+
+
+def _name_tasks(axes: "Axes", results: Results) -> None:
+    names = summary.tasks(results)
+    axes.set_xticks(range(1, len(names) + 1), names, rotation=20 if len(names) > 4 else 0)
+    axes.set_xlim(0.9, len(names) + 0.1)
+    axes.set_xlabel("after learning")
+
+
+def _mean_curve(stages: Sequence[Stage]) -> tuple[str, dict[float, float]]:
+    """The mean over seeds of their curves, at the steps that all have."""
+    found = [curve for stage in stages if (curve := summary.curve(stage))[1]]
+    if not found:
+        return "", {}
+    steps = set.intersection(*(set(points) for _, points in found))
+    mean = {
+        float(step): sum(points[step] for _, points in found) / len(found) for step in sorted(steps)
+    }
+    return found[0][0], mean
