@@ -90,7 +90,9 @@ def judged(evaluate: Run) -> Judged:
     return content
 
 
-def test_one_task_is_judged_as_from_python(bank: Path, data: Path, networks: Sequence[str]) -> None:
+def test_one_task_is_judged_as_from_python(
+    bank: Path, data: Path, networks: Sequence[str], judged: Judged
+) -> None:
     content = judged(bank, "night", "--data", data / "night", *networks)
     (row,) = content["tasks"]
     pairs = PairedDataset(

@@ -147,6 +147,8 @@ def files(figure: "Figure") -> Iterator[tuple[str, bytes]]:
     for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
         written = io.BytesIO()
         figure.savefig(written, format=suffix[1:], dpi=150, metadata=metadata)
+        # Laid out once: that takes most of the time, and both files are to look the same.
+        figure.set_layout_engine("none")
         yield suffix, written.getvalue()
 
 

@@ -40,9 +40,9 @@ class Cell:
         number: what the text stands for, with all digits; None where it is no number.
         bounds: the number's interval, shown below it where it is wider than the digits shown.
         digits: how many are shown of the bounds.
-        note: more words below, shown on the page only.
+        note: more words below; not in CSV.
         shade: how strongly the page colours it, 0 to 1; below 0 in the colour of what got better.
-        best: whether it is the best of its column.
+        strong: whether it is set in bold type.
     """
 
     text: str
@@ -51,7 +51,7 @@ class Cell:
     digits: int = 4
     note: str = ""
     shade: float = 0
-    best: bool = False
+    strong: bool = False
 
     @property
     def interval(self) -> str:
@@ -110,7 +110,7 @@ class Table:
         ]
         lines += [r"\hline", " & ".join(map(escape, self.headings)) + r" \\", r"\hline"]
         for row in self.rows:
-            cells = (escape(f"{cell.text} {cell.interval}".strip()) for cell in row)
+            cells = (escape(" ".join((c.text, c.interval, c.note and f"({c.note})"))) for c in row)
             lines.append(" & ".join(cells) + r" \\")
         return ("\n".join([*lines, r"\hline", r"\end{tabular}"]) + "\n").encode()
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from piggyback_gan.experiments import summary
 from piggyback_gan.experiments.results import Results
 from piggyback_gan.experiments.tables import show
-from piggyback_gan.experiments.wording import DIRECTIONS, metric_of, name_of
+from piggyback_gan.experiments.wording import DIRECTIONS, heading, metric_of, name_of
 
 ON_PAR = 1.05
 """The mean ratio to standalone networks up to which quality counts as on par with theirs."""
@@ -21,19 +21,21 @@ class Finding:
 
 
 def findings(results: Results, standalone: str | None) -> list[Finding]:
-    """Whether the method keeps its promises on this data, for every strategy of its kind."""
+    """Whether the method keeps its promises on this data, for every strategy of its kind; then what
+    fine-tuning loses.
+    """
+    kinds = {
+        strategy["label"]: strategy.get("kind") for strategy in results.experiment["strategies"]
+    }
     found = []
-    for strategy in results.experiment["strategies"]:
-        if strategy.get("kind") == "piggyback" and summary.reached(results, strategy["label"]) > 1:
-            label = strategy["label"]
+    for label, kind in kinds.items():
+        if kind == "piggyback" and summary.reached(results, label) > 1:
             found += [
                 _kept(results, label),
                 _par(results, label, standalone),
                 _small(results, label),
             ]
-        elif strategy.get("kind") == "finetune":
-            found.append(_lost(results, strategy["label"]))
-    return found
+    return found + [_lost(results, label) for label, kind in kinds.items() if kind == "finetune"]
 
 
 def _kept(results: Results, label: str) -> Finding:
@@ -45,18 +47,24 @@ def _kept(results: Results, label: str) -> Finding:
 def _par(results: Results, label: str, standalone: str | None) -> Finding:
     base, promise = summary.headline(results), "On par with standalone networks"
     ratio = summary.mean_ratio(results, label, standalone, base) if standalone else None
-    if ratio is None:
+    if standalone is None or ratio is None:
         return Finding(None, promise, f"{label}: there is no standalone network to compare with.")
     higher = summary.higher_is_better(base)
     held = ratio.mean >= 2 - ON_PAR if higher else ratio.mean <= ON_PAR
     limit = f"at least {2 - ON_PAR:.2f}" if higher else f"at most {ON_PAR:.2f}"
     seeds = f" (seeds: {show(ratio.low, 3)} to {show(ratio.high, 3)})"
+    others = []
+    for other in summary.metrics(results):
+        mean = summary.mean_ratio(results, label, standalone, other) if other != base else None
+        if mean is not None:
+            others.append(f"{heading(other)} {show(mean.mean, 3)}")
     return Finding(
         held,
         promise,
         f"{label}: on tasks 2 and on its {name_of(base)} is {show(ratio.mean, 3)} times "
         f"{standalone}'s on average{seeds if len(ratio.by_seed) > 1 else ''}; "
-        f"on par means {limit}, {'higher' if higher else 'lower'} is better.",
+        f"on par means {limit}, {'higher' if higher else 'lower'} is better."
+        + (f" By other metrics: {', '.join(others)}." if others else ""),
     )
 
 

@@ -33,8 +33,7 @@ def overview(results: Results, standalone: str | None) -> Table:
         ratio = standalone and summary.mean_ratio(results, label, standalone, base)
         rows.append(
             (
-                words(label),
-                words(f"{summary.reached(results, label)} of {len(summary.tasks(results))}"),
+                _label(results, label),
                 spread_cell(ratio or None, 3),
                 spread_cell(summary.forgetting(results, label, base)),
                 _same(same, of),
@@ -48,7 +47,6 @@ def overview(results: Results, standalone: str | None) -> Table:
         "All strategies, after the last task",
         (
             "strategy",
-            "tasks learned",
             f"{name}, ratio to standalone, tasks 2 and on {arrow(base)}",
             f"{name}, average forgetting ↓",
             "earlier outputs bit-identical",
@@ -56,7 +54,6 @@ def overview(results: Results, standalone: str | None) -> Table:
             "minutes of training",
         ),
         tuple(rows),
-        2,
     )
 
 
@@ -74,11 +71,11 @@ def quality(results: Results, task: str) -> Table:
                 now.append(figure_cell(last))
                 then.append(figure_cell({seed: first[seed] for seed in last if seed in first}))
             if any(cell.number is not None for cell in now):
-                rows.append([words(label + DIRECTIONS[direction]), *now])
+                rows.append([_label(results, label, DIRECTIONS[direction]), *now])
                 if then != now:
-                    rows.append([words(f"{label}{DIRECTIONS[direction]}, when learned"), *then])
-    for column, base in enumerate(bases, 1):
-        _mark_best(rows, column, base)
+                    rows.append(
+                        [_label(results, label, f"{DIRECTIONS[direction]}, when learned"), *then]
+                    )
     index = summary.tasks(results).index(task) + 1
     return Table(
         f"quality-{index}",
@@ -97,10 +94,12 @@ def ratios(results: Results, standalone: str) -> Table:
             continue
         for task in summary.tasks(results):
             spreads = [summary.ratio(results, label, standalone, task, base) for base in bases]
-            rows.append((words(label), words(task), *(spread_cell(s, 3) for s in spreads)))
+            rows.append(
+                (_label(results, label), words(task), *(spread_cell(s, 3) for s in spreads))
+            )
         means = [summary.mean_ratio(results, label, standalone, base) for base in bases]
-        cells = (replace(spread_cell(s, 3), best=True) for s in means)
-        rows.append((words(label), words("mean, tasks 2 and on"), *cells))
+        cells = (replace(spread_cell(s, 3), strong=True) for s in means)
+        rows.append((_label(results, label), words("mean, tasks 2 and on"), *cells))
     return Table(
         "ratios",
         f"Final value by that of {standalone}, the same seed",
@@ -120,7 +119,7 @@ def matrix(results: Results, base: str) -> Table:
                 spreads = summary.matrix(results, label, metric).get(task)
                 if spreads is not None:
                     row = _changes(spreads, base)
-                    rows.append((words(label), words(task + DIRECTIONS[direction]), *row))
+                    rows.append((_label(results, label), words(task + DIRECTIONS[direction]), *row))
     after = [f"after {task}" for task in summary.tasks(results)]
     return Table(f"matrix-{base}", heading(base), ("strategy", "task", *after), tuple(rows), 2)
 
@@ -131,7 +130,7 @@ def identity(results: Results) -> Table:
     rows = []
     for label in summary.strategies(results):
         counts = summary.identical(results, label)
-        rows.append((words(label), *(_same(*counts.get(task, (0, 0))) for task in names)))
+        rows.append((_label(results, label), *(_same(*counts.get(task, (0, 0))) for task in names)))
     return Table(
         "identity", "Outputs with the same bits as when learned", ("strategy", *names), tuple(rows)
     )
@@ -146,7 +145,7 @@ def by_strategy(
     """A measure of every strategy and metric: forgetting, backward transfer."""
     bases = summary.metrics(results)
     rows = tuple(
-        (words(label), *(spread_cell(measure(results, label, base)) for base in bases))
+        (_label(results, label), *(spread_cell(measure(results, label, base)) for base in bases))
         for label in summary.strategies(results)
     )
     return Table(name, title, ("strategy", *map(name_of, bases)), rows)
@@ -157,7 +156,7 @@ def forward_transfer(results: Results, standalone: str) -> Table:
     names = summary.tasks(results)[1:]
     rows = []
     for label in summary.strategies(results):
-        row = [words(label)]
+        row = [_label(results, label)]
         for task in names:
             found = summary.steps_to_reach(results, label, standalone, task)
             steps = {seed: count for seed, count in found.items() if count is not None}
@@ -178,7 +177,7 @@ def costs(results: Results) -> Table:
     rows = []
     for label in summary.strategies(results):
         for cost in summary.cost(results, label):
-            rows.append((words(label), words(cost.task), *_cost_cells(cost)))
+            rows.append((_label(results, label), words(cost.task), *_cost_cells(cost)))
     return Table(
         "costs",
         "Cost of each task",
@@ -239,6 +238,16 @@ def _plain(value: Any) -> str:
     return NOTHING if value is None else str(value)
 
 
+def _label(results: Results, label: str, more: str = "") -> Cell:
+    """A strategy's name, with a note where what follows is not of all tasks or seeds."""
+    reached, tasks = summary.reached(results, label), len(summary.tasks(results))
+    seeds = {s.seed for s in results.stages if (s.strategy, s.order) == (label, reached)}
+    notes = [f"{reached} of {tasks} tasks"] if reached < tasks else []
+    if reached and len(seeds) < len(results.experiment["seeds"]):
+        notes.append(f"seed {', '.join(map(str, sorted(seeds)))} only")
+    return Cell(label + more, note=", ".join(notes))
+
+
 def _same(same: int, of: int) -> Cell:
     """How many outputs are the same, as a share."""
     return Cell(f"{same} of {of}", same / of, shade=1 - same / of) if of else Cell(NOTHING)
@@ -257,15 +266,6 @@ def _changes(spreads: list[Spread | None], base: str) -> list[Cell]:
             cell = replace(cell, shade=change * sign / _FULL_SHADE, note=note)
         cells.append(cell)
     return cells
-
-
-def _mark_best(rows: list[list[Cell]], column: int, base: str) -> None:
-    numbers = [row[column].number for row in rows]
-    values = [number for number in numbers if number is not None]
-    if len(set(values)) > 1:
-        best = max(values) if summary.higher_is_better(base) else min(values)
-        for row in rows:
-            row[column] = replace(row[column], best=row[column].number == best)
 
 
 def _sum(spreads: list[Spread], scale: float) -> Spread | None:
