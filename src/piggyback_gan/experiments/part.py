@@ -33,7 +33,7 @@ from piggyback_gan.experiments.tasks import Task
 from piggyback_gan.generators import build_generator
 from piggyback_gan.image_encoding import encode
 from piggyback_gan.images import display, to_pixels
-from piggyback_gan.judging import Judge, Judgement
+from piggyback_gan.judging import Figure, Judge, Judgement
 from piggyback_gan.manifest import atomic_write
 from piggyback_gan.task_data import Dataset, TaskData
 from piggyback_gan.trainer import Batch, PairedTrainer, Trainer
@@ -228,9 +228,9 @@ class Part:
 
     def _networks(self, task: Task, first: Path | None) -> dict[str, nn.Module]:
         """Where a task's networks start: random weights, or those of the first task's."""
-        networks = {}
+        networks: dict[str, nn.Module] = {}
         for which in self._whiches(task):
-            network = build_generator(self._config(which))
+            network: nn.Module = build_generator(self._config(which))
             if first is not None:
                 network = Standalone().generator(first, task.name, which, network)
                 network.requires_grad_(True)
@@ -292,17 +292,27 @@ class Part:
         """Judge every task so far, from what the strategy keeps on disk."""
         plan = self.plan
         training = json.loads(self._training_file(order).read_text())
-        figures, identical, warnings = {}, {}, []
+        figures: dict[str, Mapping[str, Figure]] = {}
+        identical: dict[str, tuple[int, int]] = {}
+        warnings: list[str] = []
         for learned, task in enumerate(plan.tasks[:order], 1):
             data = self._data(task)
             assert data.held_out is not None
             generators = [self._generator(task, which) for which in self._whiches(task)]
-            judged = self._judged(self.judge, task, generators, data.held_out, data.partners)
-            hashes = self._hashes(task, judged.output_hashes, is_new=learned == order)
-            figures[task.name] = judged.figures
-            identical[task.name] = hashes
-            warnings += [f"{task.name}: {words}" for words in judged.warnings]
             self._save_samples(order, task, generators[0], data.held_out)
+            if learned < order:
+                # Outputs of the same bits have the same figures.
+                bare = self._judged(Judge(), task, generators, data.held_out, data.partners)
+                identical[task.name] = self._identical(task, bare.output_hashes)
+                if len(set(identical[task.name])) == 1:
+                    figures[task.name] = done[learned].figures[task.name]
+                    continue
+            judged = self._judged(self.judge, task, generators, data.held_out, data.partners)
+            if learned == order:
+                self._remember(task, judged.output_hashes)
+                identical[task.name] = (judged.images, judged.images)
+            figures[task.name] = judged.figures
+            warnings += [f"{task.name}: {words}" for words in judged.warnings]
             self.say(f"after {plan.tasks[order - 1].name}: {task.name} {_values(judged)}")
         size = plan.strategy.size(plan.folder)
         task = plan.tasks[order - 1]
@@ -352,13 +362,17 @@ class Part:
             between=self._stop_if_asked,
         )
 
-    def _hashes(self, task: Task, hashes: Sequence[str], *, is_new: bool) -> tuple[int, int]:
-        """How many outputs are what they were when the task was learned."""
-        path = self.plan.folder / f"outputs-{task.name}.json"
-        if is_new:
-            atomic_write(path, to_json({"sha256": list(hashes)}))
-        before = json.loads(path.read_text())["sha256"]
+    def _remember(self, task: Task, hashes: Sequence[str]) -> None:
+        """Write down what a task's outputs are when it is learned."""
+        atomic_write(self._hashes_file(task), to_json({"sha256": list(hashes)}))
+
+    def _identical(self, task: Task, hashes: Sequence[str]) -> tuple[int, int]:
+        """How many outputs are what they were when the task was learned, and of how many."""
+        before = json.loads(self._hashes_file(task).read_text())["sha256"]
         return sum(a == b for a, b in zip(before, hashes, strict=True)), len(hashes)
+
+    def _hashes_file(self, task: Task) -> Path:
+        return self.plan.folder / f"outputs-{task.name}.json"
 
     def _data(self, task: Task) -> TaskData:
         """A task's images; they are read once."""

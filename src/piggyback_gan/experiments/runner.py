@@ -44,6 +44,7 @@ from piggyback_gan.manifest import atomic_write, now, require_writable
 from piggyback_gan.options import Device
 
 _DIVERGED = "diverged.json"
+_FAR = ("frechet_distance", "kernel_distance")
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,8 @@ class Runner:
             near = load_distance(distance, self.device) if distance else None
             far = load_features(features, self.device) if features else None
             judge, watcher = Judge(far, near, cache=self.out / "cache"), Judge(distance=near)
+            if part.rate is not None and not self.experiment.search.metric.startswith(_FAR):
+                judge = watcher
             try:
                 Part(plan, judge, watcher, torch.device(self.device), say, should_stop).run()
             except Diverged as error:
