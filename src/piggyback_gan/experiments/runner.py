@@ -70,20 +70,23 @@ class PartName:
 
 def part_names(experiment: Experiment) -> list[PartName]:
     """All parts, in an order in which each comes after those that it needs."""
-    first = {seed: PartName(FIRST, seed) for seed in experiment.seeds}
+    strategies = experiment.strategies
+    seeds = sorted({seed for settings in strategies.values() for seed in settings.seeds})
+    first = {seed: PartName(FIRST, seed) for seed in seeds}
     candidates = {
         label: [
-            PartName(label, experiment.seeds[0], rate, (first[experiment.seeds[0]],))
+            PartName(label, settings.seeds[0], rate, (first[settings.seeds[0]],))
             for rate in settings.learning_rates
             if len(settings.learning_rates) > 1
         ]
-        for label, settings in experiment.strategies.items()
+        for label, settings in strategies.items()
     }
     names = [*first.values(), *(name for listed in candidates.values() for name in listed)]
-    for seed in experiment.seeds:
-        for label, settings in experiment.strategies.items():
-            needs = (first[seed], *candidates[settings.rate_of or label])
-            names.append(PartName(label, seed, needs=needs))
+    for seed in seeds:
+        for label, settings in strategies.items():
+            if seed in settings.seeds:
+                needs = (first[seed], *candidates[settings.rate_of or label])
+                names.append(PartName(label, seed, needs=needs))
     return names
 
 
@@ -274,7 +277,7 @@ class Runner:
             ],
             "strategies": [describe_strategy(s) for s in self.experiment.strategies.values()],
             "search": asdict(self.experiment.search),
-            "seeds": list(self.experiment.seeds),
+            "seeds": sorted({part.seed for part in self.names}),
             "samples": self.experiment.samples,
             "curve_images": self.experiment.curve_images,
             "features": self.experiment.features and Path(self.experiment.features).name,

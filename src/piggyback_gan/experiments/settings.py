@@ -46,6 +46,7 @@ class StrategySettings:
         strategy: with its options.
         learning_rates: the generator's for all tasks but the first; the best is chosen of several.
         rate_of: the strategy whose rate it takes instead.
+        seeds: it learns the sequence once with each.
     """
 
     label: str
@@ -53,6 +54,7 @@ class StrategySettings:
     strategy: Strategy
     learning_rates: tuple[float, ...]
     rate_of: str | None
+    seeds: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +89,7 @@ class Experiment:
         title: a line for the report.
         tasks: in the order in which they are learned.
         strategies: by label, in order.
-        seeds: each strategy learns the sequence once with each.
+        seeds: those of strategies that have none of their own.
         first_learning_rate: the generator's for the first task.
         generator: the architecture; not all fields need be given.
         features, distance: networks that judge, as `pbgan evaluate` takes them; None for none.
@@ -157,9 +159,9 @@ def read_experiment(
         check_keys(common, _TASK_OPTIONS, "[options]")
         tasks = tuple(_task(table, common, steps, root) for table in _tables(content, "task"))
         _distinct("task", [task.name for task in tasks])
-        strategies = [
-            _strategy(table, [t.name for t in tasks]) for table in _tables(content, "strategy")
-        ]
+        seeds = _seeds(content.get("seeds", [0]))
+        names = [task.name for task in tasks]
+        strategies = [_strategy(table, names, seeds) for table in _tables(content, "strategy")]
         _distinct("strategy", [strategy.label for strategy in strategies])
         search = _table(content, "search")
         check_keys(search, known_options(Search), "[search]")
@@ -169,7 +171,7 @@ def read_experiment(
             title=str(content.get("title", path.stem)),
             tasks=tasks,
             strategies={strategy.label: strategy for strategy in strategies},
-            seeds=_seeds(content.get("seeds", [0])),
+            seeds=seeds,
             first_learning_rate=_rate(content.get("first_learning_rate", 2e-4)),
             generator=options_from(GeneratorOptions, generator, "[generator]"),
             features=_network(content, "features", features, path),
@@ -207,7 +209,9 @@ def _task(
     )
 
 
-def _strategy(table: Mapping[str, Any], tasks: Sequence[str]) -> StrategySettings:
+def _strategy(
+    table: Mapping[str, Any], tasks: Sequence[str], seeds: tuple[int, ...]
+) -> StrategySettings:
     kind = table.get("kind", table.get("name"))
     label = table.get("name", kind)
     if not isinstance(label, str) or not isinstance(kind, str):
@@ -222,7 +226,7 @@ def _strategy(table: Mapping[str, Any], tasks: Sequence[str]) -> StrategySetting
         )
     chosen = STRATEGIES[kind]
     own = known_options(chosen)
-    check_keys(table, ("name", "kind", "learning_rate", "learning_rate_of", *own), where)
+    check_keys(table, ("name", "kind", "seeds", "learning_rate", "learning_rate_of", *own), where)
     strategy = options_from(chosen, {key: table[key] for key in own if key in table}, where)
     init = getattr(strategy, "init", None)
     if init is not None and init not in (STANDALONE, PREVIOUS, *tasks):
@@ -238,7 +242,9 @@ def _strategy(table: Mapping[str, Any], tasks: Sequence[str]) -> StrategySetting
     rates = () if rate is None else tuple(map(_rate, rate if isinstance(rate, list) else [rate]))
     if rate == [] or len(set(rates)) < len(rates):
         raise PiggybackError(f"{where}: learning_rate must list different numbers, found {rate!r}")
-    return StrategySettings(label, kind, strategy, rates, rate_of)
+    if "seeds" in table:
+        seeds = _seeds(table["seeds"])
+    return StrategySettings(label, kind, strategy, rates, rate_of, seeds)
 
 
 def _check_rates(experiment: Experiment) -> None:
@@ -314,4 +320,5 @@ def describe_strategy(settings: StrategySettings) -> dict[str, Any]:
         "options": dataclasses.asdict(settings.strategy),
         "learning_rates": list(settings.learning_rates),
         "learning_rate_of": settings.rate_of,
+        "seeds": list(settings.seeds),
     }
