@@ -1,6 +1,5 @@
 """Claims about judging: the same figures as training's, honest intervals, features kept and kept right."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -345,76 +344,22 @@ def test_of_an_unpaired_task_the_way_from_labels_is_recognised(
 # --- kept features ---
 
 
-class Counting(FeatureNetwork):
-    """Counts the images that it looks at."""
-
-    seen = 0
-
-    def __call__(self, images: Tensor) -> Tensor:
-        self.seen += len(images)
-        return super().__call__(images)
-
-
-@pytest.fixture
-def counting(networks: Path) -> Counting:
-    loaded = load_features(str(networks / "colours.pt"), CPU)
-    return Counting(loaded._network, loaded.name, loaded.sha256, CPU)
-
-
-def looked_at(network: Counting, judge: Callable[[], Judgement]) -> tuple[int, Judgement]:
-    network.seen = 0
-    judged = judge()
-    return network.seen, judged
-
-
-def test_real_images_are_looked_at_once(
-    tmp_path: Path, pairs: PairedDataset, counting: Counting
+def test_kept_features_give_the_same_judgement(
+    tmp_path: Path, pairs: PairedDataset, features: FeatureNetwork
 ) -> None:
-    cache = tmp_path / "deep" / "cache"
-    first = looked_at(counting, lambda: Judge(counting, cache=cache).paired(faded, pairs, CPU))
-    again = looked_at(counting, lambda: Judge(counting, cache=cache).paired(faded, pairs, CPU))
-    assert (first[0], again[0]) == (2 * PAIRS, PAIRS)
-    assert first[1] == again[1] == Judge(counting).paired(faded, pairs, CPU)
-    (file,) = cache.iterdir()
-    with safe_open(file, "pt") as kept:
-        assert kept.get_tensor("features").shape == (PAIRS, 12)
-
-
-@pytest.mark.parametrize("where", [0, 20, -1], ids=["length", "header", "values"])
-def test_a_damaged_file_is_written_anew(
-    tmp_path: Path, pairs: PairedDataset, counting: Counting, where: int
-) -> None:
-    judge = Judge(counting, cache=tmp_path)
-    expected = judge.paired(faded, pairs, CPU)
+    expected = Judge(features).paired(faded, pairs, CPU)
+    judge = Judge(features, cache=tmp_path)
+    assert judge.paired(faded, pairs, CPU) == judge.paired(faded, pairs, CPU) == expected
     (file,) = tmp_path.iterdir()
-    whole = file.read_bytes()
-    for damaged in (whole[: len(whole) // 2], _flipped(whole, where)):
-        file.write_bytes(damaged)
-        seen, judged = looked_at(counting, lambda: judge.paired(faded, pairs, CPU))
-        assert (seen, judged) == (2 * PAIRS, expected)
-        assert file.read_bytes() == whole
+    with safe_open(file, "pt") as kept:
+        targets = torch.stack([pairs.pair(index)[1] for index in range(PAIRS)])
+        assert torch.equal(kept.get_tensor("features"), features(targets))
 
 
-def _flipped(content: bytes, where: int) -> bytes:
-    changed = bytearray(content)
-    changed[where] ^= 1
-    return bytes(changed)
-
-
-def test_other_images_or_another_network_are_other_features(
-    tmp_path: Path, folder: Path, pairs: PairedDataset, counting: Counting
+def test_both_sides_of_an_unpaired_task_are_kept(
+    tmp_path: Path, sides: UnpairedDataset, features: FeatureNetwork
 ) -> None:
-    Judge(counting, cache=tmp_path).paired(faded, pairs, CPU)
-    fewer = dataset(find_pairs(folder).held_out[1:], 24)
-    Judge(counting, cache=tmp_path).paired(faded, fewer, CPU)
-    smaller = dataset(find_pairs(folder).held_out, 20)
-    Judge(counting, cache=tmp_path).paired(faded, smaller, CPU)
-    other = Counting(counting._network, "other", "0" * 64, CPU)
-    Judge(other, cache=tmp_path).paired(faded, pairs, CPU)
-    assert len(list(tmp_path.iterdir())) == 4
-
-
-def test_a_callable_is_asked_anew_each_time(tmp_path: Path, pairs: PairedDataset) -> None:
-    network = load_features("judging_networks:from_python", CPU)
-    Judge(network, cache=tmp_path).paired(faded, pairs, CPU)
-    assert not list(tmp_path.iterdir())
+    Judge(features, cache=tmp_path).unpaired(
+        (faded, inverted), sides, CPU, direction="AtoB", paired=True
+    )
+    assert len(list(tmp_path.iterdir())) == 2

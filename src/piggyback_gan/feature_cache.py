@@ -1,5 +1,6 @@
 """Features of real images, kept on disk by what they were computed from."""
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from piggyback_gan.errors import PiggybackError
 from piggyback_gan.evaluation import image_hashes
 from piggyback_gan.feature_networks import FeatureNetwork
 from piggyback_gan.manifest import atomic_write, require_writable
@@ -26,13 +28,14 @@ def cached_features(
         network: one without a SHA-256 is asked anew each time.
         images: gives batches (B, C, H, W) in [-1, 1] from the first on, whenever it is called.
         folder: where files are kept: each is named after the hash of the network's file, the kind of its
-            device and the images as they are fed. One that is damaged is written anew. None keeps none.
+            device and the images as they are fed. One that is damaged is written anew. None keeps none, nor
+            does a folder that can't be written to.
 
     Returns:
         float64 (N, F) on the CPU.
 
     Raises:
-        PiggybackError: the network can't look at the images, or the folder can't be written to.
+        PiggybackError: the network can't look at the images.
     """
     if folder is None or network.sha256 is None:
         return _computed(network, images)
@@ -45,8 +48,10 @@ def cached_features(
     if kept is not None:
         return kept
     features = _computed(network, images)
-    require_writable(folder)
-    atomic_write(path, save({_TENSOR: features}, {_CHECKSUM: _sha256(features)}))
+    # The features are what was asked for: a folder that can't be written to costs time only.
+    with contextlib.suppress(PiggybackError):
+        require_writable(folder)
+        atomic_write(path, save({_TENSOR: features}, {_CHECKSUM: _sha256(features)}))
     return features
 
 

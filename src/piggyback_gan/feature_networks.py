@@ -48,7 +48,9 @@ class JudgingNetwork:
             PiggybackError: it fails, or gives something else than a tensor with a row for each image.
         """
         parts = []
-        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+        # TF32 would leave three digits of a feature, and they would differ from a CPU's.
+        exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+        with torch.inference_mode(), exact:
             for batches in zip(*(torch.split(batch, _BATCH_SIZE) for batch in images), strict=True):
                 given = [self._fed(batch) for batch in batches]
                 try:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from piggyback_gan.judging import Judge, Judgement
 
 _SEED = 0
+_STDOUT = Path("-")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +62,11 @@ def run(arguments: list[str]) -> int:
     from piggyback_gan.downloads import cache_folder
     from piggyback_gan.feature_networks import load_distance, load_features, load_recogniser
     from piggyback_gan.judging import Judge
+    from piggyback_gan.manifest import require_writable
 
     bank = Bank.open(given.bank)
+    if given.json is not None and given.json != _STDOUT:
+        require_writable(given.json.parent)
     folders = _folders(bank, given)
     device = choose_device(given.device)
     judge = Judge(
@@ -80,7 +84,7 @@ def run(arguments: list[str]) -> int:
         rows.append(_row(bank, task, folder, judgement))
     if given.json is not None:
         _write(given.json, _content(bank, judge, device, rows))
-    if given.json != Path("-"):
+    if given.json != _STDOUT:
         _print_table(rows, judge)
     return 0
 
@@ -192,7 +196,7 @@ def _write(path: Path, content: dict[str, Any]) -> None:
     from piggyback_gan.manifest import atomic_write
 
     text = json.dumps(content, indent=1)
-    if path == Path("-"):
+    if path == _STDOUT:
         print(text)
     else:
         atomic_write(path, f"{text}\n".encode())
