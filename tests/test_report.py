@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from data_sets import refusal
 from experiments_drawn import KINDS, MISSING, draw_experiment
 from piggyback_gan.cli import report as command
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.experiments import summary
+from piggyback_gan.experiments import plots, summary
 from piggyback_gan.experiments.report import write_report
 from piggyback_gan.experiments.results import EXPERIMENT_FILE, Results, part_folder, stage_file
 from piggyback_gan.experiments.tables import Cell, Table, escape, show
@@ -181,6 +182,15 @@ def test_numbers_are_shown_with_the_digits_that_say_something() -> None:
     assert Cell("1", 1.0, (1.0, 1.00001)).interval == "", "no interval that digits can't show"
 
 
+def test_the_names_of_lines_can_be_read_where_all_lines_meet(drawn: Results) -> None:
+    (axes,) = plots.first_task(drawn, "l1").axes
+    names = [text for text in axes.texts if text.get_text() in KINDS]
+    heights = sorted(text.get_position()[1] for text in names)
+    assert len(heights) == len(KINDS)
+    assert heights[0] >= 0
+    assert min(b - a for a, b in pairwise(heights)) > 0.07
+
+
 def with_kind(results: Results, label: str, kind: str) -> Results:
     """The same figures, but one strategy is another kind."""
     experiment: Mapping[str, Any] = json.loads(json.dumps(results.experiment))
@@ -190,17 +200,19 @@ def with_kind(results: Results, label: str, kind: str) -> Results:
 
 
 def test_the_summary_says_what_held_and_what_did_not(drawn: Results) -> None:
-    held = {f.promise: f for f in findings(drawn, "standalone")}
+    by_strategy = findings(drawn, "standalone")
+    assert list(by_strategy) == ["piggyback-1-4", "finetune"]
+    held = {f.promise: f for group in by_strategy.values() for f in group}
     assert [f.held for f in held.values()] == [True, True, True, None]
     assert "48 of 48" in held["Nothing is forgotten"].text
     assert "1.03 times standalone's" in held["On par with standalone networks"].text
     assert "take 2.02 times" in held["Fewer parameters"].text
     assert "902.1 to 1,617" in held["What fine-tuning loses"].text
 
-    worn = [f for f in findings(with_kind(drawn, "finetune", "piggyback"), "standalone")][:3]
+    worn = findings(with_kind(drawn, "finetune", "piggyback"), "standalone")["finetune"]
     assert [f.held for f in worn] == [False, False, True]
     assert "0 of 48" in worn[0].text
-    alone = findings(drawn, None)
+    alone = findings(drawn, None)["piggyback-1-4"]
     assert alone[1].held is None, "nothing to compare with is neither yes nor no"
 
 
@@ -228,10 +240,12 @@ def test_an_unfinished_experiment_without_a_standalone_strategy_has_a_report(
     experiment["strategies"] = [{"label": "standalone"}, {"label": MARKUP}]
     experiment["tasks"] += [{"name": MARKUP + "$x$"}]
     (folder / EXPERIMENT_FILE).write_text(json.dumps(experiment))
-    shutil.rmtree(folder / "samples")
+    for picture in folder.rglob("*.png"):
+        picture.unlink()
     page = write_report(folder).read_text(encoding="utf-8")
     assert html.escape(f"{MARKUP}, seed 0: maps, {MARKUP}$x$") in page
     assert MARKUP not in page
+    assert "There are none." in page, "no pictures"
     assert "nothing is compared" in page
     assert 'id="transfer"' not in page
 

@@ -4,7 +4,7 @@ import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from piggyback_gan.experiments import summary
 from piggyback_gan.experiments.results import Results, Stage
@@ -31,6 +31,15 @@ _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "pbgan",  # the same figures give the same bytes
 }
 _Points = Mapping[float, float]
+
+
+class _End(NamedTuple):
+    """Where a line ends, and how it looks."""
+
+    y: float
+    x: float
+    label: str
+    look: Mapping[str, Any]
 
 
 def quality(results: Results, base: str) -> "Figure":
@@ -108,37 +117,33 @@ def parameters(results: Results) -> "Figure":
     return figure
 
 
-def transfer(results: Results, standalone: str | None) -> "Figure | None":
-    """Curves of tasks 2 and on, the mean over seeds; None if there are none.
+def transfer(results: Results, standalone: str | None, task: str) -> "Figure | None":
+    """A task's curves, the mean over seeds; None if there are none.
 
     A ring marks where a strategy is as good as the standalone network at its end, the dotted line.
     """
-    panels = {}
-    for order, task in enumerate(summary.tasks(results)[1:], 2):
-        lines, base = {}, ""
-        for label in summary.strategies(results):
-            stages = [s for s in results.stages if (s.strategy, s.order) == (label, order)]
-            found, lines[label] = _mean_curve(stages)
-            base = base or found
-        if any(lines.values()):
-            panels[task] = base, lines
-    if not panels:
+    order = summary.tasks(results).index(task) + 1
+    lines, base = {}, ""
+    for label in summary.strategies(results):
+        stages = [s for s in results.stages if (s.strategy, s.order) == (label, order)]
+        found, lines[label] = _mean_curve(stages)
+        base = base or found
+    if not base:
         return None
-    figure = _figure(7, 3.2 * len(panels))
-    for index, (task, (base, lines)) in enumerate(panels.items()):
-        axes = figure.add_subplot(len(panels), 1, index + 1)
-        _draw_lines(axes, lines)
-        whole = lines.get(standalone or "")
-        if whole:
-            goal = whole[max(whole)]
-            axes.axhline(goal, color="black", linestyle=":", linewidth=1)
-            for points in lines.values():
-                good = [step for step, value in points.items() if value <= goal]
-                if good:
-                    axes.plot(min(good), points[min(good)], "o", ms=11, mfc="none", mec="black")
-        axes.set_title(f"Learning {task}")
-        axes.set_xlabel("steps")
-        axes.set_ylabel(f"{name_of(base)}\nof some held-out images ↓")
+    figure = _figure(7, 3.2)
+    axes = figure.add_subplot()
+    _draw_lines(axes, lines)
+    whole = lines.get(standalone or "")
+    if whole:
+        goal = whole[max(whole)]
+        axes.axhline(goal, color="black", linestyle=":", linewidth=1)
+        for points in lines.values():
+            good = [step for step, value in points.items() if value <= goal]
+            if good:
+                axes.plot(min(good), points[min(good)], "o", ms=11, mfc="none", mec="black")
+    axes.set_title(f"Learning {task}")
+    axes.set_xlabel("steps")
+    axes.set_ylabel(f"{name_of(base)}\nof some held-out images ↓")
     return figure
 
 
@@ -176,47 +181,69 @@ def _draw_lines(axes: "Axes", lines: Mapping[str, _Points]) -> None:
     for index, (label, points) in enumerate(lines.items()):
         points = {x: y for x, y in points.items() if math.isfinite(y)}
         if points:
-            color = _COLOURS[index % len(_COLOURS)]
-            axes.plot(
-                list(points),
-                list(points.values()),
-                color=color,
-                marker=_MARKERS[index % len(_MARKERS)],
-                linestyle=_LINES[index % len(_LINES)],
-                markersize=5,
-                linewidth=1.5,
-            )
-            ends.append((points[max(points)], max(points), label, color))
-    _name_ends(axes, sorted(ends))
+            look: dict[str, Any] = {
+                "color": _COLOURS[index % len(_COLOURS)],
+                "marker": _MARKERS[index % len(_MARKERS)],
+                "linestyle": _LINES[index % len(_LINES)],
+                "markersize": 5,
+                "linewidth": 1.5,
+            }
+            axes.plot(list(points), list(points.values()), **look)
+            ends.append(_End(points[max(points)], max(points), label, look))
+    _name_ends(axes, sorted(ends, key=lambda end: end.y))
 
 
-def _name_ends(axes: "Axes", ends: Sequence[tuple[float, float, str, str]]) -> None:
+def _name_ends(axes: "Axes", ends: Sequence[_End]) -> None:
     """Names right of the axes, so far apart that they can be read, with a thin line to where each belongs."""
-    low, high = axes.get_ylim()
+    limits = axes.get_ylim()
     to_share = axes.transAxes.inverted().transform
-    heights = [to_share(axes.transData.transform((x, y)))[1] for y, x, _, _ in ends]
-    gap = min(0.075, 1 / max(len(ends), 1))
-    places: list[float] = []
-    for height in heights:
-        places.append(max(height, places[-1] + gap) if places else height)
-    over = max(places[-1] - 1, 0) if places else 0
-    for (y, x, label, color), place in zip(ends, places, strict=True):
+    heights = [float(to_share(axes.transData.transform((end.x, end.y)))[1]) for end in ends]
+    for end, place in zip(ends, _apart(heights, gap=0.075), strict=True):
         axes.annotate(
-            label,
-            (x, y),
-            xytext=(1.06, place - over),
+            end.label,
+            (end.x, end.y),
+            xytext=(1.09, place),
             textcoords="axes fraction",
-            color=color,
             va="center",
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.6, "shrinkA": 1},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": end.look["color"],
+                "linewidth": 0.5,
+                "relpos": (0, 0.5),
+                "shrinkA": 10,
+            },
         )
-    axes.set_ylim(low, high)
+        axes.plot(1.075, place, transform=axes.transAxes, clip_on=False, **end.look)
+    axes.set_ylim(limits)
+
+
+def _apart(heights: Sequence[float], gap: float) -> list[float]:
+    """Rising heights, moved until each is `gap` above the one before and none is below 0."""
+    groups: list[list[float]] = []
+    for height in heights:
+        groups.append([height])
+        while len(groups) > 1 and _bottom(groups[-1], gap) < _bottom(groups[-2], gap) + gap * len(
+            groups[-2]
+        ):
+            groups[-2:] = [groups[-2] + groups[-1]]
+    places = [_bottom(group, gap) + gap * k for group in groups for k in range(len(group))]
+    # Below the axes are the names of the tasks.
+    return [max(place, gap * k) for k, place in enumerate(places)]
+
+
+def _bottom(group: Sequence[float], gap: float) -> float:
+    """Where the first of a group stands, if the group stands around its members' mean."""
+    return sum(group) / len(group) - gap * (len(group) - 1) / 2
 
 
 def _name_tasks(axes: "Axes", results: Results) -> None:
     names = summary.tasks(results)
-    axes.set_xticks(range(1, len(names) + 1), names, rotation=20 if len(names) > 4 else 0)
+    axes.set_xticks(range(1, len(names) + 1), names)
+    if len(names) > 4:
+        axes.tick_params(axis="x", labelrotation=20)
+        for text in axes.get_xticklabels():
+            text.set(ha="right", rotation_mode="anchor")
     axes.set_xlim(0.9, len(names) + 0.1)
     axes.set_xlabel("after learning")
 

@@ -123,7 +123,7 @@ def _files(folder: Path) -> list[str]:
 def _content(results: Results, standalone: str | None, new: Path) -> dict[str, Any]:
     """All that the page shows, after the files that it links to are written."""
     experiment = results.experiment
-    bases = summary.metrics(results)
+    bases = _bases(results)
     features = experiment.get("features") or {}
     tables = {
         "overview": [views.overview(results, standalone)],
@@ -152,7 +152,7 @@ def _content(results: Results, standalone: str | None, new: Path) -> dict[str, A
         name: next(iter(group), None) if name in single else group for name, group in tables.items()
     }
     drawn = _plots(results, standalone, new)
-    hidden = () if shown["forward"] or drawn["transfer_plot"] else ("transfer",)
+    hidden = () if shown["forward"] or drawn["transfer_plots"] else ("transfer",)
     return (
         shown
         | drawn
@@ -183,7 +183,6 @@ def _plots(results: Results, standalone: str | None, new: Path) -> dict[str, Any
         return Plot(name, alt, caption)
 
     with plots.style():
-        transfer = plots.transfer(results, standalone)
         return {
             "quality_plots": [
                 save(
@@ -192,7 +191,7 @@ def _plots(results: Results, standalone: str | None, new: Path) -> dict[str, Any
                     f"{name_of(metric)} of every task and strategy; the numbers are in the tables",
                     f"{name_of(metric)}: a mark for each seed, with its 95 % bootstrap interval.",
                 )
-                for metric in summary.metrics(results)
+                for metric in _bases(results)
             ],
             "first_task_plot": save(
                 "first-task",
@@ -200,13 +199,16 @@ def _plots(results: Results, standalone: str | None, new: Path) -> dict[str, Any
                 f"{name_of(base)} of {first} after every task; the numbers are in the tables below",
                 "A line that stays level forgets nothing. Means over seeds.",
             ),
-            "transfer_plot": transfer
-            and save(
-                "forward-transfer",
-                transfer,
-                "Curves of every strategy while it learns tasks 2 and on",
-                "Means over seeds. Dotted: the standalone network at its end; a ring: as good as that.",
-            ),
+            "transfer_plots": [
+                save(
+                    f"forward-transfer-{order}",
+                    figure,
+                    f"Curves of every strategy while it learns {task}",
+                    "Means over seeds. Dotted: the standalone network at its end; a ring: as good as that.",
+                )
+                for order, task in enumerate(summary.tasks(results)[1:], 2)
+                if (figure := plots.transfer(results, standalone, task))
+            ],
             "parameters_plot": save(
                 "parameters",
                 plots.parameters(results),
@@ -214,6 +216,12 @@ def _plots(results: Results, standalone: str | None, new: Path) -> dict[str, Any
                 "How much is kept after every task. Means over seeds.",
             ),
         }
+
+
+def _bases(results: Results) -> list[str]:
+    """All metrics, the one of the summary first."""
+    first = summary.headline(results)
+    return [first, *(base for base in summary.metrics(results) if base != first)]
 
 
 def _subtitle(results: Results) -> str:
@@ -272,8 +280,8 @@ def _settings(experiment: Mapping[str, Any]) -> list[Table]:
     by_task = {task["name"]: task for task in experiment["tasks"]}
     by_label = {strategy["label"]: strategy for strategy in experiment["strategies"]}
     return [
-        views.side_by_side("run", "The run", {"": general}),
-        views.side_by_side("generator", "Generator", {"": experiment.get("generator", {})}),
+        views.side_by_side("run", "The run", {"value": general}),
+        views.side_by_side("generator", "Generator", {"value": experiment.get("generator", {})}),
         views.side_by_side("tasks", "Tasks", by_task),
         views.side_by_side("strategies", "Strategies", by_label),
     ]

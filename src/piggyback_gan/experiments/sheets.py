@@ -33,10 +33,12 @@ class Sheet:
 def write_sheets(results: Results, out: Path) -> list[Sheet]:
     """Copy the pictures of the first seed into a report's folder, and say what shows what.
 
-    A strategy whose outputs changed since the task was learned has two columns.
+    A strategy whose outputs changed since the task was learned has two columns. A task without any picture
+    has no sheet.
     """
     (out / PICTURES).mkdir()
-    return [_sheet(results, task, out) for task in summary.tasks(results)]
+    sheets = (_sheet(results, task, out) for task in summary.tasks(results))
+    return [sheet for sheet in sheets if sheet.rows]
 
 
 def safe(name: str) -> str:

@@ -20,27 +20,25 @@ class Finding:
     text: str
 
 
-def findings(results: Results, standalone: str | None) -> list[Finding]:
-    """Whether the method keeps its promises on this data, for every strategy of its kind; then what
-    fine-tuning loses.
+def findings(results: Results, standalone: str | None) -> dict[str, list[Finding]]:
+    """Whether the method keeps its promises on this data, and what fine-tuning loses.
+
+    Returns:
+        For every strategy of the method's kind, and then for every one of fine-tuning's, what was found.
     """
-    kinds = {
-        strategy["label"]: strategy.get("kind") for strategy in results.experiment["strategies"]
-    }
-    found = []
+    kinds = {s["label"]: s.get("kind") for s in results.experiment["strategies"]}
+    found = {}
     for label, kind in kinds.items():
         if kind == "piggyback" and summary.reached(results, label) > 1:
-            found += [
-                _kept(results, label),
-                _par(results, label, standalone),
-                _small(results, label),
-            ]
-    return found + [_lost(results, label) for label, kind in kinds.items() if kind == "finetune"]
+            promises = _kept(results, label), _par(results, label, standalone)
+            found[label] = [*promises, _small(results, label)]
+    tuned = [label for label, kind in kinds.items() if kind == "finetune"]
+    return found | {label: [_lost(results, label)] for label in tuned}
 
 
 def _kept(results: Results, label: str) -> Finding:
     same, of = summary.identical_in_all(results, label)
-    text = f"{label}: {same} of {of} outputs of earlier tasks have the bits they had when learned."
+    text = f"{same} of {of} outputs of earlier tasks have the bits they had when learned."
     return Finding(same == of if of else None, "Nothing is forgotten", text)
 
 
@@ -48,7 +46,7 @@ def _par(results: Results, label: str, standalone: str | None) -> Finding:
     base, promise = summary.headline(results), "On par with standalone networks"
     ratio = summary.mean_ratio(results, label, standalone, base) if standalone else None
     if standalone is None or ratio is None:
-        return Finding(None, promise, f"{label}: there is no standalone network to compare with.")
+        return Finding(None, promise, "There is no standalone network to compare with.")
     higher = summary.higher_is_better(base)
     held = ratio.mean >= 2 - ON_PAR if higher else ratio.mean <= ON_PAR
     limit = f"at least {2 - ON_PAR:.2f}" if higher else f"at most {ON_PAR:.2f}"
@@ -61,7 +59,7 @@ def _par(results: Results, label: str, standalone: str | None) -> Finding:
     return Finding(
         held,
         promise,
-        f"{label}: on tasks 2 and on its {name_of(base)} is {show(ratio.mean, 3)} times "
+        f"On tasks 2 and on its {name_of(base)} is {show(ratio.mean, 3)} times "
         f"{standalone}'s on average{seeds if len(ratio.by_seed) > 1 else ''}; "
         f"on par means {limit}, {'higher' if higher else 'lower'} is better."
         + (f" By other metrics: {', '.join(others)}." if others else ""),
@@ -76,7 +74,7 @@ def _small(results: Results, label: str) -> Finding:
     return Finding(
         total < plain,
         "Fewer parameters",
-        f"{label}: {len(every)} tasks take {show(total, 3)} times the parameters of one network, "
+        f"{len(every)} tasks take {show(total, 3)} times the parameters of one network, "
         f"standalone networks {show(plain, 3)} times; tasks 2 and on add {shares} of theirs.",
     )
 
@@ -90,11 +88,11 @@ def _lost(results: Results, label: str) -> Finding:
     after = summary.final(results, label, first, metric)
     lost = summary.forgetting(results, label, base)
     if not before or not after or lost is None:
-        return Finding(None, promise, f"{label}: not measured after a second task yet.")
+        return Finding(None, promise, "Not measured after a second task yet.")
     means = [sum(f.value for f in figures.values()) / len(figures) for figures in (before, after)]
     return Finding(
         None,
         promise,
-        f"{label}: {name_of(base)} of {first}{DIRECTIONS[direction]} goes from {show(means[0])} to "
+        f"The {name_of(base)} of {first}{DIRECTIONS[direction]} goes from {show(means[0])} to "
         f"{show(means[1])}; average forgetting {show(lost.mean)} (positive is lost).",
     )
