@@ -54,6 +54,7 @@ def test_every_command_has_help_that_loads_no_torch(command: str) -> None:
         (("translate", "no-bank", "maps", "a.png", "--out", "o"), "no-bank is no bank"),
         (("remove", "no-bank", "maps", "--yes"), "no-bank is no bank"),
         (("verify", "no-bank"), "no-bank is no bank"),
+        (("evaluate", "no-bank", "--data", "x"), "no-bank is no bank"),
         (("demo", "--out", "/dev/null"), "/dev/null"),
         (("tasks", "no\nbank"), "no bank is no bank"),
         (("train", "/", "t", "--data", "x"), "/ is no bank and not an empty folder"),

@@ -1,7 +1,7 @@
 """Judging generators on all held-out images, whole and unflipped, and fingerprinting what they make."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,7 @@ from piggyback_gan.data import PairedDataset, UnpairedDataset
 from piggyback_gan.metrics import image_metrics, mean_metrics
 from piggyback_gan.names import METRICS
 
-_BATCH_SIZE = 8
+BATCH_SIZE = 8
 
 Generate = Callable[[Tensor], Tensor]
 """(B, C, H, W) in [-1, 1] -> the same, on the device that it is called with."""
@@ -36,7 +36,45 @@ class Evaluation:
     @property
     def outputs_sha256(self) -> str:
         """One hash over all outputs."""
-        return hashlib.sha256("".join(self.output_hashes).encode()).hexdigest()
+        return hash_of_all(self.output_hashes)
+
+
+@dataclass(frozen=True)
+class TranslatedBatch:
+    """A batch of held-out images and what generators made of them: float32 (B, C, H, W), on the CPU.
+
+    Attributes:
+        inputs: in [-1, 1].
+        outputs: their translations.
+        targets: what those should be, in [-1, 1]; None where that is not known.
+        cycled: the way back from the outputs; None in a paired task.
+        way: of an unpaired task "AtoB" or "BtoA", else "".
+    """
+
+    inputs: Tensor
+    outputs: Tensor
+    targets: Tensor | None
+    cycled: Tensor | None = None
+    way: str = ""
+
+    def named(self, figure: str) -> str:
+        """What a figure is called: with its way, where there are two."""
+        return f"{figure}_{self.way}" if self.way else figure
+
+    def metrics(self) -> dict[str, Tensor]:
+        """Metrics of each image, (B,), by their full names."""
+        found = {}
+        if self.targets is not None:
+            close = image_metrics(self.outputs, self.targets)
+            found = {self.named(name): values for name, values in close.items()}
+        if self.cycled is not None:
+            differences = (self.cycled - self.inputs).abs().flatten(1).mean(1) / 2
+            found[f"cycle_l1_{self.way[0]}"] = differences
+        return found
+
+    def hashes(self) -> list[str]:
+        """The SHA-256 of each output's values."""
+        return image_hashes(self.outputs)
 
 
 def evaluate(
@@ -53,15 +91,7 @@ def evaluate(
         device: where the generator is.
         between: called after every batch; it may raise to stop.
     """
-    hashes: list[str] = []
-    collected = []
-    with torch.inference_mode():
-        for inputs, targets in dataset.in_order(_BATCH_SIZE):
-            outputs = generator(inputs.to(device)).float().cpu()
-            hashes += _hashes(outputs)
-            collected.append(image_metrics(outputs, targets))
-            between()
-    return Evaluation(mean_metrics(collected), tuple(hashes))
+    return _evaluation(translated_pairs(generator, dataset, device, between), METRICS)
 
 
 def unpaired_metric_names(direction: str, *, paired: bool) -> tuple[str, ...]:
@@ -70,8 +100,7 @@ def unpaired_metric_names(direction: str, *, paired: bool) -> tuple[str, ...]:
     cycles = (f"cycle_l1_{one}", f"cycle_l1_{two}")
     if not paired:
         return cycles
-    ways = (f"{one}to{two}", f"{two}to{one}")
-    return (*(f"{metric}_{way}" for way in ways for metric in METRICS), *cycles)
+    return (*(f"{metric}_{way}" for way in both_ways(direction) for metric in METRICS), *cycles)
 
 
 def evaluate_unpaired(
@@ -97,27 +126,70 @@ def evaluate_unpaired(
         paired: the two sides' images are partners, in order.
         between: called after every batch; it may raise to stop.
     """
-    metrics: dict[str, float] = {}
-    hashes: list[str] = []
+    batches = translated_sides(
+        generators, dataset, device, direction=direction, paired=paired, between=between
+    )
+    return _evaluation(batches, unpaired_metric_names(direction, paired=paired))
+
+
+def both_ways(direction: str) -> tuple[str, str]:
+    """The directions of an unpaired task, the trained one first."""
+    one, two = direction[0], direction[-1]
+    return f"{one}to{two}", f"{two}to{one}"
+
+
+@torch.inference_mode()
+def translated_pairs(
+    generator: Generate,
+    dataset: PairedDataset,
+    device: torch.device,
+    between: Callable[[], None],
+) -> Iterator[TranslatedBatch]:
+    """All pairs of a data set in order, translated. Arguments as of `evaluate`."""
+    for inputs, targets in dataset.in_order(BATCH_SIZE):
+        outputs = generator(inputs.to(device)).float().cpu()
+        yield TranslatedBatch(inputs, outputs, targets)
+        between()
+
+
+@torch.inference_mode()
+def translated_sides(
+    generators: tuple[Generate, Generate],
+    dataset: UnpairedDataset,
+    device: torch.device,
+    *,
+    direction: str,
+    paired: bool,
+    between: Callable[[], None],
+) -> Iterator[TranslatedBatch]:
+    """All images of one side, then those of the other, each translated and back, as `evaluate_unpaired`."""
     for side, (there, back) in enumerate((generators, generators[::-1])):
-        one, two = (direction[0], direction[-1])[:: -1 if side else 1]
-        cycles, to_partners = [], []
-        partners = dataset.in_order(_BATCH_SIZE, 1 - side) if paired else None
-        with torch.inference_mode():
-            for images in dataset.in_order(_BATCH_SIZE, side):
-                outputs = there(images.to(device)).float()
-                cycled = back(outputs).float().cpu()
-                cycles.append((cycled - images).abs().flatten(1).mean(1) / 2)
-                hashes += _hashes(outputs.cpu())
-                if partners is not None:
-                    to_partners.append(image_metrics(outputs.cpu(), next(partners)))
-                between()
-        for name, value in mean_metrics(to_partners).items() if to_partners else ():
-            metrics[f"{name}_{one}to{two}"] = value
-        metrics[f"cycle_l1_{one}"] = torch.cat(cycles).double().mean().item()
-    names = unpaired_metric_names(direction, paired=paired)
-    return Evaluation({name: metrics[name] for name in names}, tuple(hashes))
+        partners = dataset.in_order(BATCH_SIZE, 1 - side) if paired else None
+        for images in dataset.in_order(BATCH_SIZE, side):
+            outputs = there(images.to(device)).float()
+            cycled = back(outputs).float().cpu()
+            targets = None if partners is None else next(partners)
+            yield TranslatedBatch(
+                images, outputs.cpu(), targets, cycled, both_ways(direction)[side]
+            )
+            between()
 
 
-def _hashes(outputs: Tensor) -> list[str]:
-    return [hashlib.sha256(output.numpy().tobytes()).hexdigest() for output in outputs]
+def image_hashes(images: Tensor) -> list[str]:
+    """The SHA-256 of the values of each image of a batch on the CPU."""
+    return [hashlib.sha256(image.numpy().tobytes()).hexdigest() for image in images]
+
+
+def hash_of_all(hashes: Sequence[str]) -> str:
+    """One hash over hashes."""
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def _evaluation(batches: Iterable[TranslatedBatch], names: Sequence[str]) -> Evaluation:
+    hashes: list[str] = []
+    collected = []
+    for batch in batches:
+        hashes += batch.hashes()
+        collected.append(batch.metrics())
+    means = mean_metrics(collected)
+    return Evaluation({name: means[name] for name in names}, tuple(hashes))

@@ -136,7 +136,8 @@ def _power_of_two(exponent: Tensor) -> Tensor:
     return ((exponent.to(torch.int64) + 1023) << 52).view(torch.float64)
 
 
-def _without_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
+def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """In which weights are made in full precision, whatever the layers compute in."""
     if not torch.amp.is_autocast_available(device.type):
         return contextlib.nullcontext()
     return torch.autocast(device.type, enabled=False)
@@ -160,7 +161,7 @@ class _Compose(torch.autograd.Function):
     ) -> Tensor:
         ctx.bank_KD = bank_KD
         ctx.unconstrained = len(unconstrained_UD)
-        with _without_autocast(bank_KD.device):
+        with without_autocast(bank_KD.device):
             if exact:
                 piggyback_PD = compose_exactly(mixing_PK, bank_KD, segments)
             else:
@@ -170,7 +171,7 @@ class _Compose(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient_ND,) = gradients
-        with _without_autocast(gradient_ND.device):
+        with without_autocast(gradient_ND.device):
             mixing_gradient = gradient_ND[ctx.unconstrained :] @ ctx.bank_KD.T
         return gradient_ND[: ctx.unconstrained], mixing_gradient, None, None, None
 

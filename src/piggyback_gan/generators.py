@@ -12,14 +12,15 @@ from piggyback_gan.config import RESNET_BLOCKS, UNET_LEVELS, GeneratorConfig
 from piggyback_gan.layers import init_weights, make_norm, needs_bias
 
 
-def build_generator(config: GeneratorConfig) -> nn.Module:
+def build_generator(config: GeneratorConfig) -> "Generator":
     """Build a generator with fresh weights, drawn from torch's global random generator.
 
     It maps images (B, input_channels, H, W) to images (B, output_channels, H, W), both with values
     in [-1, 1]. H and W must be multiples of ``config.size_multiple`` and at least
     ``config.minimum_size``; the network itself does not check this.
     """
-    network = UnetGenerator(config) if config.name in UNET_LEVELS else ResnetGenerator(config)
+    unet = config.name in UNET_LEVELS
+    network: Generator = UnetGenerator(config) if unet else ResnetGenerator(config)
     init_weights(network, config.init)
     return network
 
@@ -29,6 +30,7 @@ class ResnetGenerator(nn.Module):
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
+        self.config = config
         ngf, norm = config.ngf, config.norm
         bias = needs_bias(norm)
         layers: list[nn.Module] = [
@@ -94,6 +96,7 @@ class UnetGenerator(nn.Module):
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
+        self.config = config
         ngf, norm = config.ngf, config.norm
         # From the inside out, which is also the public network's order of construction.
         block = UnetBlock(8 * ngf, 8 * ngf, norm=norm)
@@ -107,6 +110,9 @@ class UnetGenerator(nn.Module):
         """Translate images (B, C_in, H, W) to images (B, C_out, H, W) in [-1, 1]."""
         translated: Tensor = self.model(images)
         return translated
+
+
+Generator = ResnetGenerator | UnetGenerator
 
 
 class UnetOutermostBlock(nn.Module):

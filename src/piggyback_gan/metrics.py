@@ -1,12 +1,10 @@
 """How close images are to their targets: L1, PSNR and SSIM, each image for itself."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
-
-from piggyback_gan.names import METRICS
 
 _SMALLEST_ERROR = 1e-10  # equal images have 100 dB, not infinity, which JSON can't say
 
@@ -31,10 +29,15 @@ def image_metrics(outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
     return {"l1": error.abs().mean(1), "psnr": psnr, "ssim": ssim.reshape(len(first))}
 
 
-def mean_metrics(batches: Iterable[dict[str, Tensor]]) -> dict[str, float]:
+def joined(batches: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The values of each metric for all images, (N,), from those of batches, which may lack some."""
+    values: dict[str, list[Tensor]] = {}
+    for batch in batches:
+        for name, part in batch.items():
+            values.setdefault(name, []).append(part)
+    return {name: torch.cat(parts) for name, parts in values.items()}
+
+
+def mean_metrics(batches: Iterable[Mapping[str, Tensor]]) -> dict[str, float]:
     """The mean of each metric over all images of all batches, whatever the batches' sizes."""
-    collected = list(batches)
-    return {
-        name: torch.cat([batch[name] for batch in collected]).double().mean().item()
-        for name in METRICS
-    }
+    return {name: values.double().mean().item() for name, values in joined(batches).items()}

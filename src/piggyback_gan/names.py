@@ -7,8 +7,21 @@ from piggyback_gan.errors import PiggybackError
 STANDALONE = "standalone"
 PREVIOUS = "previous"
 METRICS = ("l1", "psnr", "ssim")
-HIGHER_IS_BETTER = ("psnr", "ssim")
-_TASK_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+HIGHER_IS_BETTER = ("psnr", "ssim", "pixel_accuracy", "mean_iou")
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+def check_name(name: str, of: str) -> None:
+    """Refuse what can't be part of a file's name.
+
+    Raises:
+        PiggybackError: not `[a-z0-9][a-z0-9._-]*` of at most 64 characters.
+    """
+    if not _NAME.fullmatch(name):
+        raise PiggybackError(
+            f"{name!r} can't name {of}: use 1 to 64 of a-z, 0-9, '.', '_' and '-', "
+            "and begin with a letter or a digit"
+        )
 
 
 def check_task_name(name: str) -> None:
@@ -18,10 +31,6 @@ def check_task_name(name: str) -> None:
         PiggybackError: not `[a-z0-9][a-z0-9._-]*` of at most 64 characters, or one of the two words
             that `init` gives a meaning of its own.
     """
-    if not _TASK_NAME.fullmatch(name):
-        raise PiggybackError(
-            f"{name!r} can't name a task: use 1 to 64 of a-z, 0-9, '.', '_' and '-', "
-            "and begin with a letter or a digit"
-        )
+    check_name(name, "a task")
     if name in (STANDALONE, PREVIOUS):
         raise PiggybackError(f"{name!r} can't name a task: it is a way to start one (init)")

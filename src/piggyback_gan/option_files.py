@@ -2,12 +2,14 @@
 
 import dataclasses
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.options import GeneratorOptions, TrainingOptions
+
+_Options = TypeVar("_Options")
 
 
 def read_options(path: Path) -> tuple[TrainingOptions, GeneratorOptions]:
@@ -16,29 +18,55 @@ def read_options(path: Path) -> tuple[TrainingOptions, GeneratorOptions]:
     Raises:
         PiggybackError: the file can't be read, has unknown keys, or a value that is not allowed.
     """
+    content = read_toml(path)
+    check_keys(content, known_options(TrainingOptions, GeneratorOptions), str(path))
+    return options_from(TrainingOptions, content, str(path)), options_from(
+        GeneratorOptions, content, str(path)
+    )
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """What a TOML file holds.
+
+    Raises:
+        PiggybackError: it can't be read.
+    """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise PiggybackError(f"{path} can't be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise PiggybackError(f"{path} is no valid TOML: {error}") from None
-    names = {
-        c: {f.name for f in dataclasses.fields(c)} for c in (TrainingOptions, GeneratorOptions)
-    }
-    known = sorted(set.union(*names.values()))
+
+
+def known_options(*classes: type) -> list[str]:
+    """The fields of these dataclasses, sorted."""
+    return sorted({field.name for kind in classes for field in dataclasses.fields(kind)})
+
+
+def check_keys(content: Mapping[str, Any], known: Collection[str], where: str) -> None:
+    """Refuse keys that nothing reads.
+
+    Raises:
+        PiggybackError: names them, and those there are.
+    """
     if unknown := sorted(content.keys() - set(known)):
         raise PiggybackError(
-            f"{path}: unknown options {', '.join(unknown)}; known: {', '.join(known)}"
+            f"{where}: unknown options {', '.join(unknown)}; known: {', '.join(sorted(known))}"
         )
 
-    def pick(wanted: set[str]) -> Mapping[str, Any]:
-        return {key: value for key, value in content.items() if key in wanted}
 
+def options_from(kind: type[_Options], content: Mapping[str, Any], where: str) -> _Options:
+    """The options of a dataclass that are among these.
+
+    Raises:
+        PiggybackError: a value is not allowed.
+    """
+    mine = {key: content[key] for key in known_options(kind) if key in content}
     for field in ("input_range", "output_range", "augment_policy"):  # TOML has no tuples
-        if isinstance(content.get(field), list):
-            content[field] = tuple(content[field])
+        if isinstance(mine.get(field), list):
+            mine[field] = tuple(mine[field])
     try:
-        options = TrainingOptions(**pick(names[TrainingOptions]))
-        return options, GeneratorOptions(**pick(names[GeneratorOptions]))
+        return kind(**mine)
     except (PiggybackError, TypeError) as error:
-        raise PiggybackError(f"{path}: {error}") from None
+        raise PiggybackError(f"{where}: {error}") from None

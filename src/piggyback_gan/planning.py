@@ -111,7 +111,7 @@ def plan_task(
         raise PiggybackError(
             f"{bank.path} has a task {task!r} already: finished tasks never change"
         )
-    formats = _formats(folder, options, bank.config if bank.tasks else None)
+    formats = find_formats(folder, options, bank.config if bank.tasks else None)
     channels = formats[0].channels, formats[1].channels
     if bank.tasks:
         generator.for_bank(bank.config)
@@ -123,10 +123,10 @@ def plan_task(
         earlier=bank.tasks,
         device=device,
         earlier_backward=backward_tasks,
-        train_images=min(_train_counts(folder)),
+        train_images=min(train_counts(folder)),
         equal_channels=channels[0] == channels[1],
     )
-    _check_size(bank.config, options)
+    check_size(bank.config, options)
     torch.manual_seed(options.seed)
     forward = _add(bank, FORWARD, task, channels, options, options.init)
     layers, networks = forward.plan_of(task), {FORWARD: forward}
@@ -148,7 +148,7 @@ def plan_task(
         layers=layers,
         parameters=sum(counts[1:], counts[0]),
         effective_batch=batch,
-        epoch_steps=-(-max(_train_counts(folder)) // batch),
+        epoch_steps=-(-max(train_counts(folder)) // batch),
         memory=_estimate_memory(networks, bank.config, channels, options),
     )
     if options.keep_best is not None and options.keep_best not in plan.metrics:
@@ -179,13 +179,13 @@ def _add(
     return network
 
 
-def _train_counts(folder: PairedFolder | UnpairedFolder) -> tuple[int, ...]:
+def train_counts(folder: PairedFolder | UnpairedFolder) -> tuple[int, ...]:
     if isinstance(folder, PairedFolder):
         return (len(folder.train),)
     return len(folder.train_a), len(folder.train_b)
 
 
-def _formats(
+def find_formats(
     folder: PairedFolder | UnpairedFolder, options: TrainingOptions, config: GeneratorConfig | None
 ) -> tuple[ImageFormat, ImageFormat]:
     """What input and output files hold: as the first file of each side, or as the options say."""
@@ -221,7 +221,7 @@ def _format(
     return found
 
 
-def _check_size(config: GeneratorConfig, options: TrainingOptions) -> None:
+def check_size(config: GeneratorConfig, options: TrainingOptions) -> None:
     size, multiple = options.image_size, config.size_multiple
     if size % multiple or size < config.minimum_size:
         raise PiggybackError(

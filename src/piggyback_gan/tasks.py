@@ -1,7 +1,7 @@
 """What a network knows of one task: its shares, its tensors, its size; and a layer's plan for it."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 
 from torch import Tensor
@@ -104,6 +104,10 @@ class ParameterCount:
     def share(self) -> float:
         """`total` relative to a standalone network: 1.0 for a first task."""
         return self.total / self.standalone
+
+    def as_card(self) -> dict[str, float]:
+        """As a task's card has it."""
+        return {**asdict(self), "total": self.total, "share": self.share}
 
 
 @dataclass(frozen=True)

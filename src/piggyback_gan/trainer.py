@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,6 @@ from piggyback_gan.chance import chance_at, seed_of
 from piggyback_gan.config import GeneratorConfig
 from piggyback_gan.data import share_of
 from piggyback_gan.discriminators import build_discriminator
-from piggyback_gan.network import PiggybackNetwork
 from piggyback_gan.objectives import discriminator_loss, generator_loss, gradient_penalty
 from piggyback_gan.options import TrainingOptions
 from piggyback_gan.processes import Processes
@@ -22,6 +21,22 @@ from piggyback_gan.processes import Processes
 _GRADIENT_PENALTY_WEIGHT = 10.0
 # What a step's chance is for; one kind does not disturb the other.
 _LAYERS, _AUGMENTATION, POOL = range(3)
+
+
+class TrainableNetwork(Protocol):
+    """A network with a task in training, such as `PiggybackNetwork`: (B, C, H, W) in [-1, 1] -> the same."""
+
+    module: nn.Module
+
+    def trainable_parameters(self) -> list[nn.Parameter]: ...
+
+    def train(self, mode: bool = True) -> object: ...
+
+    def __call__(self, images: Tensor) -> Tensor: ...
+
+
+Penalty = Callable[[Tensor], Tensor | None]
+"""A loss of a generator's own for a batch of inputs (B, C, H, W), added to the others; None for none."""
 
 
 @dataclass(frozen=True)
@@ -64,19 +79,22 @@ class Trainer(ABC):
         options: resolved (`TrainingOptions.resolved`).
         device: where the networks are.
         processes: those that train together. All must have the same networks.
+        penalties: further losses, by the name of the generator.
     """
 
     def __init__(
         self,
-        generators: Mapping[str, tuple[PiggybackNetwork, float]],
+        generators: Mapping[str, tuple[TrainableNetwork, float]],
         discriminators: Mapping[str, nn.Module],
         options: TrainingOptions,
         device: torch.device,
         processes: Processes,
+        penalties: Mapping[str, Penalty],
     ) -> None:
         self.options = options
         self.device = device
         self.processes = processes
+        self._penalties = penalties
         self.generators = {name: network for name, (network, _) in generators.items()}
         self.discriminators = {name: d.to(device) for name, d in discriminators.items()}
         betas = (options.beta1, 0.999)
@@ -135,11 +153,8 @@ class Trainer(ABC):
         torch.manual_seed(seed_of(self.options.seed, batch.step, _LAYERS, self.processes.rank))
         losses = Losses(images=len(batch.first))
         stop = self._step(batch, losses, should_stop)
-        self.processes.same_buffers(
-            network
-            for networks in (self.generators, self.discriminators)
-            for network in networks.values()
-        )
+        generators = (generator.module for generator in self.generators.values())
+        self.processes.same_buffers([*generators, *self.discriminators.values()])
         return losses, stop
 
     @abstractmethod
@@ -182,10 +197,17 @@ class Trainer(ABC):
             self.device.type, torch.bfloat16, enabled=self.options.precision == "bf16"
         )
 
-    def _generate(self, generator: PiggybackNetwork, images: Tensor) -> Tensor:
+    def _generate(self, generator: TrainableNetwork, images: Tensor) -> Tensor:
         with self._computing():
             outputs: Tensor = generator(images)
         return outputs.float()
+
+    def _penalty(self, name: str, images: Tensor) -> Tensor | None:
+        """The further loss of a generator for these inputs, if it has one."""
+        if name not in self._penalties:
+            return None
+        with self._computing():
+            return self._penalties[name](images)
 
     def _augmented(
         self, sides: list[Tensor], draws: Tensor | None, coloured: Sequence[bool] | None = None
@@ -231,19 +253,20 @@ class PairedTrainer(Trainer):
     Args:
         network: the forward network, on its device, with a task in training.
         config: the task's generator, for its channels.
-        options, device, processes: as for `Trainer`.
+        options, device, processes, penalties: as for `Trainer`; the generator's name is "forward".
         labels: whether the inputs are one-hot, which have no colours to augment.
     """
 
     def __init__(
         self,
-        network: PiggybackNetwork,
+        network: TrainableNetwork,
         config: GeneratorConfig,
         options: TrainingOptions,
         device: torch.device,
         processes: Processes | None = None,
         *,
         labels: bool = False,
+        penalties: Mapping[str, Penalty] | None = None,
     ) -> None:
         assert options.learning_rate is not None, "options must be resolved"
         channels = config.input_channels + config.output_channels
@@ -254,6 +277,7 @@ class PairedTrainer(Trainer):
             options,
             device,
             processes or Processes(),
+            penalties or {},
         )
         self.network = network
         self.discriminator = self.discriminators["discriminator"]
@@ -283,8 +307,11 @@ class PairedTrainer(Trainer):
             scores = self._judge(self.discriminator, self._seen(inputs, outputs, draws))
             gan = generator_loss(self.options.gan_loss, scores)
             l1 = (outputs - targets).abs().mean()
-            ((gan + self.options.l1_weight * l1) * share).backward()  # type: ignore[no-untyped-call]
-            losses.add(len(inputs), gan=gan, l1=l1)
+            loss, named = gan + self.options.l1_weight * l1, {"gan": gan, "l1": l1}
+            if (penalty := self._penalty("forward", inputs)) is not None:
+                loss, named = loss + penalty, {**named, "penalty": penalty}
+            (loss * share).backward()  # type: ignore[no-untyped-call]
+            losses.add(len(inputs), **named)
         return self._end(of_discriminators=False, flag=should_stop())
 
     def _seen(self, inputs: Tensor, images: Tensor, draws: Tensor | None) -> Tensor:

@@ -119,7 +119,7 @@ class TrainingRun:
                 f"the data in {folder.root} is not what {self.plan.task!r} was begun with: "
                 f"{changed}"
             )
-        data = load_task_data(self.plan, self._checked)
+        data = load_task_data(folder, self.plan.formats, self.options, self._checked)
         if before is None and self.team.is_first:
             self.folder.begin(self._state("running"), hashes)
         state: State = "failed"
@@ -173,7 +173,18 @@ class TrainingRun:
         last = self.progress.records[-1]
         kept = self.progress.best or {"epoch": last["epoch"], "metrics": last["validation"]}
         name = self.begun.data_name
-        card = task_card(self.plan, self.library_version, name, kept["epoch"], kept["metrics"])
+        card = task_card(
+            self.plan.folder,
+            self.plan.formats,
+            self.options,
+            self.plan.config,
+            data_name=name,
+            library_version=self.library_version,
+            effective_batch=self.plan.effective_batch,
+            parameters=self.plan.parameters,
+            epoch=kept["epoch"],
+            validation=kept["metrics"],
+        )
         return self.plan.bank.add(states[FORWARD], card, states.get(BACKWARD))
 
     # Epochs

@@ -11,11 +11,10 @@ from piggyback_gan.config import GeneratorConfig
 from piggyback_gan.data import share_of
 from piggyback_gan.discriminators import build_discriminator
 from piggyback_gan.image_pool import ImagePool
-from piggyback_gan.network import PiggybackNetwork
 from piggyback_gan.objectives import generator_loss
 from piggyback_gan.options import TrainingOptions
 from piggyback_gan.processes import Processes
-from piggyback_gan.trainer import POOL, Batch, Losses, Trainer
+from piggyback_gan.trainer import POOL, Batch, Losses, Penalty, TrainableNetwork, Trainer
 
 
 class UnpairedTrainer(Trainer):
@@ -29,17 +28,19 @@ class UnpairedTrainer(Trainer):
     Args:
         forward, backward: the networks, on their device, each with the task in training.
         config: the task's forward generator.
-        options, device, processes: as for `Trainer`.
+        options, device, processes, penalties: as for `Trainer`.
     """
 
     def __init__(
         self,
-        forward: PiggybackNetwork,
-        backward: PiggybackNetwork,
+        forward: TrainableNetwork,
+        backward: TrainableNetwork,
         config: GeneratorConfig,
         options: TrainingOptions,
         device: torch.device,
         processes: Processes | None = None,
+        *,
+        penalties: Mapping[str, Penalty] | None = None,
     ) -> None:
         assert options.learning_rate is not None and options.backward_learning_rate is not None
         sides = options.direction[0], options.direction[-1]
@@ -56,6 +57,7 @@ class UnpairedTrainer(Trainer):
             options,
             device,
             processes or Processes(),
+            penalties or {},
         )
         self.sides = sides
         self.pools = {side: ImagePool(options.pool_size) for side in sides}
@@ -101,6 +103,9 @@ class UnpairedTrainer(Trainer):
                 assert self.options.identity_weight is not None
                 loss = loss + self.options.identity_weight * (identity_one + identity_two)
                 named |= {f"identity_{one}": identity_one, f"identity_{two}": identity_two}
+            for name, images in (("forward", real_one), ("backward", real_two)):
+                if (penalty := self._penalty(name, images)) is not None:
+                    loss, named = loss + penalty, {**named, f"penalty_{name}": penalty}
             (loss * share).backward()  # type: ignore[no-untyped-call]
             losses.add(len(real_one), **named)
             fakes[one].append(fake_one.detach())
@@ -124,7 +129,7 @@ class UnpairedTrainer(Trainer):
         return stop
 
     def _translate(
-        self, generator: PiggybackNetwork, images: Tensor, others: Tensor
+        self, generator: TrainableNetwork, images: Tensor, others: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         """A generator's translations of its own side, and of the other side for the identity loss."""
         if not self.options.identity_weight:

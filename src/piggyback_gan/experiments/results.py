@@ -82,8 +82,8 @@ class Results:
         Raises:
             PiggybackError: it is none, or a file in it is damaged.
         """
-        experiment = _json(folder / EXPERIMENT_FILE, f"{folder} is no experiment's folder")
-        stages = []
+        experiment = read_experiment_file(folder)
+        stages: list[Stage] = []
         for strategy in experiment["strategies"]:
             for seed in experiment["seeds"]:
                 stages += read_stages(part_folder(folder, strategy["label"], seed))
@@ -97,6 +97,15 @@ class Results:
         """The picture of what a strategy made of that input after a stage."""
         folder = part_folder(self.folder, stage.strategy, stage.seed)
         return output_sample(folder, stage.order, task, number)
+
+
+def read_experiment_file(folder: Path) -> dict[str, Any]:
+    """Everything that was set.
+
+    Raises:
+        PiggybackError: the folder is no experiment's, or the file is damaged.
+    """
+    return _json(folder / EXPERIMENT_FILE, f"{folder} is no experiment's folder")
 
 
 def part_folder(folder: Path, strategy: str, seed: int) -> Path:

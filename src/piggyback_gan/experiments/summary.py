@@ -343,8 +343,9 @@ def missing(results: Results) -> list[tuple[str, int, tuple[str, ...]]]:
     """What is not done yet: strategy, seed, and the tasks that are to come."""
     names, done = tasks(results), {(s.strategy, s.seed, s.order) for s in results.stages}
     gaps = []
-    for strategy in strategies(results):
-        for seed in results.experiment["seeds"]:
+    for described in results.experiment["strategies"]:
+        strategy = described["label"]
+        for seed in described.get("seeds", results.experiment["seeds"]):
             last = sum((strategy, seed, k) in done for k in range(1, len(names) + 1))
             if last < len(names):
                 gaps.append((strategy, seed, names[last:]))

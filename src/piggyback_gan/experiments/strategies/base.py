@@ -5,12 +5,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from piggyback_gan.config import GeneratorConfig
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.filters import ConvLayer
 
@@ -29,11 +30,13 @@ class Lesson:
         networks: "forward", and for an unpaired task "backward" -> where learning starts that starts
             anew: a network with random weights, or for the first task of all the network that all
             strategies have in common.
+        config: the architecture of the forward network.
         card: what describes the task: options, data, image formats. JSON values only.
     """
 
     task: str
     networks: Mapping[str, nn.Module]
+    config: GeneratorConfig
     card: Mapping[str, Any]
 
 
@@ -69,6 +72,7 @@ class Learner(nn.Module):
         """Called before each epoch, counted from 1."""
 
 
+@dataclass(frozen=True, kw_only=True)
 class Strategy(ABC):
     """A way to learn a sequence of tasks and to keep them in a folder.
 
@@ -78,6 +82,9 @@ class Strategy(ABC):
 
     shares_first_task: ClassVar[bool] = True
     """Whether it takes the first task's network as all others do; else it learns that one itself."""
+
+    forgets: ClassVar[bool] = False
+    """Whether a task's outputs may change when later ones are learned; else they stay, bit for bit."""
 
     @abstractmethod
     def tasks(self, folder: Path) -> tuple[str, ...]:
@@ -133,6 +140,7 @@ class Kept:
         return next(iter(self.tasks.values()))
 
 
+@dataclass(frozen=True, kw_only=True)
 class KeptStrategy(Strategy):
     """A strategy that keeps tensors in safetensors files, and says how for one network at a time."""
 
@@ -195,6 +203,12 @@ class KeptStrategy(Strategy):
         return Size(parameters, bytes_of(newest))
 
 
+def check_share(field: str, value: object) -> None:
+    """Raise PiggybackError unless an option's value is a number above 0 and up to 1."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise PiggybackError(f"invalid {field}: found {value!r}, give a number above 0 and up to 1")
+
+
 def bytes_of(folder: Path | None) -> int:
     """How many bytes the files in a folder have together."""
     files = () if folder is None else folder.rglob("*")
@@ -214,9 +228,7 @@ def count(network: nn.Module) -> int:
 def conv_layers(network: nn.Module) -> dict[str, ConvLayer]:
     """All conv and deconv layers by name, in the order in which they were defined."""
     return {
-        name: cast(ConvLayer, module)
-        for name, module in network.named_modules()
-        if isinstance(module, ConvLayer)
+        name: module for name, module in network.named_modules() if isinstance(module, ConvLayer)
     }
 
 

@@ -1,39 +1,47 @@
 """Piggyback GAN itself, in a bank on disk; lambda 0 is pure factorization."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import nn
 
 from piggyback_gan.bank import BACKWARD, FORWARD, Bank, open_or_new
-from piggyback_gan.config import GeneratorConfig
-from piggyback_gan.experiments.strategies.base import Lesson, Size, Strategy, bytes_of
+from piggyback_gan.experiments.strategies.base import (
+    Lesson,
+    Size,
+    Strategy,
+    bytes_of,
+    conv_layers,
+)
+from piggyback_gan.filters import FilterLayout, unconstrained_count
 from piggyback_gan.network import PiggybackNetwork
-from piggyback_gan.tasks import DEFAULT_UNCONSTRAINED, Shares
+from piggyback_gan.tasks import DEFAULT_UNCONSTRAINED, Shares, resolve_shares
 
 
-def piggyback_parameters(network: nn.Module, unconstrained: Shares, order: int) -> int:
-    """How many parameters a task adds by the formula of the paper's section 3.
+def layer_parameters(network: nn.Module, unconstrained: Shares, order: int) -> dict[str, int]:
+    """Conv layer -> how many unconstrained values and mixing weights a task adds, by the paper's section 3.
 
     Args:
         network: a plain one of the architecture.
-        unconstrained: lambda.
+        unconstrained: lambda, the same for all tasks.
         order: how many tasks the bank has before.
     """
-    empty = PiggybackNetwork(network)
-    private = sum(p.numel() for p in network.parameters()) - sum(
-        layer.filters * layer.length for layer in empty.plan()
-    )
-    total = private
-    for layer in empty.plan(unconstrained):
-        free = layer.unconstrained
-        bank = layer.filters + (order - 1) * free if order else 0
-        if order:
-            total += free * layer.length + (layer.filters - free) * bank
-        else:
-            total += layer.filters * layer.length
-    return total
+    layouts = {name: FilterLayout.of(layer) for name, layer in conv_layers(network).items()}
+    shares = resolve_shares(unconstrained, {name: at.filters for name, at in layouts.items()})
+    added = {}
+    for name, layout in layouts.items():
+        free = unconstrained_count(shares[name], layout.filters) if order else layout.filters
+        bank = layout.filters + (order - 1) * free if order else 0
+        added[name] = free * layout.length + (layout.filters - free) * bank
+    return added
+
+
+def piggyback_parameters(network: nn.Module, unconstrained: Shares, order: int) -> int:
+    """How many parameters a task adds: those of `layer_parameters`, and all that are no conv weights."""
+    weights = sum(layer.weight.numel() for layer in conv_layers(network).values())
+    private = sum(p.numel() for p in network.parameters()) - weights
+    return private + sum(layer_parameters(network, unconstrained, order).values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,15 +71,16 @@ class Piggyback(Strategy):
         return learners
 
     def finish(self, folder: Path, lesson: Lesson, learners: Mapping[str, nn.Module]) -> None:
-        states = {}
+        states, counts = {}, []
         for which, network in learners.items():
             assert isinstance(network, PiggybackNetwork)
             network.finish_task()
             states[which] = network.task_state(lesson.task)
-        config = GeneratorConfig(**lesson.card["generator"])
-        bank = open_or_new(folder / _BANK, config)
+            counts.append(network.parameter_count(lesson.task))
+        card = {**lesson.card, "parameters": sum(counts[1:], counts[0]).as_card()}
+        bank = open_or_new(folder / _BANK, lesson.config)
         with bank.writing("an experiment"):
-            bank.add(states[FORWARD], lesson.card, states.get(BACKWARD))
+            bank.add(states[FORWARD], card, states.get(BACKWARD))
 
     def generator(self, folder: Path, task: str, which: str, fresh: nn.Module) -> nn.Module:
         bank = Bank.open(folder / _BANK)
@@ -90,6 +99,13 @@ class Piggyback(Strategy):
 
     def predicted(self, network: nn.Module, order: int) -> float:
         return piggyback_parameters(network, self.unconstrained, order)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Factorization(Piggyback):
+    """Piggyback without new filters: lambda 0, but for layers of fewer than 8, which stay free."""
+
+    unconstrained: float | dict[str, float] = field(default=0.0, init=False)
 
 
 _BANK = "bank"

@@ -1,6 +1,7 @@
 """Whole networks: one for each task, or one that is trained on and on."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import nn
 
@@ -28,6 +29,8 @@ class Standalone(KeptStrategy):
 @dataclass(frozen=True, kw_only=True)
 class Finetune(KeptStrategy):
     """One network, trained on and on: what it was before a task is gone after it."""
+
+    forgets: ClassVar[bool] = True
 
     def learner(self, kept: Kept, fresh: nn.Module) -> Learner:
         if kept.shared:

@@ -1,0 +1,249 @@
+"""pbgan evaluate: how good a bank's tasks are on held-out images, in figures with intervals."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from piggyback_gan.cli.arguments import BankPath, parse
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.names import HIGHER_IS_BETTER, METRICS
+from piggyback_gan.options import Device
+
+if TYPE_CHECKING:
+    from piggyback_gan.bank import Bank
+    from piggyback_gan.judging import Judge, Judgement
+
+_SEED = 0
+_STDOUT = Path("-")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Judge tasks on all held-out images: val/, else test/, else what training held out of train/.
+
+    Images are as large as in training, whole and unflipped. Intervals are 95 % (docs/evaluating.md).
+    """
+
+    bank: BankPath
+    """The bank's directory."""
+    task: Annotated[
+        str | None, tyro.conf.Positional, tyro.conf.arg(metavar="TASK", help_behavior_hint="")
+    ] = None
+    """The task's name; all tasks without it."""
+    data: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """The folder of images; without TASK, a folder of such folders, named as the tasks or their data."""
+    features: Annotated[str | None, tyro.conf.arg(metavar="SPEC", help_behavior_hint="")] = None
+    """For Frechet and kernel distances: inception (FID, KID), a TorchScript file, package.module:callable."""
+    distance: Annotated[str | None, tyro.conf.arg(metavar="SPEC", help_behavior_hint="")] = None
+    """For a perceptual distance to the targets: a TorchScript file, package.module:callable."""
+    recogniser: Annotated[str | None, tyro.conf.arg(metavar="SPEC", help_behavior_hint="")] = None
+    """For what can be recognised in photos made from label maps: likewise."""
+    split_free: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Judge all images of DIR, train/ too: for data that the tasks were not trained on."""
+    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """Write everything there as JSON; - is stdout, in place of the table."""
+    device: Device = "auto"
+    """Where to compute; auto takes what is there."""
+
+
+def run(arguments: list[str]) -> int:
+    """Judge one task or all, print the figures, warnings on stderr."""
+    given = parse(Arguments, "evaluate", arguments)
+    from piggyback_gan.bank import Bank
+    from piggyback_gan.devices import choose_device
+    from piggyback_gan.downloads import cache_folder
+    from piggyback_gan.feature_networks import load_distance, load_features, load_recogniser
+    from piggyback_gan.judging import Judge
+    from piggyback_gan.manifest import require_writable
+
+    bank = Bank.open(given.bank)
+    if given.json is not None and given.json != _STDOUT:
+        require_writable(given.json.parent)
+    folders = _folders(bank, given)
+    device = choose_device(given.device)
+    judge = Judge(
+        (given.features and load_features(given.features, device)) or None,
+        (given.distance and load_distance(given.distance, device)) or None,
+        (given.recogniser and load_recogniser(given.recogniser, device)) or None,
+        cache_folder() / "features",
+        _SEED,
+    )
+    rows = []
+    for task, folder in folders.items():
+        judgement = _judge(bank, task, folder, judge, device, split_free=given.split_free)
+        for warning in judgement.warnings:
+            print(f"pbgan: {task}: {warning}", file=sys.stderr)
+        rows.append(_row(bank, task, folder, judgement))
+    if given.json is not None:
+        _write(given.json, _content(bank, judge, device, rows))
+    if given.json != _STDOUT:
+        _print_table(rows, judge)
+    return 0
+
+
+def _folders(bank: Bank, given: Arguments) -> Mapping[str, Path]:
+    """Where the images of each task are."""
+    if given.task is not None:
+        bank.card(given.task)
+        return {given.task: given.data}
+    found = {}
+    for task in bank.tasks:
+        names = (task, bank.card(task).get("data", {}).get("name"))
+        folders = [given.data / name for name in names if name and (given.data / name).is_dir()]
+        if not folders:
+            wanted = " or ".join(dict.fromkeys(f"{name}/" for name in names if name))
+            raise PiggybackError(
+                f"{given.data} has no images of task {task!r}: expected a folder {wanted}; or name one TASK"
+            )
+        found[task] = folders[0]
+    if not found:
+        raise PiggybackError(f"{bank.path} has no tasks yet")
+    return found
+
+
+def _judge(
+    bank: Bank, task: str, folder: Path, judge: Judge, device: str, *, split_free: bool
+) -> Judgement:
+    import torch
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from piggyback_gan.data import PairedDataset
+    from piggyback_gan.evaluation import BATCH_SIZE
+    from piggyback_gan.task_data import load_held_out
+
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task(f"{task}: reading")
+
+        def checked(split: str, done: int, total: int) -> None:
+            progress.update(bar, completed=done, total=total)
+
+        dataset, partners = load_held_out(bank, task, folder, checked, split_free=split_free)
+        generators = [
+            bank.generator(task, device, direction) for direction in bank.directions(task)
+        ]
+        where = torch.device(device)
+        if isinstance(dataset, PairedDataset):
+            counts = [len(dataset)]
+        else:
+            counts = [len(dataset.first), len(dataset.second)]
+        batches = sum(-(-count // BATCH_SIZE) for count in counts)
+        progress.reset(bar, description=f"{task}: judging", total=batches)
+
+        def between() -> None:
+            progress.advance(bar)
+
+        if isinstance(dataset, PairedDataset):
+            return judge.paired(generators[0], dataset, where, between)
+        return judge.unpaired(
+            (generators[0], generators[1]),
+            dataset,
+            where,
+            direction=bank.directions(task)[0],
+            paired=partners,
+            between=between,
+        )
+
+
+def _row(bank: Bank, task: str, folder: Path, judgement: Judgement) -> dict[str, Any]:
+    """What JSON says of a task."""
+    card = bank.card(task)
+    entry = next(entry for entry in bank.entries if entry.name == task)
+    return {
+        "task": task,
+        "task_sha256": entry.sha256,
+        "mode": card["mode"],
+        "directions": list(bank.directions(task)),
+        "image_size": card["image"]["size"],
+        "training_seed": card["options"].get("seed"),
+        "data": str(folder),
+        "images": judgement.images,
+        "outputs_sha256": judgement.outputs_sha256,
+        "figures": {name: asdict(figure) for name, figure in judgement.figures.items()},
+        "warnings": list(judgement.warnings),
+    }
+
+
+def _content(bank: Bank, judge: Judge, device: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    networks = {
+        "features": judge.features,
+        "distance": judge.distance,
+        "recogniser": judge.recogniser,
+    }
+    return {
+        "bank": str(bank.path),
+        "device": device,
+        "seed": judge.seed,
+        "versions": {name: version(name) for name in ("piggyback-gan", "torch")},
+        **{
+            name: network and {"name": network.name, "sha256": network.sha256}
+            for name, network in networks.items()
+        },
+        "tasks": rows,
+    }
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    from piggyback_gan.manifest import atomic_write
+
+    text = json.dumps(content, indent=1)
+    if path == _STDOUT:
+        print(text)
+    else:
+        atomic_write(path, f"{text}\n".encode())
+
+
+def _print_table(rows: list[dict[str, Any]], judge: Judge) -> None:
+    from rich import box
+    from rich.table import Table
+
+    from piggyback_gan.cli.console import wide_console
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("task", "figure"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("value", "95 % interval"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("better", no_wrap=True)
+    for row in rows:
+        for name, figure in row["figures"].items():
+            table.add_row(
+                row["task"],
+                _called(name, judge),
+                f"{figure['value']:.4g}",
+                f"{figure['low']:.4g} to {figure['high']:.4g}",
+                "higher" if name.startswith(HIGHER_IS_BETTER) else "lower",
+            )
+    console = wide_console()
+    console.print(table)
+    for row in rows:
+        size = row["image_size"]
+        console.print(f"{row['task']}: {row['images']} outputs of {size}x{size}", markup=False)
+
+
+def _called(name: str, judge: Judge) -> str:
+    """A figure's name for people. Only with the network of FID is a distance called so."""
+    kind, way = name, ""
+    for direction in ("_AtoB", "_BtoA"):
+        if name.endswith(direction):
+            kind, way = name.removesuffix(direction), f" {direction[1:]}"
+    distances = {"frechet_distance": ("FD", "FID"), "kernel_distance": ("KD", "KID")}
+    if judge.features and kind in distances:
+        short, classic = distances[kind]
+        kind = classic if judge.features.is_inception else f"{short}-{judge.features.name}"
+    elif judge.distance and kind == "perceptual_distance":
+        kind = f"perceptual distance ({judge.distance.name})"
+    elif kind in METRICS:
+        kind = kind.upper()
+    else:
+        kind = kind.replace("_", " ").replace(" l1", " L1")
+    return kind + way

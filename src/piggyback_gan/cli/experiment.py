@@ -1,0 +1,99 @@
+"""pbgan experiment: lifelong strategies side by side on one sequence of tasks."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, cast
+
+import tyro
+
+from piggyback_gan.cli.arguments import parse
+from piggyback_gan.cli.signals import stopped_by_signals
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.options import Device
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Train and judge strategies on a sequence of tasks, as a file says (docs/experiments.md).
+
+    What is done stays done: the same command goes on after the last task that each part learned. `pbgan
+    report DIR` makes pages of the results, at any time.
+    """
+
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+    """A TOML file: tasks, strategies, seeds, options."""
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """The folder of results."""
+    jobs: int = 1
+    """So many parts at once, each in a process of its own."""
+    part: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
+    """Do this part alone, such as one task of a cluster's array job."""
+    list: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Only list the parts, each with what it needs and whether it is done."""
+    data: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
+    """Where the tasks' folders are, if not beside the file."""
+    features: Annotated[str | None, tyro.conf.arg(metavar="SPEC", help_behavior_hint="")] = None
+    """Instead of the file's: the feature network of Frechet and kernel distances."""
+    distance: Annotated[str | None, tyro.conf.arg(metavar="SPEC", help_behavior_hint="")] = None
+    """Instead of the file's: the network of the perceptual distance."""
+    device: Device = "auto"
+    """Where to compute; auto takes what is there."""
+
+
+def run(arguments: list[str]) -> int:
+    """Run, or list, the parts of an experiment."""
+    given = parse(Arguments, "experiment", arguments)
+    if given.jobs < 1:
+        raise PiggybackError(f"--jobs must be 1 or more, found {given.jobs}")
+    from piggyback_gan.devices import choose_device
+    from piggyback_gan.experiments.part import Stopped
+    from piggyback_gan.experiments.runner import Runner
+    from piggyback_gan.experiments.settings import read_experiment
+    from piggyback_gan.experiments.side_by_side import run_side_by_side
+
+    experiment = read_experiment(
+        given.file, data=given.data, features=given.features, distance=given.distance
+    )
+    device = cast(Device, choose_device(given.device))
+    runner = Runner(experiment, given.out, device, f"pbgan experiment {' '.join(arguments)}")
+    if given.list:
+        for part in runner.names:
+            needs = ", ".join(map(str, part.needs))
+            state = "done" if runner.is_done(part) else "open"
+            print(f"{state}  {part}" + (f"  needs {needs}" if needs else ""))
+        return 0
+    with stopped_by_signals() as stop:
+        try:
+            if given.part is not None:
+                runner.run(runner.part(given.part), _say(given.part), stop.asked)
+            elif given.jobs > 1:
+                command = ["experiment", *_without_jobs(arguments)]
+                run_side_by_side(runner, command, given.jobs, _say(None), stop.asked)
+            else:
+                for part in runner.names:
+                    runner.run(part, _say(str(part)), stop.asked)
+        except Stopped as end:
+            print(f"pbgan: {end}; the same command goes on", file=sys.stderr)
+            return stop.status
+    if given.part is None:
+        print(f"all parts are done; look at them: pbgan report {given.out}")
+    return 0
+
+
+def _without_jobs(arguments: list[str]) -> list[str]:
+    """The arguments of one part's process."""
+    kept: list[str] = []
+    skip = False
+    for argument in arguments:
+        if not skip and not argument.startswith("--jobs"):
+            kept.append(argument)
+        skip = argument == "--jobs"
+    return kept
+
+
+def _say(name: str | None) -> Callable[[str], None]:
+    """Who prints a line at once, beginning with who speaks."""
+    begin = "" if name is None else f"{name}: "
+    return lambda words: print(begin + words, flush=True)

@@ -1,0 +1,338 @@
+"""An experiment's parts: which there are, what each needs, and how they are run, one by one or side by side."""
+
+import contextlib
+import json
+import os
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import filelock
+import torch
+
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.experiments.part import Diverged, Part, PartPlan, Say
+from piggyback_gan.experiments.results import (
+    EXPERIMENT_FILE,
+    PARTS,
+    read_experiment_file,
+    read_stages,
+    stage_file,
+    to_json,
+)
+from piggyback_gan.experiments.settings import (
+    FIRST,
+    Experiment,
+    StrategySettings,
+    describe_strategy,
+)
+from piggyback_gan.experiments.strategies import Strategy
+from piggyback_gan.experiments.strategies.whole_networks import Standalone
+from piggyback_gan.experiments.tasks import (
+    Task,
+    architecture,
+    describe_task,
+    find_search_tasks,
+    find_tasks,
+)
+from piggyback_gan.feature_networks import load_distance, load_features
+from piggyback_gan.generators import build_generator
+from piggyback_gan.judging import Judge
+from piggyback_gan.manifest import atomic_write, now, require_writable
+from piggyback_gan.options import Device
+
+_DIVERGED = "diverged.json"
+_FAR = ("frechet_distance", "kernel_distance")
+
+
+@dataclass(frozen=True)
+class PartName:
+    """A part: `STRATEGY/seed-S`, `STRATEGY/rate-R` to choose a learning rate by, or `first/seed-S`.
+
+    Attributes:
+        label: the strategy, or "first".
+        seed: of all chance.
+        rate: the candidate, in a part that a rate is chosen by.
+        needs: the parts that must be done before.
+    """
+
+    label: str
+    seed: int
+    rate: float | None = None
+    needs: tuple["PartName", ...] = ()
+
+    def __str__(self) -> str:
+        last = f"seed-{self.seed}" if self.rate is None else f"rate-{self.rate:g}"
+        return f"{self.label}/{last}"
+
+
+def part_names(experiment: Experiment) -> list[PartName]:
+    """All parts, in an order in which each comes after those that it needs."""
+    strategies = experiment.strategies
+    seeds = sorted({seed for settings in strategies.values() for seed in settings.seeds})
+    first = {seed: PartName(FIRST, seed) for seed in seeds}
+    candidates = {
+        label: [
+            PartName(label, settings.seeds[0], rate, (first[settings.seeds[0]],))
+            for rate in settings.learning_rates
+            if len(settings.learning_rates) > 1
+        ]
+        for label, settings in strategies.items()
+    }
+    names = [*first.values(), *(name for listed in candidates.values() for name in listed)]
+    for seed in seeds:
+        for label, settings in strategies.items():
+            if seed in settings.seeds:
+                needs = (first[seed], *candidates[settings.rate_of or label])
+                names.append(PartName(label, seed, needs=needs))
+    return names
+
+
+class Runner:
+    """Runs an experiment's parts.
+
+    Args:
+        experiment: what its file says.
+        out: the folder of results; parts that are done there are not done again.
+        device: where to compute, as `choose_device` has it.
+        command: how this was called, for the record.
+
+    Raises:
+        PiggybackError: tasks or strategies that can't be, or a folder that was begun otherwise.
+    """
+
+    def __init__(self, experiment: Experiment, out: Path, device: Device, command: str) -> None:
+        self.experiment = experiment
+        self.out = out
+        self.device = device
+        self.tasks = find_tasks(experiment, device)
+        self.config = architecture(experiment, self.tasks)
+        self.names = part_names(experiment)
+        self._check_strategies()
+        self._record(command)
+
+    def part(self, name: str) -> PartName:
+        """A part by its name.
+
+        Raises:
+            PiggybackError: there is none; the message lists some.
+        """
+        for part in self.names:
+            if str(part) == name:
+                return part
+        raise PiggybackError(
+            f"there is no part {name!r}; parts: {', '.join(map(str, self.names[:12]))}, ... (--list)"
+        )
+
+    def folder(self, part: PartName) -> Path:
+        """Where a part keeps all that is its own."""
+        return self.out / PARTS / str(part)
+
+    def is_done(self, part: PartName) -> bool:
+        """Whether a part is through."""
+        if part.label == FIRST:
+            count = 1
+        elif part.rate is not None:
+            count = 1 + len(self.experiment.tasks[1 : 1 + self.experiment.search.tasks])
+        else:
+            count = len(self.tasks)
+        folder = self.folder(part)
+        return stage_file(folder, count).exists() or (folder / _DIVERGED).exists()
+
+    def run(
+        self, part: PartName, say: Say, should_stop: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Do what is left of a part.
+
+        Raises:
+            PiggybackError: parts that it needs are not done, another process runs it, or as `Part.run`.
+            Stopped: it was asked to stop.
+        """
+        if self.is_done(part):
+            return
+        if missing := [str(need) for need in part.needs if not self.is_done(need)]:
+            raise PiggybackError(f"{part} needs other parts first: {', '.join(missing)}")
+        plan = self._plan(part)
+        with self._alone(part):
+            features, distance = self.experiment.features, self.experiment.distance
+            near = load_distance(distance, self.device) if distance else None
+            far = load_features(features, self.device) if features else None
+            judge, watcher = Judge(far, near, cache=self.out / "cache"), Judge(distance=near)
+            if part.rate is not None and not self.experiment.search.metric.startswith(_FAR):
+                judge = watcher
+            try:
+                Part(plan, judge, watcher, torch.device(self.device), say, should_stop).run()
+            except Diverged as error:
+                if part.rate is None:
+                    raise
+                # A rate at which training fails is a poor one, no reason to end the search.
+                atomic_write(plan.folder / _DIVERGED, to_json({"problem": str(error)}))
+                say(str(error))
+
+    def chosen_rate(self, settings: StrategySettings) -> float:
+        """The learning rate that a strategy runs at.
+
+        Raises:
+            PiggybackError: the parts that it is chosen by do not have the metric, or all diverged.
+        """
+        settings = self.experiment.strategy(settings.rate_of or settings.label)
+        if len(settings.learning_rates) == 1:
+            return settings.learning_rates[0]
+        found: dict[float, list[float]] = {}
+        for part in self.names:
+            if part.label != settings.label or part.rate is None:
+                continue
+            if not (self.folder(part) / _DIVERGED).exists():
+                found[part.rate] = self._scores(part)
+        if not found:
+            raise PiggybackError(
+                f"strategy {settings.label!r} diverged at every learning rate: give lower ones"
+            )
+        # Relative to the candidates' mean, each task weighs alike.
+        means = [sum(task) / len(task) for task in zip(*found.values(), strict=True)]
+        return min(
+            found,
+            key=lambda rate: sum(s / m for s, m in zip(found[rate], means, strict=True)),
+        )
+
+    def _scores(self, part: PartName) -> list[float]:
+        """The metric of each task after the first, when it was learned."""
+        metric = self.experiment.search.metric
+        scores = []
+        for stage in list(read_stages(self.folder(part)))[1:]:
+            figures = stage.figures[stage.task]
+            direction = next(t.options.direction for t in self.tasks if t.name == stage.task)
+            name = metric if metric in figures else f"{metric}_{direction}"
+            if name not in figures:
+                raise PiggybackError(
+                    f"[search] metric {metric!r} is not measured for task {stage.task!r}; there are: "
+                    f"{', '.join(figures)}"
+                )
+            scores.append(figures[name].value)
+        return scores
+
+    def _plan(self, part: PartName) -> PartPlan:
+        first = self.out / PARTS / FIRST / f"seed-{part.seed}"
+        tasks: Sequence[Task] = self.tasks
+        first_rate = self.experiment.first_learning_rate
+        strategy: Strategy = Standalone()
+        rate = first_rate
+        if part.label == FIRST:
+            tasks = tasks[:1]
+        else:
+            settings = self.experiment.strategy(part.label)
+            strategy = settings.strategy
+            if part.rate is None:
+                rate = self.chosen_rate(settings)
+            else:
+                rate, tasks = part.rate, find_search_tasks(self.experiment, self.device)
+        takes_over = part.label != FIRST and strategy.shares_first_task
+        return PartPlan(
+            label=part.label,
+            strategy=strategy,
+            seed=part.seed,
+            folder=self.folder(part),
+            tasks=tasks,
+            config=self.config,
+            first=first if takes_over else None,
+            first_rate=first_rate,
+            later_rate=rate,
+            curve_images=self.experiment.curve_images,
+            samples=self.experiment.samples,
+        )
+
+    @contextlib.contextmanager
+    def _alone(self, part: PartName) -> Iterator[None]:
+        folder = self.folder(part)
+        require_writable(folder)
+        lock = filelock.FileLock(folder / "part.lock", timeout=0)
+        try:
+            with lock:
+                yield
+        except filelock.Timeout:
+            raise PiggybackError(f"{part} is being run by another process") from None
+
+    def _check_strategies(self) -> None:
+        """Whether every strategy can learn a second task of this architecture, before hours are spent."""
+        for label, settings in self.experiment.strategies.items():
+            try:
+                settings.strategy.predicted(build_generator(self.config), 1)
+            except PiggybackError as error:
+                raise PiggybackError(f"strategy {label!r}: {error}") from None
+
+    def _record(self, command: str) -> None:
+        """Write down what is set; what parts were begun with must be as it was."""
+        require_writable(self.out)
+        path = self.out / EXPERIMENT_FILE
+        started = now()
+        content = {
+            "title": self.experiment.title,
+            "generator": asdict(self.config),
+            "first_learning_rate": self.experiment.first_learning_rate,
+            "tasks": [
+                describe_task(task, settings)
+                for task, settings in zip(self.tasks, self.experiment.tasks, strict=True)
+            ],
+            "strategies": [describe_strategy(s) for s in self.experiment.strategies.values()],
+            "search": asdict(self.experiment.search),
+            "seeds": sorted({part.seed for part in self.names}),
+            "samples": self.experiment.samples,
+            "curve_images": self.experiment.curve_images,
+            "features": self.experiment.features and Path(self.experiment.features).name,
+            "distance": self.experiment.distance and Path(self.experiment.distance).name,
+        }
+        if path.exists():
+            before = read_experiment_file(self.out)
+            started = before["started"]
+            self._check_unchanged(before, content)
+        surroundings = {
+            "library_version": version("piggyback-gan"),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "machine": {
+                "architecture": platform.machine(),
+                "cores": os.cpu_count(),
+                "device": _device_name(self.device),
+            },
+            "command": command,
+            "started": started,
+            "file": self.experiment.text,
+        }
+        atomic_write(path, to_json({**content, **surroundings}))
+
+    def _check_unchanged(self, before: Mapping[str, object], now: Mapping[str, object]) -> None:
+        if not (self.out / PARTS).is_dir():
+            return
+        free = ("title", "strategies", "seeds")
+        for key, value in now.items():
+            if key not in free and before.get(key) != _through_json(value):
+                raise PiggybackError(
+                    f"{self.out} was begun with another {key}: what is there can't be compared with it; "
+                    "choose another --out"
+                )
+        strategies = before["strategies"]
+        assert isinstance(strategies, list)
+        earlier = {strategy["label"]: strategy for strategy in strategies}
+        listed = now["strategies"]
+        assert isinstance(listed, list)
+        for strategy in listed:
+            label = strategy["label"]
+            changed = earlier.get(label, strategy) != _through_json(strategy)
+            if changed and (self.out / PARTS / label).exists():
+                raise PiggybackError(
+                    f"{self.out} has results of a strategy {label!r} with other options: give this one "
+                    f"another name, or remove {self.out / PARTS / label}"
+                )
+
+
+def _through_json(value: object) -> object:
+    """A value as it comes back from a file."""
+    return json.loads(json.dumps(value))
+
+
+def _device_name(device: str) -> str:
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name()
+    return f"{device}, {torch.get_num_threads()} threads"

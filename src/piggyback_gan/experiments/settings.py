@@ -1,0 +1,324 @@
+"""An experiment's file: tasks, strategies, seeds, and how everything is trained and judged."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.experiments.strategies import STRATEGIES, Strategy
+from piggyback_gan.names import PREVIOUS, STANDALONE, check_name, check_task_name
+from piggyback_gan.option_files import check_keys, known_options, options_from, read_toml
+from piggyback_gan.options import GeneratorOptions, TrainingOptions
+
+FIRST = "first"
+"""The part that trains the first task's network, which most strategies have in common."""
+
+# What the strategies, the seeds, the command line and the search have a say in, not the tasks.
+_NOT_A_TASKS = (
+    *("learning_rate", "backward_learning_rate", "unconstrained", "init", "seed", "device"),
+    *("val_fraction", "keep_best", "patience", "log"),
+)
+_TASK_OPTIONS = sorted(set(known_options(TrainingOptions)) - set(_NOT_A_TASKS))
+
+
+@dataclass(frozen=True)
+class TaskSettings:
+    """A task: its name, its folder of images, and how it is trained, but for rates and seeds.
+
+    `steps` is how many to train at least, in whole epochs; None: the options' epochs.
+    """
+
+    name: str
+    data: Path
+    options: TrainingOptions
+    steps: int | None
+
+
+@dataclass(frozen=True)
+class StrategySettings:
+    """A strategy under the name that tables call it.
+
+    Attributes:
+        label: its name.
+        kind: which of `STRATEGIES`.
+        strategy: with its options.
+        learning_rates: the generator's for all tasks but the first; the best is chosen of several.
+        rate_of: the strategy whose rate it takes instead.
+        seeds: it learns the sequence once with each.
+    """
+
+    label: str
+    kind: str
+    strategy: Strategy
+    learning_rates: tuple[float, ...]
+    rate_of: str | None
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """How the best learning rate of several is chosen: on a part of the training images."""
+
+    val_fraction: float = 0.15
+    """The share of the training images that judges; the others train."""
+    tasks: int = 2
+    """How many tasks after the first are trained for it."""
+    steps: int | None = None
+    """How many steps each, at least; as many as in the experiment if left out."""
+    metric: str = "perceptual_distance"
+    """What is to be small, on average over those tasks (relative to the candidates' mean)."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.val_fraction, float) or not 0 < self.val_fraction < 1:
+            raise PiggybackError(
+                f"invalid val_fraction: found {self.val_fraction!r}, give a number between 0 and 1"
+            )
+        for name in ("tasks", "steps"):
+            value = getattr(self, name)
+            if (name, value) != ("steps", None):
+                _check_count(name, value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """All that an experiment's file says.
+
+    Attributes:
+        title: a line for the report.
+        tasks: in the order in which they are learned.
+        strategies: by label, in order.
+        seeds: those of strategies that have none of their own.
+        first_learning_rate: the generator's for the first task.
+        generator: the architecture; not all fields need be given.
+        features, distance: networks that judge, as `pbgan evaluate` takes them; None for none.
+        samples: how many held-out images of each task are kept as pictures.
+        curve_images: how many held-out images are judged after each epoch, for the learning curves.
+        search: how learning rates are chosen.
+        text: the file as it is.
+    """
+
+    title: str
+    tasks: tuple[TaskSettings, ...]
+    strategies: Mapping[str, StrategySettings]
+    seeds: tuple[int, ...]
+    first_learning_rate: float
+    generator: GeneratorOptions
+    features: str | None
+    distance: str | None
+    samples: int
+    curve_images: int
+    search: Search
+    text: str
+
+    def strategy(self, label: str) -> StrategySettings:
+        """A strategy by its label.
+
+        Raises:
+            PiggybackError: there is none; the message lists those there are.
+        """
+        if label not in self.strategies:
+            raise PiggybackError(
+                f"there is no strategy {label!r}; there are: {', '.join(self.strategies)}"
+            )
+        return self.strategies[label]
+
+
+_KEYS = (
+    *("title", "seeds", "steps", "first_learning_rate", "features", "distance", "samples"),
+    *("curve_images", "options", "generator", "search", "task", "strategy"),
+)
+
+
+def read_experiment(
+    path: Path,
+    *,
+    data: Path | None = None,
+    features: str | None = None,
+    distance: str | None = None,
+) -> Experiment:
+    """Read an experiment's file. Paths in it are relative to it.
+
+    Args:
+        path: a TOML file; docs/experiments.md says what it holds.
+        data: the folder that the tasks' folders are in, instead.
+        features, distance: instead of the file's.
+
+    Raises:
+        PiggybackError: the file can't be read, or what in it is wrong, in one line.
+    """
+    content = read_toml(path)
+    check_keys(content, _KEYS, str(path))
+    try:
+        steps = content.get("steps")
+        if steps is not None:
+            _check_count("steps", steps)
+        root = path.parent if data is None else data
+        common = _table(content, "options")
+        check_keys(common, _TASK_OPTIONS, "[options]")
+        tasks = tuple(_task(table, common, steps, root) for table in _tables(content, "task"))
+        _distinct("task", [task.name for task in tasks])
+        seeds = _seeds(content.get("seeds", [0]))
+        names = [task.name for task in tasks]
+        strategies = [_strategy(table, names, seeds) for table in _tables(content, "strategy")]
+        _distinct("strategy", [strategy.label for strategy in strategies])
+        search = _table(content, "search")
+        check_keys(search, known_options(Search), "[search]")
+        generator = _table(content, "generator")
+        check_keys(generator, known_options(GeneratorOptions), "[generator]")
+        experiment = Experiment(
+            title=str(content.get("title", path.stem)),
+            tasks=tasks,
+            strategies={strategy.label: strategy for strategy in strategies},
+            seeds=seeds,
+            first_learning_rate=_rate(content.get("first_learning_rate", 2e-4)),
+            generator=options_from(GeneratorOptions, generator, "[generator]"),
+            features=_network(content, "features", features, path),
+            distance=_network(content, "distance", distance, path),
+            samples=_check_count("samples", content.get("samples", 4)),
+            curve_images=_check_count("curve_images", content.get("curve_images", 64)),
+            search=options_from(Search, search, "[search]"),
+            text=path.read_text(encoding="utf-8"),
+        )
+        _check_rates(experiment)
+    except PiggybackError as error:
+        raise PiggybackError(f"{path}: {error}") from None
+    return experiment
+
+
+def _task(
+    table: Mapping[str, Any], common: Mapping[str, Any], steps: int | None, root: Path
+) -> TaskSettings:
+    name = table.get("name")
+    if not isinstance(name, str):
+        raise PiggybackError("a [[task]] has no name")
+    check_task_name(name)
+    where = f"task {name!r}"
+    check_keys(table, ("name", "data", "steps", *_TASK_OPTIONS), where)
+    folder = table.get("data", name)
+    if not isinstance(folder, str):
+        raise PiggybackError(f"{where}: data must be a folder, found {folder!r}")
+    if "steps" in table:
+        steps = _check_count("steps", table["steps"])
+    own = {key: value for key, value in table.items() if key not in ("name", "data", "steps")}
+    if "epochs" in own and "steps" not in table:
+        steps = None
+    return TaskSettings(
+        name, root / folder, options_from(TrainingOptions, {**common, **own}, where), steps
+    )
+
+
+def _strategy(
+    table: Mapping[str, Any], tasks: Sequence[str], seeds: tuple[int, ...]
+) -> StrategySettings:
+    kind = table.get("kind", table.get("name"))
+    label = table.get("name", kind)
+    if not isinstance(label, str) or not isinstance(kind, str):
+        raise PiggybackError("a [[strategy]] has no name")
+    check_name(label, "a strategy")
+    where = f"strategy {label!r}"
+    if label == FIRST:
+        raise PiggybackError(f"{where}: the name is taken by the first task's common network")
+    if kind not in STRATEGIES:
+        raise PiggybackError(
+            f"{where}: unknown kind {kind!r}; give one of {', '.join(STRATEGIES)} as its name or kind"
+        )
+    chosen = STRATEGIES[kind]
+    own = known_options(chosen)
+    check_keys(table, ("name", "kind", "seeds", "learning_rate", "learning_rate_of", *own), where)
+    strategy = options_from(chosen, {key: table[key] for key in own if key in table}, where)
+    init = getattr(strategy, "init", None)
+    if init is not None and init not in (STANDALONE, PREVIOUS, *tasks):
+        raise PiggybackError(
+            f"{where}: init must be {STANDALONE}, {PREVIOUS} or a task, found {init!r}"
+        )
+    rate, rate_of = table.get("learning_rate"), table.get("learning_rate_of")
+    if (rate is None) == (rate_of is None):
+        raise PiggybackError(
+            f"{where}: give learning_rate, a number or a list to choose from, or learning_rate_of, the "
+            "strategy whose rate to take"
+        )
+    rates = () if rate is None else tuple(map(_rate, rate if isinstance(rate, list) else [rate]))
+    if rate == [] or len(set(rates)) < len(rates):
+        raise PiggybackError(f"{where}: learning_rate must list different numbers, found {rate!r}")
+    if "seeds" in table:
+        seeds = _seeds(table["seeds"])
+    return StrategySettings(label, kind, strategy, rates, rate_of, seeds)
+
+
+def _check_rates(experiment: Experiment) -> None:
+    """Whether strategies that take another's rate name one that has its own."""
+    for settings in experiment.strategies.values():
+        if settings.rate_of is not None and experiment.strategy(settings.rate_of).rate_of:
+            raise PiggybackError(
+                f"strategy {settings.label!r}: learning_rate_of must name a strategy with a "
+                f"learning_rate of its own, {settings.rate_of!r} has none"
+            )
+    if len(experiment.tasks) < 2:
+        raise PiggybackError("give two or more [[task]]: nothing can be forgotten of one")
+
+
+def _network(content: Mapping[str, Any], key: str, given: str | None, path: Path) -> str | None:
+    """Which network judges: a file relative to the experiment's, or another word as it is."""
+    word = content.get(key) if given is None else given
+    if word is not None and not isinstance(word, str):
+        raise PiggybackError(f"{key} must be a file or package.module:callable, found {word!r}")
+    if given is None and word is not None and (path.parent / word).exists():
+        return str(path.parent / word)
+    return word
+
+
+def _seeds(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list) or not value:
+        raise PiggybackError(f"seeds must be a list of whole numbers, found {value!r}")
+    for seed in value:
+        TrainingOptions(seed=seed)
+    if len(set(value)) < len(value):
+        raise PiggybackError(f"seeds must be different, found {value!r}")
+    return tuple(value)
+
+
+def _rate(value: Any) -> float:
+    TrainingOptions(learning_rate=value)
+    return float(value)
+
+
+def _check_count(name: str, value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise PiggybackError(f"invalid {name}: found {value!r}, give a whole number from 1 on")
+    return value
+
+
+def _table(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    table = content.get(key, {})
+    if not isinstance(table, dict):
+        raise PiggybackError(f"[{key}] must be a table, found {table!r}")
+    return table
+
+
+def _tables(content: Mapping[str, Any], key: str) -> Sequence[Mapping[str, Any]]:
+    tables = content.get(key, [])
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise PiggybackError(f"write each {key} as a [[{key}]] table")
+    if not tables:
+        raise PiggybackError(f"there is no [[{key}]]")
+    return tables
+
+
+def _distinct(what: str, names: Sequence[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise PiggybackError(f"there are two [[{what}]] named {name!r}")
+
+
+def describe_strategy(settings: StrategySettings) -> dict[str, Any]:
+    """What a folder remembers of a strategy, JSON values only."""
+    return {
+        "label": settings.label,
+        "kind": settings.kind,
+        "options": dataclasses.asdict(settings.strategy),
+        "learning_rates": list(settings.learning_rates),
+        "learning_rate_of": settings.rate_of,
+        "seeds": list(settings.seeds),
+    }

@@ -1,0 +1,84 @@
+"""Several parts of an experiment at once, each in a process of its own."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.experiments.part import Say, Stopped
+from piggyback_gan.experiments.runner import PartName, Runner
+
+_LOG = "log.txt"
+_POLL_SECONDS = 0.2
+
+
+def run_side_by_side(
+    runner: Runner,
+    command: Sequence[str],
+    jobs: int,
+    say: Say,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Run all parts that are left, up to `jobs` at once; each writes what it says to its own log.txt.
+
+    Args:
+        runner: of the experiment.
+        command: `pbgan experiment` and its arguments, to which `--part NAME` is added.
+        jobs: how many processes. Each computes with its share of the cores.
+        say: told when a part begins and ends.
+        should_stop: asked all the time.
+
+    Raises:
+        PiggybackError: parts that failed, by name, when all that could be done is.
+        Stopped: it was asked to stop; all processes have ended.
+    """
+    running: dict[PartName, subprocess.Popen[bytes]] = {}
+    failed: list[PartName] = []
+    try:
+        while True:
+            if should_stop():
+                raise Stopped(f"stopped; {len(running)} parts go on with the task they were at")
+            for part, process in list(running.items()):
+                if process.poll() is not None:
+                    del running[part]
+                    if process.returncode:
+                        failed.append(part)
+                    say(f"{part} {'failed' if process.returncode else 'is done'}")
+            ready = [
+                part
+                for part in runner.names
+                if not runner.is_done(part)
+                and part not in running
+                and part not in failed
+                and all(runner.is_done(need) for need in part.needs)
+            ]
+            for part in ready[: jobs - len(running)]:
+                running[part] = _start(runner.folder(part), [*command, "--part", str(part)], jobs)
+                say(f"{part} begins")
+            if not running:
+                break
+            time.sleep(_POLL_SECONDS)
+    finally:
+        for process in running.values():
+            process.terminate()
+        for process in running.values():
+            process.wait()
+    if failed:
+        logs = ", ".join(str(runner.folder(part) / _LOG) for part in failed)
+        raise PiggybackError(f"{', '.join(map(str, failed))} failed; see {logs}")
+
+
+def _start(folder: Path, command: Sequence[str], jobs: int) -> subprocess.Popen[bytes]:
+    folder.mkdir(parents=True, exist_ok=True)
+    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    with (folder / _LOG).open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "piggyback_gan", *command],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={"OMP_NUM_THREADS": threads, **os.environ},
+        )

@@ -1,0 +1,88 @@
+"""A narrow network of its own for each later task."""
+
+from bisect import bisect_left
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from piggyback_gan.config import GeneratorConfig
+from piggyback_gan.experiments.strategies.base import (
+    Kept,
+    KeptStrategy,
+    Learner,
+    check_share,
+    conv_layers,
+    count,
+    values_of,
+)
+from piggyback_gan.experiments.strategies.piggyback import piggyback_parameters
+from piggyback_gan.filters import unconstrained_count
+from piggyback_gan.generators import ResnetGenerator, UnetGenerator, build_generator
+from piggyback_gan.tasks import DEFAULT_UNCONSTRAINED
+
+
+@dataclass(frozen=True, kw_only=True)
+class Narrow(KeptStrategy):
+    """Later tasks learn a network of their own, from a random start, with fewer channels (ngf).
+
+    Attributes:
+        unconstrained: lambda. So many of task 1's ngf, rounded up, are the width of the network.
+        equal_parameters: take instead the width whose number of parameters is nearest to what piggyback
+            with this lambda adds for the task of the same order.
+    """
+
+    unconstrained: float = DEFAULT_UNCONSTRAINED
+    equal_parameters: bool = False
+
+    def __post_init__(self) -> None:
+        check_share("unconstrained of narrow networks", self.unconstrained)
+
+    def learner(self, kept: Kept, fresh: nn.Module) -> Learner:
+        if not kept.tasks:
+            return Learner(fresh)
+        width = self._width(fresh, len(kept.tasks))
+        return Learner(build_generator(replace(_config(fresh), ngf=width)))
+
+    def keep(self, kept: Kept, task: str, learner: Learner) -> Kept:
+        return kept.with_task(task, values_of(learner.module))
+
+    def rebuild(self, kept: Kept, task: str, fresh: nn.Module) -> nn.Module:
+        values = kept.tasks[task]
+        width = len(values[f"{next(iter(conv_layers(fresh)))}.weight"])
+        network = _without_values(replace(_config(fresh), ngf=width))
+        network.load_state_dict(values, assign=True)
+        return network
+
+    def predicted(self, network: nn.Module, order: int) -> float:
+        if order == 0:
+            return count(network)
+        return _count(replace(_config(network), ngf=self._width(network, order)))
+
+    def _width(self, network: nn.Module, order: int) -> int:
+        config = _config(network)
+        if not self.equal_parameters:
+            return unconstrained_count(self.unconstrained, config.ngf)
+        target = piggyback_parameters(network, self.unconstrained, order)
+
+        def size(width: int) -> int:
+            return _count(replace(config, ngf=width))
+
+        # The 20th task may add more than a whole network: look above its width, too.
+        least = bisect_left(range(1, 4 * config.ngf), target, key=size) + 1
+        return min((max(least - 1, 1), least), key=lambda width: abs(size(width) - target))
+
+
+def _config(network: nn.Module) -> GeneratorConfig:
+    assert isinstance(network, ResnetGenerator | UnetGenerator)
+    return network.config
+
+
+def _count(config: GeneratorConfig) -> int:
+    return sum(p.numel() for p in _without_values(config).parameters())
+
+
+def _without_values(config: GeneratorConfig) -> nn.Module:
+    """The network without storage, which draws no random values."""
+    with torch.device("meta"):
+        return build_generator(config)

@@ -1,0 +1,173 @@
+"""An experiment's tasks as they are found on disk: images, formats, and options with every default."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+
+from piggyback_gan.config import GeneratorConfig
+from piggyback_gan.data import PairedDataset, UnpairedDataset
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.experiments.settings import Experiment, TaskSettings
+from piggyback_gan.folders import PairedFolder, UnpairedFolder, find_pairs, find_unpaired
+from piggyback_gan.image_formats import ImageFormat
+from piggyback_gan.options import Device, TrainingOptions
+from piggyback_gan.planning import check_size, find_formats, train_counts
+from piggyback_gan.task_data import Checked, Dataset, TaskData, load_task_data
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task that was found.
+
+    Attributes:
+        name: of the task.
+        folder: its images; a part of the training images is held out if it is of a search.
+        formats: of input and output.
+        options: every default filled in but rates and seeds, which a strategy says.
+        epoch_steps: steps in an epoch.
+    """
+
+    name: str
+    folder: PairedFolder | UnpairedFolder
+    formats: tuple[ImageFormat, ImageFormat]
+    options: TrainingOptions
+    epoch_steps: int
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole training."""
+        return self.options.epochs * self.epoch_steps
+
+    @property
+    def train_images(self) -> int:
+        """Images, pairs, or those of the larger side."""
+        return max(train_counts(self.folder))
+
+    @property
+    def held_out_images(self) -> int:
+        """How many are judged: pairs, or images of both sides."""
+        if isinstance(self.folder, PairedFolder):
+            return len(self.folder.held_out)
+        return len(self.folder.held_out_a) + len(self.folder.held_out_b)
+
+    def load(self, checked: Checked = lambda split, done, total: None) -> TaskData:
+        """Decode and check all images.
+
+        Raises:
+            PiggybackError: names all files that can't be used.
+        """
+        return load_task_data(self.folder, self.formats, self.options, checked)
+
+    def some_held_out(self, count: int) -> Dataset:
+        """The first held-out images, or of each side so many."""
+        folder = self.folder
+        size, direction = self.options.image_size, self.options.direction
+        if isinstance(folder, PairedFolder):
+            return PairedDataset(
+                folder.held_out[:count], direction=direction, formats=self.formats, size=size
+            )
+        if folder.paired_held_out:
+            pairs = [pair.sources for pair in folder.paired_held_out[:count]]
+            a, b = ([pair[side] for pair in pairs] for side in (0, 1))
+        else:
+            a, b = list(folder.held_out_a[:count]), list(folder.held_out_b[:count])
+        first, second = (a, b) if direction == "AtoB" else (b, a)
+        return UnpairedDataset(first, second, formats=self.formats, size=size)
+
+
+def find_tasks(experiment: Experiment, device: Device) -> tuple[Task, ...]:
+    """Find the images of all tasks.
+
+    Args:
+        experiment: what its file says.
+        device: what to compute on, as `choose_device` has it.
+
+    Raises:
+        PiggybackError: a folder that holds no such task, nothing held out to judge by, or channels that
+            are not the first task's.
+    """
+    return tuple(_find(experiment, settings, device, None) for settings in experiment.tasks)
+
+
+def find_search_tasks(experiment: Experiment, device: Device) -> tuple[Task, ...]:
+    """The first task, and those after it by which learning rates are chosen, judged by training images."""
+    count = experiment.search.tasks
+    later = experiment.tasks[1 : 1 + count]
+    return (
+        _find(experiment, experiment.tasks[0], device, None),
+        *(
+            _find(experiment, settings, device, experiment.search.val_fraction)
+            for settings in later
+        ),
+    )
+
+
+def architecture(experiment: Experiment, tasks: Sequence[Task]) -> GeneratorConfig:
+    """The generator of all tasks, in the direction in which they are trained.
+
+    Raises:
+        PiggybackError: an architecture that can't be, or tasks of different channels or sizes.
+    """
+    channels = tuple(format.channels for format in tasks[0].formats)
+    for task in tasks:
+        found = tuple(format.channels for format in task.formats)
+        if found != channels:
+            raise PiggybackError(
+                f"task {task.name!r} has {found[0]} channels in and {found[1]} out, the first task "
+                f"{channels[0]} and {channels[1]}: an experiment compares networks of one "
+                "architecture; set input_channels and output_channels"
+            )
+    size = tasks[0].options.image_size
+    config = experiment.generator.for_new_bank(size, (channels[0], channels[1]))
+    for task in tasks:
+        check_size(config, task.options)
+    return config
+
+
+def _find(
+    experiment: Experiment, settings: TaskSettings, device: Device, val_fraction: float | None
+) -> Task:
+    options = settings.options
+    find = find_pairs if options.mode == "paired" else find_unpaired
+    folder: PairedFolder | UnpairedFolder = find(settings.data)
+    steps = settings.steps
+    if val_fraction is not None:
+        folder = _without_held_out(folder).with_held_out(val_fraction, seed=0)
+        steps = experiment.search.steps or steps
+    held_out = folder.held_out if isinstance(folder, PairedFolder) else folder.held_out_a
+    if not held_out:
+        raise PiggybackError(
+            f"{settings.data} has no val or test images: an experiment judges by what was not trained"
+        )
+    formats = find_formats(folder, options, None)
+    epoch_steps = -(-max(train_counts(folder)) // (options.batch_size * options.accumulate))
+    if steps is not None:
+        options = replace(options, epochs=-(-steps // epoch_steps))
+    options = options.resolved(
+        earlier=(),
+        device=device,
+        train_images=min(train_counts(folder)),
+        equal_channels=formats[0].channels == formats[1].channels,
+    )
+    return Task(settings.name, folder, formats, options, epoch_steps)
+
+
+def _without_held_out(folder: PairedFolder | UnpairedFolder) -> PairedFolder | UnpairedFolder:
+    if isinstance(folder, PairedFolder):
+        return replace(folder, held_out=(), held_out_name=None)
+    return replace(folder, held_out_a=(), held_out_b=(), paired_held_out=(), held_out_name=None)
+
+
+def describe_task(task: Task, settings: TaskSettings) -> Mapping[str, object]:
+    """What an experiment's folder remembers of a task, JSON values only."""
+    return {
+        "name": task.name,
+        "mode": task.options.mode,
+        "direction": task.options.direction,
+        "data": settings.data.name,
+        "train_images": task.train_images,
+        "held_out_images": task.held_out_images,
+        "image_size": task.options.image_size,
+        "epochs": task.options.epochs,
+        "steps": task.steps,
+        "options": asdict(task.options),
+    }

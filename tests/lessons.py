@@ -1,0 +1,107 @@
+"""Lessons for strategies: tiny tasks, learned through the real trainers."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from piggyback_gan import TrainingOptions
+from piggyback_gan.config import GeneratorConfig
+from piggyback_gan.experiments.strategies.base import Lesson, Strategy
+from piggyback_gan.generators import build_generator
+from piggyback_gan.trainer import Batch, PairedTrainer
+from piggyback_gan.unpaired_trainer import UnpairedTrainer
+
+RESNET = GeneratorConfig(name="resnet-6", ngf=4)
+UNET = GeneratorConfig(name="unet-64", ngf=2)
+BATCH_NORM = GeneratorConfig(name="resnet-6", ngf=4, norm="batch", dropout=True)
+PAIRED = TrainingOptions(
+    epochs=4,
+    batch_size=1,
+    image_size=16,
+    discriminator_layers=1,
+    ndf=2,
+    learning_rate=2e-3,
+    backward_learning_rate=2e-3,
+    device="cpu",
+)
+BOTH = ("forward", "backward")
+CPU = torch.device("cpu")
+
+
+def images(side: int = 16) -> Tensor:
+    """(1, 3, side, side) in [-1, 1], the same each time."""
+    return torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+def fresh(config: GeneratorConfig = RESNET, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return build_generator(config)
+
+
+def lesson(
+    task: str, config: GeneratorConfig = RESNET, directions: Sequence[str] = ("forward",)
+) -> Lesson:
+    networks = {which: fresh(config, seed) for seed, which in enumerate(directions)}
+    mode = "unpaired" if len(networks) == 2 else "paired"
+    return Lesson(task, networks, config, {"mode": mode})
+
+
+def train(learners: Mapping[str, nn.Module], config: GeneratorConfig, level: float) -> list[float]:
+    """Four epochs of a step: every image is to become a plain one of this level.
+
+    Returns:
+        The L1 loss of each step, if the task is paired.
+    """
+    mode = "unpaired" if len(learners) == 2 else "paired"
+    options = dataclasses.replace(PAIRED, mode=mode).resolved(earlier=(), device="cpu")
+    trainer = (
+        UnpairedTrainer(learners["forward"], learners["backward"], config, options, CPU)
+        if mode == "unpaired"
+        else PairedTrainer(learners["forward"], config, options, CPU)
+    )
+    inputs = images(64 if config is UNET else 16)
+    l1 = []
+    for epoch in range(1, options.epochs + 1):
+        trainer.begin_epoch(epoch)
+        for learner in learners.values():
+            if hasattr(learner, "begin_epoch"):
+                learner.begin_epoch(epoch, options.epochs)
+        batch = Batch(epoch, inputs, torch.full_like(inputs, level), 1)
+        losses, _ = trainer.step(batch)
+        l1.append(float(losses.sums["l1"]) if mode == "paired" else 0.0)
+    for learner in learners.values():
+        learner.eval()
+    return l1
+
+
+def learn(
+    strategy: Strategy, folder: Path, taught: Lesson, config: GeneratorConfig = RESNET
+) -> list[float]:
+    """Begin, train and finish one lesson."""
+    learners = strategy.begin(folder, taught)
+    level = 0.9 - 0.6 * len(strategy.tasks(folder))
+    l1 = train(learners, config, level)
+    strategy.finish(folder, taught, learners)
+    return l1
+
+
+def take(strategy: Strategy, folder: Path, taught: Lesson) -> None:
+    """Begin and finish one lesson without training."""
+    strategy.finish(folder, taught, strategy.begin(folder, taught))
+
+
+@torch.no_grad()
+def output(
+    strategy: Strategy,
+    folder: Path,
+    task: str,
+    which: str = "forward",
+    config: GeneratorConfig = RESNET,
+) -> Tensor:
+    """What a task's generator, as kept in the folder, makes of `images`."""
+    generator = strategy.generator(folder, task, which, fresh(config, seed=9))
+    made: Tensor = generator(images(64 if config is UNET else 16))
+    return made
