@@ -30,7 +30,6 @@ BASES = (
 )
 """Metrics in the order in which they are shown; the first says most of how an image looks."""
 
-_HIGHER_IS_BETTER = {*HIGHER_IS_BETTER, "pixel_accuracy", "mean_iou"}
 # A cycle that begins in A is a matter of A -> B first.
 _SUFFIXES = {"_AtoB": "AtoB", "_BtoA": "BtoA", "_A": "AtoB", "_B": "BtoA"}
 _CURVE_BASES = ("perceptual_distance", "l1", "cycle_l1")
@@ -103,7 +102,7 @@ def base_of(metric: str) -> tuple[str, str]:
 
 def higher_is_better(metric: str) -> bool:
     """Whether more of it is better; for all others, which are distances, less is."""
-    return base_of(metric)[0] in _HIGHER_IS_BETTER
+    return base_of(metric)[0] in HIGHER_IS_BETTER
 
 
 def tasks(results: Results) -> tuple[str, ...]:
