@@ -7,9 +7,6 @@ from piggyback_gan.experiments.results import Results
 from piggyback_gan.experiments.tables import show
 from piggyback_gan.experiments.wording import DIRECTIONS, heading, metric_of, name_of
 
-ON_PAR = 1.05
-"""The mean ratio to standalone networks up to which quality counts as on par with theirs."""
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -48,8 +45,7 @@ def _par(results: Results, label: str, standalone: str | None) -> Finding:
     if standalone is None or ratio is None:
         return Finding(None, promise, "There is no standalone network to compare with.")
     higher = summary.higher_is_better(base)
-    held = ratio.mean >= 2 - ON_PAR if higher else ratio.mean <= ON_PAR
-    limit = f"at least {2 - ON_PAR:.2f}" if higher else f"at most {ON_PAR:.2f}"
+    held = ratio.mean >= 1 if higher else ratio.mean <= 1
     seeds = f" (seeds: {show(ratio.low, 3)} to {show(ratio.high, 3)})"
     others = []
     for other in summary.metrics(results):
@@ -61,7 +57,7 @@ def _par(results: Results, label: str, standalone: str | None) -> Finding:
         promise,
         f"On tasks 2 and on its {name_of(base)} is {show(ratio.mean, 3)} times "
         f"{standalone}'s on average{seeds if len(ratio.by_seed) > 1 else ''}; "
-        f"on par means {limit}, {'higher' if higher else 'lower'} is better."
+        f"on par means at {'least' if higher else 'most'} 1."
         + (f" By other metrics: {', '.join(others)}." if others else ""),
     )
 
