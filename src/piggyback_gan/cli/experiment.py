@@ -1,5 +1,6 @@
 """pbgan experiment: lifelong strategies side by side on one sequence of tasks."""
 
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -57,7 +58,8 @@ def run(arguments: list[str]) -> int:
         given.file, data=given.data, features=given.features, distance=given.distance
     )
     device = cast(Device, choose_device(given.device))
-    runner = Runner(experiment, given.out, device, f"pbgan experiment {' '.join(arguments)}")
+    whole = ["experiment", *_of_all_parts(arguments)]
+    runner = Runner(experiment, given.out, device, shlex.join(["pbgan", *whole]))
     if given.list:
         for part in runner.names:
             needs = ", ".join(map(str, part.needs))
@@ -69,8 +71,7 @@ def run(arguments: list[str]) -> int:
             if given.part is not None:
                 runner.run(runner.part(given.part), _say(given.part), stop.asked)
             elif given.jobs > 1:
-                command = ["experiment", *_without_jobs(arguments)]
-                run_side_by_side(runner, command, given.jobs, _say(None), stop.asked)
+                run_side_by_side(runner, whole, given.jobs, _say(None), stop.asked)
             else:
                 for part in runner.names:
                     runner.run(part, _say(str(part)), stop.asked)
@@ -82,14 +83,14 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _without_jobs(arguments: list[str]) -> list[str]:
-    """The arguments of one part's process."""
+def _of_all_parts(arguments: list[str]) -> list[str]:
+    """The arguments that all processes of an experiment have in common."""
     kept: list[str] = []
     skip = False
     for argument in arguments:
-        if not skip and not argument.startswith("--jobs"):
+        if not skip and argument.partition("=")[0] not in ("--jobs", "--part", "--list"):
             kept.append(argument)
-        skip = argument == "--jobs"
+        skip = argument in ("--jobs", "--part")
     return kept
 
 

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,24 +15,24 @@ from torch import nn
 from piggyback_gan.bank import BACKWARD, FORWARD
 from piggyback_gan.cards import task_card
 from piggyback_gan.chance import seed_of
-from piggyback_gan.config import GeneratorConfig
 from piggyback_gan.data import PairedDataset
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.experiments.memory import peak, reset_peak
+from piggyback_gan.experiments.pictures import save_held_out, save_outputs
+from piggyback_gan.experiments.plan import PartPlan
 from piggyback_gan.experiments.results import (
     Stage,
+    held_out_sample,
     output_sample,
     read_stages,
+    stage_file,
     to_json,
     write_stage,
 )
-from piggyback_gan.experiments.strategies import Strategy
 from piggyback_gan.experiments.strategies.base import Learner, Lesson, count
 from piggyback_gan.experiments.strategies.whole_networks import Standalone
 from piggyback_gan.experiments.tasks import Task
 from piggyback_gan.generators import build_generator
-from piggyback_gan.image_encoding import encode
-from piggyback_gan.images import display, to_pixels
 from piggyback_gan.judging import Figure, Judge, Judgement
 from piggyback_gan.manifest import atomic_write
 from piggyback_gan.task_data import Dataset, TaskData
@@ -40,36 +40,6 @@ from piggyback_gan.trainer import Batch, PairedTrainer, Trainer
 from piggyback_gan.unpaired_trainer import UnpairedTrainer
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PartPlan:
-    """What a part does.
-
-    Attributes:
-        label: the strategy's, as tables call it.
-        strategy: with its options.
-        seed: of all chance.
-        folder: where all of it is kept.
-        tasks: in order.
-        config: the forward generator of all tasks.
-        first: the folder of the first task's network, for a strategy that takes it over.
-        first_rate, later_rate: the generator's learning rates.
-        curve_images: how many held-out images are judged after each epoch.
-        samples: how many outputs are kept as pictures.
-    """
-
-    label: str
-    strategy: Strategy
-    seed: int
-    folder: Path
-    tasks: Sequence[Task]
-    config: GeneratorConfig
-    first: Path | None
-    first_rate: float
-    later_rate: float
-    curve_images: int
-    samples: int
 
 
 class Part:
@@ -105,7 +75,8 @@ class Part:
         """Learn and judge all that is left.
 
         Raises:
-            PiggybackError: images that can't be used, a loss that is not finite, a full disk.
+            PiggybackError: images that can't be used, a loss that is not finite, a full disk, or a stage
+                that is missing though later tasks are learned.
             Stopped: it was asked to stop; what was learned is kept.
         """
         plan = self.plan
@@ -116,6 +87,11 @@ class Part:
                 continue
             if task.name not in learned:
                 self._learn(order, task)
+            elif len(learned) > order:
+                raise PiggybackError(
+                    f"{stage_file(plan.folder, order)} is missing, and can't be measured any more: later "
+                    f"tasks are learned; remove {plan.folder} to do all of it again"
+                )
             stage = self._measure(order, done)
             write_stage(plan.folder, stage)
             done[order] = stage
@@ -143,7 +119,7 @@ class Part:
             "steps": 0 if taken_over else task.steps,
             "seconds": 0.0 if taken_over else round(seconds, 1),
             "peak_memory": None if taken_over else peak(self.device),
-            "learning_rate": self._rate(task),
+            "learning_rate": plan.rate(task),
             "curve": curve,
         }
         plan.folder.mkdir(parents=True, exist_ok=True)
@@ -162,7 +138,7 @@ class Part:
         Returns:
             How many seconds went into judging for the curve.
         """
-        options = self._options(task)
+        options = self.plan.options(task)
         for learner in learners.values():
             learner.to(self.device)
         torch.manual_seed(options.seed)
@@ -189,7 +165,7 @@ class Part:
                     step += 1
                     if stop:
                         raise Stopped(f"{self.plan.label} stopped while it learned {task.name}")
-            self._require_finite(losses.sums, task, options.learning_rate)
+            self._require_finite(losses.sums, task, self.plan.rate(task))
             began = time.monotonic()
             for learner in learners.values():
                 learner.eval()
@@ -230,7 +206,7 @@ class Part:
         """Where a task's networks start: random weights, or those of the first task's."""
         networks: dict[str, nn.Module] = {}
         for which in self._whiches(task):
-            network: nn.Module = build_generator(self._config(which))
+            network: nn.Module = build_generator(self.plan.config_of(which))
             if first is not None:
                 network = Standalone().generator(first, task.name, which, network)
                 network.requires_grad_(True)
@@ -240,31 +216,8 @@ class Part:
     def _whiches(self, task: Task) -> tuple[str, ...]:
         return (FORWARD,) if task.options.mode == "paired" else (FORWARD, BACKWARD)
 
-    def _config(self, which: str) -> GeneratorConfig:
-        config = self.plan.config
-        if which == FORWARD:
-            return config
-        return replace(
-            config, input_channels=config.output_channels, output_channels=config.input_channels
-        )
-
-    def _rate(self, task: Task) -> float:
-        plan = self.plan
-        return plan.first_rate if task is plan.tasks[0] else plan.later_rate
-
-    def _options(self, task: Task) -> Any:
-        """With what depends on seed and strategy; a network's first task has the first task's rate."""
-        unpaired = [t for t in self.plan.tasks if t.options.mode == "unpaired"]
-        is_first_backward = bool(unpaired) and task is unpaired[0]
-        return replace(
-            task.options,
-            seed=self.plan.seed,
-            learning_rate=self._rate(task),
-            backward_learning_rate=self.plan.first_rate if is_first_backward else self._rate(task),
-        )
-
     def _card(self, task: Task) -> dict[str, Any]:
-        options = self._options(task)
+        options = self.plan.options(task)
         return task_card(
             task.folder,
             task.formats,
@@ -299,7 +252,16 @@ class Part:
             data = self._data(task)
             assert data.held_out is not None
             generators = [self._generator(task, which) for which in self._whiches(task)]
-            self._save_samples(order, task, generators[0], data.held_out)
+            save_outputs(
+                partial(output_sample, plan.folder, order, task.name),
+                *(task, generators[0], data.held_out, plan.samples, self.device),
+            )
+            if learned == order and plan.pictures is not None:
+                save_held_out(
+                    partial(held_out_sample, plan.pictures, task.name),
+                    *(task, data.held_out, plan.samples),
+                    partners=data.partners or task.options.mode == "paired",
+                )
             if learned < order:
                 # Outputs of the same bits have the same figures.
                 bare = self._judged(Judge(), task, generators, data.held_out, data.partners)
@@ -339,7 +301,7 @@ class Part:
         )
 
     def _generator(self, task: Task, which: str) -> nn.Module:
-        fresh = build_generator(self._config(which))
+        fresh = build_generator(self.plan.config_of(which))
         folder = self.plan.folder
         return self.plan.strategy.generator(folder, task.name, which, fresh).to(self.device).eval()
 
@@ -379,16 +341,6 @@ class Part:
         if task.name not in self._held_out:
             self._held_out[task.name] = task.load()
         return self._held_out[task.name]
-
-    @torch.inference_mode()
-    def _save_samples(self, order: int, task: Task, generator: nn.Module, dataset: Dataset) -> None:
-        for number in range(min(self.plan.samples, len(dataset))):
-            image = dataset.pair(number)[0]
-            output = generator(image.unsqueeze(0).to(self.device))[0].float().cpu()
-            format = task.formats[1]
-            path = output_sample(self.plan.folder, order, task.name, number)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write(path, encode(display(to_pixels(output, format), format), ".png"))
 
     def _training_file(self, order: int) -> Path:
         return self.plan.folder / f"training-{order}.json"

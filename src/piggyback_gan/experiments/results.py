@@ -91,7 +91,7 @@ class Results:
 
     def sample(self, task: str, number: int, what: str) -> Path:
         """The picture of a held-out image: `what` is "input" or "target"."""
-        return self.folder / SAMPLES / f"{task}-{number}-{what}.png"
+        return held_out_sample(self.folder, task, number, what)
 
     def output_sample(self, stage: Stage, task: str, number: int) -> Path:
         """The picture of what a strategy made of that input after a stage."""
@@ -111,6 +111,11 @@ def read_experiment_file(folder: Path) -> dict[str, Any]:
 def part_folder(folder: Path, strategy: str, seed: int) -> Path:
     """Where an experiment keeps what one strategy does with one seed."""
     return folder / PARTS / strategy / f"seed-{seed}"
+
+
+def held_out_sample(folder: Path, task: str, number: int, what: str) -> Path:
+    """Where an experiment keeps the picture of a held-out image: `what` is "input" or "target"."""
+    return folder / SAMPLES / f"{task}-{number}-{what}.png"
 
 
 def output_sample(part: Path, order: int, task: str, number: int) -> Path:

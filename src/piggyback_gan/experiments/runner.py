@@ -1,6 +1,7 @@
 """An experiment's parts: which there are, what each needs, and how they are run, one by one or side by side."""
 
 import contextlib
+import hashlib
 import json
 import os
 import platform
@@ -8,12 +9,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import filelock
 import torch
 
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.experiments.part import Diverged, Part, PartPlan, Say
+from piggyback_gan.experiments.part import Diverged, Part, Say
+from piggyback_gan.experiments.plan import PartPlan
 from piggyback_gan.experiments.results import (
     EXPERIMENT_FILE,
     PARTS,
@@ -44,7 +47,6 @@ from piggyback_gan.manifest import atomic_write, now, require_writable
 from piggyback_gan.options import Device
 
 _DIVERGED = "diverged.json"
-_FAR = ("frechet_distance", "kernel_distance")
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ class Runner:
             near = load_distance(distance, self.device) if distance else None
             far = load_features(features, self.device) if features else None
             judge, watcher = Judge(far, near, cache=self.out / "cache"), Judge(distance=near)
-            if part.rate is not None and not self.experiment.search.metric.startswith(_FAR):
+            if part.rate is not None and self.experiment.search.metric != "frechet_distance":
                 judge = watcher
             try:
                 Part(plan, judge, watcher, torch.device(self.device), say, should_stop).run()
@@ -241,6 +243,7 @@ class Runner:
             later_rate=rate,
             curve_images=self.experiment.curve_images,
             samples=self.experiment.samples,
+            pictures=self.out if part.rate is None else None,
         )
 
     @contextlib.contextmanager
@@ -266,7 +269,7 @@ class Runner:
         """Write down what is set; what parts were begun with must be as it was."""
         require_writable(self.out)
         path = self.out / EXPERIMENT_FILE
-        started = now()
+        calls = {"command": command, "started": now()}
         content = {
             "title": self.experiment.title,
             "generator": asdict(self.config),
@@ -280,12 +283,13 @@ class Runner:
             "seeds": sorted({part.seed for part in self.names}),
             "samples": self.experiment.samples,
             "curve_images": self.experiment.curve_images,
-            "features": self.experiment.features and Path(self.experiment.features).name,
-            "distance": self.experiment.distance and Path(self.experiment.distance).name,
+            "features": _describe_network(self.experiment.features),
+            "distance": _describe_network(self.experiment.distance),
         }
         if path.exists():
             before = read_experiment_file(self.out)
-            started = before["started"]
+            # What began the folder; parts that run side by side are called otherwise.
+            calls = {key: before[key] for key in calls}
             self._check_unchanged(before, content)
         surroundings = {
             "library_version": version("piggyback-gan"),
@@ -296,8 +300,7 @@ class Runner:
                 "cores": os.cpu_count(),
                 "device": _device_name(self.device),
             },
-            "command": command,
-            "started": started,
+            **calls,
             "file": self.experiment.text,
         }
         atomic_write(path, to_json({**content, **surroundings}))
@@ -319,12 +322,30 @@ class Runner:
         assert isinstance(listed, list)
         for strategy in listed:
             label = strategy["label"]
-            changed = earlier.get(label, strategy) != _through_json(strategy)
+            changed = label in earlier and _fixed(earlier[label]) != _fixed(strategy)
             if changed and (self.out / PARTS / label).exists():
                 raise PiggybackError(
                     f"{self.out} has results of a strategy {label!r} with other options: give this one "
                     f"another name, or remove {self.out / PARTS / label}"
                 )
+
+
+def _fixed(strategy: Mapping[str, Any]) -> object:
+    """What can't change of a strategy that has results: all but seeds that are added.
+
+    By the first seed rates are chosen.
+    """
+    return _through_json({**strategy, "seeds": strategy["seeds"][:1]})
+
+
+def _describe_network(spec: str | None) -> dict[str, str | None] | None:
+    """What a folder remembers of a network that judges: its name, and the SHA-256 of its file if it is one."""
+    if spec is None:
+        return None
+    path = Path(spec)
+    if not path.is_file():
+        return {"name": spec, "sha256": None}
+    return {"name": path.stem, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 def _through_json(value: object) -> object:

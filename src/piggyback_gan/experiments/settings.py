@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from piggyback_gan.config import check_choice
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.experiments.strategies import STRATEGIES, Strategy
 from piggyback_gan.names import PREVIOUS, STANDALONE, check_name, check_task_name
@@ -15,10 +16,13 @@ from piggyback_gan.options import GeneratorOptions, TrainingOptions
 FIRST = "first"
 """The part that trains the first task's network, which most strategies have in common."""
 
+SEARCH_METRICS = ("l1", "perceptual_distance", "frechet_distance")
+"""What a learning rate can be chosen by: what is better when smaller, and never negative."""
+
 # What the strategies, the seeds, the command line and the search have a say in, not the tasks.
 _NOT_A_TASKS = (
     *("learning_rate", "backward_learning_rate", "unconstrained", "init", "seed", "device"),
-    *("val_fraction", "keep_best", "patience", "log"),
+    *("val_fraction", "keep_best", "patience", "log", "samples"),
 )
 _TASK_OPTIONS = sorted(set(known_options(TrainingOptions)) - set(_NOT_A_TASKS))
 
@@ -68,13 +72,17 @@ class Search:
     steps: int | None = None
     """How many steps each, at least; as many as in the experiment if left out."""
     metric: str = "perceptual_distance"
-    """What is to be small, on average over those tasks (relative to the candidates' mean)."""
+    """What is to be small, on average over those tasks (relative to the candidates' mean).
+
+    One of `SEARCH_METRICS`.
+    """
 
     def __post_init__(self) -> None:
         if not isinstance(self.val_fraction, float) or not 0 < self.val_fraction < 1:
             raise PiggybackError(
                 f"invalid val_fraction: found {self.val_fraction!r}, give a number between 0 and 1"
             )
+        check_choice("metric", self.metric, SEARCH_METRICS)
         for name in ("tasks", "steps"):
             value = getattr(self, name)
             if (name, value) != ("steps", None):
@@ -160,8 +168,7 @@ def read_experiment(
         tasks = tuple(_task(table, common, steps, root) for table in _tables(content, "task"))
         _distinct("task", [task.name for task in tasks])
         seeds = _seeds(content.get("seeds", [0]))
-        names = [task.name for task in tasks]
-        strategies = [_strategy(table, names, seeds) for table in _tables(content, "strategy")]
+        strategies = [_strategy(table, seeds) for table in _tables(content, "strategy")]
         _distinct("strategy", [strategy.label for strategy in strategies])
         search = _table(content, "search")
         check_keys(search, known_options(Search), "[search]")
@@ -172,7 +179,9 @@ def read_experiment(
             tasks=tasks,
             strategies={strategy.label: strategy for strategy in strategies},
             seeds=seeds,
-            first_learning_rate=_rate(content.get("first_learning_rate", 2e-4)),
+            first_learning_rate=_rate(
+                content.get("first_learning_rate", 2e-4), "first_learning_rate"
+            ),
             generator=options_from(GeneratorOptions, generator, "[generator]"),
             features=_network(content, "features", features, path),
             distance=_network(content, "distance", distance, path),
@@ -209,9 +218,7 @@ def _task(
     )
 
 
-def _strategy(
-    table: Mapping[str, Any], tasks: Sequence[str], seeds: tuple[int, ...]
-) -> StrategySettings:
+def _strategy(table: Mapping[str, Any], seeds: tuple[int, ...]) -> StrategySettings:
     kind = table.get("kind", table.get("name"))
     label = table.get("name", kind)
     if not isinstance(label, str) or not isinstance(kind, str):
@@ -229,9 +236,11 @@ def _strategy(
     check_keys(table, ("name", "kind", "seeds", "learning_rate", "learning_rate_of", *own), where)
     strategy = options_from(chosen, {key: table[key] for key in own if key in table}, where)
     init = getattr(strategy, "init", None)
-    if init is not None and init not in (STANDALONE, PREVIOUS, *tasks):
+    if init not in (None, STANDALONE, PREVIOUS):
+        # No other task is there for every later one to start from, in both directions.
         raise PiggybackError(
-            f"{where}: init must be {STANDALONE}, {PREVIOUS} or a task, found {init!r}"
+            f"{where}: init must be {STANDALONE} or {PREVIOUS}, found {init!r}; leave it out to start "
+            "from the first task"
         )
     rate, rate_of = table.get("learning_rate"), table.get("learning_rate_of")
     if (rate is None) == (rate_of is None):
@@ -239,22 +248,33 @@ def _strategy(
             f"{where}: give learning_rate, a number or a list to choose from, or learning_rate_of, the "
             "strategy whose rate to take"
         )
-    rates = () if rate is None else tuple(map(_rate, rate if isinstance(rate, list) else [rate]))
+    listed = rate if isinstance(rate, list) else [] if rate is None else [rate]
+    rates = tuple(_rate(value, where) for value in listed)
     if rate == [] or len(set(rates)) < len(rates):
         raise PiggybackError(f"{where}: learning_rate must list different numbers, found {rate!r}")
+    if rate_of is not None and not isinstance(rate_of, str):
+        raise PiggybackError(f"{where}: learning_rate_of must name a strategy, found {rate_of!r}")
     if "seeds" in table:
         seeds = _seeds(table["seeds"])
     return StrategySettings(label, kind, strategy, rates, rate_of, seeds)
 
 
 def _check_rates(experiment: Experiment) -> None:
-    """Whether strategies that take another's rate name one that has its own."""
+    """Whether every strategy has a rate, and what rates are chosen by is measured."""
     for settings in experiment.strategies.values():
         if settings.rate_of is not None and experiment.strategy(settings.rate_of).rate_of:
             raise PiggybackError(
                 f"strategy {settings.label!r}: learning_rate_of must name a strategy with a "
                 f"learning_rate of its own, {settings.rate_of!r} has none"
             )
+    metric = experiment.search.metric
+    network = {"perceptual_distance": "distance", "frechet_distance": "features"}.get(metric)
+    several = [s.label for s in experiment.strategies.values() if len(s.learning_rates) > 1]
+    if several and network and getattr(experiment, network) is None:
+        raise PiggybackError(
+            f"strategy {several[0]!r}: its learning rate is chosen by the {metric}, which no network "
+            f"measures: give {network}, or another [search] metric ({', '.join(SEARCH_METRICS)})"
+        )
     if len(experiment.tasks) < 2:
         raise PiggybackError("give two or more [[task]]: nothing can be forgotten of one")
 
@@ -279,8 +299,8 @@ def _seeds(value: Any) -> tuple[int, ...]:
     return tuple(value)
 
 
-def _rate(value: Any) -> float:
-    TrainingOptions(learning_rate=value)
+def _rate(value: Any, where: str) -> float:
+    options_from(TrainingOptions, {"learning_rate": value}, where)
     return float(value)
 
 
