@@ -283,6 +283,7 @@ class Runner:
             "seeds": sorted({part.seed for part in self.names}),
             "samples": self.experiment.samples,
             "curve_images": self.experiment.curve_images,
+            "val_fraction": self.experiment.val_fraction,
             "features": _describe_network(self.experiment.features),
             "distance": _describe_network(self.experiment.distance),
         }

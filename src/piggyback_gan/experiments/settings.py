@@ -78,10 +78,7 @@ class Search:
     """
 
     def __post_init__(self) -> None:
-        if not isinstance(self.val_fraction, float) or not 0 < self.val_fraction < 1:
-            raise PiggybackError(
-                f"invalid val_fraction: found {self.val_fraction!r}, give a number between 0 and 1"
-            )
+        _check_fraction(self.val_fraction)
         check_choice("metric", self.metric, SEARCH_METRICS)
         for name in ("tasks", "steps"):
             value = getattr(self, name)
@@ -104,6 +101,8 @@ class Experiment:
         samples: how many held-out images of each task are kept as pictures.
         curve_images: how many held-out images are judged after each epoch, for the learning curves.
         search: how learning rates are chosen.
+        val_fraction: the share of the training images that judges in place of the held-out ones, for
+            trying options; None to judge by these.
         text: the file as it is.
     """
 
@@ -118,6 +117,7 @@ class Experiment:
     samples: int
     curve_images: int
     search: Search
+    val_fraction: float | None
     text: str
 
     def strategy(self, label: str) -> StrategySettings:
@@ -135,7 +135,7 @@ class Experiment:
 
 _KEYS = (
     *("title", "seeds", "steps", "first_learning_rate", "features", "distance", "samples"),
-    *("curve_images", "options", "generator", "search", "task", "strategy"),
+    *("curve_images", "val_fraction", "options", "generator", "search", "task", "strategy"),
 )
 
 
@@ -172,6 +172,7 @@ def read_experiment(
         _distinct("strategy", [strategy.label for strategy in strategies])
         search = _table(content, "search")
         check_keys(search, known_options(Search), "[search]")
+        fraction = content.get("val_fraction")
         generator = _table(content, "generator")
         check_keys(generator, known_options(GeneratorOptions), "[generator]")
         experiment = Experiment(
@@ -188,6 +189,7 @@ def read_experiment(
             samples=_check_count("samples", content.get("samples", 4)),
             curve_images=_check_count("curve_images", content.get("curve_images", 64)),
             search=options_from(Search, search, "[search]"),
+            val_fraction=None if fraction is None else _check_fraction(fraction),
             text=path.read_text(encoding="utf-8"),
         )
         _check_rates(experiment)
@@ -302,6 +304,14 @@ def _seeds(value: Any) -> tuple[int, ...]:
 def _rate(value: Any, where: str) -> float:
     options_from(TrainingOptions, {"learning_rate": value}, where)
     return float(value)
+
+
+def _check_fraction(value: Any) -> float:
+    if not isinstance(value, float) or not 0 < value < 1:
+        raise PiggybackError(
+            f"invalid val_fraction: found {value!r}, give a number between 0 and 1"
+        )
+    return value
 
 
 def _check_count(name: str, value: Any) -> int:

@@ -85,18 +85,18 @@ def find_tasks(experiment: Experiment, device: Device) -> tuple[Task, ...]:
         PiggybackError: a folder that holds no such task, nothing held out to judge by, or channels that
             are not the first task's.
     """
-    return tuple(_find(experiment, settings, device, None) for settings in experiment.tasks)
+    fraction = experiment.val_fraction
+    return tuple(_find(task, device, fraction, task.steps) for task in experiment.tasks)
 
 
 def find_search_tasks(experiment: Experiment, device: Device) -> tuple[Task, ...]:
     """The first task, and those after it by which learning rates are chosen, judged by training images."""
-    count = experiment.search.tasks
-    later = experiment.tasks[1 : 1 + count]
+    search, (first, *later) = experiment.search, experiment.tasks
     return (
-        _find(experiment, experiment.tasks[0], device, None),
+        _find(first, device, experiment.val_fraction, first.steps),
         *(
-            _find(experiment, settings, device, experiment.search.val_fraction)
-            for settings in later
+            _find(task, device, search.val_fraction, search.steps or task.steps)
+            for task in later[: search.tasks]
         ),
     )
 
@@ -124,15 +124,13 @@ def architecture(experiment: Experiment, tasks: Sequence[Task]) -> GeneratorConf
 
 
 def _find(
-    experiment: Experiment, settings: TaskSettings, device: Device, val_fraction: float | None
+    settings: TaskSettings, device: Device, val_fraction: float | None, steps: int | None
 ) -> Task:
     options = settings.options
     find = find_pairs if options.mode == "paired" else find_unpaired
     folder: PairedFolder | UnpairedFolder = find(settings.data)
-    steps = settings.steps
     if val_fraction is not None:
         folder = _without_held_out(folder).with_held_out(val_fraction, seed=0)
-        steps = experiment.search.steps or steps
     held_out = folder.held_out if isinstance(folder, PairedFolder) else folder.held_out_a
     if not held_out:
         raise PiggybackError(
