@@ -17,15 +17,14 @@ Generate = Callable[[Tensor], Tensor]
 """(B, C, H, W) in [-1, 1] -> the same, on the device that it is called with."""
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Means over all images.
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """Something that was found out about all outputs of a task.
 
     `output_hashes` has the SHA-256 of each output's float32 values, in order: equal hashes mean
     bit-identical outputs. Of an unpaired task those of the trained direction come first.
     """
 
-    metrics: dict[str, float]
     output_hashes: tuple[str, ...]
 
     @property
@@ -36,7 +35,14 @@ class Evaluation:
     @property
     def outputs_sha256(self) -> str:
         """One hash over all outputs."""
-        return hash_of_all(self.output_hashes)
+        return hashlib.sha256("".join(self.output_hashes).encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Judged):
+    """Means over all images, by metric."""
+
+    metrics: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -180,11 +186,6 @@ def image_hashes(images: Tensor) -> list[str]:
     return [hashlib.sha256(image.numpy().tobytes()).hexdigest() for image in images]
 
 
-def hash_of_all(hashes: Sequence[str]) -> str:
-    """One hash over hashes."""
-    return hashlib.sha256("".join(hashes).encode()).hexdigest()
-
-
 def _evaluation(batches: Iterable[TranslatedBatch], names: Sequence[str]) -> Evaluation:
     hashes: list[str] = []
     collected = []
@@ -192,4 +193,5 @@ def _evaluation(batches: Iterable[TranslatedBatch], names: Sequence[str]) -> Eva
         hashes += batch.hashes()
         collected.append(batch.metrics())
     means = mean_metrics(collected)
-    return Evaluation({name: means[name] for name in names}, tuple(hashes))
+    metrics = {name: means[name] for name in names}
+    return Evaluation(metrics=metrics, output_hashes=tuple(hashes))

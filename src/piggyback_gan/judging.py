@@ -13,9 +13,9 @@ from piggyback_gan.errors import PiggybackError
 from piggyback_gan.evaluation import (
     BATCH_SIZE,
     Generate,
+    Judged,
     TranslatedBatch,
     both_ways,
-    hash_of_all,
     translated_pairs,
     translated_sides,
 )
@@ -50,31 +50,19 @@ class Figure:
     high: float
 
 
-@dataclass(frozen=True)
-class Judgement:
+@dataclass(frozen=True, kw_only=True)
+class Judgement(Judged):
     """What was found.
 
     Attributes:
         figures: by name, with `_AtoB` or `_BtoA` behind it for an unpaired task: l1, psnr, ssim,
             cycle_l1 (unpaired only; with `_A` or `_B`), perceptual_distance, frechet_distance,
             kernel_distance, pixel_accuracy, mean_iou; those that the task and the networks allow.
-        output_hashes: the SHA-256 of each output's float32 values, as of `evaluation.Evaluation`.
         warnings: lines on figures that are not to be trusted.
     """
 
     figures: dict[str, Figure]
-    output_hashes: tuple[str, ...]
     warnings: tuple[str, ...]
-
-    @property
-    def images(self) -> int:
-        """How many outputs were judged."""
-        return len(self.output_hashes)
-
-    @property
-    def outputs_sha256(self) -> str:
-        """One hash over all outputs."""
-        return hash_of_all(self.output_hashes)
 
 
 @dataclass(frozen=True)
@@ -226,7 +214,7 @@ class Judge:
                 warnings += _too_few(self.features.name, made, real, suffix)
             if overlaps[name]:
                 figures |= self._recognition(torch.cat(overlaps[name]), suffix)
-        return Judgement(figures, tuple(hashes), tuple(warnings))
+        return Judgement(figures=figures, output_hashes=tuple(hashes), warnings=tuple(warnings))
 
     def _mean(self, values: Tensor) -> Figure:
         values = values.double()

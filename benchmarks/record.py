@@ -1,0 +1,46 @@
+"""Write down an experiment's figures: everything that was set and measured, without weights and pictures.
+
+    python benchmarks/record.py DIR NAME
+
+DIR is the folder of a `pbgan experiment`. Its settings and all stages go to docs/results/NAME.json, with
+the commit of the source that this is run from and whether that has changes; tables as CSV and plots as
+PNG go to docs/results/NAME/.
+"""
+
+import argparse
+import shutil
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+from lifelong import RESULTS, machine
+from piggyback_gan.experiments.report import write_report
+from piggyback_gan.experiments.results import Results, to_json
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, metavar="DIR")
+    parser.add_argument("name")
+    given = parser.parse_args()
+    results = Results.read(given.folder)
+    content = {
+        "recorded_at": machine()["commit"],
+        "experiment": results.experiment,
+        "stages": [asdict(stage) for stage in results.stages],
+    }
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / f"{given.name}.json").write_bytes(to_json(content))
+    beside = RESULTS / given.name
+    shutil.rmtree(beside, ignore_errors=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        report = write_report(given.folder, Path(temporary) / "report").parent
+        for pattern in ("tables/*.csv", "plots/*.png"):
+            for file in sorted(report.glob(pattern)):
+                beside.mkdir(exist_ok=True)
+                shutil.copy(file, beside / file.name)
+    print(f"{RESULTS / given.name}.json and {beside} are written")
+
+
+if __name__ == "__main__":
+    main()
