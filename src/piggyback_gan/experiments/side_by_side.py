@@ -53,7 +53,7 @@ def run_side_by_side(
                 if not runner.is_done(part)
                 and part not in running
                 and part not in failed
-                and all(runner.is_done(need) for need in part.needs)
+                and all(runner.is_done(need) and need not in running for need in part.needs)
             ]
             for part in ready[: jobs - len(running)]:
                 running[part] = _start(runner.folder(part), [*command, "--part", str(part)], jobs)

@@ -1,0 +1,251 @@
+"""Claims about a whole experiment of three tiny tasks: what each strategy learns, keeps and is measured by."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from banks import contents
+from data_sets import RGB, refusal
+from piggyback_gan import Bank
+from piggyback_gan.cli import verify
+from piggyback_gan.config import GeneratorConfig
+from piggyback_gan.data import PairedDataset
+from piggyback_gan.experiments.report import write_report
+from piggyback_gan.experiments.results import Results, Stage, part_folder
+from piggyback_gan.experiments.strategies import STRATEGIES
+from piggyback_gan.experiments.strategies.base import bytes_of, count
+from piggyback_gan.folders import find_pairs
+from piggyback_gan.generators import build_generator
+from piggyback_gan.images import display, to_pixels
+from tiny_experiments import STRATEGIES as LABELS
+from tiny_experiments import TASKS, draw, figures, run, stages
+
+KEEPING = ("standalone", "piggyback")
+CONFIG = GeneratorConfig(name="resnet-6", ngf=4)
+PAIRED = {"l1", "psnr", "ssim", "perceptual_distance", "frechet_distance", "kernel_distance"}
+UNPAIRED = {f"{name}_{way}" for name in PAIRED for way in ("AtoB", "BtoA")}
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw(tmp_path_factory.mktemp("drawn"))
+
+
+@pytest.fixture(scope="module")
+def out(file: Path) -> Path:
+    """Three strategies, all done. No test changes it."""
+    folder = file.parent / "out"
+    assert run(file, folder) == 0
+    return folder
+
+
+@pytest.fixture
+def copy(out: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(out, tmp_path / "out"))
+
+
+def by_strategy(out: Path) -> Mapping[str, list[Stage]]:
+    return {label: stages(out, label) for label in LABELS}
+
+
+def generated(out: Path, label: str, task: str, which: str = "forward") -> Tensor:
+    """What a strategy's generator, as kept, makes of one image."""
+    folder = part_folder(out, label, 0)
+    generator = STRATEGIES[label]().generator(folder, task, which, build_generator(CONFIG))
+    image = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    made: Tensor = generator(image)
+    return made
+
+
+def picture(path: Path) -> NDArray[np.uint8]:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def test_every_strategy_learns_every_task_in_order(out: Path) -> None:
+    for found in by_strategy(out).values():
+        assert [stage.task for stage in found] == list(TASKS)
+        assert [stage.order for stage in found] == [1, 2, 3]
+        assert [list(stage.figures) for stage in found] == [list(TASKS)[:n] for n in (1, 2, 3)]
+
+
+def test_the_first_tasks_network_is_the_same_for_all(out: Path) -> None:
+    first = stages(out, "first")
+    for label, found in by_strategy(out).items():
+        assert found[0].figures == first[0].figures
+        assert found[0].steps == 0 and found[0].seconds == 0 and found[0].peak_memory is None
+        if label in KEEPING:
+            assert torch.equal(
+                generated(out, label, "boxes"), generated(out, "standalone", "boxes")
+            )
+    assert first[0].steps == 4
+
+
+@pytest.mark.parametrize("label", KEEPING)
+def test_what_keeps_its_tasks_has_the_same_outputs_and_figures_at_every_stage(
+    label: str, out: Path
+) -> None:
+    learned = {stage.task: stage.figures[stage.task] for stage in stages(out, label)}
+    for stage in stages(out, label):
+        assert stage.identical == {
+            task: (6, 6) if TASKS[task] == "unpaired" else (3, 3) for task in stage.figures
+        }
+        assert stage.figures == {task: learned[task] for task in stage.figures}
+
+
+def test_a_network_that_trains_on_and_on_changes_its_outputs_and_is_judged_anew(out: Path) -> None:
+    first, second, third = stages(out, "finetune")
+    assert second.identical == {"boxes": (0, 3), "night": (3, 3)}
+    assert third.identical == {"boxes": (0, 3), "night": (0, 3), "winter": (6, 6)}
+    values = [stage.figures["boxes"]["l1"].value for stage in (first, second, third)]
+    assert len(set(values)) == 3
+
+
+def test_strategies_differ_after_the_first_task(out: Path) -> None:
+    nights = [found[1].figures["night"]["l1"].value for found in by_strategy(out).values()]
+    assert len(set(nights)) == len(LABELS)
+
+
+def test_every_task_has_the_figures_that_it_allows(out: Path) -> None:
+    for found in by_strategy(out).values():
+        assert set(found[2].figures["night"]) == PAIRED
+        assert set(found[2].figures["winter"]) == {*UNPAIRED, "cycle_l1_A", "cycle_l1_B"}
+        for figure in found[2].figures["winter"].values():
+            assert figure.low <= figure.value <= figure.high
+
+
+def test_what_is_kept_is_what_the_formulas_predict(out: Path) -> None:
+    network = count(build_generator(CONFIG))
+    for found in by_strategy(out).values():
+        assert [stage.standalone for stage in found] == [network, network, 2 * network]
+        total = 0.0
+        for stage in found:
+            total += stage.predicted
+            assert stage.parameters == total
+    standalone, finetune, piggyback = (found[2].parameters for found in by_strategy(out).values())
+    assert (standalone, finetune) == (4 * network, 2 * network)
+    # The second direction is new to the third task, and has a network of its own.
+    assert 2 * network < piggyback < 3 * network
+
+
+def test_bytes_are_those_of_the_files_that_keep_the_tasks(out: Path) -> None:
+    for label, found in by_strategy(out).items():
+        folder = part_folder(out, label, 0)
+        kept = folder / "bank/tasks" if label == "piggyback" else folder / "kept-0003"
+        assert found[2].bytes == bytes_of(kept) > 4 * found[2].parameters
+
+
+def test_steps_are_equal_and_curves_have_a_point_for_each_epoch(out: Path) -> None:
+    for found in by_strategy(out).values():
+        for stage in found[1:]:
+            assert (stage.steps, stage.learning_rate) == (4, 0.002)
+            assert [point["step"] for point in stage.curve] == [2, 4]
+            assert {"step", "l1", "perceptual_distance"} <= {
+                name.removesuffix("_AtoB") for name in stage.curve[0]
+            }
+            assert stage.seconds > 0
+            # No process that has torch loaded takes less.
+            assert stage.peak_memory is not None and stage.peak_memory > 50e6
+
+
+def test_the_piggyback_part_is_a_bank_whose_generators_were_judged(
+    out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = part_folder(out, "piggyback", 0) / "bank"
+    assert verify.run([str(path)]) == 0
+    bank = Bank.open(path)
+    assert bank.tasks == tuple(TASKS)
+    image = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    for task in TASKS:
+        assert torch.equal(bank.generator(task)(image), generated(out, "piggyback", task))
+    back = bank.generator("winter", direction="BtoA")
+    assert torch.equal(back(image), generated(out, "piggyback", "winter", "backward"))
+    assert bank.card("night")["options"]["learning_rate"] == 0.002
+
+
+def test_pictures_of_inputs_targets_and_outputs_are_kept(out: Path) -> None:
+    results = Results.read(out)
+    assert len(results.stages) == 9
+    boxes = find_pairs(out.parent / "boxes").held_out
+    dataset = PairedDataset(boxes, direction="AtoB", formats=(RGB, RGB), size=16)
+    for number in range(2):
+        for image, what in zip(dataset.pair(number), ("input", "target"), strict=True):
+            expected = display(to_pixels(image, RGB), RGB)
+            assert np.array_equal(picture(results.sample("boxes", number, what)), expected)
+    assert not results.sample("boxes", 2, "input").exists()
+    for task in TASKS:
+        for stage in results.stages:
+            if task in stage.figures:
+                shown = picture(results.output_sample(stage, task, 1))
+                same = stage.identical[task][0] > 0
+                learned = next(
+                    s for s in results.stages if (s.strategy, s.task) == (stage.strategy, task)
+                )
+                then = picture(results.output_sample(learned, task, 1))
+                assert np.array_equal(shown, then) == same
+
+
+def test_a_report_can_be_written_of_it(copy: Path) -> None:
+    page = write_report(copy).read_text()
+    for words in ("Boxes", "in the features of\ncolours", *TASKS, *LABELS):
+        assert words in page
+    assert list((copy / "report/pictures").glob("*boxes*input*.png"))
+
+
+def test_a_second_run_touches_nothing_but_the_record(out: Path, file: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    assert run(file, out) == 0
+    after = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    assert {path for path in after if after[path] != before.get(path)} <= {out / "experiment.json"}
+
+
+def test_a_newest_stage_that_was_removed_is_measured_again_without_training(
+    copy: Path, file: Path
+) -> None:
+    expected = figures(copy)
+    parts = [part_folder(copy, label, 0) for label in LABELS]
+    kept = [{n: c for n, c in contents(p).items() if not n.startswith("stage")} for p in parts]
+    for part in parts:
+        (part / "stage-3.json").unlink()
+    shutil.rmtree(copy / "cache")
+    assert run(file, copy) == 0
+    assert figures(copy) == expected
+    for part, before in zip(parts, kept, strict=True):
+        assert {n: c for n, c in contents(part).items() if not n.startswith("stage")} == before
+
+
+def test_an_older_stage_that_is_gone_is_not_measured_by_what_later_tasks_left(
+    copy: Path, file: Path
+) -> None:
+    part = part_folder(copy, "finetune", 0)
+    for order in (2, 3):
+        (part / f"stage-{order}.json").unlink()
+    said = refusal(lambda: run(file, copy))
+    assert said.startswith(f"{part / 'stage-2.json'} is missing, and can't be measured any more")
+    assert f"remove {part}" in said
+
+
+def test_a_damaged_stage_is_named(copy: Path, file: Path) -> None:
+    stage = part_folder(copy, "standalone", 0) / "stage-2.json"
+    stage.write_text("{")
+    assert str(stage) in refusal(lambda: Results.read(copy))
+
+
+def test_the_list_says_what_is_done_and_what_it_needs(
+    copy: Path, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (part_folder(copy, "finetune", 0) / "stage-3.json").unlink()
+    assert run(file, copy, "--list") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "done  first/seed-0",
+        "done  standalone/seed-0  needs first/seed-0",
+        "open  finetune/seed-0  needs first/seed-0",
+        "done  piggyback/seed-0  needs first/seed-0",
+    ]

@@ -1,0 +1,228 @@
+"""Claims about an experiment's parts: which there are, what each needs, chosen rates, what a begun folder refuses."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from data_sets import refusal
+from piggyback_gan.experiments.results import Stage, read_experiment_file, to_json, write_stage
+from piggyback_gan.experiments.runner import Runner, part_names
+from piggyback_gan.judging import Figure
+from tiny_experiments import HEAD, TASKS, draw, read, strategies_text, tasks_text
+
+BASE = HEAD + tasks_text(**TASKS)
+CHOICE = BASE + strategies_text("standalone", rate=[0.1, 0.2, 0.3])
+TAKEN = CHOICE + '[[strategy]]\nname = "finetune"\nlearning_rate_of = "standalone"\n'
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("drawn")
+    draw(folder)
+    return folder
+
+
+def runner(drawn: Path, out: Path, text: str) -> Runner:
+    return Runner(read(drawn, text), out, "cpu", "pbgan experiment ...")
+
+
+def stage(label: str, order: int, figures: Mapping[str, float]) -> Stage:
+    """What was measured after a task, but for these figures made up."""
+    task = list(TASKS)[order - 1]
+    return Stage(
+        strategy=label,
+        seed=0,
+        order=order,
+        task=task,
+        learning_rate=0.1,
+        steps=4,
+        seconds=1.0,
+        peak_memory=None,
+        parameters=1,
+        predicted=1,
+        standalone=1,
+        bytes=1,
+        figures={task: {name: Figure(value, value, value) for name, value in figures.items()}},
+        identical={task: (3, 3)},
+    )
+
+
+def judged(run: Runner, name: str, *distances: float) -> None:
+    """A candidate as if it were done: its metric for each task after the first."""
+    folder = run.folder(run.part(name))
+    folder.mkdir(parents=True)
+    write_stage(folder, stage(name, 1, {"perceptual_distance": 1.0}))
+    for order, (metric, value) in enumerate(
+        zip(("perceptual_distance", "perceptual_distance_AtoB"), distances, strict=True), 2
+    ):
+        others = {"perceptual_distance_BtoA": 1 / value, "l1": 1 / value}
+        write_stage(folder, stage(name, order, others | {metric: value}))
+
+
+# --- which parts ---
+
+
+def test_each_part_comes_after_those_that_it_needs(drawn: Path) -> None:
+    text = TAKEN.replace('title = "Boxes"', "seeds = [4, 2]") + (
+        '[[strategy]]\nname = "lora"\nlearning_rate = 1e-3\nseeds = [2]\n'
+    )
+    parts = part_names(read(drawn, text))
+    needs = {str(part): [str(need) for need in part.needs] for part in parts}
+    candidates = [f"standalone/rate-0.{n}" for n in (1, 2, 3)]
+    assert needs == {
+        "first/seed-2": [],
+        "first/seed-4": [],
+        **{name: ["first/seed-4"] for name in candidates},
+        "standalone/seed-2": ["first/seed-2", *candidates],
+        "finetune/seed-2": ["first/seed-2", *candidates],
+        "lora/seed-2": ["first/seed-2"],
+        "standalone/seed-4": ["first/seed-4", *candidates],
+        "finetune/seed-4": ["first/seed-4", *candidates],
+    }
+    order = list(needs)
+    assert all(order.index(need) < order.index(part) for part in order for need in needs[part])
+
+
+def test_a_part_that_there_is_not_is_said_with_some_there_are(drawn: Path, tmp_path: Path) -> None:
+    said = refusal(lambda: runner(drawn, tmp_path / "out", CHOICE).part("standalone/seed-9"))
+    assert "no part 'standalone/seed-9'; parts: first/seed-0, standalone/rate-0.1" in said
+
+
+def test_a_part_that_needs_others_says_which(drawn: Path, tmp_path: Path) -> None:
+    run = runner(drawn, tmp_path / "out", CHOICE)
+    said = refusal(lambda: run.run(run.part("standalone/rate-0.1"), print))
+    assert said == "standalone/rate-0.1 needs other parts first: first/seed-0"
+
+
+# --- which learning rate ---
+
+
+def test_the_rate_of_the_smallest_relative_metric_is_chosen(drawn: Path, tmp_path: Path) -> None:
+    run = runner(drawn, tmp_path / "out", TAKEN)
+    # Absolutely 0.3 has the smallest sum; a second task on a small scale weighs as much as the first.
+    judged(run, "standalone/rate-0.1", 11.0, 0.010)
+    judged(run, "standalone/rate-0.2", 12.0, 0.040)
+    judged(run, "standalone/rate-0.3", 10.0, 0.040)
+    strategies = run.experiment.strategies
+    assert run.chosen_rate(strategies["standalone"]) == 0.1
+    assert run.chosen_rate(strategies["finetune"]) == 0.1
+
+
+def test_a_rate_that_diverged_is_not_chosen(drawn: Path, tmp_path: Path) -> None:
+    run = runner(drawn, tmp_path / "out", CHOICE)
+    judged(run, "standalone/rate-0.1", 1.0, 1.0)
+    judged(run, "standalone/rate-0.2", 2.0, 2.0)
+    judged(run, "standalone/rate-0.3", 3.0, 3.0)
+    diverged = run.folder(run.part("standalone/rate-0.1")) / "diverged.json"
+    diverged.write_bytes(to_json({"problem": "nan"}))
+    settings = run.experiment.strategies["standalone"]
+    assert run.chosen_rate(settings) == 0.2
+    for rate in (0.2, 0.3):
+        diverged.with_name("..").joinpath(f"rate-{rate}", "diverged.json").write_text("{}")
+    assert "diverged at every learning rate" in refusal(lambda: run.chosen_rate(settings))
+
+
+def test_the_only_rate_of_a_strategy_needs_no_search(drawn: Path, tmp_path: Path) -> None:
+    run = runner(drawn, tmp_path / "out", BASE + strategies_text("standalone", rate=0.7))
+    assert run.chosen_rate(run.experiment.strategies["standalone"]) == 0.7
+
+
+def test_a_metric_that_was_not_measured_is_said(drawn: Path, tmp_path: Path) -> None:
+    run = runner(drawn, tmp_path / "out", CHOICE)
+    folder = run.folder(run.part("standalone/rate-0.1"))
+    folder.mkdir(parents=True)
+    for order in (1, 2):
+        write_stage(folder, stage("standalone", order, {"psnr": 1.0}))
+    said = refusal(lambda: run.chosen_rate(run.experiment.strategies["standalone"]))
+    assert "'perceptual_distance' is not measured for task 'night'; there are: psnr" in said
+
+
+# --- what a begun folder takes ---
+
+
+def begun(drawn: Path, out: Path, text: str) -> None:
+    run = runner(drawn, out, text)
+    run.folder(run.part("standalone/seed-0")).mkdir(parents=True)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "key"),
+    [
+        ("steps = 4", "steps = 9", "tasks"),
+        ("batch_size = 2", "batch_size = 1", "tasks"),
+        ('mode = "unpaired"', 'mode = "unpaired"\ndirection = "BtoA"', "tasks"),
+        ("ngf = 4", "ngf = 8", "generator"),
+        ("first_learning_rate = 0.002", "first_learning_rate = 0.001", "first_learning_rate"),
+        ("val_fraction = 0.34", "val_fraction = 0.5", "search"),
+        ("samples = 2", "samples = 1", "samples"),
+        ("curve_images = 2", "curve_images = 1", "curve_images"),
+        ("colours.pt", "difference.pt", "features"),
+        ("difference.pt", "colours.pt", "distance"),
+    ],
+)
+def test_a_begun_folder_refuses_what_could_not_be_compared(
+    before: str, after: str, key: str, drawn: Path, tmp_path: Path
+) -> None:
+    begun(drawn, tmp_path, CHOICE)
+    said = refusal(lambda: runner(drawn, tmp_path, CHOICE.replace(before, after)))
+    assert said.startswith(f"{tmp_path} was begun with another {key}")
+
+
+def test_a_network_that_judges_is_known_by_its_bytes(drawn: Path, tmp_path: Path) -> None:
+    begun(drawn, tmp_path / "out", CHOICE)
+    other = tmp_path / "colours.pt"
+    other.write_bytes((drawn / "difference.pt").read_bytes())
+    experiment = read(drawn, CHOICE, features=str(other))
+    said = refusal(lambda: Runner(experiment, tmp_path / "out", "cpu", ""))
+    assert "begun with another features" in said
+
+
+def test_a_begun_folder_refuses_a_strategy_whose_options_changed(
+    drawn: Path, tmp_path: Path
+) -> None:
+    begun(drawn, tmp_path, BASE + strategies_text("standalone"))
+    said = refusal(lambda: runner(drawn, tmp_path, BASE + strategies_text("standalone", rate=1)))
+    assert (
+        "results of a strategy 'standalone' with other options: give this one another name" in said
+    )
+
+
+def test_a_begun_folder_takes_more_seeds_strategies_and_another_title(
+    drawn: Path, tmp_path: Path
+) -> None:
+    begun(drawn, tmp_path, BASE + strategies_text("standalone"))
+    text = BASE.replace('title = "Boxes"', 'title = "More"\nseeds = [0, 1]')
+    runner(drawn, tmp_path, text + strategies_text("standalone", "finetune"))
+    found = read_experiment_file(tmp_path)
+    assert (found["title"], found["seeds"]) == ("More", [0, 1])
+    assert [strategy["label"] for strategy in found["strategies"]] == ["standalone", "finetune"]
+
+
+def test_a_folder_without_results_takes_another_file(drawn: Path, tmp_path: Path) -> None:
+    runner(drawn, tmp_path, CHOICE)
+    runner(drawn, tmp_path, CHOICE.replace("ngf = 4", "ngf = 8"))
+    assert read_experiment_file(tmp_path)["generator"]["ngf"] == 8
+
+
+def test_the_folder_says_all_that_was_set(drawn: Path, tmp_path: Path) -> None:
+    runner(drawn, tmp_path, CHOICE)
+    found = json.loads((tmp_path / "experiment.json").read_text())
+    assert found["file"] == CHOICE and found["command"] == "pbgan experiment ..."
+    assert [(t["name"], t["mode"], t["steps"]) for t in found["tasks"]] == [
+        ("boxes", "paired", 4),
+        ("night", "paired", 4),
+        ("winter", "unpaired", 4),
+    ]
+    assert found["strategies"][0]["learning_rates"] == [0.1, 0.2, 0.3]
+    assert found["features"]["name"] == "colours" and len(found["features"]["sha256"]) == 64
+
+
+def test_a_strategy_that_cannot_learn_a_second_task_is_refused_before_anything_is_trained(
+    drawn: Path, tmp_path: Path
+) -> None:
+    text = BASE + strategies_text("piggyback") + "unconstrained = 2.0\n"
+    said = refusal(lambda: runner(drawn, tmp_path / "out", text))
+    assert said.startswith("strategy 'piggyback': ") and "2.0" in said
+    assert not (tmp_path / "out").exists()
