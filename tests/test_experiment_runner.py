@@ -157,6 +157,7 @@ def begun(drawn: Path, out: Path, text: str) -> None:
         ("first_learning_rate = 0.002", "first_learning_rate = 0.001", "first_learning_rate"),
         ("val_fraction = 0.34", "val_fraction = 0.5", "search"),
         ("samples = 2", "samples = 1", "samples"),
+        ("samples = 2", "samples = 2\nval_fraction = 0.5", "tasks"),
         ("curve_images = 2", "curve_images = 1", "curve_images"),
         ("colours.pt", "difference.pt", "features"),
         ("difference.pt", "colours.pt", "distance"),

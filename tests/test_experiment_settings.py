@@ -25,6 +25,7 @@ features = "judges/features.pt"
 distance = "package.module:distance"
 samples = 6
 curve_images = 8
+val_fraction = 0.1
 [options]
 batch_size = 4
 l1_weight = 10
@@ -71,6 +72,7 @@ def test_every_key_of_a_file_says_what_it_is_to_say(tmp_path: Path) -> None:
     found = read(tmp_path, EVERY_KEY)
     assert (found.title, found.seeds, found.samples) == ("All keys", (3, 5), 6)
     assert (found.first_learning_rate, found.curve_images) == (1e-4, 8)
+    assert found.val_fraction == 0.1
     assert found.features == str(tmp_path / "judges/features.pt")
     assert found.distance == "package.module:distance"
     assert found.generator == GeneratorOptions(
@@ -97,7 +99,7 @@ def test_every_key_of_a_file_says_what_it_is_to_say(tmp_path: Path) -> None:
 def test_what_a_file_leaves_out_has_the_defaults_that_the_docs_tell(tmp_path: Path) -> None:
     found = read(tmp_path, SMALL)
     assert (found.title, found.seeds, found.first_learning_rate) == ("boxes", (0,), 2e-4)
-    assert (found.features, found.distance) == (None, None)
+    assert (found.features, found.distance, found.val_fraction) == (None, None, None)
     assert (found.samples, found.curve_images) == (4, 64)
     assert found.generator == GeneratorOptions() and found.search == Search()
     assert found.tasks[0].options == TrainingOptions() and found.tasks[0].steps is None
@@ -139,6 +141,7 @@ def test_every_strategy_can_be_named_in_a_file(kind: str, tmp_path: Path) -> Non
         ("seeds = [1, 2, 1]\n" + SMALL, "seeds must be different, found [1, 2, 1]"),
         ("steps = 0\n" + SMALL, "invalid steps: found 0"),
         ("samples = true\n" + SMALL, "invalid samples: found True"),
+        ("val_fraction = 1.0\n" + SMALL, "invalid val_fraction: found 1.0"),
         ("curve_images = -1\n" + SMALL, "invalid curve_images: found -1"),
         ("features = 3\n" + SMALL, "features must be a file or package.module:callable, found 3"),
         ("distance = []\n" + SMALL, "distance must be a file or package.module:callable, found []"),

@@ -68,6 +68,18 @@ def test_the_search_holds_out_training_images_and_never_sees_held_out_ones(image
         assert not (train | judged) & held_out
 
 
+def test_a_part_of_the_training_images_can_judge_in_place_of_the_held_out_ones(
+    images: Path,
+) -> None:
+    held_out = [_paths(task.folder)[1] for task in find_tasks(read(images, ALL), "cpu")]
+    for task, never in zip(
+        find_tasks(read(images, "val_fraction = 0.3\n" + ALL), "cpu"), held_out, strict=True
+    ):
+        train, judged = _paths(task.folder)
+        assert (len(train), len(judged)) == (5, 2)
+        assert not train & judged and not (train | judged) & never
+
+
 def test_the_search_trains_as_many_tasks_and_steps_as_are_set(images: Path) -> None:
     text = ALL.replace("val_fraction = 0.34", "val_fraction = 0.34\ntasks = 1\nsteps = 9")
     found = find_search_tasks(read(images, text), "cpu")
