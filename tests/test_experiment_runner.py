@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from data_sets import refusal
 from piggyback_gan.experiments.results import Stage, read_experiment_file, to_json, write_stage
@@ -25,7 +26,9 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def runner(drawn: Path, out: Path, text: str) -> Runner:
-    return Runner(read(drawn, text), out, "cpu", "pbgan experiment ...")
+    run = Runner(read(drawn, text), out, "cpu")
+    run.begin("pbgan experiment ...")
+    return run
 
 
 def stage(label: str, order: int, figures: Mapping[str, float]) -> Stage:
@@ -150,14 +153,14 @@ def begun(drawn: Path, out: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("before", "after", "key"),
     [
-        ("steps = 4", "steps = 9", "tasks"),
-        ("batch_size = 2", "batch_size = 1", "tasks"),
-        ('mode = "unpaired"', 'mode = "unpaired"\ndirection = "BtoA"', "tasks"),
+        ("steps = 4", "steps = 9", "epochs of task "),
+        ("batch_size = 2", "batch_size = 1", "epochs of task "),
+        ('mode = "unpaired"', 'mode = "unpaired"\ndirection = "BtoA"', "direction of task "),
         ("ngf = 4", "ngf = 8", "generator"),
         ("first_learning_rate = 0.002", "first_learning_rate = 0.001", "first_learning_rate"),
         ("val_fraction = 0.34", "val_fraction = 0.5", "search"),
         ("samples = 2", "samples = 1", "samples"),
-        ("samples = 2", "samples = 2\nval_fraction = 0.5", "tasks"),
+        ("samples = 2", "samples = 2\nval_fraction = 0.5", "val_fraction"),
         ("curve_images = 2", "curve_images = 1", "curve_images"),
         ("colours.pt", "difference.pt", "features"),
         ("difference.pt", "colours.pt", "distance"),
@@ -168,7 +171,19 @@ def test_a_begun_folder_refuses_what_could_not_be_compared(
 ) -> None:
     begun(drawn, tmp_path, CHOICE)
     said = refusal(lambda: runner(drawn, tmp_path, CHOICE.replace(before, after)))
-    assert said.startswith(f"{tmp_path} was begun with another {key}")
+    assert said.startswith(f"{tmp_path} was begun with other {key}")
+
+
+def test_images_that_changed_are_noticed(tmp_path: Path) -> None:
+    draw(tmp_path)
+    begun(tmp_path, tmp_path / "out", CHOICE)
+    runner(tmp_path, tmp_path / "out", CHOICE)
+    image = next(path for path in sorted(tmp_path.rglob("*.png")) if "train" in str(path))
+    with Image.open(image) as before:
+        size = before.size
+    Image.new("RGB", size).save(image)
+    said = refusal(lambda: runner(tmp_path, tmp_path / "out", CHOICE))
+    assert "was begun with other images of task" in said
 
 
 def test_a_network_that_judges_is_known_by_its_bytes(drawn: Path, tmp_path: Path) -> None:
@@ -176,8 +191,8 @@ def test_a_network_that_judges_is_known_by_its_bytes(drawn: Path, tmp_path: Path
     other = tmp_path / "colours.pt"
     other.write_bytes((drawn / "difference.pt").read_bytes())
     experiment = read(drawn, CHOICE, features=str(other))
-    said = refusal(lambda: Runner(experiment, tmp_path / "out", "cpu", ""))
-    assert "begun with another features" in said
+    said = refusal(lambda: Runner(experiment, tmp_path / "out", "cpu").begin(""))
+    assert "begun with other features" in said
 
 
 def test_a_begun_folder_refuses_a_strategy_whose_options_changed(

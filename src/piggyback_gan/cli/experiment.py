@@ -59,13 +59,14 @@ def run(arguments: list[str]) -> int:
     )
     device = cast(Device, choose_device(given.device))
     whole = ["experiment", *_of_all_parts(arguments)]
-    runner = Runner(experiment, given.out, device, shlex.join(["pbgan", *whole]))
+    runner = Runner(experiment, given.out, device)
     if given.list:
         for part in runner.names:
             needs = ", ".join(map(str, part.needs))
             state = "done" if runner.is_done(part) else "open"
             print(f"{state}  {part}" + (f"  needs {needs}" if needs else ""))
         return 0
+    runner.begin(shlex.join(["pbgan", *whole]))
     with stopped_by_signals() as stop:
         try:
             if given.part is not None:

@@ -1,15 +1,9 @@
-"""An experiment's parts: which there are, what each needs, and how they are run, one by one or side by side."""
+"""An experiment's parts: which there are, what each needs, and how one is run."""
 
 import contextlib
-import hashlib
-import json
-import os
-import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import filelock
 import torch
@@ -17,33 +11,16 @@ import torch
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.experiments.part import Diverged, Part, Say
 from piggyback_gan.experiments.plan import PartPlan
-from piggyback_gan.experiments.results import (
-    EXPERIMENT_FILE,
-    PARTS,
-    read_experiment_file,
-    read_stages,
-    stage_file,
-    to_json,
-)
-from piggyback_gan.experiments.settings import (
-    FIRST,
-    Experiment,
-    StrategySettings,
-    describe_strategy,
-)
+from piggyback_gan.experiments.record import write_record
+from piggyback_gan.experiments.results import PARTS, read_stages, stage_file, to_json
+from piggyback_gan.experiments.settings import FIRST, Experiment, StrategySettings
 from piggyback_gan.experiments.strategies import Strategy
 from piggyback_gan.experiments.strategies.whole_networks import Standalone
-from piggyback_gan.experiments.tasks import (
-    Task,
-    architecture,
-    describe_task,
-    find_search_tasks,
-    find_tasks,
-)
+from piggyback_gan.experiments.tasks import Task, architecture, find_search_tasks, find_tasks
 from piggyback_gan.feature_networks import load_distance, load_features
 from piggyback_gan.generators import build_generator
 from piggyback_gan.judging import Judge
-from piggyback_gan.manifest import atomic_write, now, require_writable
+from piggyback_gan.manifest import atomic_write, require_writable
 from piggyback_gan.options import Device
 
 _DIVERGED = "diverged.json"
@@ -99,13 +76,12 @@ class Runner:
         experiment: what its file says.
         out: the folder of results; parts that are done there are not done again.
         device: where to compute, as `choose_device` has it.
-        command: how this was called, for the record.
 
     Raises:
-        PiggybackError: tasks or strategies that can't be, or a folder that was begun otherwise.
+        PiggybackError: tasks or strategies that can't be.
     """
 
-    def __init__(self, experiment: Experiment, out: Path, device: Device, command: str) -> None:
+    def __init__(self, experiment: Experiment, out: Path, device: Device) -> None:
         self.experiment = experiment
         self.out = out
         self.device = device
@@ -113,7 +89,17 @@ class Runner:
         self.config = architecture(experiment, self.tasks)
         self.names = part_names(experiment)
         self._check_strategies()
-        self._record(command)
+
+    def begin(self, command: str) -> None:
+        """Write down in the folder what is set; call it before the first part is run.
+
+        Args:
+            command: how this was called.
+
+        Raises:
+            PiggybackError: the folder has results of other settings or other images, or can't be written.
+        """
+        write_record(self.out, self.experiment, self.tasks, self.config, self.device, command)
 
     def part(self, name: str) -> PartName:
         """A part by its name.
@@ -264,97 +250,3 @@ class Runner:
                 settings.strategy.predicted(build_generator(self.config), 1)
             except PiggybackError as error:
                 raise PiggybackError(f"strategy {label!r}: {error}") from None
-
-    def _record(self, command: str) -> None:
-        """Write down what is set; what parts were begun with must be as it was."""
-        require_writable(self.out)
-        path = self.out / EXPERIMENT_FILE
-        calls = {"command": command, "started": now()}
-        content = {
-            "title": self.experiment.title,
-            "generator": asdict(self.config),
-            "first_learning_rate": self.experiment.first_learning_rate,
-            "tasks": [
-                describe_task(task, settings)
-                for task, settings in zip(self.tasks, self.experiment.tasks, strict=True)
-            ],
-            "strategies": [describe_strategy(s) for s in self.experiment.strategies.values()],
-            "search": asdict(self.experiment.search),
-            "seeds": sorted({part.seed for part in self.names}),
-            "samples": self.experiment.samples,
-            "curve_images": self.experiment.curve_images,
-            "val_fraction": self.experiment.val_fraction,
-            "features": _describe_network(self.experiment.features),
-            "distance": _describe_network(self.experiment.distance),
-        }
-        if path.exists():
-            before = read_experiment_file(self.out)
-            # What began the folder; parts that run side by side are called otherwise.
-            calls = {key: before[key] for key in calls}
-            self._check_unchanged(before, content)
-        surroundings = {
-            "library_version": version("piggyback-gan"),
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-            "machine": {
-                "architecture": platform.machine(),
-                "cores": os.cpu_count(),
-                "device": _device_name(self.device),
-            },
-            **calls,
-            "file": self.experiment.text,
-        }
-        atomic_write(path, to_json({**content, **surroundings}))
-
-    def _check_unchanged(self, before: Mapping[str, object], now: Mapping[str, object]) -> None:
-        if not (self.out / PARTS).is_dir():
-            return
-        free = ("title", "strategies", "seeds")
-        for key, value in now.items():
-            if key not in free and before.get(key) != _through_json(value):
-                raise PiggybackError(
-                    f"{self.out} was begun with another {key}: what is there can't be compared with it; "
-                    "choose another --out"
-                )
-        strategies = before["strategies"]
-        assert isinstance(strategies, list)
-        earlier = {strategy["label"]: strategy for strategy in strategies}
-        listed = now["strategies"]
-        assert isinstance(listed, list)
-        for strategy in listed:
-            label = strategy["label"]
-            changed = label in earlier and _fixed(earlier[label]) != _fixed(strategy)
-            if changed and (self.out / PARTS / label).exists():
-                raise PiggybackError(
-                    f"{self.out} has results of a strategy {label!r} with other options: give this one "
-                    f"another name, or remove {self.out / PARTS / label}"
-                )
-
-
-def _fixed(strategy: Mapping[str, Any]) -> object:
-    """What can't change of a strategy that has results: all but seeds that are added.
-
-    By the first seed rates are chosen.
-    """
-    return _through_json({**strategy, "seeds": strategy["seeds"][:1]})
-
-
-def _describe_network(spec: str | None) -> dict[str, str | None] | None:
-    """What a folder remembers of a network that judges: its name, and the SHA-256 of its file if it is one."""
-    if spec is None:
-        return None
-    path = Path(spec)
-    if not path.is_file():
-        return {"name": spec, "sha256": None}
-    return {"name": path.stem, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-
-
-def _through_json(value: object) -> object:
-    """A value as it comes back from a file."""
-    return json.loads(json.dumps(value))
-
-
-def _device_name(device: str) -> str:
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name()
-    return f"{device}, {torch.get_num_threads()} threads"

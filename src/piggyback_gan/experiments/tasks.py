@@ -1,7 +1,7 @@
 """An experiment's tasks as they are found on disk: images, formats, and options with every default."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from piggyback_gan.config import GeneratorConfig
 from piggyback_gan.data import PairedDataset, UnpairedDataset
@@ -153,19 +153,3 @@ def _without_held_out(folder: PairedFolder | UnpairedFolder) -> PairedFolder | U
     if isinstance(folder, PairedFolder):
         return replace(folder, held_out=(), held_out_name=None)
     return replace(folder, held_out_a=(), held_out_b=(), paired_held_out=(), held_out_name=None)
-
-
-def describe_task(task: Task, settings: TaskSettings) -> Mapping[str, object]:
-    """What an experiment's folder remembers of a task, JSON values only."""
-    return {
-        "name": task.name,
-        "mode": task.options.mode,
-        "direction": task.options.direction,
-        "data": settings.data.name,
-        "train_images": task.train_images,
-        "held_out_images": task.held_out_images,
-        "image_size": task.options.image_size,
-        "epochs": task.options.epochs,
-        "steps": task.steps,
-        "options": asdict(task.options),
-    }

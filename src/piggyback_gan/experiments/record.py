@@ -1,0 +1,168 @@
+"""What an experiment's folder remembers of what was set, so that nothing else is ever added to it."""
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from piggyback_gan.config import GeneratorConfig
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.experiments.results import (
+    EXPERIMENT_FILE,
+    PARTS,
+    read_experiment_file,
+    to_json,
+)
+from piggyback_gan.experiments.settings import Experiment, TaskSettings, describe_strategy
+from piggyback_gan.experiments.tasks import Task
+from piggyback_gan.folders import fingerprint
+from piggyback_gan.manifest import atomic_write, now, require_writable
+from piggyback_gan.options import Device
+
+# What may change in a folder that has results: strategies and seeds are added.
+_FREE = ("title", "strategies", "seeds")
+
+
+def write_record(
+    out: Path,
+    experiment: Experiment,
+    tasks: Sequence[Task],
+    config: GeneratorConfig,
+    device: Device,
+    command: str,
+) -> None:
+    """Write down everything that is set; what parts were begun with must be as it was.
+
+    Args:
+        out: the experiment's folder.
+        experiment, tasks, config: what is set.
+        device: where it is computed.
+        command: how this was called; the first call stays.
+
+    Raises:
+        PiggybackError: the folder has results of other settings or images, or can't be written.
+    """
+    require_writable(out)
+    calls = {"command": command, "started": now()}
+    content = {
+        "title": experiment.title,
+        "generator": asdict(config),
+        "first_learning_rate": experiment.first_learning_rate,
+        "val_fraction": experiment.val_fraction,
+        "tasks": [
+            _describe_task(task, settings)
+            for task, settings in zip(tasks, experiment.tasks, strict=True)
+        ],
+        "strategies": [describe_strategy(s) for s in experiment.strategies.values()],
+        "search": asdict(experiment.search),
+        "seeds": sorted({seed for s in experiment.strategies.values() for seed in s.seeds}),
+        "samples": experiment.samples,
+        "curve_images": experiment.curve_images,
+        "features": _describe_network(experiment.features),
+        "distance": _describe_network(experiment.distance),
+    }
+    if (out / EXPERIMENT_FILE).exists():
+        before = read_experiment_file(out)
+        # What began the folder; parts that run side by side are called otherwise.
+        calls = {key: before.get(key, value) for key, value in calls.items()}
+        _check_unchanged(out, before, _through_json(content))
+    surroundings = {
+        "library_version": version("piggyback-gan"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": {
+            "architecture": platform.machine(),
+            "cores": os.cpu_count(),
+            "device": _device_name(device),
+        },
+        **calls,
+        "file": experiment.text,
+    }
+    atomic_write(out / EXPERIMENT_FILE, to_json({**content, **surroundings}))
+
+
+def _check_unchanged(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    if not (out / PARTS).is_dir():
+        return
+    for key, value in now.items():
+        if key not in _FREE and before.get(key) != value:
+            raise PiggybackError(
+                f"{out} was begun with other {_what_changed(key, before.get(key), value)}: what is there "
+                "can't be compared with it; choose another --out"
+            )
+    strategies = before.get("strategies")
+    earlier = {s["label"]: s for s in strategies} if isinstance(strategies, list) else {}
+    for strategy in now["strategies"]:
+        label = strategy["label"]
+        changed = label in earlier and _fixed(earlier[label]) != _fixed(strategy)
+        if changed and (out / PARTS / label).exists():
+            raise PiggybackError(
+                f"{out} has results of a strategy {label!r} with other options: give this one "
+                f"another name, or remove {out / PARTS / label}"
+            )
+
+
+def _what_changed(key: str, before: Any, now: Any) -> str:
+    """The setting's name; of tasks, the first one that is another, and what of it is."""
+    if key == "tasks" and isinstance(before, list) and len(before) == len(now):
+        for old, new in zip(before, now, strict=True):
+            for field, value in new.items():
+                if old.get(field) != value:
+                    what = "images" if field == "images_sha256" else field
+                    return f"{what} of task {new['name']!r}"
+    return key
+
+
+def _fixed(strategy: Mapping[str, Any]) -> object:
+    """What can't change of a strategy that has results: all but seeds that are added.
+
+    By the first seed rates are chosen.
+    """
+    return {**strategy, "seeds": strategy["seeds"][:1]}
+
+
+def _describe_task(task: Task, settings: TaskSettings) -> dict[str, Any]:
+    files = fingerprint(task.folder.paths, root=task.folder.root)
+    options = {key: value for key, value in asdict(task.options).items() if key != "device"}
+    return {
+        "name": task.name,
+        "mode": task.options.mode,
+        "direction": task.options.direction,
+        "data": settings.data.name,
+        "images_sha256": hashlib.sha256(to_json(files)).hexdigest(),
+        "train_images": task.train_images,
+        "held_out_images": task.held_out_images,
+        "image_size": task.options.image_size,
+        "epochs": task.options.epochs,
+        "steps": task.steps,
+        "options": options,
+    }
+
+
+def _describe_network(spec: str | None) -> dict[str, str | None] | None:
+    """A network that judges: its name, and the SHA-256 of its file if it is one."""
+    if spec is None:
+        return None
+    path = Path(spec)
+    if not path.is_file():
+        return {"name": spec, "sha256": None}
+    return {"name": path.stem, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def _through_json(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Settings as they come back from a file."""
+    read: Mapping[str, Any] = json.loads(json.dumps(content))
+    return read
+
+
+def _device_name(device: str) -> str:
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name()
+    return f"{device}, {torch.get_num_threads()} threads"
