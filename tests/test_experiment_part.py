@@ -13,6 +13,7 @@ from torch import Tensor
 
 from banks import contents
 from data_sets import RGB, refusal
+from judging_networks import Thirds, saved
 from piggyback_gan import Bank
 from piggyback_gan.cli import verify
 from piggyback_gan.config import GeneratorConfig
@@ -24,8 +25,18 @@ from piggyback_gan.experiments.strategies.base import bytes_of, count
 from piggyback_gan.folders import find_pairs
 from piggyback_gan.generators import build_generator
 from piggyback_gan.images import display, to_pixels
+from tiny_experiments import (
+    HEAD,
+    TASKS,
+    draw,
+    figures,
+    run,
+    stages,
+    strategies_text,
+    tasks_text,
+    write,
+)
 from tiny_experiments import STRATEGIES as LABELS
-from tiny_experiments import TASKS, draw, figures, run, stages
 
 KEEPING = ("standalone", "piggyback")
 CONFIG = GeneratorConfig(name="resnet-6", ngf=4)
@@ -249,3 +260,21 @@ def test_the_list_says_what_is_done_and_what_it_needs(
         "open  finetune/seed-0  needs first/seed-0",
         "done  piggyback/seed-0  needs first/seed-0",
     ]
+
+
+def test_recognition_is_judged_where_inputs_are_label_maps(tmp_path: Path) -> None:
+    draw(tmp_path)
+    saved(Thirds(), tmp_path / "thirds.pt")
+    chance = np.random.default_rng(0)
+    for side, shape in (("A", (20, 20)), ("B", (20, 20, 3))):
+        for split in ("train", "test"):
+            (tmp_path / "signs" / f"{split}{side}").mkdir(parents=True)
+            for name in "abc":
+                values = chance.integers(0, 3 if side == "A" else 256, shape, np.uint8)
+                Image.fromarray(values).save(tmp_path / "signs" / f"{split}{side}" / f"{name}.png")
+    text = HEAD.replace("steps = 4", "steps = 1") + tasks_text(boxes="paired", signs="paired")
+    file = write(tmp_path, text + "input_labels = 3\n" + strategies_text("standalone"))
+    assert run(file, tmp_path / "out", "--recogniser", str(tmp_path / "thirds.pt")) == 0
+    learned = stages(tmp_path / "out", "standalone")[-1].figures
+    assert {"pixel_accuracy", "mean_iou"} <= learned["signs"].keys()
+    assert not {"pixel_accuracy", "mean_iou"} & learned["boxes"].keys()

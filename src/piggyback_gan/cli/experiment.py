@@ -39,6 +39,8 @@ class Arguments:
     """Instead of the file's: the feature network of Frechet and kernel distances."""
     distance: Annotated[str | None, tyro.conf.arg(metavar="SPEC", help_behavior_hint="")] = None
     """Instead of the file's: the network of the perceptual distance."""
+    recogniser: Annotated[str | None, tyro.conf.arg(metavar="SPEC", help_behavior_hint="")] = None
+    """Instead of the file's: the network that recognises classes in outputs made from label maps."""
     device: Device = "auto"
     """Where to compute; auto takes what is there."""
 
@@ -55,7 +57,11 @@ def run(arguments: list[str]) -> int:
     from piggyback_gan.experiments.side_by_side import run_side_by_side
 
     experiment = read_experiment(
-        given.file, data=given.data, features=given.features, distance=given.distance
+        given.file,
+        data=given.data,
+        features=given.features,
+        distance=given.distance,
+        recogniser=given.recogniser,
     )
     device = cast(Device, choose_device(given.device))
     whole = ["experiment", *_of_all_parts(arguments)]

@@ -269,7 +269,8 @@ class Part:
                 if len(set(identical[task.name])) == 1:
                     figures[task.name] = done[learned].figures[task.name]
                     continue
-            judged = self._judged(self.judge, task, generators, data.held_out, data.partners)
+            judge = self._judge_of(task)
+            judged = self._judged(judge, task, generators, data.held_out, data.partners)
             if learned == order:
                 self._remember(task, judged.output_hashes)
                 identical[task.name] = (judged.images, judged.images)
@@ -304,6 +305,13 @@ class Part:
         fresh = build_generator(self.plan.config_of(which))
         folder = self.plan.folder
         return self.plan.strategy.generator(folder, task.name, which, fresh).to(self.device).eval()
+
+    def _judge_of(self, task: Task) -> Judge:
+        """The judge, who recognises nothing where the inputs are no label maps."""
+        judge = self.judge
+        if judge.recogniser is None or any(format.labels for format in task.formats):
+            return judge
+        return Judge(judge.features, judge.distance, cache=judge.cache, seed=judge.seed)
 
     def _judged(
         self,

@@ -67,6 +67,7 @@ def write_record(
         "curve_images": experiment.curve_images,
         "features": _describe_network(experiment.features),
         "distance": _describe_network(experiment.distance),
+        "recogniser": _describe_network(experiment.recogniser),
     }
     if (out / EXPERIMENT_FILE).exists():
         before = read_experiment_file(out)

@@ -17,7 +17,7 @@ from piggyback_gan.experiments.settings import FIRST, Experiment, StrategySettin
 from piggyback_gan.experiments.strategies import Strategy
 from piggyback_gan.experiments.strategies.whole_networks import Standalone
 from piggyback_gan.experiments.tasks import Task, architecture, find_search_tasks, find_tasks
-from piggyback_gan.feature_networks import load_distance, load_features
+from piggyback_gan.feature_networks import load_distance, load_features, load_recogniser
 from piggyback_gan.generators import build_generator
 from piggyback_gan.judging import Judge
 from piggyback_gan.manifest import atomic_write, require_writable
@@ -144,10 +144,11 @@ class Runner:
             raise PiggybackError(f"{part} needs other parts first: {', '.join(missing)}")
         plan = self._plan(part)
         with self._alone(part):
-            features, distance = self.experiment.features, self.experiment.distance
-            near = load_distance(distance, self.device) if distance else None
-            far = load_features(features, self.device) if features else None
-            judge, watcher = Judge(far, near, cache=self.out / "cache"), Judge(distance=near)
+            given = self.experiment
+            near = load_distance(given.distance, self.device) if given.distance else None
+            far = load_features(given.features, self.device) if given.features else None
+            seen = load_recogniser(given.recogniser, self.device) if given.recogniser else None
+            judge, watcher = Judge(far, near, seen, self.out / "cache"), Judge(distance=near)
             if part.rate is not None and self.experiment.search.metric != "frechet_distance":
                 judge = watcher
             try:

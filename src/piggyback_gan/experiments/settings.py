@@ -97,7 +97,8 @@ class Experiment:
         seeds: those of strategies that have none of their own.
         first_learning_rate: the generator's for the first task.
         generator: the architecture; not all fields need be given.
-        features, distance: networks that judge, as `pbgan evaluate` takes them; None for none.
+        features, distance, recogniser: networks that judge, as `pbgan evaluate` takes them; None for none.
+            The recogniser is for tasks whose inputs are label maps.
         samples: how many held-out images of each task are kept as pictures.
         curve_images: how many held-out images are judged after each epoch, for the learning curves.
         search: how learning rates are chosen.
@@ -114,6 +115,7 @@ class Experiment:
     generator: GeneratorOptions
     features: str | None
     distance: str | None
+    recogniser: str | None
     samples: int
     curve_images: int
     search: Search
@@ -134,8 +136,18 @@ class Experiment:
 
 
 _KEYS = (
-    *("title", "seeds", "steps", "first_learning_rate", "features", "distance", "samples"),
-    *("curve_images", "val_fraction", "options", "generator", "search", "task", "strategy"),
+    *("title", "seeds", "steps", "first_learning_rate", "features", "distance"),
+    *(
+        "recogniser",
+        "samples",
+        "curve_images",
+        "val_fraction",
+        "options",
+        "generator",
+        "search",
+        "task",
+        "strategy",
+    ),
 )
 
 
@@ -145,13 +157,14 @@ def read_experiment(
     data: Path | None = None,
     features: str | None = None,
     distance: str | None = None,
+    recogniser: str | None = None,
 ) -> Experiment:
     """Read an experiment's file. Paths in it are relative to it.
 
     Args:
         path: a TOML file; docs/experiments.md says what it holds.
         data: the folder that the tasks' folders are in, instead.
-        features, distance: instead of the file's.
+        features, distance, recogniser: instead of the file's.
 
     Raises:
         PiggybackError: the file can't be read, or what in it is wrong, in one line.
@@ -186,6 +199,7 @@ def read_experiment(
             generator=options_from(GeneratorOptions, generator, "[generator]"),
             features=_network(content, "features", features, path),
             distance=_network(content, "distance", distance, path),
+            recogniser=_network(content, "recogniser", recogniser, path),
             samples=_check_count("samples", content.get("samples", 4)),
             curve_images=_check_count("curve_images", content.get("curve_images", 64)),
             search=options_from(Search, search, "[search]"),
