@@ -46,7 +46,7 @@ def lesson(
 ) -> Lesson:
     networks = {which: fresh(config, seed) for seed, which in enumerate(directions)}
     mode = "unpaired" if len(networks) == 2 else "paired"
-    return Lesson(task, networks, config, {"mode": mode})
+    return Lesson(task, networks, config, {"mode": mode, "options": {}})
 
 
 def train(learners: Mapping[str, nn.Module], config: GeneratorConfig, level: float) -> list[float]:

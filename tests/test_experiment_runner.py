@@ -1,6 +1,7 @@
 """Claims about an experiment's parts: which there are, what each needs, chosen rates, what a begun folder refuses."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -146,8 +147,15 @@ def test_a_metric_that_was_not_measured_is_said(drawn: Path, tmp_path: Path) -> 
 
 
 def begun(drawn: Path, out: Path, text: str) -> None:
+    """A folder in which a part has learned its first task."""
     run = runner(drawn, out, text)
-    run.folder(run.part("standalone/seed-0")).mkdir(parents=True)
+    part = run.part("first/seed-0")
+    run.remember(part)
+    write_stage(run.folder(part), stage("first", 1, {"l1": 1.0}))
+    own = run.part("standalone/seed-0")
+    if len(own.needs) == 1:  # no rate is to be chosen before
+        run.remember(own)
+        write_stage(run.folder(own), stage("standalone", 1, {"l1": 1.0}))
 
 
 @pytest.mark.parametrize(
@@ -200,9 +208,59 @@ def test_a_begun_folder_refuses_a_strategy_whose_options_changed(
 ) -> None:
     begun(drawn, tmp_path, BASE + strategies_text("standalone"))
     said = refusal(lambda: runner(drawn, tmp_path, BASE + strategies_text("standalone", rate=1)))
-    assert (
-        "results of a strategy 'standalone' with other options: give this one another name" in said
+    assert "standalone/seed-0 has results with other learning_rate (0.002, now 1.0)" in said
+
+
+def test_a_strategy_that_was_left_out_comes_back_only_as_it_was(
+    drawn: Path, tmp_path: Path
+) -> None:
+    begun(drawn, tmp_path, BASE + strategies_text("standalone"))
+    runner(drawn, tmp_path, BASE + strategies_text("finetune"))
+    said = refusal(lambda: runner(drawn, tmp_path, BASE + strategies_text("standalone", rate=1)))
+    assert "standalone/seed-0 has results with other learning_rate" in said
+    runner(drawn, tmp_path, BASE + strategies_text("standalone", "finetune"))
+
+
+def test_results_at_a_rate_that_is_no_longer_chosen_are_refused(
+    drawn: Path, tmp_path: Path
+) -> None:
+    run = runner(drawn, tmp_path, TAKEN)
+    run.remember(run.part("first/seed-0"))
+    write_stage(run.folder(run.part("first/seed-0")), stage("first", 1, {"l1": 1.0}))
+    for rate, distance in ((0.1, 1.0), (0.2, 2.0), (0.3, 3.0)):
+        judged(run, f"standalone/rate-{rate}", distance, distance)
+    run.remember(run.part("finetune/seed-0"))
+    shutil.rmtree(run.folder(run.part("standalone/rate-0.1")))
+    judged(run, "standalone/rate-0.1", 9.0, 9.0)
+    said = refusal(lambda: runner(drawn, tmp_path, TAKEN))
+    assert "finetune/seed-0 has results with other learning_rate (0.1, now 0.2)" in said
+
+
+def test_a_part_goes_on_only_where_its_bits_are_the_same(drawn: Path, tmp_path: Path) -> None:
+    text = BASE + strategies_text("standalone")
+    begun(drawn, tmp_path, text)
+    path = tmp_path / "parts" / "standalone" / "seed-0" / "part.json"
+    path.write_text(path.read_text().replace('"device": "cpu"', '"device": "cuda"'))
+    said = refusal(lambda: runner(drawn, tmp_path, text))
+    assert "was begun with device cuda, this is cpu" in said
+
+
+def test_rates_that_differ_little_are_parts_of_their_own(drawn: Path) -> None:
+    names = part_names(
+        read(drawn, BASE + strategies_text("standalone", rate=[0.001, 0.0010000001]))
     )
+    assert [str(name) for name in names if name.rate] == [
+        "standalone/rate-0.001",
+        "standalone/rate-0.0010000001",
+    ]
+
+
+def test_a_rate_whose_distance_is_no_number_is_not_chosen(drawn: Path, tmp_path: Path) -> None:
+    run = runner(drawn, tmp_path, CHOICE)
+    judged(run, "standalone/rate-0.1", float("nan"), float("nan"))
+    judged(run, "standalone/rate-0.2", 2.0, 2.0)
+    judged(run, "standalone/rate-0.3", 1.0, 1.0)
+    assert run.chosen_rate(run.experiment.strategy("standalone")) == 0.3
 
 
 def test_a_begun_folder_takes_more_seeds_strategies_and_another_title(

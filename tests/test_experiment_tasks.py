@@ -68,6 +68,14 @@ def test_the_search_holds_out_training_images_and_never_sees_held_out_ones(image
         assert not (train | judged) & held_out
 
 
+def test_the_search_spares_the_training_images_that_judge_the_experiment(images: Path) -> None:
+    experiment = read(images, "val_fraction = 0.3\n" + ALL)
+    judging = {task.name: _paths(task.folder)[1] for task in find_tasks(experiment, "cpu")}
+    for task in find_search_tasks(experiment, "cpu")[1:]:
+        train, judged = _paths(task.folder)
+        assert train and judged and not (train | judged) & judging[task.name]
+
+
 def test_a_part_of_the_training_images_can_judge_in_place_of_the_held_out_ones(
     images: Path,
 ) -> None:
@@ -93,7 +101,7 @@ def test_a_few_held_out_images_are_the_first_of_all(images: Path) -> None:
     )
     boxes, _, winter = find_tasks(experiment, "cpu")
     for task in (boxes, winter):
-        some, every = task.some_held_out(2), task.load().held_out
+        some, every = task.held_out(2), task.load().held_out
         assert isinstance(some, PairedDataset | UnpairedDataset) and every is not None
         assert (len(some), len(every)) == (2, 3)
         for index in range(2):

@@ -123,9 +123,20 @@ def test_the_gradient_of_a_mask_goes_straight_through_to_its_scores() -> None:
     scores = learner.module.get_parameter(f"{WEIGHT}.parametrizations.weight.0.scores")
     weight = plain.get_parameter(f"{WEIGHT}.weight")
     assert weight.grad is not None
-    torch.testing.assert_close(scores.grad, weight.grad * weight.detach())
+    # With respect to what is trained, the scores over their relative rate.
+    torch.testing.assert_close(scores.grad, 0.1 * weight.grad * weight.detach())
     frozen = learner.module.get_parameter(f"{WEIGHT}.parametrizations.weight.original")
     assert frozen.grad is None
+
+
+def test_scores_move_by_a_share_of_the_rate_of_all_else() -> None:
+    learner = Mask(score_rate=0.25).learner(kept_first(), fresh())
+    optimizer = torch.optim.Adam(learner.trainable_parameters(), 0.004)
+    learner(images()).square().mean().backward()
+    optimizer.step()
+    scores = learner.module.get_parameter(f"{WEIGHT}.parametrizations.weight.0.scores")
+    moved = (scores.detach() * 0.25 - 0.01).abs()
+    assert moved.max() == pytest.approx(0.25 * 0.004, rel=1e-3)
 
 
 @torch.no_grad()
@@ -133,10 +144,10 @@ def test_a_masked_weight_is_task_1s_where_its_score_is_above_the_threshold_and_e
     kept = kept_first()
     learner = Mask().learner(kept, fresh())
     scores = learner.module.get_parameter(f"{WEIGHT}.parametrizations.weight.0.scores")
-    scores.copy_(torch.where(torch.rand_like(scores) < 0.5, 0.004, 0.006))
+    scores.copy_(torch.where(torch.rand_like(scores) < 0.5, 0.04, 0.06))
     kept = Mask().keep(kept, "night", learner)
     rebuilt = Mask().rebuild(kept, "night", fresh()).get_parameter(f"{WEIGHT}.weight")
-    expected = torch.where(scores > 0.005, kept.first[f"{WEIGHT}.weight"], 0)
+    expected = torch.where(scores > 0.05, kept.first[f"{WEIGHT}.weight"], 0)
     assert torch.equal(rebuilt, expected)
     assert 0 < int((expected == 0).sum()) < expected.numel()
 
@@ -215,8 +226,8 @@ def test_only_the_free_weights_get_a_gradient_and_start_at_0() -> None:
 
 
 def test_a_task_that_finds_no_free_weights_is_refused() -> None:
-    kept = pack_tasks(PackNet(kept=1), 1)
-    message = refusal(lambda: PackNet(kept=1).learner(kept, fresh()))
+    greedy = PackNet(kept=0.99999)
+    message = refusal(lambda: greedy.learner(pack_tasks(greedy, 1), fresh()))
     assert "no free weights left after 1 task" in message and "kept" in message
 
 

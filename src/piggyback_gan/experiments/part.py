@@ -1,10 +1,8 @@
 """One part of an experiment: a strategy learns the tasks with one seed, and is judged after each."""
 
-import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import closing
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,31 +13,25 @@ from torch import nn
 from piggyback_gan.bank import BACKWARD, FORWARD
 from piggyback_gan.cards import task_card
 from piggyback_gan.chance import seed_of
-from piggyback_gan.data import PairedDataset
 from piggyback_gan.errors import PiggybackError
+from piggyback_gan.experiments.examiner import Examiner, Say, in_words
 from piggyback_gan.experiments.memory import peak, reset_peak
-from piggyback_gan.experiments.pictures import save_held_out, save_outputs
 from piggyback_gan.experiments.plan import PartPlan
 from piggyback_gan.experiments.results import (
-    Stage,
-    held_out_sample,
-    output_sample,
     read_stages,
+    read_table,
     stage_file,
     to_json,
     write_stage,
 )
-from piggyback_gan.experiments.strategies.base import Learner, Lesson, count
+from piggyback_gan.experiments.strategies.base import Learner, Lesson
 from piggyback_gan.experiments.strategies.whole_networks import Standalone
 from piggyback_gan.experiments.tasks import Task
 from piggyback_gan.generators import build_generator
-from piggyback_gan.judging import Figure, Judge, Judgement
+from piggyback_gan.judging import Judge
 from piggyback_gan.manifest import atomic_write
-from piggyback_gan.task_data import Dataset, TaskData
 from piggyback_gan.trainer import Batch, PairedTrainer, Trainer
 from piggyback_gan.unpaired_trainer import UnpairedTrainer
-
-Say = Callable[[str], None]
 
 
 class Part:
@@ -64,12 +56,10 @@ class Part:
         should_stop: Callable[[], bool],
     ) -> None:
         self.plan = plan
-        self.judge = judge
-        self.watcher = watcher
+        self.examiner = Examiner(plan, judge, watcher, device, say, self._stop_if_asked)
         self.device = device
         self.say = say
         self.should_stop = should_stop
-        self._held_out: dict[str, TaskData] = {}
 
     def run(self) -> None:
         """Learn and judge all that is left.
@@ -92,7 +82,7 @@ class Part:
                     f"{stage_file(plan.folder, order)} is missing, and can't be measured any more: later "
                     f"tasks are learned; remove {plan.folder} to do all of it again"
                 )
-            stage = self._measure(order, done)
+            stage = self.examiner.examine(order, self._training(order), done)
             write_stage(plan.folder, stage)
             done[order] = stage
 
@@ -102,7 +92,6 @@ class Part:
         """Train the strategy's next task, and keep it."""
         plan = self.plan
         taken_over = order == 1 and plan.first is not None
-        data = self._data(task)
         torch.manual_seed(seed_of(plan.seed, order))
         networks = self._networks(task, plan.first if taken_over else None)
         lesson = Lesson(task.name, networks, plan.config, self._card(task))
@@ -113,7 +102,7 @@ class Part:
         started = time.monotonic()
         spent = 0.0
         if not taken_over:
-            spent = self._train(task, data, learners, curve)
+            spent = self._train(task, learners, curve)
         seconds = time.monotonic() - started - spent
         training = {
             "steps": 0 if taken_over else task.steps,
@@ -129,7 +118,6 @@ class Part:
     def _train(
         self,
         task: Task,
-        data: TaskData,
         learners: Mapping[str, nn.Module],
         curve: list[Mapping[str, float]],
     ) -> float:
@@ -143,14 +131,14 @@ class Part:
             learner.to(self.device)
         torch.manual_seed(options.seed)
         trainer = self._trainer(task, options, learners)
-        some = task.some_held_out(self.plan.curve_images)
+        train, some = task.load().train, task.held_out(self.plan.curve_images)
         step, spent = 0, 0.0
         for epoch in range(1, options.epochs + 1):
             for learner in learners.values():
                 if isinstance(learner, Learner):
                     learner.begin_epoch(epoch, options.epochs)
             trainer.begin_epoch(epoch)
-            batches = data.train.epoch(
+            batches = train.epoch(
                 epoch,
                 batch_size=options.batch_size * options.accumulate,
                 crop=options.image_size,
@@ -170,10 +158,9 @@ class Part:
             for learner in learners.values():
                 learner.eval()
             generators = [learners[which] for which in (FORWARD, BACKWARD) if which in learners]
-            figures = self._judged(self.watcher, task, generators, some, data.partners).figures
-            curve.append({"step": step, **{name: f.value for name, f in figures.items()}})
+            curve.append({"step": step, **self.examiner.watch(task, generators, some)})
             spent += time.monotonic() - began
-            self.say(f"{task.name}: epoch {epoch} of {options.epochs}, {_words(curve[-1])}")
+            self.say(f"{task.name}: epoch {epoch} of {options.epochs}, {in_words(curve[-1])}")
         return spent
 
     def _trainer(self, task: Task, options: Any, learners: Mapping[str, nn.Module]) -> Trainer:
@@ -205,16 +192,13 @@ class Part:
     def _networks(self, task: Task, first: Path | None) -> dict[str, nn.Module]:
         """Where a task's networks start: random weights, or those of the first task's."""
         networks: dict[str, nn.Module] = {}
-        for which in self._whiches(task):
+        for which in task.networks:
             network: nn.Module = build_generator(self.plan.config_of(which))
             if first is not None:
                 network = Standalone().generator(first, task.name, which, network)
                 network.requires_grad_(True)
             networks[which] = network
         return networks
-
-    def _whiches(self, task: Task) -> tuple[str, ...]:
-        return (FORWARD,) if task.options.mode == "paired" else (FORWARD, BACKWARD)
 
     def _card(self, task: Task) -> dict[str, Any]:
         options = self.plan.options(task)
@@ -239,116 +223,20 @@ class Part:
                     f"try a lower learning_rate (now {rate:g})"
                 )
 
-    # Judging
+    def _training(self, order: int) -> dict[str, Any]:
+        """How the task of a stage was trained.
 
-    def _measure(self, order: int, done: Mapping[int, Stage]) -> Stage:
-        """Judge every task so far, from what the strategy keeps on disk."""
-        plan = self.plan
-        training = json.loads(self._training_file(order).read_text())
-        figures: dict[str, Mapping[str, Figure]] = {}
-        identical: dict[str, tuple[int, int]] = {}
-        warnings: list[str] = []
-        for learned, task in enumerate(plan.tasks[:order], 1):
-            data = self._data(task)
-            assert data.held_out is not None
-            generators = [self._generator(task, which) for which in self._whiches(task)]
-            save_outputs(
-                partial(output_sample, plan.folder, order, task.name),
-                *(task, generators[0], data.held_out, plan.samples, self.device),
+        Raises:
+            PiggybackError: that can't be read.
+        """
+        path = self._training_file(order)
+        training = read_table(path, f"{path} is damaged")
+        if missing := {"steps", "seconds", "peak_memory", "learning_rate", "curve"} - set(training):
+            raise PiggybackError(
+                f"{path} is damaged: it has no {', '.join(sorted(missing))}; remove {self.plan.folder} "
+                "to do all of it again"
             )
-            if learned == order and plan.pictures is not None:
-                save_held_out(
-                    partial(held_out_sample, plan.pictures, task.name),
-                    *(task, data.held_out, plan.samples),
-                    partners=data.partners or task.options.mode == "paired",
-                )
-            if learned < order:
-                # Outputs of the same bits have the same figures.
-                bare = self._judged(Judge(), task, generators, data.held_out, data.partners)
-                identical[task.name] = self._identical(task, bare.output_hashes)
-                if len(set(identical[task.name])) == 1:
-                    figures[task.name] = done[learned].figures[task.name]
-                    continue
-            judge = self._judge_of(task)
-            judged = self._judged(judge, task, generators, data.held_out, data.partners)
-            if learned == order:
-                self._remember(task, judged.output_hashes)
-                identical[task.name] = (judged.images, judged.images)
-            figures[task.name] = judged.figures
-            warnings += [f"{task.name}: {words}" for words in judged.warnings]
-            self.say(f"after {plan.tasks[order - 1].name}: {task.name} {_values(judged)}")
-        size = plan.strategy.size(plan.folder)
-        task = plan.tasks[order - 1]
-        networks = self._networks(task, None)
-        backward_before = sum(len(self._whiches(t)) > 1 for t in plan.tasks[: order - 1])
-        before = {FORWARD: order - 1, BACKWARD: backward_before}
-        return Stage(
-            strategy=plan.label,
-            seed=plan.seed,
-            order=order,
-            task=task.name,
-            learning_rate=training["learning_rate"],
-            steps=training["steps"],
-            seconds=training["seconds"],
-            peak_memory=training["peak_memory"],
-            parameters=size.parameters,
-            predicted=sum(plan.strategy.predicted(n, before[w]) for w, n in networks.items()),
-            standalone=sum(map(count, networks.values())),
-            bytes=size.bytes,
-            figures=figures,
-            identical=identical,
-            curve=tuple(training["curve"]),
-            warnings=tuple(warnings),
-        )
-
-    def _generator(self, task: Task, which: str) -> nn.Module:
-        fresh = build_generator(self.plan.config_of(which))
-        folder = self.plan.folder
-        return self.plan.strategy.generator(folder, task.name, which, fresh).to(self.device).eval()
-
-    def _judge_of(self, task: Task) -> Judge:
-        """The judge, who recognises nothing where the inputs are no label maps."""
-        judge = self.judge
-        if judge.recogniser is None or any(format.labels for format in task.formats):
-            return judge
-        return Judge(judge.features, judge.distance, cache=judge.cache, seed=judge.seed)
-
-    def _judged(
-        self,
-        judge: Judge,
-        task: Task,
-        generators: Sequence[nn.Module],
-        dataset: Dataset,
-        partners: bool,
-    ) -> Judgement:
-        if isinstance(dataset, PairedDataset):
-            return judge.paired(generators[0], dataset, self.device, between=self._stop_if_asked)
-        return judge.unpaired(
-            (generators[0], generators[1]),
-            dataset,
-            self.device,
-            direction=task.options.direction,
-            paired=partners,
-            between=self._stop_if_asked,
-        )
-
-    def _remember(self, task: Task, hashes: Sequence[str]) -> None:
-        """Write down what a task's outputs are when it is learned."""
-        atomic_write(self._hashes_file(task), to_json({"sha256": list(hashes)}))
-
-    def _identical(self, task: Task, hashes: Sequence[str]) -> tuple[int, int]:
-        """How many outputs are what they were when the task was learned, and of how many."""
-        before = json.loads(self._hashes_file(task).read_text())["sha256"]
-        return sum(a == b for a, b in zip(before, hashes, strict=True)), len(hashes)
-
-    def _hashes_file(self, task: Task) -> Path:
-        return self.plan.folder / f"outputs-{task.name}.json"
-
-    def _data(self, task: Task) -> TaskData:
-        """A task's images; they are read once."""
-        if task.name not in self._held_out:
-            self._held_out[task.name] = task.load()
-        return self._held_out[task.name]
+        return training
 
     def _training_file(self, order: int) -> Path:
         return self.plan.folder / f"training-{order}.json"
@@ -364,11 +252,3 @@ class Diverged(PiggybackError):
 
 class Stopped(Exception):
     """A part was asked to stop; it goes on with the task that it was at."""
-
-
-def _values(judged: Judgement) -> str:
-    return _words({name: figure.value for name, figure in judged.figures.items()})
-
-
-def _words(values: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:.4g}" for name, value in values.items())

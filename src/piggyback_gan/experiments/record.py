@@ -17,6 +17,7 @@ from piggyback_gan.errors import PiggybackError
 from piggyback_gan.experiments.results import (
     EXPERIMENT_FILE,
     PARTS,
+    STAGE,
     read_experiment_file,
     to_json,
 )
@@ -73,7 +74,7 @@ def write_record(
         before = read_experiment_file(out)
         # What began the folder; parts that run side by side are called otherwise.
         calls = {key: before.get(key, value) for key, value in calls.items()}
-        _check_unchanged(out, before, _through_json(content))
+        _check_unchanged(out, before, through_json(content))
     surroundings = {
         "library_version": version("piggyback-gan"),
         "torch": torch.__version__,
@@ -90,23 +91,13 @@ def write_record(
 
 
 def _check_unchanged(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    if not (out / PARTS).is_dir():
+    if not any((out / PARTS).rglob(f"{STAGE}*.json")):
         return
     for key, value in now.items():
         if key not in _FREE and before.get(key) != value:
             raise PiggybackError(
                 f"{out} was begun with other {_what_changed(key, before.get(key), value)}: what is there "
                 "can't be compared with it; choose another --out"
-            )
-    strategies = before.get("strategies")
-    earlier = {s["label"]: s for s in strategies} if isinstance(strategies, list) else {}
-    for strategy in now["strategies"]:
-        label = strategy["label"]
-        changed = label in earlier and _fixed(earlier[label]) != _fixed(strategy)
-        if changed and (out / PARTS / label).exists():
-            raise PiggybackError(
-                f"{out} has results of a strategy {label!r} with other options: give this one "
-                f"another name, or remove {out / PARTS / label}"
             )
 
 
@@ -119,14 +110,6 @@ def _what_changed(key: str, before: Any, now: Any) -> str:
                     what = "images" if field == "images_sha256" else field
                     return f"{what} of task {new['name']!r}"
     return key
-
-
-def _fixed(strategy: Mapping[str, Any]) -> object:
-    """What can't change of a strategy that has results: all but seeds that are added.
-
-    By the first seed rates are chosen.
-    """
-    return {**strategy, "seeds": strategy["seeds"][:1]}
 
 
 def _describe_task(task: Task, settings: TaskSettings) -> dict[str, Any]:
@@ -157,7 +140,7 @@ def _describe_network(spec: str | None) -> dict[str, str | None] | None:
     return {"name": path.stem, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
-def _through_json(content: Mapping[str, Any]) -> Mapping[str, Any]:
+def through_json(content: Mapping[str, Any]) -> Mapping[str, Any]:
     """Settings as they come back from a file."""
     read: Mapping[str, Any] = json.loads(json.dumps(content))
     return read
@@ -167,3 +150,10 @@ def _device_name(device: str) -> str:
     if device.startswith("cuda"):
         return torch.cuda.get_device_name()
     return f"{device}, {torch.get_num_threads()} threads"
+
+
+def source_sha256() -> str:
+    """The hash of this library's source, by which figures and commits are matched."""
+    package = Path(__file__).parents[1]
+    files = sorted(path for path in package.rglob("*") if path.suffix in (".py", ".html"))
+    return hashlib.sha256(to_json(fingerprint(files, root=package))).hexdigest()

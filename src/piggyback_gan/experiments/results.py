@@ -6,6 +6,7 @@ The folder::
     samples/<task>-<n>-input.png        the first held-out images of each task
     samples/<task>-<n>-target.png
     parts/<strategy>/seed-<s>/
+        part.json                           what it was begun with
         stage-<k>.json                  all that was measured after the k-th task, counted from 1
         samples/after-<k>/<task>-<n>.png    what the strategy makes of the same inputs then
         bank/ or kept-<k>/              the tasks themselves
@@ -24,6 +25,7 @@ from piggyback_gan.manifest import atomic_write
 EXPERIMENT_FILE = "experiment.json"
 PARTS = "parts"
 SAMPLES = "samples"
+STAGE = "stage-"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +61,7 @@ class Stage:
     peak_memory: int | None
     parameters: float
     predicted: float
-    standalone: int
+    standalone: float
     bytes: int
     figures: Mapping[str, Mapping[str, Figure]]
     identical: Mapping[str, tuple[int, int]]
@@ -105,7 +107,7 @@ def read_experiment_file(folder: Path) -> dict[str, Any]:
     Raises:
         PiggybackError: the folder is no experiment's, or the file is damaged.
     """
-    return _json(folder / EXPERIMENT_FILE, f"{folder} is no experiment's folder")
+    return read_table(folder / EXPERIMENT_FILE, f"{folder} is no experiment's folder")
 
 
 def part_folder(folder: Path, strategy: str, seed: int) -> Path:
@@ -125,7 +127,7 @@ def output_sample(part: Path, order: int, task: str, number: int) -> Path:
 
 def stage_file(part: Path, order: int) -> Path:
     """Where a part keeps what was measured after so many tasks."""
-    return part / f"stage-{order}.json"
+    return part / f"{STAGE}{order}.json"
 
 
 def write_stage(part: Path, stage: Stage) -> None:
@@ -145,7 +147,7 @@ def read_stages(part: Path) -> Iterator[Stage]:
     """
     order = 1
     while (path := stage_file(part, order)).exists():
-        content = _json(path, f"{path} is damaged")
+        content = read_table(path, f"{path} is damaged")
         try:
             yield Stage(
                 **content
@@ -169,7 +171,12 @@ def to_json(content: Mapping[str, Any]) -> bytes:
     return (json.dumps(content, indent=1) + "\n").encode()
 
 
-def _json(path: Path, problem: str) -> dict[str, Any]:
+def read_table(path: Path, problem: str) -> dict[str, Any]:
+    """A JSON file that holds a table.
+
+    Raises:
+        PiggybackError: it can't be read; `problem` begins the message.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

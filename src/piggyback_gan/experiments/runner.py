@@ -1,19 +1,27 @@
 """An experiment's parts: which there are, what each needs, and how one is run."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import filelock
 import torch
 
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.experiments.part import Diverged, Part, Say
+from piggyback_gan.experiments.examiner import Say
+from piggyback_gan.experiments.part import Diverged, Part
 from piggyback_gan.experiments.plan import PartPlan
-from piggyback_gan.experiments.record import write_record
-from piggyback_gan.experiments.results import PARTS, read_stages, stage_file, to_json
-from piggyback_gan.experiments.settings import FIRST, Experiment, StrategySettings
+from piggyback_gan.experiments.record import source_sha256, through_json, write_record
+from piggyback_gan.experiments.results import PARTS, read_stages, read_table, stage_file, to_json
+from piggyback_gan.experiments.settings import (
+    FIRST,
+    Experiment,
+    StrategySettings,
+    describe_strategy,
+)
 from piggyback_gan.experiments.strategies import Strategy
 from piggyback_gan.experiments.strategies.whole_networks import Standalone
 from piggyback_gan.experiments.tasks import Task, architecture, find_search_tasks, find_tasks
@@ -23,6 +31,7 @@ from piggyback_gan.judging import Judge
 from piggyback_gan.manifest import atomic_write, require_writable
 from piggyback_gan.options import Device
 
+_BEGUN = "part.json"
 _DIVERGED = "diverged.json"
 
 
@@ -43,7 +52,7 @@ class PartName:
     needs: tuple["PartName", ...] = ()
 
     def __str__(self) -> str:
-        last = f"seed-{self.seed}" if self.rate is None else f"rate-{self.rate:g}"
+        last = f"seed-{self.seed}" if self.rate is None else f"rate-{self.rate!r}"
         return f"{self.label}/{last}"
 
 
@@ -99,6 +108,10 @@ class Runner:
         Raises:
             PiggybackError: the folder has results of other settings or other images, or can't be written.
         """
+        for part in self.names:
+            # Of the first task's rate, the record itself says what is wrong.
+            if part.label != FIRST and all(map(self.is_done, part.needs)):
+                self._check_unchanged(part)
         write_record(self.out, self.experiment, self.tasks, self.config, self.device, command)
 
     def part(self, name: str) -> PartName:
@@ -144,6 +157,7 @@ class Runner:
             raise PiggybackError(f"{part} needs other parts first: {', '.join(missing)}")
         plan = self._plan(part)
         with self._alone(part):
+            self.remember(part)
             given = self.experiment
             near = load_distance(given.distance, self.device) if given.distance else None
             far = load_features(given.features, self.device) if given.features else None
@@ -151,8 +165,10 @@ class Runner:
             judge, watcher = Judge(far, near, seen, self.out / "cache"), Judge(distance=near)
             if part.rate is not None and self.experiment.search.metric != "frechet_distance":
                 judge = watcher
+            work = Part(plan, judge, watcher, torch.device(self.device), say, should_stop)
+            self._check_search(part, work.examiner.rehearse())
             try:
-                Part(plan, judge, watcher, torch.device(self.device), say, should_stop).run()
+                work.run()
             except Diverged as error:
                 if part.rate is None:
                     raise
@@ -173,8 +189,11 @@ class Runner:
         for part in self.names:
             if part.label != settings.label or part.rate is None:
                 continue
-            if not (self.folder(part) / _DIVERGED).exists():
-                found[part.rate] = self._scores(part)
+            if (self.folder(part) / _DIVERGED).exists():
+                continue
+            scores = self._scores(part)
+            if all(map(math.isfinite, scores)):
+                found[part.rate] = scores
         if not found:
             raise PiggybackError(
                 f"strategy {settings.label!r} diverged at every learning rate: give lower ones"
@@ -188,19 +207,34 @@ class Runner:
 
     def _scores(self, part: PartName) -> list[float]:
         """The metric of each task after the first, when it was learned."""
+        return [
+            stage.figures[stage.task][
+                self._search_figure(stage.task, stage.figures[stage.task])
+            ].value
+            for stage in list(read_stages(self.folder(part)))[1:]
+        ]
+
+    def _search_figure(self, task: str, figures: Collection[str]) -> str:
+        """The figure by which a rate is chosen on a task: of an unpaired one, in the trained direction.
+
+        Raises:
+            PiggybackError: it is not measured.
+        """
         metric = self.experiment.search.metric
-        scores = []
-        for stage in list(read_stages(self.folder(part)))[1:]:
-            figures = stage.figures[stage.task]
-            direction = next(t.options.direction for t in self.tasks if t.name == stage.task)
-            name = metric if metric in figures else f"{metric}_{direction}"
-            if name not in figures:
-                raise PiggybackError(
-                    f"[search] metric {metric!r} is not measured for task {stage.task!r}; there are: "
-                    f"{', '.join(figures)}"
-                )
-            scores.append(figures[name].value)
-        return scores
+        direction = next(t.options.direction for t in self.tasks if t.name == task)
+        for name in (metric, f"{metric}_{direction}"):
+            if name in figures:
+                return name
+        raise PiggybackError(
+            f"[search] metric {metric!r} is not measured for task {task!r}; there are: "
+            f"{', '.join(sorted(figures))}"
+        )
+
+    def _check_search(self, part: PartName, figures: Mapping[str, Collection[str]]) -> None:
+        """Whether a rate can be chosen by what is measured, before it is."""
+        if part.rate is not None:
+            for task, names in list(figures.items())[1:]:
+                self._search_figure(task, names)
 
     def _plan(self, part: PartName) -> PartPlan:
         first = self.out / PARTS / FIRST / f"seed-{part.seed}"
@@ -243,6 +277,58 @@ class Runner:
                 yield
         except filelock.Timeout:
             raise PiggybackError(f"{part} is being run by another process") from None
+
+    def remember(self, part: PartName) -> None:
+        """Write down what a part is begun with.
+
+        Raises:
+            PiggybackError: it was begun otherwise; the message says how.
+        """
+        self._check_unchanged(part)
+        path = self.folder(part) / _BEGUN
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write(path, to_json(self._begun(part)))
+
+    def _begun(self, part: PartName) -> dict[str, Any]:
+        """What must be as it was when a part goes on or is shown: its strategy, and what bits depend on."""
+        if part.label == FIRST:
+            kind, options, rate = FIRST, {}, self.experiment.first_learning_rate
+        else:
+            settings = self.experiment.strategy(part.label)
+            kind, options = settings.kind, describe_strategy(settings)["options"]
+            rate = self.chosen_rate(settings) if part.rate is None else part.rate
+        return {
+            "kind": kind,
+            "options": options,
+            "learning_rate": rate,
+            "device": torch.device(self.device).type,
+            "torch": torch.__version__,
+            "source_sha256": source_sha256(),
+        }
+
+    def _check_unchanged(self, part: PartName) -> None:
+        """Refuse to go on with, or to show, what was begun otherwise.
+
+        Raises:
+            PiggybackError: says what differs.
+        """
+        path = self.folder(part) / _BEGUN
+        if not path.exists():
+            return
+        before, now = read_table(path, f"{path} is damaged"), through_json(self._begun(part))
+        for key in ("kind", "options", "learning_rate"):
+            if before.get(key) != now[key]:
+                raise PiggybackError(
+                    f"{part} has results with other {key} ({before.get(key)}, now {now[key]}): give the "
+                    f"strategy another name, or remove {path.parent}"
+                )
+        for key in ("device", "torch"):
+            if before.get(key) != now[key] and not self.is_done(part):
+                raise PiggybackError(
+                    f"{part} was begun with {key} {before.get(key)}, this is {now[key]}: its outputs would "
+                    f"have other bits; go on there, or remove {path.parent}"
+                )
 
     def _check_strategies(self) -> None:
         """Whether every strategy can learn a second task of this architecture, before hours are spent."""

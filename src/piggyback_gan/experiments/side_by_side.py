@@ -7,8 +7,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
+
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.experiments.part import Say, Stopped
+from piggyback_gan.experiments.examiner import Say
+from piggyback_gan.experiments.part import Stopped
 from piggyback_gan.experiments.runner import PartName, Runner
 
 _LOG = "log.txt"
@@ -27,7 +30,7 @@ def run_side_by_side(
     Args:
         runner: of the experiment.
         command: `pbgan experiment` and its arguments, to which `--part NAME` is added.
-        jobs: how many processes. Each computes with its share of the cores.
+        jobs: how many processes. Each computes with its share of the cores, or on one of the GPUs.
         say: told when a part begins and ends.
         should_stop: asked all the time.
 
@@ -37,6 +40,8 @@ def run_side_by_side(
     """
     running: dict[PartName, subprocess.Popen[bytes]] = {}
     failed: list[PartName] = []
+    gpus = _gpus() if runner.device == "cuda" else []
+    on: dict[PartName, str | None] = {}
     try:
         while True:
             if should_stop():
@@ -56,7 +61,11 @@ def run_side_by_side(
                 and all(runner.is_done(need) and need not in running for need in part.needs)
             ]
             for part in ready[: jobs - len(running)]:
-                running[part] = _start(runner.folder(part), [*command, "--part", str(part)], jobs)
+                # Each of the GPUs has as many parts as the others, or one more or less.
+                gpu = min(gpus, key=lambda g: sum(on[r] == g for r in running), default=None)
+                on[part] = gpu
+                its = [*command, "--part", str(part)]
+                running[part] = _start(runner.folder(part), its, jobs, gpu)
                 say(f"{part} begins")
             if not running:
                 break
@@ -71,14 +80,26 @@ def run_side_by_side(
         raise PiggybackError(f"{', '.join(map(str, failed))} failed; see {logs}")
 
 
-def _start(folder: Path, command: Sequence[str], jobs: int) -> subprocess.Popen[bytes]:
+def _gpus() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES calls each GPU that this process sees."""
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if seen:
+        return seen.split(",")
+    return [str(index) for index in range(torch.cuda.device_count())]
+
+
+def _start(
+    folder: Path, command: Sequence[str], jobs: int, gpu: str | None
+) -> subprocess.Popen[bytes]:
     folder.mkdir(parents=True, exist_ok=True)
+    where = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
     with (folder / _LOG).open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "piggyback_gan", *command],
+            # -P: modules are found as by the pbgan command, not in the current folder.
+            [sys.executable, "-P", "-m", "piggyback_gan", *command],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={"OMP_NUM_THREADS": threads, **os.environ},
+            env={"OMP_NUM_THREADS": threads, **os.environ, **where},
         )

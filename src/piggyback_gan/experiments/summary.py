@@ -83,7 +83,7 @@ class Cost:
     order: int
     added: Spread
     predicted: Spread
-    standalone: int
+    standalone: float
     share: Spread
     total: Spread
     bytes: Spread

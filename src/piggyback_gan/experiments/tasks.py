@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from piggyback_gan.bank import BACKWARD, FORWARD
 from piggyback_gan.config import GeneratorConfig
 from piggyback_gan.data import PairedDataset, UnpairedDataset
 from piggyback_gan.errors import PiggybackError
@@ -57,8 +58,22 @@ class Task:
         """
         return load_task_data(self.folder, self.formats, self.options, checked)
 
-    def some_held_out(self, count: int) -> Dataset:
-        """The first held-out images, or of each side so many."""
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Which networks learn it."""
+        return (FORWARD,) if self.options.mode == "paired" else (FORWARD, BACKWARD)
+
+    @property
+    def partners(self) -> bool:
+        """Whether every held-out input has its target."""
+        return isinstance(self.folder, PairedFolder) or bool(self.folder.paired_held_out)
+
+    def held_out(self, count: int | None = None) -> Dataset:
+        """The held-out images; the first so many, of each side, where a count is given.
+
+        Raises:
+            PiggybackError: names all files that can't be used.
+        """
         folder = self.folder
         size, direction = self.options.image_size, self.options.direction
         if isinstance(folder, PairedFolder):
@@ -95,7 +110,13 @@ def find_search_tasks(experiment: Experiment, device: Device) -> tuple[Task, ...
     return (
         _find(first, device, experiment.val_fraction, first.steps),
         *(
-            _find(task, device, search.val_fraction, search.steps or task.steps)
+            _find(
+                task,
+                device,
+                search.val_fraction,
+                search.steps or task.steps,
+                spared=experiment.val_fraction,
+            )
             for task in later[: search.tasks]
         ),
     )
@@ -124,13 +145,27 @@ def architecture(experiment: Experiment, tasks: Sequence[Task]) -> GeneratorConf
 
 
 def _find(
-    settings: TaskSettings, device: Device, val_fraction: float | None, steps: int | None
+    settings: TaskSettings,
+    device: Device,
+    val_fraction: float | None,
+    steps: int | None,
+    spared: float | None = None,
 ) -> Task:
+    """Find a task's images.
+
+    Args:
+        settings: of the task.
+        device: as `choose_device` has it.
+        val_fraction: hold out this share of the training images in place of the held-out ones.
+        steps: how many at least.
+        spared: before that, leave out this share, which the experiment itself holds out so.
+    """
     options = settings.options
     find = find_pairs if options.mode == "paired" else find_unpaired
     folder: PairedFolder | UnpairedFolder = find(settings.data)
-    if val_fraction is not None:
-        folder = _without_held_out(folder).with_held_out(val_fraction, seed=0)
+    for fraction in (spared, val_fraction):
+        if fraction is not None:
+            folder = _without_held_out(folder).with_held_out(fraction, seed=0)
     held_out = folder.held_out if isinstance(folder, PairedFolder) else folder.held_out_a
     if not held_out:
         raise PiggybackError(

@@ -199,7 +199,7 @@ class KeptStrategy(Strategy):
         for which in ("forward", "backward"):
             kept = _read(newest, which)
             for tensors in (kept.shared, *kept.tasks.values()):
-                parameters += sum(t.numel() * t.element_size() for t in tensors.values()) / 4
+                parameters += count_values(tensors)
         return Size(parameters, bytes_of(newest))
 
 
@@ -220,9 +220,14 @@ def values_of(network: nn.Module) -> dict[str, Tensor]:
     return {key: tensor.detach().cpu().clone() for key, tensor in network.state_dict().items()}
 
 
-def count(network: nn.Module) -> int:
-    """How many values a whole network has."""
-    return sum(tensor.numel() for tensor in network.state_dict().values())
+def count(network: nn.Module) -> float:
+    """How many values a whole network has: parameters and buffers, counted as if each had 32 bits."""
+    return count_values(network.state_dict())
+
+
+def count_values(tensors: Tensors) -> float:
+    """How many values there are, counted as if each had 32 bits."""
+    return sum(t.numel() * t.element_size() for t in tensors.values()) / 4
 
 
 def conv_layers(network: nn.Module) -> dict[str, ConvLayer]:

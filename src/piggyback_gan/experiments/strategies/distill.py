@@ -86,7 +86,11 @@ class Distill(KeptStrategy):
     weight: float = 100.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.weight, int | float) or not 0 <= self.weight < math.inf:
+        if (
+            isinstance(self.weight, bool)
+            or not isinstance(self.weight, int | float)
+            or not 0 <= self.weight < math.inf
+        ):
             raise PiggybackError(f"invalid weight: found {self.weight!r}, give a number from 0 on")
 
     def learner(self, kept: Kept, fresh: nn.Module) -> Learner:

@@ -1,18 +1,19 @@
 """Piggyback masks: later tasks learn which of task 1's weights to use."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from piggyback_gan.errors import PiggybackError
 from piggyback_gan.experiments.strategies.base import Kept, KeptStrategy, Learner, count, values_of
 from piggyback_gan.experiments.strategies.weights import (
     fill,
     pack,
     packed_count,
     parametrize_shared,
-    parts,
     private_values,
     shared_count,
     shared_layers,
@@ -37,16 +38,25 @@ class _Binary(torch.autograd.Function):
 
 
 class _Masked(nn.Module):
-    """A frozen weight times a binary mask of the same shape, which is made of real scores."""
+    """A frozen weight times a binary mask of the same shape, which is made of real scores.
 
-    def __init__(self, layer: ConvLayer) -> None:
+    What is trained are the scores over `rate`: an optimizer whose steps do not depend on a gradient's
+    scale, such as Adam, moves the scores themselves by that share of its learning rate.
+    """
+
+    def __init__(self, layer: ConvLayer, rate: float) -> None:
         super().__init__()
         layer.weight.requires_grad_(False)
-        self.scores = nn.Parameter(torch.full_like(layer.weight, _START))
+        self._rate = rate
+        self.scores = nn.Parameter(torch.full_like(layer.weight, _START / rate))
+
+    def mask(self) -> Tensor:
+        """Which weights are used: 1 or 0."""
+        chosen: Tensor = _Binary.apply(self.scores * self._rate)  # type: ignore[no-untyped-call]
+        return chosen
 
     def forward(self, weight: Tensor) -> Tensor:
-        mask: Tensor = _Binary.apply(self.scores)  # type: ignore[no-untyped-call]
-        return weight * mask
+        return weight * self.mask()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,19 +66,32 @@ class Mask(KeptStrategy):
     Source: Mallya, Davis, Lazebnik, "Piggyback: Adapting a Single Network to Multiple Tasks by Learning
     to Mask Weights", ECCV 2018: scores start at 1e-2, the threshold is 5e-3, all weights are used at
     the start. (No relative of Piggyback GAN but by name.)
+
+    Attributes:
+        score_rate: the scores' learning rate, relative to that of all else that is trained. The
+            authors' code has two rates as well.
     """
+
+    score_rate: float = 0.1
+
+    def __post_init__(self) -> None:
+        rate = self.score_rate
+        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < math.inf:
+            raise PiggybackError(f"invalid score_rate: found {rate!r}, give a number above 0")
 
     def learner(self, kept: Kept, fresh: nn.Module) -> Learner:
         if kept.tasks:
             fresh.load_state_dict(kept.first)
-            parametrize_shared(fresh, lambda _, layer: _Masked(layer))
+            parametrize_shared(fresh, lambda _, layer: _Masked(layer, self.score_rate))
         return Learner(fresh)
 
     def keep(self, kept: Kept, task: str, learner: Learner) -> Kept:
         if not kept.tasks:
             return kept.with_task(task, values_of(learner.module))
-        scores = parts(learner.module, "0.scores")
-        masks = {f"{name}.mask": pack(values > _THRESHOLD) for name, values in scores.items()}
+        masks = {}
+        for name, layer in shared_layers(learner.module).items():
+            (masked,) = layer.parametrizations["weight"]  # type: ignore[index]
+            masks[f"{name}.mask"] = pack(masked.mask() > 0)
         return kept.with_task(task, private_values(learner.module) | masks)
 
     def rebuild(self, kept: Kept, task: str, fresh: nn.Module) -> nn.Module:

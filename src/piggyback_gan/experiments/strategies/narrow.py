@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from piggyback_gan.config import GeneratorConfig
+from piggyback_gan.errors import PiggybackError
 from piggyback_gan.experiments.strategies.base import (
     Kept,
     KeptStrategy,
@@ -37,6 +38,10 @@ class Narrow(KeptStrategy):
 
     def __post_init__(self) -> None:
         check_share("unconstrained of narrow networks", self.unconstrained)
+        if not isinstance(self.equal_parameters, bool):
+            raise PiggybackError(
+                f"invalid equal_parameters: found {self.equal_parameters!r}, give true or false"
+            )
 
     def learner(self, kept: Kept, fresh: nn.Module) -> Learner:
         if not kept.tasks:
@@ -79,7 +84,7 @@ def _config(network: nn.Module) -> GeneratorConfig:
 
 
 def _count(config: GeneratorConfig) -> int:
-    return sum(p.numel() for p in _without_values(config).parameters())
+    return round(count(_without_values(config)))
 
 
 def _without_values(config: GeneratorConfig) -> nn.Module:

@@ -94,6 +94,8 @@ class PackNet(KeptStrategy):
 
     def __post_init__(self) -> None:
         check_share("kept", self.kept)
+        if self.kept == 1:
+            raise PiggybackError("invalid kept: found 1, which leaves nothing for a second task")
         check_share("retrain", self.retrain)
 
     def learner(self, kept: Kept, fresh: nn.Module) -> Learner:

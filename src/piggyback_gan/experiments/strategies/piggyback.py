@@ -13,10 +13,13 @@ from piggyback_gan.experiments.strategies.base import (
     Strategy,
     bytes_of,
     conv_layers,
+    count,
+    count_values,
 )
 from piggyback_gan.filters import FilterLayout, unconstrained_count
+from piggyback_gan.names import STANDALONE
 from piggyback_gan.network import PiggybackNetwork
-from piggyback_gan.tasks import DEFAULT_UNCONSTRAINED, Shares, resolve_shares
+from piggyback_gan.tasks import DEFAULT_UNCONSTRAINED, Shares, resolve_shares, resolve_start
 
 
 def layer_parameters(network: nn.Module, unconstrained: Shares, order: int) -> dict[str, int]:
@@ -37,10 +40,10 @@ def layer_parameters(network: nn.Module, unconstrained: Shares, order: int) -> d
     return added
 
 
-def piggyback_parameters(network: nn.Module, unconstrained: Shares, order: int) -> int:
-    """How many parameters a task adds: those of `layer_parameters`, and all that are no conv weights."""
+def piggyback_parameters(network: nn.Module, unconstrained: Shares, order: int) -> float:
+    """How many values a task adds: those of `layer_parameters`, and all that are no conv weights."""
     weights = sum(layer.weight.numel() for layer in conv_layers(network).values())
-    private = sum(p.numel() for p in network.parameters()) - weights
+    private = count(network) - weights
     return private + sum(layer_parameters(network, unconstrained, order).values())
 
 
@@ -77,7 +80,14 @@ class Piggyback(Strategy):
             network.finish_task()
             states[which] = network.task_state(lesson.task)
             counts.append(network.parameter_count(lesson.task))
-        card = {**lesson.card, "parameters": sum(counts[1:], counts[0]).as_card()}
+        # What the experiment's options, which all strategies share, can't say.
+        start = resolve_start(self.init, self.tasks(folder)) or STANDALONE
+        own = {"unconstrained": self.unconstrained, "init": start if self.tasks(folder) else None}
+        card = {
+            **lesson.card,
+            "options": {**lesson.card["options"], **own},
+            "parameters": sum(counts[1:], counts[0]).as_card(),
+        }
         bank = open_or_new(folder / _BANK, lesson.config)
         with bank.writing("an experiment"):
             bank.add(states[FORWARD], card, states.get(BACKWARD))
@@ -90,10 +100,9 @@ class Piggyback(Strategy):
     def size(self, folder: Path) -> Size:
         bank = Bank.open(folder / _BANK)
         parameters = sum(
-            tensor.numel()
+            count_values(state.tensors)
             for which in (FORWARD, BACKWARD)
             for state in bank.states(which)
-            for tensor in state.tensors.values()
         )
         return Size(parameters, bytes_of(folder / _BANK / "tasks"))
 
