@@ -2,20 +2,22 @@
 
     python benchmarks/record.py DIR NAME
 
-DIR is the folder of a `pbgan experiment`. Its settings and all stages go to docs/results/NAME.json, with
-the commit of the source that this is run from and whether that has changes; tables as CSV and plots as
-PNG go to docs/results/NAME/.
+DIR is the folder of a `pbgan experiment`. Its settings and all stages go to docs/results/NAME.json, tables
+as CSV and plots as PNG to docs/results/NAME/. Run it from the source that the experiment was run from: the
+commit is written down too, and parts of another source are refused.
 """
 
 import argparse
 import shutil
+import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
 from lifelong import RESULTS, machine
+from piggyback_gan.experiments.record import source_sha256
 from piggyback_gan.experiments.report import write_report
-from piggyback_gan.experiments.results import Results, to_json
+from piggyback_gan.experiments.results import Results, read_table, to_json
 
 
 def main() -> None:
@@ -24,8 +26,11 @@ def main() -> None:
     parser.add_argument("name")
     given = parser.parse_args()
     results = Results.read(given.folder)
+    for part in sorted(given.folder.glob("parts/*/*/part.json")):
+        if read_table(part, "damaged")["source_sha256"] != source_sha256():
+            sys.exit(f"{part.parent} was run from another source than this")
     content = {
-        "recorded_at": machine()["commit"],
+        "commit": machine()["commit"],
         "experiment": results.experiment,
         "stages": [asdict(stage) for stage in results.stages],
     }

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from banks import contents
 from data_sets import RGB, refusal
-from judging_networks import Thirds, saved
+from judging_networks import Colours, Difference, Thirds, saved
 from piggyback_gan import Bank
 from piggyback_gan.cli import verify
 from piggyback_gan.config import GeneratorConfig
@@ -278,3 +278,35 @@ def test_recognition_is_judged_where_inputs_are_label_maps(tmp_path: Path) -> No
     learned = stages(tmp_path / "out", "standalone")[-1].figures
     assert {"pixel_accuracy", "mean_iou"} <= learned["signs"].keys()
     assert not {"pixel_accuracy", "mean_iou"} & learned["boxes"].keys()
+
+
+def test_a_network_that_cannot_judge_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    file = draw(tmp_path)
+    saved(Difference(), tmp_path / "colours.pt")  # wants two batches
+    said = refusal(lambda: run(file, tmp_path / "out"))
+    assert said.startswith("task 'boxes' can't be judged: ") and "\n" not in said
+    assert not list((tmp_path / "out").rglob("training-*.json"))
+    saved(Colours(), tmp_path / "colours.pt")
+    assert run(file, tmp_path / "out", "--part", "first/seed-0") == 0
+
+
+def test_too_few_held_out_images_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    file = draw(tmp_path)
+    (tmp_path / "night" / "test" / "000.png").unlink()
+    said = refusal(lambda: run(file, tmp_path / "out", "--part", "first/seed-0"))
+    assert said.startswith("task 'night' can't be judged: a set of 2 has no distance to another")
+    assert not list((tmp_path / "out").rglob("training-*.json"))
+
+
+def test_the_bank_says_which_share_and_start_a_strategy_had(tmp_path: Path) -> None:
+    file = draw(
+        tmp_path,
+        HEAD.replace("steps = 4", "steps = 1")
+        + tasks_text(boxes="paired", night="paired")
+        + strategies_text("piggyback")
+        + 'unconstrained = 0.5\ninit = "standalone"\n',
+    )
+    assert run(file, tmp_path / "out") == 0
+    bank = Bank.open(part_folder(tmp_path / "out", "piggyback", 0) / "bank")
+    options = [bank.card(task)["options"] for task in bank.tasks]
+    assert [(o["unconstrained"], o["init"]) for o in options] == [(0.5, None), (0.5, "standalone")]

@@ -61,8 +61,11 @@ class Examiner:
         self.between = between
         self._held_out: dict[str, Dataset] = {}
 
-    def rehearse(self) -> dict[str, frozenset[str]]:
+    def rehearse(self, tasks: Sequence[Task]) -> dict[str, frozenset[str]]:
         """Judge networks that have learned nothing on a few images of each task, before hours are spent.
+
+        Args:
+            tasks: the part's, or more.
 
         Returns:
             Task -> the names of its figures.
@@ -71,7 +74,7 @@ class Examiner:
             PiggybackError: a network can't judge a task's images, or there are too few.
         """
         names = {}
-        for task in self.plan.tasks:
+        for task in tasks:
             with torch.random.fork_rng(devices=[]):
                 networks = [build_generator(self.plan.config_of(w)) for w in task.networks]
             generators: list[nn.Module] = [n.to(self.device).eval() for n in networks]

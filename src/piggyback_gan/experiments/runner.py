@@ -166,7 +166,9 @@ class Runner:
             if part.rate is not None and self.experiment.search.metric != "frechet_distance":
                 judge = watcher
             work = Part(plan, judge, watcher, torch.device(self.device), say, should_stop)
-            self._check_search(part, work.examiner.rehearse())
+            # The first part is for all that come after it.
+            tasks = self.tasks if part.label == FIRST else plan.tasks
+            self._check_search(part, work.examiner.rehearse(tasks))
             try:
                 work.run()
             except Diverged as error:
