@@ -175,6 +175,24 @@ def test_only_with_fids_own_network_a_distance_is_called_fid(networks: Sequence[
     assert command._called("kernel_distance", Judge(features)) == "KID"
 
 
+def test_what_was_judged_before_a_task_that_fails_is_shown_and_written(
+    bank: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    shutil.rmtree(tmp_path / "data" / "night" / "test")
+    written = tmp_path / "figures.json"
+    arguments = [bank, "--data", tmp_path / "data", "--json", written, "--device", "cpu"]
+    words = refusal(lambda: command.run(list(map(str, arguments))))
+    assert words.startswith("night: ")
+    out = capsys.readouterr().out
+    assert "maps: 5 outputs" in out
+    assert "night" not in out
+    maps, night = json.loads(written.read_text())["tasks"]
+    assert maps["task"] == "maps"
+    assert maps["figures"]["l1"]
+    assert night == {"task": "night", "problem": words.removeprefix("night: ")}
+
+
 # --- which images ---
 
 

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import http.server
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,11 +98,21 @@ class Fails(nn.Module):
         return images.reshape(7, 7)
 
 
+class Asserts(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        assert images.shape[2] > 100, "too small"
+        return images
+
+
 @pytest.mark.parametrize(
     ("module", "words"),
     [
+        (
+            Asserts(),
+            "can't judge images of 2x3x8x8: RuntimeError: AssertionError: too small",
+        ),
         (Wrong(), "should give a row for each of 2 images; found a single number"),
-        (Fails(), "can't judge images of 2x3x8x8"),
+        (Fails(), "can't judge images of 2x3x8x8: RuntimeError: shape '[7, 7]'"),
         (Thirds(), "should give features (N, F); found 2x3x8x8"),
     ],
 )
@@ -120,12 +131,43 @@ def test_a_network_that_does_not_fit_is_named(
         ("nothing.pt", "can't be read"),
         ("no.such.module:f", "can't be imported"),
         ("judging_networks:nothing", "can't be imported"),
+        (".x:y", ".x:y can't be imported: TypeError: "),
         ("math:pi", "is no network"),
         (__file__, "is no TorchScript file"),
     ],
 )
 def test_what_is_no_network_is_refused_in_one_line(spec: str, words: str) -> None:
     assert words in refusal(lambda: load_features(spec, "cpu"))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("def network(:", "foreign:network can't be imported: SyntaxError: "),
+        ("1 / 0", "foreign:network can't be imported: ZeroDivisionError: division by zero"),
+        (
+            "def network(images): return images.nothing",
+            "network can't judge images of 1x3x8x8: AttributeError: ",
+        ),
+        ("def network(images): assert False", "1x3x8x8: AssertionError: "),
+        ("def network(images): raise OSError('one\\ntwo')", "1x3x8x8: OSError: one"),
+    ],
+)
+def test_whatever_foreign_code_raises_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, words: str
+) -> None:
+    (tmp_path / "foreign.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "foreign", raising=False)
+    assert words in refusal(lambda: load_features("foreign:network", "cpu")(images(1, 8, 8)))
+
+
+def test_ctrl_c_ends_a_foreign_network_too() -> None:
+    def network(images: Tensor) -> Tensor:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        FeatureNetwork(network, "slow", None, torch.device("cpu"))(images(1, 8, 8))
 
 
 # --- downloads ---

@@ -20,11 +20,11 @@ from data_sets import refusal
 from experiments_drawn import KINDS, MISSING, draw_experiment
 from piggyback_gan.cli import report as command
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.experiments import plots, summary
+from piggyback_gan.experiments import plots, summary, views
 from piggyback_gan.experiments.report import write_report
 from piggyback_gan.experiments.results import EXPERIMENT_FILE, Results, part_folder, stage_file
 from piggyback_gan.experiments.tables import Cell, Table, escape, show
-from piggyback_gan.experiments.verdict import findings
+from piggyback_gan.experiments.verdict import findings, notes_on_rates
 
 HOSTILE = '<script>document.title="owned"</script>&"\''
 MARKUP = "<img src=x onerror=alert(1)>"
@@ -203,19 +203,72 @@ def test_the_summary_says_what_held_and_what_did_not(drawn: Results) -> None:
     by_strategy = findings(drawn, "standalone")
     assert list(by_strategy) == ["piggyback-1-4", "finetune"]
     held = {f.promise: f for group in by_strategy.values() for f in group}
-    assert [f.held for f in held.values()] == [True, False, True, None]
+    assert [f.held for f in held.values()] == [True, False, True, True, None]
     than_lora = findings(drawn, "lora")["piggyback-1-4"]
-    assert [f.held for f in than_lora] == [True, True, True]
+    assert [f.held for f in than_lora] == [True, True, True, True]
     assert "48 of 48" in held["Nothing is forgotten"].text
     assert "1.03 times standalone's" in held["On par with standalone networks"].text
     assert "take 2.02 times" in held["Fewer parameters"].text
     assert "902.1 to 1,617" in held["What fine-tuning loses"].text
+    better = held["Better than other ways to add little"].text
+    assert "Fréchet distance is on average 0.920 times lora's; better means below 1." in better
+    assert "standalone network's: piggyback-1-4 0.340, lora 0.330." in better
 
     worn = findings(with_kind(drawn, "finetune", "piggyback"), "standalone")["finetune"]
-    assert [f.held for f in worn] == [False, False, True]
+    assert [f.held for f in worn] == [False, False, True, False]
     assert "0 of 48" in worn[0].text
     alone = findings(drawn, None)["piggyback-1-4"]
     assert alone[1].held is None, "nothing to compare with is neither yes nor no"
+
+
+def test_fine_tunings_loss_is_told_of_the_same_seeds_before_and_after(drawn: Results) -> None:
+    behind = [s for s in drawn.stages if (s.strategy, s.seed) != ("finetune", 1) or s.order == 1]
+    alone = [s for s in drawn.stages if s.seed == 0]
+    texts = [
+        findings(Results(drawn.folder, drawn.experiment, tuple(stages)), None)["finetune"][0].text
+        for stages in (behind, alone)
+    ]
+    assert texts[0] == texts[1]
+
+
+def test_the_method_must_beat_every_rival_that_is_there(drawn: Results) -> None:
+    rivals = with_kind(drawn, "finetune", "narrow")
+    (better,) = [f for f in findings(rivals, None)["piggyback-1-4"] if "little" in f.promise]
+    assert "on average 1.07 times finetune's, 0.920 times lora's;" in better.text
+    assert better.held is False, "better than one of two"
+    none = with_kind(drawn, "lora", "packnet")
+    assert len(findings(none, None)["piggyback-1-4"]) == 3
+
+
+def test_a_ratio_of_fewer_seeds_than_its_row_says_so(drawn: Results) -> None:
+    stages = tuple(s for s in drawn.stages if (s.strategy, s.seed) != ("standalone", 1))
+    found = Results(drawn.folder, drawn.experiment, stages)
+    rows = {row[0].text: row for row in views.overview(found, "standalone").rows}
+    assert rows["piggyback-1-4"][0].note == ""
+    assert rows["piggyback-1-4"][1].note == "seed 0 only"
+    assert rows["lora"][0].note == "seed 0 only", "said once for the row"
+    assert rows["lora"][1].note == ""
+    means = [row for row in views.ratios(found, "standalone").rows if "mean" in row[1].text]
+    assert [row[2].note for row in means] == ["seed 0 only", "seed 0 only", ""]
+    whole = views.overview(drawn, "standalone")
+    assert {row[1].note for row in whole.rows} == {""}
+
+
+def test_a_learning_rate_at_an_end_of_its_candidates_is_named(drawn: Results, page: str) -> None:
+    line = "The best learning rate of {}, {}, is the {} that was tried: a {} one may be better."
+    assert line.format("lora", "0.0002", "smallest", "smaller") in page
+
+    def notes(*rates: float, of: str | None = None) -> list[str]:
+        experiment: dict[str, Any] = json.loads(json.dumps(drawn.experiment))
+        for strategy in experiment["strategies"]:
+            strategy["learning_rates"] = []
+        experiment["strategies"][3] |= {"learning_rates": [*rates], "learning_rate_of": of}
+        return notes_on_rates(Results(drawn.folder, experiment, drawn.stages))
+
+    assert notes(1e-4, 2e-4) == [line.format("lora", "0.0002", "largest", "larger")]
+    assert notes(1e-4, 2e-4, 5e-4) == []
+    assert notes(2e-4) == []
+    assert notes(1e-4, 2e-4, of="standalone") == []
 
 
 def test_a_report_replaces_only_a_report(small: Path, tmp_path: Path) -> None:
@@ -239,13 +292,15 @@ def test_an_unfinished_experiment_without_a_standalone_strategy_has_a_report(
     folder = tmp_path / "copy"
     shutil.copytree(small, folder)
     experiment = json.loads((folder / EXPERIMENT_FILE).read_text())
-    experiment["strategies"] = [{"label": "standalone"}, {"label": MARKUP}]
-    experiment["tasks"] += [{"name": MARKUP + "$x$"}]
+    experiment["strategies"] = [{"label": "standalone"}, {"label": "lora"}]
+    experiment["tasks"] += [{"name": "night"}]
+    experiment["features"] = {"name": MARKUP}
     (folder / EXPERIMENT_FILE).write_text(json.dumps(experiment))
     for picture in folder.rglob("*.png"):
         picture.unlink()
     page = write_report(folder).read_text(encoding="utf-8")
-    assert html.escape(f"{MARKUP}, seed 0: maps, {MARKUP}$x$") in page
+    assert "lora, seed 0: maps, night" in page
+    assert html.escape(MARKUP) in page
     assert MARKUP not in page
     assert "There are none." in page, "no pictures"
     assert "nothing is compared" in page
@@ -258,7 +313,8 @@ def test_mistakes_are_said_in_one_line(small: Path, tmp_path: Path) -> None:
     assert words == "no strategy is called 'alone'; there are: standalone"
     (tmp_path / EXPERIMENT_FILE).write_text("{}")
     assert "experiment.json is damaged" in refusal(lambda: write_report(tmp_path))
-    (tmp_path / EXPERIMENT_FILE).write_text('{"strategies": [], "seeds": [], "tasks": []}')
+    nothing = {"strategies": [{"label": "lora"}], "seeds": [0], "tasks": [{"name": "maps"}]}
+    (tmp_path / EXPERIMENT_FILE).write_text(json.dumps(nothing))
     assert "no finished task" in refusal(lambda: write_report(tmp_path))
     folder = tmp_path / "copy"
     shutil.copytree(small, folder)

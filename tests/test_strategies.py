@@ -6,16 +6,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from data_sets import refusal
 from lessons import BATCH_NORM, BOTH, RESNET, UNET, fresh, images, lesson, output, take, train
 from piggyback_gan.config import GeneratorConfig
 from piggyback_gan.experiments.strategies import STRATEGIES
+from piggyback_gan.experiments.strategies.base import KeptStrategy
 from piggyback_gan.experiments.strategies.packnet import PackNet
 from piggyback_gan.experiments.strategies.whole_networks import Standalone
 
 TASKS = ("maps", "night.2", "sketch")
+KEPT = [name for name, kind in STRATEGIES.items() if issubclass(kind, KeptStrategy)]
 EVERY = pytest.mark.parametrize("name", STRATEGIES)
 
 
@@ -167,6 +170,31 @@ def test_weights_are_made_in_full_precision_under_autocast(name: str, tmp_path: 
             weights.append(learner.module.model[1].weight.detach().clone())
     assert weights[0].dtype == torch.float32
     assert torch.equal(weights[0], weights[1])
+
+
+@pytest.mark.parametrize("left", [0, 5, 3000])
+def test_a_damaged_file_is_named_and_what_to_do(tmp_path: Path, left: int) -> None:
+    take(Standalone(), tmp_path, lesson("maps"))
+    path = tmp_path / "kept-0001" / "forward" / "0001-maps.safetensors"
+    path.write_bytes(path.read_bytes()[:left])
+    for read in (
+        lambda: Standalone().generator(tmp_path, "maps", "forward", fresh()),
+        lambda: Standalone().size(tmp_path),
+    ):
+        words = refusal(read)
+        assert words.startswith(f"{path} can't be read (")
+        assert words.endswith(f": remove {tmp_path} to learn its tasks again")
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_kept_tensors_of_another_network_are_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    for task in TASKS[:2]:
+        take(STRATEGIES[name](), tmp_path, lesson(task))
+    for path in tmp_path.rglob("*.safetensors"):
+        save_file({"other": torch.ones(1)}, path)
+    words = refusal(lambda: STRATEGIES[name]().generator(tmp_path, TASKS[1], "forward", fresh()))
+    assert words.startswith(f"{tmp_path} can't give the forward network of task {TASKS[1]!r} (")
+    assert f"remove {tmp_path} to learn its tasks again" in words
 
 
 def test_a_task_that_was_not_learned_is_named(tmp_path: Path) -> None:

@@ -126,6 +126,20 @@ def test_a_ratio_is_to_the_standalone_network_of_the_same_seed() -> None:
     assert (mean.mean, mean.low, mean.high) == (1.375, 1.25, 1.5)
 
 
+def test_a_seed_that_lacks_a_task_is_left_out_of_the_mean_ratio() -> None:
+    two = {"a": {"l1": 1.0}, "b": {"l1": 1.0}}
+    three = two | {"c": {"l1": 1.0}}
+    found = results(
+        stage("standalone", 0, two),
+        stage("standalone", 0, three),
+        stage("standalone", 1, two),
+        stage("s", 0, three | {"c": {"l1": 3.0}}),
+        stage("s", 1, three),
+        seeds=(0, 1),
+    )
+    assert summary.mean_ratio(found, "s", "standalone", "l1") == Spread({0: 2.0})
+
+
 def test_no_ratio_to_a_value_that_is_not_positive() -> None:
     first = {"a": {"kernel_distance": 1.0}}
     found = results(
@@ -184,9 +198,14 @@ def test_a_curve_is_read_by_the_perceptual_distance_if_it_has_one() -> None:
         "perceptual_distance",
         {5: 3.0},
     )
-    both = ({"step": 5, "cycle_l1_A": 1.0, "cycle_l1_B": 3.0},)
-    assert summary.curve(stage("s", 0, {"a": {}}, curve=both)) == ("cycle_l1", {5: 2.0})
+    both = ({"step": 5, "l1_AtoB": 1.0, "l1_BtoA": 3.0},)
+    assert summary.curve(stage("s", 0, {"a": {}}, curve=both)) == ("l1", {5: 2.0})
     assert summary.curve(stage("s", 0, {"a": {}})) == ("", {})
+
+
+def test_a_cycles_l1_decides_no_forward_transfer() -> None:
+    points = ({"step": 5, "cycle_l1_A": 0.0, "cycle_l1_B": 0.0},)
+    assert summary.curve(stage("s", 0, {"a": {}}, curve=points)) == ("", {})
 
 
 def test_identical_outputs_are_counted_over_seeds_without_the_newest_task() -> None:

@@ -55,11 +55,9 @@ class JudgingNetwork:
                 given = [self._fed(batch) for batch in batches]
                 try:
                     result = self._network(*given)
-                except (RuntimeError, TypeError, ValueError, LookupError) as error:
-                    reason = (str(error).strip().splitlines() or [""])[-1]
+                except Exception as error:  # noqa: BLE001 - code of others raises what it likes
                     raise PiggybackError(
-                        f"{self.name} can't judge images of {_shape(given[0])}: "
-                        f"{type(error).__name__}: {reason}"
+                        f"{self.name} can't judge images of {_shape(given[0])}: {_said(error)}"
                     ) from None
                 if not isinstance(result, Tensor) or result.shape[:1] != given[0].shape[:1]:
                     raise self._unfit(f"a row for each of {len(given[0])} images", result)
@@ -207,8 +205,8 @@ def _load(spec: str, device: str | torch.device) -> tuple[Callable[..., object],
     if colon and not path.exists():
         try:
             found = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise PiggybackError(f"{spec} can't be imported: {error}") from None
+        except Exception as error:  # noqa: BLE001 - code of others raises what it likes
+            raise PiggybackError(f"{spec} can't be imported: {_said(error)}") from None
         if not callable(found):
             raise PiggybackError(f"{spec} is no network: {type(found).__name__} can't be called")
         return found, attribute, None
@@ -224,9 +222,16 @@ def _load(spec: str, device: str | torch.device) -> tuple[Callable[..., object],
             warnings.simplefilter("ignore", DeprecationWarning)
             network = torch.jit.load(path, map_location=device)  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise PiggybackError(f"{spec} is no TorchScript file: {reason}") from None
+        raise PiggybackError(f"{spec} is no TorchScript file: {_said(error)}") from None
     return network, path.stem, sha256
+
+
+def _said(error: Exception) -> str:
+    """What an error says in a line: its kind and first line, or the last below TorchScript's traceback."""
+    lines = str(error).strip().splitlines() or [""]
+    if "TorchScript interpreter" in lines[0]:
+        return lines[-1]
+    return f"{type(error).__name__}: {lines[0]}"
 
 
 def _shape(tensor: Tensor) -> str:

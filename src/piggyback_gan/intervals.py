@@ -28,6 +28,8 @@ def interval_of_sums(
 ) -> tuple[float, float]:
     """The percentile bootstrap's 95 % interval of a figure that is made of sums over images.
 
+    It takes the memory of three times 1000 x N doubles: 240 MB for 10000 images.
+
     Args:
         values_NV: float64 (N, V).
         figure: sums over resampled images (R, V) -> the figure of each resample (R,).

@@ -76,16 +76,28 @@ def run(arguments: list[str]) -> int:
         cache_folder() / "features",
         _SEED,
     )
-    rows = []
+    rows: list[dict[str, Any]] = []
+    problem = None
     for task, folder in folders.items():
-        judgement = _judge(bank, task, folder, judge, device, split_free=given.split_free)
+        try:
+            judgement = _judge(bank, task, folder, judge, device, split_free=given.split_free)
+        except PiggybackError as error:
+            if given.task is not None:
+                raise
+            # What was judged before took its time: it is shown first.
+            problem = PiggybackError(f"{task}: {error}")
+            rows.append({"task": task, "problem": str(error)})
+            break
         for warning in judgement.warnings:
             print(f"pbgan: {task}: {warning}", file=sys.stderr)
         rows.append(_row(bank, task, folder, judgement))
     if given.json is not None:
         _write(given.json, _content(bank, judge, device, rows))
-    if given.json != _STDOUT:
-        _print_table(rows, judge)
+    judged = [row for row in rows if "problem" not in row]
+    if given.json != _STDOUT and judged:
+        _print_table(judged, judge)
+    if problem is not None:
+        raise problem
     return 0
 
 

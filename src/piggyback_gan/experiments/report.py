@@ -11,10 +11,10 @@ import jinja2
 
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.experiments import plots, summary, views
-from piggyback_gan.experiments.results import EXPERIMENT_FILE, Results
+from piggyback_gan.experiments.results import Results
 from piggyback_gan.experiments.sheets import write_sheets
 from piggyback_gan.experiments.tables import Table
-from piggyback_gan.experiments.verdict import findings
+from piggyback_gan.experiments.verdict import findings, notes_on_rates
 from piggyback_gan.experiments.wording import name_of
 
 PAGE = "index.html"
@@ -72,16 +72,12 @@ def write_report(folder: Path, out: Path | None = None, standalone: str | None =
 
 
 def _read(folder: Path) -> Results:
-    """An experiment's results, with the few settings that a report can't do without.
+    """An experiment's results.
 
     Raises:
         PiggybackError: it is none, or is damaged, or nothing is measured yet.
     """
-    try:
-        results = Results.read(folder)
-        summary.strategies(results), summary.tasks(results)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise PiggybackError(f"{folder / EXPERIMENT_FILE} is damaged: {error}") from None
+    results = Results.read(folder)
     if not results.stages:
         raise PiggybackError(f"{folder} has no finished task yet: run the experiment first")
     return results
@@ -163,6 +159,7 @@ def _content(results: Results, standalone: str | None, new: Path) -> dict[str, A
             "findings": findings(results, standalone),
             "missing": _missing(results, standalone),
             "reading": _reading(results),
+            "notes": notes_on_rates(results),
             "features": features.get("name", ""),
             "seed": experiment["seeds"][0],
             "sheets": write_sheets(results, new),

@@ -13,7 +13,8 @@ The folder::
 """
 
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,22 @@ from typing import Any
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.judging import Figure
 from piggyback_gan.manifest import atomic_write
+from piggyback_gan.names import check_name, check_task_name
 
 EXPERIMENT_FILE = "experiment.json"
 PARTS = "parts"
 SAMPLES = "samples"
 STAGE = "stage-"
+
+_NUMBER = (int, float)
+_STAGE_TYPES: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("strategy", "task"), (str,)),
+    **dict.fromkeys(("seed", "order", "steps", "bytes"), (int,)),
+    **dict.fromkeys(("learning_rate", "seconds", "parameters", "predicted", "standalone"), _NUMBER),
+    "peak_memory": (int, type(None)),
+    **dict.fromkeys(("figures", "identical"), (dict,)),
+    **dict.fromkeys(("curve", "warnings"), (list,)),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,16 +91,24 @@ class Results:
 
     @classmethod
     def read(cls, folder: Path) -> "Results":
-        """Read an experiment's folder, finished or not.
+        """Read an experiment's folder, finished or not; others may have made it.
 
         Raises:
-            PiggybackError: it is none, or a file in it is damaged.
+            PiggybackError: it is none, or a file in it is damaged or of another experiment.
         """
         experiment = read_experiment_file(folder)
+        try:
+            _check_experiment(experiment)
+        except PiggybackError as error:
+            raise PiggybackError(f"{folder / EXPERIMENT_FILE} is damaged: {error}") from None
+        tasks = [task["name"] for task in experiment["tasks"]]
         stages: list[Stage] = []
         for strategy in experiment["strategies"]:
             for seed in experiment["seeds"]:
-                stages += read_stages(part_folder(folder, strategy["label"], seed))
+                part = part_folder(folder, strategy["label"], seed)
+                for stage in read_stages(part):
+                    _check_stage(stage, part, strategy["label"], seed, tasks)
+                    stages.append(stage)
         return cls(folder, experiment, tuple(stages))
 
     def sample(self, task: str, number: int, what: str) -> Path:
@@ -149,20 +169,12 @@ def read_stages(part: Path) -> Iterator[Stage]:
     while (path := stage_file(part, order)).exists():
         content = read_table(path, f"{path} is damaged")
         try:
-            yield Stage(
-                **content
-                | {
-                    "figures": {
-                        task: {name: Figure(**figure) for name, figure in figures.items()}
-                        for task, figures in content["figures"].items()
-                    },
-                    "identical": {k: (v[0], v[1]) for k, v in content["identical"].items()},
-                    "curve": tuple(content["curve"]),
-                    "warnings": tuple(content["warnings"]),
-                }
-            )
-        except (KeyError, TypeError, AttributeError, IndexError):
-            raise PiggybackError(f"{path} is damaged: remove it to measure it again") from None
+            stage = _stage(content, order)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise PiggybackError(
+                f"{path} is damaged ({error}): remove it to measure it again"
+            ) from None
+        yield stage
         order += 1
 
 
@@ -174,15 +186,135 @@ def to_json(content: Mapping[str, Any]) -> bytes:
 def read_table(path: Path, problem: str) -> dict[str, Any]:
     """A JSON file that holds a table.
 
+    Args:
+        path: the file.
+        problem: what it means that the file can't be read; the error begins with it.
+
     Raises:
-        PiggybackError: it can't be read; `problem` begins the message.
+        PiggybackError: it is missing, can't be read or holds something else.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise PiggybackError(f"{problem}: {path} is missing") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise PiggybackError(f"{problem}: {path} can't be read ({error})") from None
     if not isinstance(content, dict):
         raise PiggybackError(f"{problem}: {path} holds no table")
     return content
+
+
+def _check_experiment(content: Mapping[str, Any]) -> None:
+    """Refuse what a report can't be made of; names become parts of file names, and cells of CSV files.
+
+    Raises:
+        PiggybackError: a setting is missing or of another type, or a name can't be one.
+    """
+    for task in _named(content, "tasks", "name"):
+        check_task_name(task)
+    for label in _named(content, "strategies", "label"):
+        check_name(label, "a strategy")
+    if not content.get("seeds"):
+        raise PiggybackError("seeds are missing")
+    for table in (content, *content["strategies"]):
+        for key, types in (("seeds", (int,)), ("learning_rates", _NUMBER)):
+            values = table.get(key, [])
+            if type(values) is not list or any(type(value) not in types for value in values):
+                raise PiggybackError(f"{key} must be a list of numbers, found {values!r}")
+    if type(samples := content.get("samples", 0)) is not int:
+        raise PiggybackError(f"samples must be a whole number, found {samples!r}")
+    for key in ("generator", "features", "distance", "recogniser"):
+        table = content.get(key)
+        if table is not None and (
+            type(table) is not dict or type(table.get("name", "")) is not str
+        ):
+            raise PiggybackError(f"{key} must be a table with a name, found {table!r}")
+
+
+def _named(content: Mapping[str, Any], key: str, name: str) -> list[str]:
+    """The names of a list of tables.
+
+    Raises:
+        PiggybackError: it is no such list, or two have one name.
+    """
+    tables = content.get(key)
+    if type(tables) is not list or not tables:
+        raise PiggybackError(f"{key} must be a list of tables, found {tables!r}")
+    names = [table.get(name) if type(table) is dict else None for table in tables]
+    texts = [found for found in names if isinstance(found, str)]
+    if len(set(texts)) < len(tables):
+        raise PiggybackError(f"{key} must have a {name} each, and each another")
+    return texts
+
+
+def _check_stage(stage: Stage, part: Path, label: str, seed: int, tasks: Sequence[str]) -> None:
+    """Refuse what was measured elsewhere.
+
+    Raises:
+        PiggybackError: the stage is of another strategy, seed or task than its place says.
+    """
+    learned = tasks[: stage.order]
+    here = stage.strategy == label and stage.seed == seed and stage.order <= len(tasks)
+    if (
+        not here
+        or stage.task != learned[-1]
+        or not {*stage.figures, *stage.identical} <= {*learned}
+    ):
+        raise PiggybackError(
+            f"{stage_file(part, stage.order)} is of another experiment, strategy or seed: remove it"
+        )
+
+
+def _stage(content: dict[str, Any], order: int) -> Stage:
+    """A stage as its file has it.
+
+    Raises:
+        TypeError, ValueError, OverflowError: a value is missing, of another type or not finite.
+    """
+    for key, types in _STAGE_TYPES.items():
+        value = _typed(content.get(key), types, key)
+        if type(value) in _NUMBER and not math.isfinite(value):
+            raise ValueError(f"{key} is {value}")
+    if content["order"] != order or content["standalone"] < 1:
+        raise ValueError(f"order is {content['order']}, standalone {content['standalone']}")
+    return Stage(
+        **content
+        | {
+            "figures": {task: _figures(found, task) for task, found in content["figures"].items()},
+            "identical": {task: _counts(of, task) for task, of in content["identical"].items()},
+            "curve": tuple(map(_point, content["curve"])),
+            "warnings": tuple(_typed(text, (str,), "a warning") for text in content["warnings"]),
+        }
+    )
+
+
+def _figures(found: Any, task: str) -> dict[str, Figure]:
+    figures = {}
+    for metric, figure in _typed(found, (dict,), task).items():
+        # Files of a report are named after it. It may have capitals, as in _AtoB.
+        check_name(metric.lower(), "a metric")
+        figures[metric] = Figure(**_numbers(figure, metric))
+    return figures
+
+
+def _counts(found: Any, task: str) -> tuple[int, int]:
+    same, of = (_typed(count, (int,), task) for count in _typed(found, (list,), task))
+    return same, of
+
+
+def _point(found: Any) -> dict[str, float]:
+    point = _numbers(found, "a point of the curve")
+    _typed(point.get("step"), (int,), "a step of the curve")
+    return point
+
+
+def _numbers(found: Any, where: str) -> dict[str, Any]:
+    table = _typed(found, (dict,), where)
+    return {key: _typed(value, _NUMBER, where) for key, value in table.items()}
+
+
+def _typed(value: Any, types: tuple[type, ...], where: str) -> Any:
+    """The value. Types are compared exactly: JSON's true is no number."""
+    if type(value) not in types:
+        raise TypeError(f"{where} can't be {type(value).__name__}")
+    return value

@@ -8,7 +8,7 @@ A metric's *base* is its name without the direction: "l1" of "l1_AtoB". Figures 
 the directions; a task that is learned in one direction has no other.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -32,7 +32,8 @@ BASES = (
 
 # A cycle that begins in A is a matter of A -> B first.
 _SUFFIXES = {"_AtoB": "AtoB", "_BtoA": "BtoA", "_A": "AtoB", "_B": "BtoA"}
-_CURVE_BASES = ("perceptual_distance", "l1", "cycle_l1")
+# Not the cycle's L1: a generator that changes nothing has a low one.
+_CURVE_BASES = ("perceptual_distance", "l1")
 
 
 @dataclass(frozen=True)
@@ -249,9 +250,14 @@ def ratio(results: Results, strategy: str, standalone: str, task: str, base: str
 
 
 def mean_ratio(results: Results, strategy: str, standalone: str, base: str) -> Spread | None:
-    """The mean of `ratio` over tasks 2, 3, ...: the first is the same network for most strategies."""
+    """The mean of `ratio` over tasks 2, 3, ...: the first is the same network for most strategies.
+
+    Of the seeds that have all of these ratios that any has: tasks weigh alike in every seed.
+    """
     ratios = [ratio(results, strategy, standalone, task, base) for task in tasks(results)[1:]]
-    return _mean(spread for spread in ratios if spread is not None)
+    found = [spread.by_seed for spread in ratios if spread is not None]
+    seeds = [seed for seed in found[0] if all(seed in r for r in found)] if found else []
+    return Spread({seed: fmean(r[seed] for r in found) for seed in seeds}) if seeds else None
 
 
 def identical(results: Results, strategy: str) -> dict[str, tuple[int, int]]:
@@ -277,8 +283,8 @@ def identical_in_all(results: Results, strategy: str) -> tuple[int, int]:
 def curve(stage: Stage) -> tuple[str, dict[int, float]]:
     """What a stage's curve is read by: a base, and the value after so many steps.
 
-    The base is the perceptual distance if the curve has it, else L1, else the cycle's L1; of an unpaired
-    task the mean over both directions. ("", {}) where there is no curve.
+    The base is the perceptual distance if the curve has it, else L1; of an unpaired task the mean over
+    both directions. ("", {}) where there is no such curve.
     """
     for base in _CURVE_BASES:
         points = {}
@@ -387,12 +393,3 @@ def _over_earlier_tasks(
         if measured:
             by_seed[last.seed] = fmean(measured)
     return Spread(by_seed) if by_seed else None
-
-
-def _mean(spreads: Iterable[Spread]) -> Spread | None:
-    """The mean of several spreads for each seed, over those that have the seed."""
-    by_seed: dict[int, list[float]] = {}
-    for spread in spreads:
-        for seed, value in spread.by_seed.items():
-            by_seed.setdefault(seed, []).append(value)
-    return Spread({seed: fmean(v) for seed, v in by_seed.items()}) if by_seed else None

@@ -1,11 +1,15 @@
 """What an experiment's figures say in words: does the method keep its promises on this data?"""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from piggyback_gan.experiments import summary
 from piggyback_gan.experiments.results import Results
 from piggyback_gan.experiments.tables import show
 from piggyback_gan.experiments.wording import DIRECTIONS, heading, metric_of, name_of
+
+_RIVALS = ("narrow", "factorization", "mask", "lora")
+"""Kinds that add little for each task, too."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +31,10 @@ def findings(results: Results, standalone: str | None) -> dict[str, list[Finding
     found = {}
     for label, kind in kinds.items():
         if kind == "piggyback" and summary.reached(results, label) > 1:
+            rivals = [other for other, of in kinds.items() if of in _RIVALS]
             promises = _kept(results, label), _par(results, label, standalone)
-            found[label] = [*promises, _small(results, label)]
+            better = _better(results, label, rivals)
+            found[label] = [*promises, _small(results, label), *better]
     tuned = [label for label, kind in kinds.items() if kind == "finetune"]
     return found | {label: [_lost(results, label)] for label in tuned}
 
@@ -75,6 +81,53 @@ def _small(results: Results, label: str) -> Finding:
     )
 
 
+def _better(results: Results, label: str, rivals: Sequence[str]) -> list[Finding]:
+    """How it compares with other ways to add little, those that have results with the same seeds."""
+    base = summary.headline(results)
+    ratios = {rival: summary.mean_ratio(results, label, rival, base) for rival in rivals}
+    means = {rival: ratio.mean for rival, ratio in ratios.items() if ratio is not None}
+    if not means:
+        return []
+    higher = summary.higher_is_better(base)
+    each = ", ".join(f"{show(mean, 3)} times {rival}'s" for rival, mean in means.items())
+    shares = ", ".join(f"{other} {_share(results, other)}" for other in (label, *means))
+    return [
+        Finding(
+            all(mean > 1 if higher else mean < 1 for mean in means.values()),
+            "Better than other ways to add little",
+            f"On tasks 2 and on its {name_of(base)} is on average {each}; better means "
+            f"{'above' if higher else 'below'} 1. Parameters that a later task adds, on average as a "
+            f"share of its standalone network's: {shares}.",
+        )
+    ]
+
+
+def _share(results: Results, label: str) -> str:
+    shares = [cost.share.mean for cost in summary.cost(results, label)[1:]]
+    return show(sum(shares) / len(shares), 3)
+
+
+def notes_on_rates(results: Results) -> list[str]:
+    """A line for each strategy whose chosen learning rate is at an end of several candidates."""
+    notes = []
+    for strategy in results.experiment["strategies"]:
+        label, rates = strategy["label"], strategy.get("learning_rates", [])
+        # The first task has a rate that all strategies share.
+        chosen = {s.learning_rate for s in results.stages if s.strategy == label and s.order > 1}
+        if len(rates) < 2 or strategy.get("learning_rate_of"):
+            continue
+        for end, which, better in (
+            (min(rates), "smallest", "smaller"),
+            (max(rates), "largest", "larger"),
+        ):
+            if end in chosen:
+                notes.append(
+                    f"The best learning rate of {label}, {end:g}, is the {which} that was tried: "
+                    f"a {better} one may be better."
+                )
+    return notes
+
+
 def _lost(results: Results, label: str) -> Finding:
     base, promise = summary.headline(results), "What fine-tuning loses"
     first = summary.tasks(results)[0]
@@ -85,6 +138,8 @@ def _lost(results: Results, label: str) -> Finding:
     lost = summary.forgetting(results, label, base)
     if not before or not after or lost is None:
         return Finding(None, promise, "Not measured after a second task yet.")
+    # Seeds that are behind have a before and no after.
+    before = {seed: figure for seed, figure in before.items() if seed in after}
     means = [sum(f.value for f in figures.values()) / len(figures) for figures in (before, after)]
     return Finding(
         None,

@@ -1,6 +1,6 @@
 """The tables of a report."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -30,11 +30,11 @@ def overview(results: Results, standalone: str | None) -> Table:
     for label in summary.strategies(results):
         costs = summary.cost(results, label)
         same, of = summary.identical_in_all(results, label)
-        ratio = standalone and summary.mean_ratio(results, label, standalone, base)
+        ratio = summary.mean_ratio(results, label, standalone, base) if standalone else None
         rows.append(
             (
                 _label(results, label),
-                spread_cell(ratio or None, 3),
+                _ratio(results, label, ratio),
                 spread_cell(summary.forgetting(results, label, base)),
                 _same(same, of),
                 spread_cell(costs[-1].total if costs else None, 3),
@@ -94,11 +94,10 @@ def ratios(results: Results, standalone: str) -> Table:
             continue
         for task in summary.tasks(results):
             spreads = [summary.ratio(results, label, standalone, task, base) for base in bases]
-            rows.append(
-                (_label(results, label), words(task), *(spread_cell(s, 3) for s in spreads))
-            )
+            cells = [_ratio(results, label, spread) for spread in spreads]
+            rows.append((_label(results, label), words(task), *cells))
         means = [summary.mean_ratio(results, label, standalone, base) for base in bases]
-        cells = (replace(spread_cell(s, 3), strong=True) for s in means)
+        cells = [replace(_ratio(results, label, spread), strong=True) for spread in means]
         rows.append((_label(results, label), words("mean, tasks 2 and on"), *cells))
     return Table(
         "ratios",
@@ -241,11 +240,29 @@ def _plain(value: Any) -> str:
 def _label(results: Results, label: str, more: str = "") -> Cell:
     """A strategy's name, with a note where what follows is not of all tasks or seeds."""
     reached, tasks = summary.reached(results, label), len(summary.tasks(results))
-    seeds = {s.seed for s in results.stages if (s.strategy, s.order) == (label, reached)}
+    seeds = _seeds(results, label)
     notes = [f"{reached} of {tasks} tasks"] if reached < tasks else []
     if reached and len(seeds) < len(results.experiment["seeds"]):
-        notes.append(f"seed {', '.join(map(str, sorted(seeds)))} only")
+        notes.append(_only(seeds))
     return Cell(label + more, note=", ".join(notes))
+
+
+def _ratio(results: Results, label: str, spread: Spread | None) -> Cell:
+    """A ratio, with a note where it is of fewer seeds than the rest of the strategy's row."""
+    cell = spread_cell(spread, 3)
+    if spread is None or spread.by_seed.keys() == _seeds(results, label):
+        return cell
+    return replace(cell, note=_only(spread.by_seed))
+
+
+def _seeds(results: Results, label: str) -> set[int]:
+    """The seeds of a strategy that are as far as any."""
+    reached = summary.reached(results, label)
+    return {s.seed for s in results.stages if (s.strategy, s.order) == (label, reached)}
+
+
+def _only(seeds: Iterable[int]) -> str:
+    return f"seed {', '.join(map(str, sorted(seeds)))} only"
 
 
 def _same(same: int, of: int) -> Cell:

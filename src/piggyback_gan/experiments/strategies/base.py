@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from piggyback_gan.config import GeneratorConfig
@@ -107,6 +108,9 @@ class Strategy(ABC):
             task: one that was learned.
             which: "forward" or "backward".
             fresh: a network of the right architecture, whose values don't matter; it may be changed.
+
+        Raises:
+            PiggybackError: the task was not learned, or files are damaged or of another architecture.
         """
 
     @abstractmethod
@@ -190,8 +194,17 @@ class KeptStrategy(Strategy):
         kept = _read(_newest(folder), which)
         if task not in kept.tasks:
             raise PiggybackError(f"{folder} has no task {task!r} in its {which} network")
-        with torch.no_grad():
-            return self.rebuild(kept, task, fresh).eval().requires_grad_(False)
+        try:
+            with torch.no_grad():
+                return self.rebuild(kept, task, fresh).eval().requires_grad_(False)
+        except (RuntimeError, LookupError, TypeError) as error:
+            # The first line of what torch says names no tensor; the last does.
+            said = str(error).strip().rpartition("\n")[2].strip()
+            raise PiggybackError(
+                f"{folder} can't give the {which} network of task {task!r} "
+                f"({type(error).__name__}: {said}): if what is kept is damaged or of another "
+                f"architecture, remove {folder} to learn its tasks again"
+            ) from None
 
     def size(self, folder: Path) -> Size:
         newest = _newest(folder)
@@ -253,11 +266,20 @@ def _read(state: Path | None, which: str) -> Kept:
         return Kept()
     folder = state / which
     tasks = {
-        name: safetensors.torch.load_file(folder / f"{index:04}-{name}.safetensors")
+        name: _load(folder / f"{index:04}-{name}.safetensors", state.parent)
         for index, name in enumerate(_names(folder), 1)
     }
     shared = folder / f"{_SHARED}.safetensors"
-    return Kept(safetensors.torch.load_file(shared) if shared.exists() else {}, tasks)
+    return Kept(_load(shared, state.parent) if shared.exists() else {}, tasks)
+
+
+def _load(path: Path, part: Path) -> Tensors:
+    try:
+        return safetensors.torch.load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise PiggybackError(
+            f"{path} can't be read ({error}): remove {part} to learn its tasks again"
+        ) from None
 
 
 def _write(folder: Path, kept: Kept) -> None:
