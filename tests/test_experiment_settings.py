@@ -135,6 +135,8 @@ def test_every_strategy_can_be_named_in_a_file(kind: str, tmp_path: Path) -> Non
         ("task = 3\n", "write each task as a [[task]] table"),
         ("options = 3\n" + SMALL, "[options] must be a table, found 3"),
         ("epochs = 3\n" + SMALL, "unknown options epochs; known: curve_images"),
+        ("steps = 3\n" + SMALL + "[options]\nepochs = 3\n", "give steps or [options] epochs"),
+        (SMALL.replace('name = "maps"', 'name = "maps"\nsteps = 3\nepochs = 3'), "steps or epochs"),
         ("seeds = 3\n" + SMALL, "seeds must be a list of whole numbers, found 3"),
         ("seeds = []\n" + SMALL, "seeds must be a list of whole numbers, found []"),
         ("seeds = [1.5]\n" + SMALL, "invalid seed: found 1.5"),

@@ -178,6 +178,8 @@ def read_experiment(
         root = path.parent if data is None else data
         common = _table(content, "options")
         check_keys(common, _TASK_OPTIONS, "[options]")
+        if steps is not None and "epochs" in common:
+            raise PiggybackError("give steps or [options] epochs, not both")
         tasks = tuple(_task(table, common, steps, root) for table in _tables(content, "task"))
         _distinct("task", [task.name for task in tasks])
         seeds = _seeds(content.get("seeds", [0]))
@@ -224,10 +226,12 @@ def _task(
     folder = table.get("data", name)
     if not isinstance(folder, str):
         raise PiggybackError(f"{where}: data must be a folder, found {folder!r}")
+    if {"steps", "epochs"} <= table.keys():
+        raise PiggybackError(f"{where}: give steps or epochs, not both")
     if "steps" in table:
         steps = _check_count("steps", table["steps"])
     own = {key: value for key, value in table.items() if key not in ("name", "data", "steps")}
-    if "epochs" in own and "steps" not in table:
+    if "epochs" in own:
         steps = None
     return TaskSettings(
         name, root / folder, options_from(TrainingOptions, {**common, **own}, where), steps
