@@ -116,6 +116,16 @@ def test_one_task_is_judged_as_from_python(
     assert "perceptual_distance" in row["figures"]
 
 
+def test_images_of_another_folder_than_the_tasks_are_mentioned(
+    bank: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command.run([str(bank), "night", "--data", str(data / "night")])
+    assert capsys.readouterr().err == ""
+    command.run([str(bank), "night", "--data", str(data / "sketch")])
+    said = capsys.readouterr().err
+    assert said.startswith("pbgan: night: it was trained on 'night', and this is 'sketch'")
+
+
 def test_all_tasks_are_judged_on_folders_of_their_names(
     bank: Path, data: Path, judged: Judged
 ) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -114,10 +115,26 @@ def test_a_stopped_experiment_leaves_no_process_behind(file: Path, tmp_path: Pat
     assert said[1].startswith(
         "pbgan: stopped; 1 parts go on with the task they were at; the same com"
     )
-    assert "stopped while it learned boxes; the same command goes on" in log.read_text()
+    assert re.search("first stopped while it .*; the same command goes on", log.read_text())
     # Who runs a part holds its lock.
     with filelock.FileLock(log.with_name("part.lock"), timeout=0):
         pass
+
+
+def test_parts_end_when_the_process_that_began_them_is_killed(file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    slow = write(file.parent, file.read_text().replace("steps = 4", "steps = 100000"), "slow.toml")
+    part = out / "parts/first/seed-0"
+    with start("experiment", slow, "--out", out, "--device", "cpu", "--jobs", "2") as process:
+        log = part / "log.txt"
+        wait_for(
+            lambda: log.exists() and "epoch 2 of" in log.read_text(),
+            lambda: process.poll() is None,
+        )
+        process.kill()
+        process.communicate(timeout=PATIENCE)
+    with filelock.FileLock(part / "part.lock", timeout=PATIENCE):
+        assert "first stopped while it " in log.read_text()
 
 
 def test_data_that_is_removed_meanwhile_is_named(file: Path, tmp_path: Path) -> None:
@@ -143,12 +160,16 @@ def test_a_part_alone_is_done_by_its_name(
     assert figures(out) == expected
 
 
-def test_two_processes_cannot_run_one_part(file: Path, tmp_path: Path) -> None:
+def test_two_processes_cannot_run_one_part(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     part = tmp_path / "out/parts/first/seed-0"
     part.mkdir(parents=True)
     with filelock.FileLock(part / "part.lock"):
         said = refusal(lambda: run(file, tmp_path / "out", "--part", "first/seed-0"))
+        assert run(file, tmp_path / "out", "--list") == 0
     assert said == "first/seed-0 is being run by another process"
+    assert capsys.readouterr().out.startswith("runs  first/seed-0\nopen  ")
 
 
 def test_the_best_learning_rate_is_searched_for_and_a_diverging_one_is_none(

@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 
 from data_sets import refusal
+from piggyback_gan.experiments.parts import part_names
 from piggyback_gan.experiments.results import Stage, read_experiment_file, to_json, write_stage
-from piggyback_gan.experiments.runner import Runner, part_names
+from piggyback_gan.experiments.runner import Runner
 from piggyback_gan.judging import Figure
-from tiny_experiments import HEAD, TASKS, draw, read, strategies_text, tasks_text
+from tiny_experiments import HEAD, TASKS, draw, read, run, strategies_text, tasks_text, write
 
 BASE = HEAD + tasks_text(**TASKS)
 CHOICE = BASE + strategies_text("standalone", rate=[0.1, 0.2, 0.3])
@@ -209,6 +210,15 @@ def test_a_begun_folder_refuses_a_strategy_whose_options_changed(
     begun(drawn, tmp_path, BASE + strategies_text("standalone"))
     said = refusal(lambda: runner(drawn, tmp_path, BASE + strategies_text("standalone", rate=1)))
     assert "standalone/seed-0 has results with other learning_rate (0.002, now 1.0)" in said
+
+
+def test_a_list_of_parts_is_of_what_the_folder_has(drawn: Path, tmp_path: Path) -> None:
+    begun(drawn, tmp_path, BASE + strategies_text("standalone"))
+    written = (tmp_path / "experiment.json").read_bytes()
+    changed = write(drawn, BASE + strategies_text("standalone", rate=1))
+    said = refusal(lambda: run(changed, tmp_path, "--list"))
+    assert "standalone/seed-0 has results with other learning_rate" in said
+    assert (tmp_path / "experiment.json").read_bytes() == written
 
 
 def test_a_strategy_that_was_left_out_comes_back_only_as_it_was(

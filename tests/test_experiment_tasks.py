@@ -52,7 +52,7 @@ def test_a_task_without_held_out_images_is_refused(images: Path) -> None:
     draw_pairs(images / "bare", train=2, test=0)
     text = HEAD + tasks_text(boxes="paired", bare="paired") + strategies_text("standalone")
     said = refusal(lambda: find_tasks(read(images, text), "cpu"))
-    assert said.startswith(f"{images / 'bare'} has no val or test images")
+    assert said.startswith(f"task 'bare': {images / 'bare'} has no val or test images")
 
 
 def test_the_search_holds_out_training_images_and_never_sees_held_out_ones(images: Path) -> None:

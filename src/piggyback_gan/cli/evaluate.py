@@ -88,7 +88,8 @@ def run(arguments: list[str]) -> int:
             problem = PiggybackError(f"{task}: {error}")
             rows.append({"task": task, "problem": str(error)})
             break
-        for warning in judgement.warnings:
+        warnings = (*_of_other_data(bank, task, folder), *judgement.warnings)
+        for warning in warnings:
             print(f"pbgan: {task}: {warning}", file=sys.stderr)
         rows.append(_row(bank, task, folder, judgement))
     if given.json is not None:
@@ -119,6 +120,16 @@ def _folders(bank: Bank, given: Arguments) -> Mapping[str, Path]:
     if not found:
         raise PiggybackError(f"{bank.path} has no tasks yet")
     return found
+
+
+def _of_other_data(bank: Bank, task: str, folder: Path) -> list[str]:
+    """A line where the folder is not called as that of the task's training was."""
+    name, trained_on = folder.resolve().name, bank.card(task).get("data", {}).get("name")
+    if trained_on in (None, name):
+        return []
+    return [
+        f"it was trained on {trained_on!r}, and this is {name!r}: are these images of the task?"
+    ]
 
 
 def _judge(

@@ -1,5 +1,6 @@
 """pbgan experiment: lifelong strategies side by side on one sequence of tasks."""
 
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -54,7 +55,7 @@ def run(arguments: list[str]) -> int:
     from piggyback_gan.experiments.part import Stopped
     from piggyback_gan.experiments.runner import Runner
     from piggyback_gan.experiments.settings import read_experiment
-    from piggyback_gan.experiments.side_by_side import run_side_by_side
+    from piggyback_gan.experiments.side_by_side import ENDS_WITH_PARENT, run_side_by_side
 
     experiment = read_experiment(
         given.file,
@@ -67,16 +68,23 @@ def run(arguments: list[str]) -> int:
     whole = ["experiment", *_of_all_parts(arguments)]
     runner = Runner(experiment, given.out, device)
     if given.list:
+        runner.check()
         for part in runner.names:
             needs = ", ".join(map(str, part.needs))
             state = "done" if runner.is_done(part) else "open"
+            state = "runs" if runner.is_running(part) else state
             print(f"{state}  {part}" + (f"  needs {needs}" if needs else ""))
         return 0
     runner.begin(shlex.join(["pbgan", *whole]))
     with stopped_by_signals() as stop:
         try:
             if given.part is not None:
-                runner.run(runner.part(given.part), _say(given.part), stop.asked)
+                parent = os.getppid() if ENDS_WITH_PARENT in os.environ else None
+                runner.run(
+                    runner.part(given.part),
+                    _say(given.part),
+                    lambda: stop.asked() or parent not in (None, os.getppid()),
+                )
             elif given.jobs > 1:
                 run_side_by_side(runner, whole, given.jobs, _say(None), stop.asked)
             else:

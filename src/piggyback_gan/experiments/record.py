@@ -21,37 +21,29 @@ from piggyback_gan.experiments.results import (
     read_experiment_file,
     to_json,
 )
-from piggyback_gan.experiments.settings import Experiment, TaskSettings, describe_strategy
+from piggyback_gan.experiments.settings import (
+    TASK_OPTIONS,
+    Experiment,
+    TaskSettings,
+    describe_strategy,
+)
 from piggyback_gan.experiments.tasks import Task
 from piggyback_gan.folders import fingerprint
 from piggyback_gan.manifest import atomic_write, now, require_writable
 from piggyback_gan.options import Device
 
 # What may change in a folder that has results: strategies and seeds are added.
-_FREE = ("title", "strategies", "seeds")
+_FREE = ("title", "strategies", "seeds", "file")
 
 
-def write_record(
-    out: Path,
-    experiment: Experiment,
-    tasks: Sequence[Task],
-    config: GeneratorConfig,
-    device: Device,
-    command: str,
-) -> None:
-    """Write down everything that is set; what parts were begun with must be as it was.
-
-    Args:
-        out: the experiment's folder.
-        experiment, tasks, config: what is set.
-        device: where it is computed.
-        command: how this was called; the first call stays.
+def describe(
+    experiment: Experiment, tasks: Sequence[Task], config: GeneratorConfig
+) -> dict[str, Any]:
+    """What is set, JSON values only; all images are read for it.
 
     Raises:
-        PiggybackError: the folder has results of other settings or images, or can't be written.
+        PiggybackError: an image can't be read.
     """
-    require_writable(out)
-    calls = {"command": command, "started": now()}
     content = {
         "title": experiment.title,
         "generator": asdict(config),
@@ -69,12 +61,29 @@ def write_record(
         "features": _describe_network(experiment.features),
         "distance": _describe_network(experiment.distance),
         "recogniser": _describe_network(experiment.recogniser),
+        "file": experiment.text,
     }
+    return dict(through_json(content))
+
+
+def write_record(out: Path, content: Mapping[str, Any], device: Device, command: str) -> None:
+    """Write down what is set, and where and how.
+
+    Args:
+        out: the experiment's folder.
+        content: by `describe`.
+        device: where it is computed.
+        command: how this was called; the first call stays.
+
+    Raises:
+        PiggybackError: it can't be written.
+    """
+    require_writable(out)
+    calls = {"command": command, "started": now()}
     if (out / EXPERIMENT_FILE).exists():
         before = read_experiment_file(out)
         # What began the folder; parts that run side by side are called otherwise.
         calls = {key: before.get(key, value) for key, value in calls.items()}
-        _check_unchanged(out, before, through_json(content))
     surroundings = {
         "library_version": version("piggyback-gan"),
         "torch": torch.__version__,
@@ -84,15 +93,19 @@ def write_record(
             "cores": os.cpu_count(),
             "device": _device_name(device),
         },
-        **calls,
-        "file": experiment.text,
     }
-    atomic_write(out / EXPERIMENT_FILE, to_json({**content, **surroundings}))
+    atomic_write(out / EXPERIMENT_FILE, to_json({**content, **surroundings, **calls}))
 
 
-def _check_unchanged(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def check_record(out: Path, now: Mapping[str, Any]) -> None:
+    """Whether what is set is what the folder's results were made with.
+
+    Raises:
+        PiggybackError: says what differs.
+    """
     if not any((out / PARTS).rglob(f"{STAGE}*.json")):
         return
+    before = read_experiment_file(out)
     for key, value in now.items():
         if key not in _FREE and before.get(key) != value:
             raise PiggybackError(
@@ -114,7 +127,7 @@ def _what_changed(key: str, before: Any, now: Any) -> str:
 
 def _describe_task(task: Task, settings: TaskSettings) -> dict[str, Any]:
     files = fingerprint(task.folder.paths, root=task.folder.root)
-    options = {key: value for key, value in asdict(task.options).items() if key != "device"}
+    options = {key: value for key, value in asdict(task.options).items() if key in TASK_OPTIONS}
     return {
         "name": task.name,
         "mode": task.options.mode,

@@ -127,7 +127,10 @@ def read_experiment_file(folder: Path) -> dict[str, Any]:
     Raises:
         PiggybackError: the folder is no experiment's, or the file is damaged.
     """
-    return read_table(folder / EXPERIMENT_FILE, f"{folder} is no experiment's folder")
+    return read_table(
+        folder / EXPERIMENT_FILE,
+        f"{folder} is no experiment's folder (the --out of pbgan experiment)",
+    )
 
 
 def part_folder(folder: Path, strategy: str, seed: int) -> Path:

@@ -1,11 +1,11 @@
-"""An experiment's parts: which there are, what each needs, and how one is run."""
+"""How an experiment's parts are run: what is checked before, and what is chosen between them."""
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import filelock
 import torch
@@ -13,8 +13,15 @@ import torch
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.experiments.examiner import Say
 from piggyback_gan.experiments.part import Diverged, Part
+from piggyback_gan.experiments.parts import PartName, part_names
 from piggyback_gan.experiments.plan import PartPlan
-from piggyback_gan.experiments.record import source_sha256, through_json, write_record
+from piggyback_gan.experiments.record import (
+    check_record,
+    describe,
+    source_sha256,
+    through_json,
+    write_record,
+)
 from piggyback_gan.experiments.results import PARTS, read_stages, read_table, stage_file, to_json
 from piggyback_gan.experiments.settings import (
     FIRST,
@@ -31,51 +38,10 @@ from piggyback_gan.judging import Judge
 from piggyback_gan.manifest import atomic_write, require_writable
 from piggyback_gan.options import Device
 
+_Network = TypeVar("_Network")
+
 _BEGUN = "part.json"
 _DIVERGED = "diverged.json"
-
-
-@dataclass(frozen=True)
-class PartName:
-    """A part: `STRATEGY/seed-S`, `STRATEGY/rate-R` to choose a learning rate by, or `first/seed-S`.
-
-    Attributes:
-        label: the strategy, or "first".
-        seed: of all chance.
-        rate: the candidate, in a part that a rate is chosen by.
-        needs: the parts that must be done before.
-    """
-
-    label: str
-    seed: int
-    rate: float | None = None
-    needs: tuple["PartName", ...] = ()
-
-    def __str__(self) -> str:
-        last = f"seed-{self.seed}" if self.rate is None else f"rate-{self.rate!r}"
-        return f"{self.label}/{last}"
-
-
-def part_names(experiment: Experiment) -> list[PartName]:
-    """All parts, in an order in which each comes after those that it needs."""
-    strategies = experiment.strategies
-    seeds = sorted({seed for settings in strategies.values() for seed in settings.seeds})
-    first = {seed: PartName(FIRST, seed) for seed in seeds}
-    candidates = {
-        label: [
-            PartName(label, settings.seeds[0], rate, (first[settings.seeds[0]],))
-            for rate in settings.learning_rates
-            if len(settings.learning_rates) > 1
-        ]
-        for label, settings in strategies.items()
-    }
-    names = [*first.values(), *(name for listed in candidates.values() for name in listed)]
-    for seed in seeds:
-        for label, settings in strategies.items():
-            if seed in settings.seeds:
-                needs = (first[seed], *candidates[settings.rate_of or label])
-                names.append(PartName(label, seed, needs=needs))
-    return names
 
 
 class Runner:
@@ -99,6 +65,18 @@ class Runner:
         self.names = part_names(experiment)
         self._check_strategies()
 
+    def check(self) -> None:
+        """Whether the folder's results, if it has some, are of what is set.
+
+        Raises:
+            PiggybackError: says what differs.
+        """
+        check_record(self.out, self._content)
+        for part in self.names:
+            # Of the first task's rate, the record itself says what is wrong.
+            if part.label != FIRST and all(map(self.is_done, part.needs)):
+                self._check_unchanged(part)
+
     def begin(self, command: str) -> None:
         """Write down in the folder what is set; call it before the first part is run.
 
@@ -106,13 +84,14 @@ class Runner:
             command: how this was called.
 
         Raises:
-            PiggybackError: the folder has results of other settings or other images, or can't be written.
+            PiggybackError: as `check`, or the folder can't be written.
         """
-        for part in self.names:
-            # Of the first task's rate, the record itself says what is wrong.
-            if part.label != FIRST and all(map(self.is_done, part.needs)):
-                self._check_unchanged(part)
-        write_record(self.out, self.experiment, self.tasks, self.config, self.device, command)
+        self.check()
+        write_record(self.out, self._content, self.device, command)
+
+    @functools.cached_property
+    def _content(self) -> Mapping[str, Any]:
+        return describe(self.experiment, self.tasks, self.config)
 
     def part(self, name: str) -> PartName:
         """A part by its name.
@@ -142,6 +121,14 @@ class Runner:
         folder = self.folder(part)
         return stage_file(folder, count).exists() or (folder / _DIVERGED).exists()
 
+    def is_running(self, part: PartName) -> bool:
+        """Whether a process does it now."""
+        try:
+            with self._alone(part, begins=False):
+                return False
+        except PiggybackError:
+            return True
+
     def run(
         self, part: PartName, say: Say, should_stop: Callable[[], bool] = lambda: False
     ) -> None:
@@ -158,10 +145,10 @@ class Runner:
         plan = self._plan(part)
         with self._alone(part):
             self.remember(part)
-            given = self.experiment
-            near = load_distance(given.distance, self.device) if given.distance else None
-            far = load_features(given.features, self.device) if given.features else None
-            seen = load_recogniser(given.recogniser, self.device) if given.recogniser else None
+            say(f"learning rate {plan.later_rate:g}{self._candidates(part)}")
+            near = self._network("distance", load_distance)
+            far = self._network("features", load_features)
+            seen = self._network("recogniser", load_recogniser)
             judge, watcher = Judge(far, near, seen, self.out / "cache"), Judge(distance=near)
             if part.rate is not None and self.experiment.search.metric != "frechet_distance":
                 judge = watcher
@@ -177,6 +164,18 @@ class Runner:
                 # A rate at which training fails is a poor one, no reason to end the search.
                 atomic_write(plan.folder / _DIVERGED, to_json({"problem": str(error)}))
                 say(str(error))
+
+    def _network(self, key: str, load: Callable[[str, str], _Network]) -> _Network | None:
+        """A network that judges, if the file names one.
+
+        Raises:
+            PiggybackError: it can't be loaded.
+        """
+        spec = getattr(self.experiment, key)
+        try:
+            return load(spec, self.device) if spec else None
+        except PiggybackError as error:
+            raise PiggybackError(f"{key}: {error}") from None
 
     def chosen_rate(self, settings: StrategySettings) -> float:
         """The learning rate that a strategy runs at.
@@ -215,6 +214,19 @@ class Runner:
             ].value
             for stage in list(read_stages(self.folder(part)))[1:]
         ]
+
+    def _candidates(self, part: PartName) -> str:
+        """In words, what the rate of a strategy's part was chosen from."""
+        if part.label == FIRST or part.rate is not None:
+            return ""
+        found = [
+            f"{need.rate:g} ({', '.join(f'{score:.4g}' for score in self._scores(need))})"
+            for need in part.needs
+            if need.rate is not None and not (self.folder(need) / _DIVERGED).exists()
+        ]
+        return (
+            f", the best by {self.experiment.search.metric} of {'; '.join(found)}" if found else ""
+        )
 
     def _search_figure(self, task: str, figures: Collection[str]) -> str:
         """The figure by which a rate is chosen on a task: of an unpaired one, in the trained direction.
@@ -270,9 +282,13 @@ class Runner:
         )
 
     @contextlib.contextmanager
-    def _alone(self, part: PartName) -> Iterator[None]:
+    def _alone(self, part: PartName, *, begins: bool = True) -> Iterator[None]:
         folder = self.folder(part)
-        require_writable(folder)
+        if begins:
+            require_writable(folder)
+        elif not (folder / "part.lock").exists():
+            yield
+            return
         lock = filelock.FileLock(folder / "part.lock", timeout=0)
         try:
             with lock:

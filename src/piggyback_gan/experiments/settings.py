@@ -24,7 +24,7 @@ _NOT_A_TASKS = (
     *("learning_rate", "backward_learning_rate", "unconstrained", "init", "seed", "device"),
     *("val_fraction", "keep_best", "patience", "log", "samples"),
 )
-_TASK_OPTIONS = sorted(set(known_options(TrainingOptions)) - set(_NOT_A_TASKS))
+TASK_OPTIONS = sorted(set(known_options(TrainingOptions)) - set(_NOT_A_TASKS))
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def read_experiment(
             _check_count("steps", steps)
         root = path.parent if data is None else data
         common = _table(content, "options")
-        check_keys(common, _TASK_OPTIONS, "[options]")
+        check_keys(common, TASK_OPTIONS, "[options]")
         if steps is not None and "epochs" in common:
             raise PiggybackError("give steps or [options] epochs, not both")
         tasks = tuple(_task(table, common, steps, root) for table in _tables(content, "task"))
@@ -222,7 +222,7 @@ def _task(
         raise PiggybackError("a [[task]] has no name")
     check_task_name(name)
     where = f"task {name!r}"
-    check_keys(table, ("name", "data", "steps", *_TASK_OPTIONS), where)
+    check_keys(table, ("name", "data", "steps", *TASK_OPTIONS), where)
     folder = table.get("data", name)
     if not isinstance(folder, str):
         raise PiggybackError(f"{where}: data must be a folder, found {folder!r}")

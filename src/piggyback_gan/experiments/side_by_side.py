@@ -12,7 +12,11 @@ import torch
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.experiments.examiner import Say
 from piggyback_gan.experiments.part import Stopped
-from piggyback_gan.experiments.runner import PartName, Runner
+from piggyback_gan.experiments.parts import PartName
+from piggyback_gan.experiments.runner import Runner
+
+ENDS_WITH_PARENT = "PIGGYBACK_GAN_ENDS_WITH_PARENT"
+"""Set in the environment of a part's process, which is to end when the one that began it is gone."""
 
 _LOG = "log.txt"
 _POLL_SECONDS = 0.2
@@ -92,7 +96,7 @@ def _start(
     folder: Path, command: Sequence[str], jobs: int, gpu: str | None
 ) -> subprocess.Popen[bytes]:
     folder.mkdir(parents=True, exist_ok=True)
-    where = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
+    own = {ENDS_WITH_PARENT: "1"} | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
     with (folder / _LOG).open("ab") as log:
         return subprocess.Popen(
@@ -101,5 +105,5 @@ def _start(
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={"OMP_NUM_THREADS": threads, **os.environ, **where},
+            env={"OMP_NUM_THREADS": threads, **os.environ, **own},
         )

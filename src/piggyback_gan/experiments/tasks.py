@@ -162,14 +162,21 @@ def _find(
     """
     options = settings.options
     find = find_pairs if options.mode == "paired" else find_unpaired
-    folder: PairedFolder | UnpairedFolder = find(settings.data)
+    try:
+        folder: PairedFolder | UnpairedFolder = find(settings.data)
+    except PiggybackError as error:
+        raise PiggybackError(
+            f"task {settings.name!r}: {error}; its folder is looked for beside the experiment's file, or "
+            "where --data says"
+        ) from None
     for fraction in (spared, val_fraction):
         if fraction is not None:
             folder = _without_held_out(folder).with_held_out(fraction, seed=0)
     held_out = folder.held_out if isinstance(folder, PairedFolder) else folder.held_out_a
     if not held_out:
         raise PiggybackError(
-            f"{settings.data} has no val or test images: an experiment judges by what was not trained"
+            f"task {settings.name!r}: {settings.data} has no val or test images to judge by: add some, or set "
+            "val_fraction for all tasks"
         )
     formats = find_formats(folder, options, None)
     epoch_steps = -(-max(train_counts(folder)) // (options.batch_size * options.accumulate))
