@@ -266,8 +266,8 @@ def _only(seeds: Iterable[int]) -> str:
 
 
 def _same(same: int, of: int) -> Cell:
-    """How many outputs are the same, as a share."""
-    return Cell(f"{same} of {of}", same / of, shade=1 - same / of) if of else Cell(NOTHING)
+    """How many outputs are the same, and of how many."""
+    return Cell(f"{same} of {of}", same, of=of, shade=1 - same / of) if of else Cell(NOTHING)
 
 
 def _changes(spreads: list[Spread | None], base: str) -> list[Cell]:
@@ -299,7 +299,7 @@ def _cost_cells(cost: Cost) -> list[Cell]:
 
     minutes = scaled(cost.seconds, 1 / 60)
     if cost.seconds.high == 0:
-        minutes = words("taken over")
+        minutes = Cell(NOTHING, note="taken over")
     return [
         spread_cell(cost.added, WHOLE),
         spread_cell(cost.predicted, WHOLE),

@@ -1,0 +1,45 @@
+"""The tables of a report: what their cells and CSV files hold, on an experiment that was made up."""
+
+import csv
+import io
+import re
+
+import pytest
+
+from experiments_drawn import draw_experiment
+from piggyback_gan.experiments import views
+from piggyback_gan.experiments.results import Results
+from piggyback_gan.experiments.tables import Table
+
+NUMBER = re.compile(r"-?\d+(\.\d+)?(e-?\d+)?")
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    return draw_experiment(tmp_path_factory.mktemp("experiments") / "drawn")
+
+
+def lines(table: Table) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(table.csv().decode(), newline="")))
+
+
+def test_costs_csv_has_numbers_or_nothing_behind_its_words(drawn: Results) -> None:
+    rows = lines(views.costs(drawn))
+    for row in rows:
+        del row["strategy"], row["task"]
+        for heading, field in row.items():
+            assert field == "" or NUMBER.fullmatch(field), (heading, field)
+    first = lines(views.costs(drawn))[3]
+    assert (first["strategy"], first["task"]) == ("finetune", "cityscapes")
+    assert first["parameters added"] == "1000", "whole numbers have no .0"
+    assert first["minutes"] == first["minutes low"] == "", "the first network was taken over"
+    assert "taken over" in [cell.note for cell in views.costs(drawn).rows[3]], "the page says so"
+
+
+def test_counts_of_identical_outputs_have_two_columns(drawn: Results) -> None:
+    shown = {row[0].text: row for row in views.overview(drawn, "standalone").rows}
+    rows = {row["strategy"]: row for row in lines(views.overview(drawn, "standalone"))}
+    heading = "earlier outputs bit-identical"
+    for label, counts in (("piggyback-1-4", ("48", "48")), ("finetune", ("0", "48"))):
+        assert (rows[label][heading], rows[label][f"{heading} of"]) == counts
+        assert shown[label][3].text == " of ".join(counts)
