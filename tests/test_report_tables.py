@@ -1,13 +1,16 @@
 """The tables of a report: what their cells and CSV files hold, on an experiment that was made up."""
 
 import csv
+import html
 import io
 import re
+from dataclasses import replace
 
 import pytest
 
 from experiments_drawn import draw_experiment
 from piggyback_gan.experiments import views
+from piggyback_gan.experiments.report import write_report
 from piggyback_gan.experiments.results import Results
 from piggyback_gan.experiments.tables import Table
 
@@ -17,6 +20,13 @@ NUMBER = re.compile(r"-?\d+(\.\d+)?(e-?\d+)?")
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Results:
     return draw_experiment(tmp_path_factory.mktemp("experiments") / "drawn")
+
+
+@pytest.fixture(scope="module")
+def page(drawn: Results) -> str:
+    """The words of the report."""
+    text = write_report(drawn.folder).read_text(encoding="utf-8")
+    return html.unescape(" ".join(re.sub(r"<[^>]+>", " ", text).split()))
 
 
 def lines(table: Table) -> list[dict[str, str]]:
@@ -43,3 +53,20 @@ def test_counts_of_identical_outputs_have_two_columns(drawn: Results) -> None:
     for label, counts in (("piggyback-1-4", ("48", "48")), ("finetune", ("0", "48"))):
         assert (rows[label][heading], rows[label][f"{heading} of"]) == counts
         assert shown[label][3].text == " of ".join(counts)
+
+
+def test_the_learning_rate_that_was_used_stands_behind_the_candidates(
+    drawn: Results, page: str
+) -> None:
+    assert re.search(r"learning_rates( 0.0002, 0.0005){4} rate used( 0.0002){4} ", page)
+
+    def used(*stages: tuple[int, int, float]) -> str:
+        found = tuple(
+            replace(drawn.stages[0], strategy="lora", seed=seed, order=order, learning_rate=rate)
+            for seed, order, rate in stages
+        )
+        return views.rate_used(Results(drawn.folder, drawn.experiment, found), "lora")
+
+    assert used((0, 1, 1e-3), (0, 2, 5e-4), (1, 2, 5e-4)) == "0.0005", "not the first task's"
+    assert used((0, 2, 2e-4), (1, 2, 5e-4)) == "0.0002 (seed 0), 0.0005 (seed 1)"
+    assert used((0, 1, 1e-3)) == "—"

@@ -1,7 +1,7 @@
 """The report of an experiment: one static page, with its plots, tables and pictures as files beside it."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,7 +164,7 @@ def _content(results: Results, standalone: str | None, new: Path) -> dict[str, A
             "seed": experiment["seeds"][0],
             "sheets": write_sheets(results, new),
             "warnings": _warnings(results),
-            "settings": _settings(experiment),
+            "settings": _settings(results),
             "file": experiment.get("file", ""),
         }
     )
@@ -270,12 +270,21 @@ def _warnings(results: Results) -> list[tuple[str, str]]:
     ]
 
 
-def _settings(experiment: Mapping[str, Any]) -> list[Table]:
-    """Every setting but the file's text."""
+def _settings(results: Results) -> list[Table]:
+    """Every setting but the file's text; behind each strategy's candidates the learning rate it used."""
+    experiment = results.experiment
     apart = ("tasks", "strategies", "file", "generator", "title")
     general = {key: value for key, value in experiment.items() if key not in apart}
     by_task = {task["name"]: task for task in experiment["tasks"]}
-    by_label = {strategy["label"]: strategy for strategy in experiment["strategies"]}
+    before = ("label", "kind", "options", "learning_rates")
+    by_label = {
+        strategy["label"]: {
+            **{key: strategy[key] for key in before if key in strategy},
+            "rate used": views.rate_used(results, strategy["label"]),
+            **strategy,
+        }
+        for strategy in experiment["strategies"]
+    }
     return [
         views.side_by_side("run", "The run", {"value": general}),
         views.side_by_side("generator", "Generator", {"value": experiment.get("generator", {})}),

@@ -208,6 +208,16 @@ def every_figure(results: Results) -> bytes:
     return csv_bytes(lines)
 
 
+def rate_used(results: Results, label: str) -> str:
+    """The learning rate of a strategy's tasks 2 and on; each seed's where they differ."""
+    by_seed = {
+        s.seed: s.learning_rate for s in results.stages if s.strategy == label and s.order > 1
+    }
+    if len(set(by_seed.values())) < 2:
+        return "".join(f"{rate:g}" for rate in set(by_seed.values())) or NOTHING
+    return ", ".join(f"{rate:g} (seed {seed})" for seed, rate in by_seed.items())
+
+
 def settings(content: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """Nested settings as lines of a name and a value."""
     lines = []
