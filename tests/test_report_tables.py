@@ -5,6 +5,7 @@ import html
 import io
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -24,8 +25,12 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Results:
 
 @pytest.fixture(scope="module")
 def page(drawn: Results) -> str:
-    """The words of the report."""
-    text = write_report(drawn.folder).read_text(encoding="utf-8")
+    return words_of(drawn.folder)
+
+
+def words_of(folder: Path) -> str:
+    """The words of an experiment's report."""
+    text = write_report(folder).read_text(encoding="utf-8")
     return html.unescape(" ".join(re.sub(r"<[^>]+>", " ", text).split()))
 
 
@@ -70,3 +75,36 @@ def test_the_learning_rate_that_was_used_stands_behind_the_candidates(
     assert used((0, 1, 1e-3), (0, 2, 5e-4), (1, 2, 5e-4)) == "0.0005", "not the first task's"
     assert used((0, 2, 2e-4), (1, 2, 5e-4)) == "0.0002 (seed 0), 0.0005 (seed 1)"
     assert used((0, 1, 1e-3)) == "—"
+
+
+def test_minutes_leave_out_the_first_task_which_most_strategies_take_over(drawn: Results) -> None:
+    rows = {row["strategy"]: row for row in lines(views.overview(drawn, "standalone"))}
+    # Standalone learned the first task, finetune took it over: both count tasks 2 and 3 only.
+    for label in ("standalone", "finetune"):
+        later = [s.seconds for s in drawn.stages if s.strategy == label and s.order > 1]
+        minutes = float(rows[label]["minutes of training, tasks 2 and on"])
+        assert len(later) == 4
+        assert minutes == pytest.approx(sum(later) / 2 / 60)
+
+
+def test_each_table_has_the_words_for_what_stands_below_its_cells(
+    drawn: Results, page: str, tmp_path: Path
+) -> None:
+    def sections(text: str) -> tuple[str, str]:
+        overview, quality = text.split(" All held-out images, after the last task.")
+        return overview, quality.split("Compared with standalone networks")[0]
+
+    overview, quality = sections(page)
+    assert "smallest and the largest of any seed. Minutes" in overview
+    assert "bootstrap" not in overview
+    assert "where only one seed is done, a metric has its 95 % bootstrap interval" in quality
+    draw_experiment(tmp_path, seeds=[0])
+    overview, quality = sections(words_of(tmp_path))
+    assert "bootstrap" not in overview
+    assert "One seed: how far another training would move these figures is unknown." in overview
+    assert "Below a metric is its 95 % bootstrap interval over images" in quality
+
+
+def test_forward_transfer_warns_of_standalone_networks_that_get_worse(page: str) -> None:
+    warning = "A standalone network that gets worse towards its end is as good as that earlier"
+    assert warning in page.split("Forward transfer")[2]

@@ -148,6 +148,7 @@ def _content(results: Results, standalone: str | None, new: Path) -> dict[str, A
         name: next(iter(group), None) if name in single else group for name, group in tables.items()
     }
     drawn = _plots(results, standalone, new)
+    reading, reading_quality = _reading(results)
     hidden = () if shown["forward"] or drawn["transfer_plots"] else ("transfer",)
     return (
         shown
@@ -158,7 +159,8 @@ def _content(results: Results, standalone: str | None, new: Path) -> dict[str, A
             "contents": [pair for pair in _SECTIONS.items() if pair[0] not in hidden],
             "findings": findings(results, standalone),
             "missing": _missing(results, standalone),
-            "reading": _reading(results),
+            "reading": reading,
+            "reading_quality": reading_quality,
             "notes": notes_on_rates(results),
             "features": features.get("name", ""),
             "seed": experiment["seeds"][0],
@@ -243,17 +245,21 @@ def _missing(results: Results, standalone: str | None) -> list[str]:
     return lines
 
 
-def _reading(results: Results) -> str:
+def _reading(results: Results) -> tuple[str, str]:
+    """How to read what stands below the cells of most tables, and of those of metrics under Quality."""
     if len(results.experiment["seeds"]) == 1:
-        return (
-            "One seed. Below a metric is its 95 % bootstrap interval over images: how far other images "
-            "would move it, not how far another training would."
+        figures = "One seed: how far another training would move these figures is unknown."
+        metrics = (
+            "Below a metric is its 95 % bootstrap interval over images: how far other images would move it, "
+            "not how far another training would."
         )
-    return (
-        "Means over seeds. Below a mean are the smallest and the largest of any seed; where only one seed "
-        "is done, a metric has its 95 % bootstrap interval over images. The intervals of every seed are in "
-        "figures.csv and in the plots."
+        return figures, metrics
+    spread = "Means over seeds. Below a mean are the smallest and the largest of any seed"
+    metrics = (
+        f"{spread}; where only one seed is done, a metric has its 95 % bootstrap interval over images. "
+        "The intervals of every seed are in figures.csv and in the plots."
     )
+    return f"{spread}.", metrics
 
 
 def _warnings(results: Results) -> list[tuple[str, str]]:
