@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 
 from experiments_drawn import draw_experiment
-from piggyback_gan.experiments import views
+from piggyback_gan.experiments import summary, views
 from piggyback_gan.experiments.report import write_report
 from piggyback_gan.experiments.results import Results
-from piggyback_gan.experiments.tables import Table
+from piggyback_gan.experiments.tables import Table, show
+from piggyback_gan.experiments.verdict import findings
+from piggyback_gan.experiments.wording import name_of
+from piggyback_gan.judging import Figure
 
 NUMBER = re.compile(r"-?\d+(\.\d+)?(e-?\d+)?")
 
@@ -108,3 +111,44 @@ def test_each_table_has_the_words_for_what_stands_below_its_cells(
 def test_forward_transfer_warns_of_standalone_networks_that_get_worse(page: str) -> None:
     warning = "A standalone network that gets worse towards its end is as good as that earlier"
     assert warning in page.split("Forward transfer")[2]
+
+
+def test_on_par_is_open_where_chance_could_make_the_difference(drawn: Results) -> None:
+    def par(piggyback: dict[int, float], reach: float) -> tuple[bool | None, str]:
+        stages = [
+            replace(stage, figures=figures)
+            for stage in drawn.stages
+            if stage.seed in piggyback and stage.strategy in ("standalone", "piggyback-1-4")
+            for value in [piggyback[stage.seed] if stage.strategy != "standalone" else 1.0]
+            for figure in [Figure(value, value - reach, value + reach)]
+            for figures in [{task: {"l1": figure} for task in stage.figures}]
+        ]
+        found = Results(drawn.folder, drawn.experiment, tuple(stages))
+        finding = findings(found, "standalone")["piggyback-1-4"][1]
+        return finding.held, finding.text
+
+    held, text = par({0: 0.9}, reach=0.1)
+    assert held is None
+    assert "is 0.900 times standalone's" in text
+    assert "One seed: chance can't be told from difference" in text
+    assert par({0: 1.1}, reach=0.1)[0] is None
+    assert [par({0: value}, reach=0.01)[0] for value in (0.9, 1.1)] == [True, False]
+    assert "One seed" in par({0: 0.9}, reach=0.01)[1]
+    held, text = par({0: 0.9, 1: 1.05}, reach=0.01)
+    assert held is None
+    assert "both sides of 1: chance can't be told from difference" in text
+    assert par({0: 0.9, 1: 0.95}, reach=0.1)[0] is True, "seeds agree"
+    assert par({0: 1.05, 1: 1.1}, reach=0.1)[0] is False
+
+
+def test_fine_tunings_box_lists_what_it_loses_by_every_metric(drawn: Results) -> None:
+    text = findings(drawn, "standalone")["finetune"][0].text
+    for base in ("l1", "ssim", "kernel_distance"):
+        lost = summary.forgetting(drawn, "finetune", base)
+        assert lost is not None
+        assert f"{name_of(base)} {show(lost.mean)}" in text.split("By other metrics: ")[1]
+
+
+def test_pictures_of_an_unpaired_task_name_their_direction(page: str) -> None:
+    assert "Task 3, horses A → B input" in page
+    assert "Task 2, maps input" in page
