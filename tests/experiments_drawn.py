@@ -179,7 +179,6 @@ def _experiment(modes: dict[str, str]) -> dict[str, Any]:
                 "kind": kind,
                 "options": {"unconstrained": 0.25} if kind == "piggyback" else {},
                 "learning_rates": [2e-4, 5e-4],
-                "learning_rate": 2e-4,
             }
             for label, kind in KINDS.items()
         ],

@@ -165,6 +165,19 @@ def test_both_directions_of_an_unpaired_task_count_as_one_value() -> None:
     assert not summary.higher_is_better("l1_AtoB")
 
 
+def test_an_unpaired_tasks_ratio_is_the_mean_of_its_directions_ratios() -> None:
+    def part(label: str, there: float, back: float) -> list[Stage]:
+        first = {"a": {"l1": 1.0}}
+        directed = {"frechet_distance_AtoB": there, "frechet_distance_BtoA": back}
+        return [stage(label, 0, first), stage(label, 0, first | {"b": directed})]
+
+    # 10 / 5 is 2 and 100 / 200 is .5: 1.25 on the mean. The ratio of the means would be 110 / 205.
+    found = results(*part("standalone", 5, 200), *part("s", 10, 100))
+    assert summary.ratio(found, "s", "standalone", "b", "frechet_distance") == Spread({0: 1.25})
+    none = results(*part("standalone", 5, -1), *part("s", 10, 100))
+    assert summary.ratio(none, "s", "standalone", "b", "frechet_distance") is None
+
+
 def test_the_headline_is_the_metric_that_most_tasks_have() -> None:
     both = {"l1": 1.0, "frechet_distance": 1.0, "perceptual_distance": 1.0}
     assert summary.headline(results(stage("s", 0, {"a": both}))) == "perceptual_distance"

@@ -1,7 +1,7 @@
 """The report of an experiment: one static page, with its plots, tables and pictures as files beside it."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,6 +148,7 @@ def _content(results: Results, standalone: str | None, new: Path) -> dict[str, A
         name: next(iter(group), None) if name in single else group for name, group in tables.items()
     }
     drawn = _plots(results, standalone, new)
+    reading, reading_quality = _reading(results)
     hidden = () if shown["forward"] or drawn["transfer_plots"] else ("transfer",)
     return (
         shown
@@ -158,13 +159,14 @@ def _content(results: Results, standalone: str | None, new: Path) -> dict[str, A
             "contents": [pair for pair in _SECTIONS.items() if pair[0] not in hidden],
             "findings": findings(results, standalone),
             "missing": _missing(results, standalone),
-            "reading": _reading(results),
+            "reading": reading,
+            "reading_quality": reading_quality,
             "notes": notes_on_rates(results),
             "features": features.get("name", ""),
             "seed": experiment["seeds"][0],
             "sheets": write_sheets(results, new),
             "warnings": _warnings(results),
-            "settings": _settings(experiment),
+            "settings": _settings(results),
             "file": experiment.get("file", ""),
         }
     )
@@ -243,17 +245,21 @@ def _missing(results: Results, standalone: str | None) -> list[str]:
     return lines
 
 
-def _reading(results: Results) -> str:
+def _reading(results: Results) -> tuple[str, str]:
+    """How to read what stands below the cells of most tables, and of those of metrics under Quality."""
     if len(results.experiment["seeds"]) == 1:
-        return (
-            "One seed. Below a metric is its 95 % bootstrap interval over images: how far other images "
-            "would move it, not how far another training would."
+        figures = "One seed: how far another training would move these figures is unknown."
+        metrics = (
+            "Below a metric is its 95 % bootstrap interval over images: how far other images would move it, "
+            "not how far another training would."
         )
-    return (
-        "Means over seeds. Below a mean are the smallest and the largest of any seed; where only one seed "
-        "is done, a metric has its 95 % bootstrap interval over images. The intervals of every seed are in "
-        "figures.csv and in the plots."
+        return figures, metrics
+    spread = "Means over seeds. Below a mean are the smallest and the largest of any seed"
+    metrics = (
+        f"{spread}; where only one seed is done, a metric has its 95 % bootstrap interval over images. "
+        "The intervals of every seed are in figures.csv and in the plots."
     )
+    return f"{spread}.", metrics
 
 
 def _warnings(results: Results) -> list[tuple[str, str]]:
@@ -270,12 +276,21 @@ def _warnings(results: Results) -> list[tuple[str, str]]:
     ]
 
 
-def _settings(experiment: Mapping[str, Any]) -> list[Table]:
-    """Every setting but the file's text."""
+def _settings(results: Results) -> list[Table]:
+    """Every setting but the file's text; behind each strategy's candidates the learning rate it used."""
+    experiment = results.experiment
     apart = ("tasks", "strategies", "file", "generator", "title")
     general = {key: value for key, value in experiment.items() if key not in apart}
     by_task = {task["name"]: task for task in experiment["tasks"]}
-    by_label = {strategy["label"]: strategy for strategy in experiment["strategies"]}
+    before = ("label", "kind", "options", "learning_rates")
+    by_label = {
+        strategy["label"]: {
+            **{key: strategy[key] for key in before if key in strategy},
+            "rate used": views.rate_used(results, strategy["label"]),
+            **strategy,
+        }
+        for strategy in experiment["strategies"]
+    }
     return [
         views.side_by_side("run", "The run", {"value": general}),
         views.side_by_side("generator", "Generator", {"value": experiment.get("generator", {})}),

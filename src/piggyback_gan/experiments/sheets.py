@@ -9,6 +9,7 @@ from pathlib import Path
 
 from piggyback_gan.experiments import summary
 from piggyback_gan.experiments.results import Results, Stage
+from piggyback_gan.experiments.wording import DIRECTIONS
 
 PICTURES = "pictures"
 
@@ -61,7 +62,10 @@ def _sheet(results: Results, task: str, out: Path) -> Sheet:
         for column, (name, paths) in enumerate(columns)
     ]
     rows = zip(*copied, strict=True)
-    return Sheet(f"Task {index}, {task}", tuple(name for name, _ in columns), tuple(rows))
+    described = results.experiment["tasks"][index - 1]
+    # A task that is learned both ways has pictures of its own direction only.
+    way = DIRECTIONS[described["direction"]] if described.get("mode") == "unpaired" else ""
+    return Sheet(f"Task {index}, {task}{way}", tuple(name for name, _ in columns), tuple(rows))
 
 
 def _of_strategy(

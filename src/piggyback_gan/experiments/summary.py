@@ -5,7 +5,7 @@ measured is left out, never guessed. "Final" is after the last task that a strat
 its seeds; seeds that are not that far are left out of it.
 
 A metric's *base* is its name without the direction: "l1" of "l1_AtoB". Figures of a base are means over
-the directions; a task that is learned in one direction has no other.
+the directions, ratios are means of the directions' ratios; a task that is learned in one direction has no other.
 """
 
 from collections.abc import Callable, Mapping
@@ -237,15 +237,16 @@ def backward_transfer(results: Results, strategy: str, base: str) -> Spread | No
 def ratio(results: Results, strategy: str, standalone: str, task: str, base: str) -> Spread | None:
     """A task's final value by that of a standalone network with the same seed, when that was learned.
 
-    None where a value is missing, or the standalone's is not positive.
+    The mean of the directions' ratios: the direction with larger values weighs no more. None where a value is
+    missing, or a standalone's is not positive.
     """
     order = tasks(results).index(task) + 1
-    reference = {s.seed: _value(s, task, base) for s in _stages(results, standalone, order)}
+    reference = {s.seed: _directed(s, task, base) for s in _stages(results, standalone, order)}
     by_seed = {}
     for stage in _stages(results, strategy, reached(results, strategy)):
-        value, whole = _value(stage, task, base), reference.get(stage.seed)
-        if value is not None and whole is not None and whole > 0:
-            by_seed[stage.seed] = value / whole
+        values, wholes = _directed(stage, task, base), reference.get(stage.seed, {})
+        if values and values.keys() == wholes.keys() and min(wholes.values()) > 0:
+            by_seed[stage.seed] = fmean(values[way] / wholes[way] for way in values)
     return Spread(by_seed) if by_seed else None
 
 
@@ -366,11 +367,10 @@ def _values(figures: Mapping[int, Figure], seeds: set[int]) -> Spread | None:
     return Spread(by_seed) if by_seed else None
 
 
-def _value(stage: Stage, task: str, base: str) -> float | None:
-    """A task's value after a stage, the mean over its directions."""
-    of_task = stage.figures.get(task, {})
-    values = [figure.value for metric, figure in of_task.items() if base_of(metric)[0] == base]
-    return fmean(values) if values else None
+def _directed(stage: Stage, task: str, base: str) -> dict[str, float]:
+    """A task's value after a stage, for each of its directions."""
+    named = {base_of(metric): f.value for metric, f in stage.figures.get(task, {}).items()}
+    return {direction: value for (of, direction), value in named.items() if of == base}
 
 
 def _over_earlier_tasks(
@@ -386,8 +386,8 @@ def _over_earlier_tasks(
         stages = [s for s in results.stages if (s.strategy, s.seed) == (strategy, last.seed)]
         measured = []
         for task in tasks(results)[: last.order - 1]:
-            every = (_value(stage, task, base) for stage in stages)
-            values = [sign * value for value in every if value is not None]
+            every = (_directed(stage, task, base).values() for stage in stages)
+            values = [sign * fmean(directed) for directed in every if directed]
             if len(values) > 1:
                 measured.append(measure(values))
         if measured:

@@ -40,6 +40,7 @@ class Cell:
         number: what the text stands for, with all digits; None where it is no number.
         bounds: the number's interval, shown below it where it is wider than the digits shown.
         digits: how many are shown of the bounds.
+        of: what the number is a count of; only CSV needs it, the text says it.
         note: more words below; not in CSV.
         shade: how strongly the page colours it, 0 to 1; below 0 in the colour of what got better.
         strong: whether it is set in bold type.
@@ -49,6 +50,7 @@ class Cell:
     number: float | None = None
     bounds: tuple[float, float] | None = None
     digits: int = 4
+    of: int | None = None
     note: str = ""
     shade: float = 0
     strong: bool = False
@@ -85,23 +87,22 @@ class Table:
     words: int = 1
 
     def csv(self) -> bytes:
-        """As CSV (RFC 4180, UTF-8): a column with intervals is followed by its "low" and "high"."""
-        bounded = [any(row[i].bounds for row in self.rows) for i in range(len(self.headings))]
-        lines = [
-            [
-                text
-                for heading, both in zip(self.headings, bounded, strict=True)
-                for text in ([heading, f"{heading} low", f"{heading} high"] if both else [heading])
-            ]
-        ]
-        for row in self.rows:
-            line = []
-            for cell, both in zip(row, bounded, strict=True):
-                line.append(cell.text if cell.number is None else repr(cell.number))
-                if both:
-                    line += [repr(bound) for bound in cell.bounds] if cell.bounds else ["", ""]
-            lines.append(line)
-        return csv_bytes(lines)
+        """As CSV (RFC 4180, UTF-8).
+
+        A column with intervals is followed by its "low" and "high", one of counts by its "of". What is not
+        there is an empty field.
+        """
+        columns = []
+        for index, heading in enumerate(self.headings):
+            cells = [row[index] for row in self.rows]
+            columns.append([heading, *(_field(cell) for cell in cells)])
+            if any(cell.bounds for cell in cells):
+                for end, name in enumerate(("low", "high")):
+                    bounds = (_digits(cell.bounds[end]) if cell.bounds else "" for cell in cells)
+                    columns.append([f"{heading} {name}", *bounds])
+            if any(cell.of for cell in cells):
+                columns.append([f"{heading} of", *(str(cell.of or "") for cell in cells)])
+        return csv_bytes(list(zip(*columns, strict=True)))
 
     def latex(self) -> bytes:
         """As a plain `tabular`, which needs no package; intervals stand behind their values."""
@@ -120,6 +121,17 @@ def csv_bytes(lines: Sequence[Sequence[str]]) -> bytes:
     written = io.StringIO(newline="")
     csv.writer(written).writerows(lines)
     return written.getvalue().encode()
+
+
+def _field(cell: Cell) -> str:
+    if cell.number is not None:
+        return _digits(cell.number)
+    return "" if cell.text == NOTHING else cell.text
+
+
+def _digits(number: float) -> str:
+    """All digits, and no ".0" behind a whole number."""
+    return str(int(number)) if float(number).is_integer() else repr(number)
 
 
 def escape(text: str) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from piggyback_gan.experiments import summary
 from piggyback_gan.experiments.results import Results
+from piggyback_gan.experiments.summary import Spread
 from piggyback_gan.experiments.tables import show
 from piggyback_gan.experiments.wording import DIRECTIONS, heading, metric_of, name_of
 
@@ -51,7 +52,7 @@ def _par(results: Results, label: str, standalone: str | None) -> Finding:
     if standalone is None or ratio is None:
         return Finding(None, promise, "There is no standalone network to compare with.")
     higher = summary.higher_is_better(base)
-    held = ratio.mean >= 1 if higher else ratio.mean <= 1
+    held, chance = _told(results, label, standalone, base, ratio)
     seeds = f" (seeds: {show(ratio.low, 3)} to {show(ratio.high, 3)})"
     others = []
     for other in summary.metrics(results):
@@ -63,9 +64,35 @@ def _par(results: Results, label: str, standalone: str | None) -> Finding:
         promise,
         f"On tasks 2 and on its {name_of(base)} is {show(ratio.mean, 3)} times "
         f"{standalone}'s on average{seeds if len(ratio.by_seed) > 1 else ''}; "
-        f"on par means at {'least' if higher else 'most'} 1."
+        f"on par means at {'least' if higher else 'most'} 1.{chance}"
         + (f" By other metrics: {', '.join(others)}." if others else ""),
     )
+
+
+def _told(
+    results: Results, label: str, standalone: str, base: str, ratio: Spread
+) -> tuple[bool | None, str]:
+    """Whether a strategy is on par, None where chance can't be told from difference; and words on that."""
+    held = ratio.mean >= 1 if summary.higher_is_better(base) else ratio.mean <= 1
+    if ratio.low < 1 < ratio.high:
+        return None, " Seeds lie on both sides of 1: chance can't be told from difference."
+    if len(ratio.by_seed) > 1:
+        return held, ""
+    if all(_overlap(results, label, standalone, base, seed) for seed in ratio.by_seed):
+        return None, " One seed: chance can't be told from difference, the intervals overlap."
+    return held, " One seed: images alone don't explain the difference, another training may."
+
+
+def _overlap(results: Results, label: str, standalone: str, base: str, seed: int) -> bool:
+    """Whether the bootstrap intervals of both overlap for every task but the first, in all directions."""
+    for task in summary.tasks(results)[1:]:
+        for direction in summary.directions(results, task):
+            metric = metric_of(results, task, base, direction)
+            one = summary.final(results, label, task, metric).get(seed)
+            other = summary.when_learned(results, standalone, task, metric).get(seed)
+            if one and other and (one.low > other.high or other.low > one.high):
+                return False
+    return True
 
 
 def _small(results: Results, label: str) -> Finding:
@@ -138,6 +165,11 @@ def _lost(results: Results, label: str) -> Finding:
     lost = summary.forgetting(results, label, base)
     if not before or not after or lost is None:
         return Finding(None, promise, "Not measured after a second task yet.")
+    others = []
+    for other in summary.metrics(results):
+        spread = summary.forgetting(results, label, other) if other != base else None
+        if spread is not None:
+            others.append(f"{name_of(other)} {show(spread.mean)}")
     # Seeds that are behind have a before and no after.
     before = {seed: figure for seed, figure in before.items() if seed in after}
     means = [sum(f.value for f in figures.values()) / len(figures) for figures in (before, after)]
@@ -145,5 +177,6 @@ def _lost(results: Results, label: str) -> Finding:
         None,
         promise,
         f"The {name_of(base)} of {first}{DIRECTIONS[direction]} goes from {show(means[0])} to "
-        f"{show(means[1])}; average forgetting {show(lost.mean)} (positive is lost).",
+        f"{show(means[1])}; average forgetting {show(lost.mean)} (positive is lost)."
+        + (f" By other metrics: {', '.join(others)}." if others else ""),
     )

@@ -38,7 +38,7 @@ def overview(results: Results, standalone: str | None) -> Table:
                 spread_cell(summary.forgetting(results, label, base)),
                 _same(same, of),
                 spread_cell(costs[-1].total if costs else None, 3),
-                spread_cell(_sum([cost.seconds for cost in costs], 1 / 60), 3),
+                spread_cell(_sum([cost.seconds for cost in costs[1:]], 1 / 60), 3),
             )
         )
     name = name_of(base)
@@ -51,7 +51,7 @@ def overview(results: Results, standalone: str | None) -> Table:
             f"{name}, average forgetting ↓",
             "earlier outputs bit-identical",
             "parameters of all tasks, in networks ↓",
-            "minutes of training",
+            "minutes of training, tasks 2 and on",
         ),
         tuple(rows),
     )
@@ -208,6 +208,16 @@ def every_figure(results: Results) -> bytes:
     return csv_bytes(lines)
 
 
+def rate_used(results: Results, label: str) -> str:
+    """The learning rate of a strategy's tasks 2 and on; each seed's where they differ."""
+    by_seed = {
+        s.seed: s.learning_rate for s in results.stages if s.strategy == label and s.order > 1
+    }
+    if len(set(by_seed.values())) < 2:
+        return "".join(f"{rate:g}" for rate in set(by_seed.values())) or NOTHING
+    return ", ".join(f"{rate:g} (seed {seed})" for seed, rate in by_seed.items())
+
+
 def settings(content: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """Nested settings as lines of a name and a value."""
     lines = []
@@ -266,8 +276,8 @@ def _only(seeds: Iterable[int]) -> str:
 
 
 def _same(same: int, of: int) -> Cell:
-    """How many outputs are the same, as a share."""
-    return Cell(f"{same} of {of}", same / of, shade=1 - same / of) if of else Cell(NOTHING)
+    """How many outputs are the same, and of how many."""
+    return Cell(f"{same} of {of}", same, of=of, shade=1 - same / of) if of else Cell(NOTHING)
 
 
 def _changes(spreads: list[Spread | None], base: str) -> list[Cell]:
@@ -299,7 +309,7 @@ def _cost_cells(cost: Cost) -> list[Cell]:
 
     minutes = scaled(cost.seconds, 1 / 60)
     if cost.seconds.high == 0:
-        minutes = words("taken over")
+        minutes = Cell(NOTHING, note="taken over")
     return [
         spread_cell(cost.added, WHOLE),
         spread_cell(cost.predicted, WHOLE),

@@ -1,0 +1,154 @@
+"""The tables of a report: what their cells and CSV files hold, on an experiment that was made up."""
+
+import csv
+import html
+import io
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from experiments_drawn import draw_experiment
+from piggyback_gan.experiments import summary, views
+from piggyback_gan.experiments.report import write_report
+from piggyback_gan.experiments.results import Results
+from piggyback_gan.experiments.tables import Table, show
+from piggyback_gan.experiments.verdict import findings
+from piggyback_gan.experiments.wording import name_of
+from piggyback_gan.judging import Figure
+
+NUMBER = re.compile(r"-?\d+(\.\d+)?(e-?\d+)?")
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    return draw_experiment(tmp_path_factory.mktemp("experiments") / "drawn")
+
+
+@pytest.fixture(scope="module")
+def page(drawn: Results) -> str:
+    return words_of(drawn.folder)
+
+
+def words_of(folder: Path) -> str:
+    """The words of an experiment's report."""
+    text = write_report(folder).read_text(encoding="utf-8")
+    return html.unescape(" ".join(re.sub(r"<[^>]+>", " ", text).split()))
+
+
+def lines(table: Table) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(table.csv().decode(), newline="")))
+
+
+def test_costs_csv_has_numbers_or_nothing_behind_its_words(drawn: Results) -> None:
+    rows = lines(views.costs(drawn))
+    for row in rows:
+        del row["strategy"], row["task"]
+        for heading, field in row.items():
+            assert field == "" or NUMBER.fullmatch(field), (heading, field)
+    first = lines(views.costs(drawn))[3]
+    assert (first["strategy"], first["task"]) == ("finetune", "cityscapes")
+    assert first["parameters added"] == "1000", "whole numbers have no .0"
+    assert first["minutes"] == first["minutes low"] == "", "the first network was taken over"
+    assert "taken over" in [cell.note for cell in views.costs(drawn).rows[3]], "the page says so"
+
+
+def test_counts_of_identical_outputs_have_two_columns(drawn: Results) -> None:
+    shown = {row[0].text: row for row in views.overview(drawn, "standalone").rows}
+    rows = {row["strategy"]: row for row in lines(views.overview(drawn, "standalone"))}
+    heading = "earlier outputs bit-identical"
+    for label, counts in (("piggyback-1-4", ("48", "48")), ("finetune", ("0", "48"))):
+        assert (rows[label][heading], rows[label][f"{heading} of"]) == counts
+        assert shown[label][3].text == " of ".join(counts)
+
+
+def test_the_learning_rate_that_was_used_stands_behind_the_candidates(
+    drawn: Results, page: str
+) -> None:
+    assert re.search(r"learning_rates( 0.0002, 0.0005){4} rate used( 0.0002){4} ", page)
+
+    def used(*stages: tuple[int, int, float]) -> str:
+        found = tuple(
+            replace(drawn.stages[0], strategy="lora", seed=seed, order=order, learning_rate=rate)
+            for seed, order, rate in stages
+        )
+        return views.rate_used(Results(drawn.folder, drawn.experiment, found), "lora")
+
+    assert used((0, 1, 1e-3), (0, 2, 5e-4), (1, 2, 5e-4)) == "0.0005", "not the first task's"
+    assert used((0, 2, 2e-4), (1, 2, 5e-4)) == "0.0002 (seed 0), 0.0005 (seed 1)"
+    assert used((0, 1, 1e-3)) == "—"
+
+
+def test_minutes_leave_out_the_first_task_which_most_strategies_take_over(drawn: Results) -> None:
+    rows = {row["strategy"]: row for row in lines(views.overview(drawn, "standalone"))}
+    # Standalone learned the first task, finetune took it over: both count tasks 2 and 3 only.
+    for label in ("standalone", "finetune"):
+        later = [s.seconds for s in drawn.stages if s.strategy == label and s.order > 1]
+        minutes = float(rows[label]["minutes of training, tasks 2 and on"])
+        assert len(later) == 4
+        assert minutes == pytest.approx(sum(later) / 2 / 60)
+
+
+def test_each_table_has_the_words_for_what_stands_below_its_cells(
+    drawn: Results, page: str, tmp_path: Path
+) -> None:
+    def sections(text: str) -> tuple[str, str]:
+        overview, quality = text.split(" All held-out images, after the last task.")
+        return overview, quality.split("Compared with standalone networks")[0]
+
+    overview, quality = sections(page)
+    assert "smallest and the largest of any seed. Minutes" in overview
+    assert "bootstrap" not in overview
+    assert "where only one seed is done, a metric has its 95 % bootstrap interval" in quality
+    draw_experiment(tmp_path, seeds=[0])
+    overview, quality = sections(words_of(tmp_path))
+    assert "bootstrap" not in overview
+    assert "One seed: how far another training would move these figures is unknown." in overview
+    assert "Below a metric is its 95 % bootstrap interval over images" in quality
+
+
+def test_forward_transfer_warns_of_standalone_networks_that_get_worse(page: str) -> None:
+    warning = "A standalone network that gets worse towards its end is as good as that earlier"
+    assert warning in page.split("Forward transfer")[2]
+
+
+def test_on_par_is_open_where_chance_could_make_the_difference(drawn: Results) -> None:
+    def par(piggyback: dict[int, float], reach: float) -> tuple[bool | None, str]:
+        stages = [
+            replace(stage, figures=figures)
+            for stage in drawn.stages
+            if stage.seed in piggyback and stage.strategy in ("standalone", "piggyback-1-4")
+            for value in [piggyback[stage.seed] if stage.strategy != "standalone" else 1.0]
+            for figure in [Figure(value, value - reach, value + reach)]
+            for figures in [{task: {"l1": figure} for task in stage.figures}]
+        ]
+        found = Results(drawn.folder, drawn.experiment, tuple(stages))
+        finding = findings(found, "standalone")["piggyback-1-4"][1]
+        return finding.held, finding.text
+
+    held, text = par({0: 0.9}, reach=0.1)
+    assert held is None
+    assert "is 0.900 times standalone's" in text
+    assert "One seed: chance can't be told from difference" in text
+    assert par({0: 1.1}, reach=0.1)[0] is None
+    assert [par({0: value}, reach=0.01)[0] for value in (0.9, 1.1)] == [True, False]
+    assert "One seed" in par({0: 0.9}, reach=0.01)[1]
+    held, text = par({0: 0.9, 1: 1.05}, reach=0.01)
+    assert held is None
+    assert "both sides of 1: chance can't be told from difference" in text
+    assert par({0: 0.9, 1: 0.95}, reach=0.1)[0] is True, "seeds agree"
+    assert par({0: 1.05, 1: 1.1}, reach=0.1)[0] is False
+
+
+def test_fine_tunings_box_lists_what_it_loses_by_every_metric(drawn: Results) -> None:
+    text = findings(drawn, "standalone")["finetune"][0].text
+    for base in ("l1", "ssim", "kernel_distance"):
+        lost = summary.forgetting(drawn, "finetune", base)
+        assert lost is not None
+        assert f"{name_of(base)} {show(lost.mean)}" in text.split("By other metrics: ")[1]
+
+
+def test_pictures_of_an_unpaired_task_name_their_direction(page: str) -> None:
+    assert "Task 3, horses A → B input" in page
+    assert "Task 2, maps input" in page
