@@ -5,6 +5,7 @@ import html
 import io
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -113,20 +114,32 @@ def test_forward_transfer_warns_of_standalone_networks_that_get_worse(page: str)
     assert warning in page.split("Forward transfer")[2]
 
 
-def test_on_par_is_open_where_chance_could_make_the_difference(drawn: Results) -> None:
-    def par(piggyback: dict[int, float], reach: float) -> tuple[bool | None, str]:
-        stages = [
-            replace(stage, figures=figures)
-            for stage in drawn.stages
-            if stage.seed in piggyback and stage.strategy in ("standalone", "piggyback-1-4")
-            for value in [piggyback[stage.seed] if stage.strategy != "standalone" else 1.0]
-            for figure in [Figure(value, value - reach, value + reach)]
-            for figures in [{task: {"l1": figure} for task in stage.figures}]
-        ]
-        found = Results(drawn.folder, drawn.experiment, tuple(stages))
-        finding = findings(found, "standalone")["piggyback-1-4"][1]
-        return finding.held, finding.text
+def compared(
+    drawn: Results, promise: str, piggyback: dict[int, float], reach: float
+) -> tuple[bool | None, str]:
+    """A finding where piggyback's figures, by seed, are so many times the standalone's, which is LoRA too."""
+    stages = [
+        replace(stage, strategy=strategy, figures={t: {"l1": figure} for t in stage.figures})
+        for stage in drawn.stages
+        if stage.seed in piggyback and stage.strategy in ("standalone", "piggyback-1-4")
+        for value in [piggyback[stage.seed] if stage.strategy != "standalone" else 1.0]
+        for figure in [Figure(value, value - reach, value + reach)]
+        for strategy in {stage.strategy, stage.strategy.replace("standalone", "lora")}
+    ]
+    found = Results(drawn.folder, drawn.experiment, tuple(stages))
+    by_promise = {f.promise: f for f in findings(found, "standalone")["piggyback-1-4"]}
+    return by_promise[promise].held, by_promise[promise].text
 
+
+def test_better_than_others_is_open_where_chance_could_make_the_difference(drawn: Results) -> None:
+    better = partial(compared, drawn, "Better than other ways to add little")
+    held, text = better({0: 0.9}, reach=0.1)
+    assert held is None and "Chance can't be told from difference: lora." in text
+    assert [better({0: value}, reach=0.01)[0] for value in (0.9, 1.1)] == [True, False]
+
+
+def test_on_par_is_open_where_chance_could_make_the_difference(drawn: Results) -> None:
+    par = partial(compared, drawn, "On par with standalone networks")
     held, text = par({0: 0.9}, reach=0.1)
     assert held is None
     assert "is 0.900 times standalone's" in text

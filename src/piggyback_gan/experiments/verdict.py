@@ -112,19 +112,23 @@ def _better(results: Results, label: str, rivals: Sequence[str]) -> list[Finding
     """How it compares with other ways to add little, those that have results with the same seeds."""
     base = summary.headline(results)
     ratios = {rival: summary.mean_ratio(results, label, rival, base) for rival in rivals}
-    means = {rival: ratio.mean for rival, ratio in ratios.items() if ratio is not None}
-    if not means:
+    found = {rival: ratio for rival, ratio in ratios.items() if ratio is not None}
+    if not found:
         return []
     higher = summary.higher_is_better(base)
-    each = ", ".join(f"{show(mean, 3)} times {rival}'s" for rival, mean in means.items())
-    shares = ", ".join(f"{other} {_share(results, other)}" for other in (label, *means))
+    told = {rival: _told(results, label, rival, base, ratio)[0] for rival, ratio in found.items()}
+    open_ones = [rival for rival, better in told.items() if better is None]
+    held = None if open_ones and False not in told.values() else all(told.values())
+    chance = f" Chance can't be told from difference: {', '.join(open_ones)}." if open_ones else ""
+    each = ", ".join(f"{show(ratio.mean, 3)} times {rival}'s" for rival, ratio in found.items())
+    shares = ", ".join(f"{other} {_share(results, other)}" for other in (label, *found))
     return [
         Finding(
-            all(mean > 1 if higher else mean < 1 for mean in means.values()),
+            held,
             "Better than other ways to add little",
             f"On tasks 2 and on its {name_of(base)} is on average {each}; better means "
-            f"{'above' if higher else 'below'} 1. Parameters that a later task adds, on average as a "
-            f"share of its standalone network's: {shares}.",
+            f"{'above' if higher else 'below'} 1.{chance} Parameters that a later task adds, on "
+            f"average as a share of its standalone network's: {shares}.",
         )
     ]
 
