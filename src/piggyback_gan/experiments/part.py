@@ -30,6 +30,7 @@ from piggyback_gan.experiments.tasks import Task
 from piggyback_gan.generators import build_generator
 from piggyback_gan.judging import Judge
 from piggyback_gan.manifest import atomic_write
+from piggyback_gan.task_data import TaskData
 from piggyback_gan.trainer import Batch, PairedTrainer, Trainer
 from piggyback_gan.unpaired_trainer import UnpairedTrainer
 
@@ -98,11 +99,13 @@ class Part:
         torch.manual_seed(seed_of(plan.seed, order, 1))
         learners = plan.strategy.begin(plan.folder, lesson)
         curve: list[Mapping[str, float]] = []
+        # Read before time is taken: strategies differ in what they train, not in their images.
+        images = None if taken_over else task.load()
         reset_peak(self.device)
         started = time.monotonic()
         spent = 0.0
-        if not taken_over:
-            spent = self._train(task, learners, curve)
+        if images is not None:
+            spent = self._train(task, images, learners, curve)
         seconds = time.monotonic() - started - spent
         training = {
             "steps": 0 if taken_over else task.steps,
@@ -118,6 +121,7 @@ class Part:
     def _train(
         self,
         task: Task,
+        images: TaskData,
         learners: Mapping[str, nn.Module],
         curve: list[Mapping[str, float]],
     ) -> float:
@@ -131,14 +135,14 @@ class Part:
             learner.to(self.device)
         torch.manual_seed(options.seed)
         trainer = self._trainer(task, options, learners)
-        train, some = task.load().train, task.held_out(self.plan.curve_images)
+        some = task.held_out(self.plan.curve_images)
         step, spent = 0, 0.0
         for epoch in range(1, options.epochs + 1):
             for learner in learners.values():
                 if isinstance(learner, Learner):
                     learner.begin_epoch(epoch, options.epochs)
             trainer.begin_epoch(epoch)
-            batches = train.epoch(
+            batches = images.train.epoch(
                 epoch,
                 batch_size=options.batch_size * options.accumulate,
                 crop=options.image_size,
