@@ -4,8 +4,9 @@ import contextlib
 import io
 import re
 import signal
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import filelock
@@ -100,15 +101,22 @@ def test_the_record_has_the_command_that_began_the_folder_not_that_of_a_part(
     assert read_experiment_file(out)["command"] == expected
 
 
-def test_a_stopped_experiment_leaves_no_process_behind(file: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
+@contextlib.contextmanager
+def training(file: Path, out: Path) -> Iterator[subprocess.Popen[str]]:
+    """The command with two jobs, once its first part is in the midst of a long training."""
     slow = write(file.parent, file.read_text().replace("steps = 4", "steps = 100000"), "slow.toml")
+    log = out / "parts/first/seed-0/log.txt"
     with start("experiment", slow, "--out", out, "--device", "cpu", "--jobs", "2") as process:
-        log = out / "parts/first/seed-0/log.txt"
         wait_for(
             lambda: log.exists() and "epoch 2 of" in log.read_text(),
             lambda: process.poll() is None,
         )
+        yield process
+
+
+def test_a_stopped_experiment_leaves_no_process_behind(file: Path, tmp_path: Path) -> None:
+    log = tmp_path / "parts/first/seed-0/log.txt"
+    with training(file, tmp_path) as process:
         process.terminate()
         said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 128 + signal.SIGTERM
@@ -122,19 +130,12 @@ def test_a_stopped_experiment_leaves_no_process_behind(file: Path, tmp_path: Pat
 
 
 def test_parts_end_when_the_process_that_began_them_is_killed(file: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    slow = write(file.parent, file.read_text().replace("steps = 4", "steps = 100000"), "slow.toml")
-    part = out / "parts/first/seed-0"
-    with start("experiment", slow, "--out", out, "--device", "cpu", "--jobs", "2") as process:
-        log = part / "log.txt"
-        wait_for(
-            lambda: log.exists() and "epoch 2 of" in log.read_text(),
-            lambda: process.poll() is None,
-        )
+    part = tmp_path / "parts/first/seed-0"
+    with training(file, tmp_path) as process:
         process.kill()
         process.communicate(timeout=PATIENCE)
     with filelock.FileLock(part / "part.lock", timeout=PATIENCE):
-        assert "first stopped while it " in log.read_text()
+        assert "first stopped while it " in (part / "log.txt").read_text()
 
 
 def test_data_that_is_removed_meanwhile_is_named(file: Path, tmp_path: Path) -> None:

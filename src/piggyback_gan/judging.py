@@ -1,6 +1,6 @@
 """Judging a task on all held-out images: figures with intervals, by pixels, features and recognition."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,6 +101,29 @@ class Judge:
         self.recogniser = recogniser
         self.cache = cache
         self.seed = seed
+
+    def judge(
+        self,
+        generators: Sequence[Generate],
+        dataset: PairedDataset | UnpairedDataset,
+        device: torch.device,
+        *,
+        direction: str,
+        paired: bool,
+        between: Callable[[], None] = lambda: None,
+    ) -> Judgement:
+        """Judge a task of either kind: as `paired` with the first generator, or as `unpaired` with both."""
+        if isinstance(dataset, PairedDataset):
+            return self.paired(generators[0], dataset, device, between)
+        forward, backward = generators
+        return self.unpaired(
+            (forward, backward),
+            dataset,
+            device,
+            direction=direction,
+            paired=paired,
+            between=between,
+        )
 
     def paired(
         self,

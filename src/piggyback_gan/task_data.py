@@ -83,6 +83,23 @@ def load_task_data(
     return TaskData(train, held_out if len(held_out) else None, shown, partners)
 
 
+def load_held_out_of(
+    folder: PairedFolder | UnpairedFolder,
+    formats: tuple[ImageFormat, ImageFormat],
+    options: TrainingOptions,
+    count: int | None = None,
+) -> Dataset:
+    """The held-out images of a folder, or of each side the first so many.
+
+    Raises:
+        PiggybackError: names all files that can't be used.
+    """
+    sides: tuple[Sequence[Pair] | Sequence[Source], ...]
+    sides = (folder.held_out,) if isinstance(folder, PairedFolder) else _held_out_sides(folder)
+    some = [side[:count] for side in sides]
+    return _load(some, options.direction, formats, options.image_size, lambda done: None)
+
+
 def load_held_out(
     bank: Bank, task: str, root: Path, checked: Checked, *, split_free: bool = False
 ) -> tuple[Dataset, bool]:

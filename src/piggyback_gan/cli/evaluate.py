@@ -154,7 +154,6 @@ def _judge(
         generators = [
             bank.generator(task, device, direction) for direction in bank.directions(task)
         ]
-        where = torch.device(device)
         if isinstance(dataset, PairedDataset):
             counts = [len(dataset)]
         else:
@@ -165,12 +164,10 @@ def _judge(
         def between() -> None:
             progress.advance(bar)
 
-        if isinstance(dataset, PairedDataset):
-            return judge.paired(generators[0], dataset, where, between)
-        return judge.unpaired(
-            (generators[0], generators[1]),
+        return judge.judge(
+            generators,
             dataset,
-            where,
+            torch.device(device),
             direction=bank.directions(task)[0],
             paired=partners,
             between=between,

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from piggyback_gan.bank import BACKWARD, FORWARD
-from piggyback_gan.data import PairedDataset
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.experiments.pictures import save_held_out, save_outputs
 from piggyback_gan.experiments.plan import PartPlan
@@ -171,10 +170,8 @@ class Examiner:
     def _judged(
         self, judge: Judge, task: Task, generators: Sequence[nn.Module], dataset: Dataset
     ) -> Judgement:
-        if isinstance(dataset, PairedDataset):
-            return judge.paired(generators[0], dataset, self.device, between=self.between)
-        return judge.unpaired(
-            (generators[0], generators[1]),
+        return judge.judge(
+            generators,
             dataset,
             self.device,
             direction=task.options.direction,

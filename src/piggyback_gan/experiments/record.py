@@ -1,5 +1,6 @@
 """What an experiment's folder remembers of what was set, so that nothing else is ever added to it."""
 
+import functools
 import hashlib
 import json
 import os
@@ -165,6 +166,7 @@ def _device_name(device: str) -> str:
     return f"{device}, {torch.get_num_threads()} threads"
 
 
+@functools.cache
 def source_sha256() -> str:
     """The hash of this library's source, by which figures and commits are matched."""
     package = Path(__file__).parents[1]

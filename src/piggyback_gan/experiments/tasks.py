@@ -5,14 +5,13 @@ from dataclasses import dataclass, replace
 
 from piggyback_gan.bank import BACKWARD, FORWARD
 from piggyback_gan.config import GeneratorConfig
-from piggyback_gan.data import PairedDataset, UnpairedDataset
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.experiments.settings import Experiment, TaskSettings
 from piggyback_gan.folders import PairedFolder, UnpairedFolder, find_pairs, find_unpaired
 from piggyback_gan.image_formats import ImageFormat
 from piggyback_gan.options import Device, TrainingOptions
 from piggyback_gan.planning import check_size, find_formats, train_counts
-from piggyback_gan.task_data import Checked, Dataset, TaskData, load_task_data
+from piggyback_gan.task_data import Checked, Dataset, TaskData, load_held_out_of, load_task_data
 
 
 @dataclass(frozen=True)
@@ -74,19 +73,7 @@ class Task:
         Raises:
             PiggybackError: names all files that can't be used.
         """
-        folder = self.folder
-        size, direction = self.options.image_size, self.options.direction
-        if isinstance(folder, PairedFolder):
-            return PairedDataset(
-                folder.held_out[:count], direction=direction, formats=self.formats, size=size
-            )
-        if folder.paired_held_out:
-            pairs = [pair.sources for pair in folder.paired_held_out[:count]]
-            a, b = ([pair[side] for pair in pairs] for side in (0, 1))
-        else:
-            a, b = list(folder.held_out_a[:count]), list(folder.held_out_b[:count])
-        first, second = (a, b) if direction == "AtoB" else (b, a)
-        return UnpairedDataset(first, second, formats=self.formats, size=size)
+        return load_held_out_of(self.folder, self.formats, self.options, count)
 
 
 def find_tasks(experiment: Experiment, device: Device) -> tuple[Task, ...]:
