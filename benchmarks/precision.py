@@ -39,7 +39,7 @@ def main() -> None:
         network.add_task("one")
         chosen = replace(options, precision=precision).resolved(earlier=(), device=device.type)
         trainers[precision] = PairedTrainer(network, config, chosen, device)
-        trainers[precision].begin_epoch(1)
+        trainers[precision].begin_epoch(steps=100)
     times: dict[str, list[_Times]] = {precision: [] for precision in trainers}
     shape = (arguments.batch_size, 3, arguments.size, arguments.size)
     for step in range(WARM_UP + arguments.steps):

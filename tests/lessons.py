@@ -19,6 +19,7 @@ UNET = GeneratorConfig(name="unet-64", ngf=2)
 BATCH_NORM = GeneratorConfig(name="resnet-6", ngf=4, norm="batch", dropout=True)
 PAIRED = TrainingOptions(
     epochs=4,
+    decay_epochs=0,
     batch_size=1,
     image_size=16,
     discriminator_layers=1,
@@ -65,11 +66,11 @@ def train(learners: Mapping[str, nn.Module], config: GeneratorConfig, level: flo
     inputs = images(64 if config is UNET else 16)
     l1 = []
     for epoch in range(1, options.epochs + 1):
-        trainer.begin_epoch(epoch)
+        trainer.begin_epoch(steps=1)
         for learner in learners.values():
             if hasattr(learner, "begin_epoch"):
                 learner.begin_epoch(epoch, options.epochs)
-        batch = Batch(epoch, inputs, torch.full_like(inputs, level), 1)
+        batch = Batch(epoch - 1, inputs, torch.full_like(inputs, level), 1)
         losses, _ = trainer.step(batch)
         l1.append(float(losses.sums["l1"]) if mode == "paired" else 0.0)
     for learner in learners.values():

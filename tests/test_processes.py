@@ -83,7 +83,7 @@ def run_steps(
     """Steps of so many images in all, of which this process takes its share."""
     with processes() as team:
         trained = trainer(options, config, team)
-        trained.begin_epoch(1)
+        trained.begin_epoch(steps=100)
         gradients: list[Tensor] = []
         for step, total in enumerate(totals):
             mine = share_of(total, (team.rank, team.world))
@@ -317,7 +317,7 @@ def test_batch_norm_is_not_resumed_by_another_number_of_processes(
 def steps_with_an_end(kind: str) -> None:
     with processes() as team:
         trained = trainer(OPTIONS, CONFIG, team)
-        trained.begin_epoch(1)
+        trained.begin_epoch(steps=100)
         for step in range(3):
             if step == 1 and team.rank == 1:
                 if kind == "killed":

@@ -47,6 +47,20 @@ def test_the_metrics_file_has_results_and_no_times_or_places(tmp_path: Path, dat
 
 
 @pytest.mark.usefixtures("without_curves")
+def test_the_metrics_file_has_the_rate_of_each_epochs_last_step(tmp_path: Path, data: Path) -> None:
+    options = dataclasses.replace(
+        OPTIONS, epochs=4, decay_epochs=2, batch_size=1, learning_rate=1e-3
+    )
+    teach(tmp_path / "bank", "one", data, options, GENERATOR)
+    found = records(tmp_path / "bank", "one")
+    steps = found[0]["step"]
+    assert steps > 1
+    left = [1 + 1 / steps, 1 / steps]  # epochs, when the last steps of the two were made
+    expected = [1e-3, 1e-3, *(1e-3 * epochs / 2 for epochs in left)]
+    assert [record["learning_rate"] for record in found] == pytest.approx(expected)
+
+
+@pytest.mark.usefixtures("without_curves")
 @pytest.mark.parametrize("mode", ["paired", "unpaired"])
 def test_tensorboard_gets_losses_metrics_and_samples(tmp_path: Path, data: Path, mode: str) -> None:
     pytest.importorskip("tensorboard")

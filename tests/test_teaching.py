@@ -481,21 +481,6 @@ def test_the_plan_leaves_the_output_layer_free_and_a_table_shares_it(
     assert {p.share for p in plan.layers} == {0.25}
 
 
-def test_the_learning_rate_is_constant_and_then_falls_linearly_to_nothing() -> None:
-    config = GeneratorConfig(name="resnet-6", ngf=4)
-    network = PiggybackNetwork(build_generator(config))
-    network.add_task("one")
-    options = dataclasses.replace(OPTIONS, epochs=10, decay_epochs=4, learning_rate=1.0)
-    options = options.resolved(earlier=(), device="cpu")
-    trainer = PairedTrainer(network, config, options, torch.device("cpu"))
-    rates = []
-    for epoch in range(1, 11):
-        trainer.begin_epoch(epoch)
-        rates.append(trainer.learning_rate())
-    assert rates[:6] == [1.0] * 6
-    assert rates[6:] == pytest.approx([0.8, 0.6, 0.4, 0.2])
-
-
 def test_a_step_trains_each_side_by_its_own_loss_only() -> None:
     config = GeneratorConfig(name="resnet-6", ngf=4)
     network = PiggybackNetwork(build_generator(config))

@@ -46,7 +46,7 @@ def trainer(options: TrainingOptions, config: GeneratorConfig = CONFIG, tasks: i
         made = PairedTrainer(networks[0], config, options, CPU)
     else:
         made = UnpairedTrainer(networks[0], networks[1], config, options, CPU)
-    made.begin_epoch(1)
+    made.begin_epoch(steps=100)
     return made
 
 
@@ -361,7 +361,7 @@ def test_training_goes_on_bit_for_bit_from_a_saved_state(
         torch.manual_seed(
             id(made) % 1000
         )  # nothing comes from the random state as it happens to be
-        made.begin_epoch(3)
+        made.begin_epoch(steps=100)
         for step in range(2, 4):
             losses, _ = made.step(batch(step, 3))
     left, right = weights(straight), weights(again)
@@ -405,23 +405,31 @@ def test_bf16_steps_stay_finite_and_keep_filters_in_full_precision(
 
 
 @MODES
-def test_rates_are_constant_and_then_fall_linearly_with_a_share_left_for_the_last_epoch(
+def test_rates_are_constant_and_then_fall_linearly_from_step_to_step_to_nothing(
     options: TrainingOptions,
 ) -> None:
     options = dataclasses.replace(
-        options, epochs=10, decay_epochs=4, learning_rate=1.0, discriminator_learning_rate=10.0
+        options, epochs=4, decay_epochs=2, learning_rate=1.0, discriminator_learning_rate=10.0
     )
     if options.mode == "unpaired":
         options = dataclasses.replace(options, backward_learning_rate=100.0)
     made = trainer(options)
+    made.begin_epoch(steps=2)
     rates = []
-    for epoch in range(1, 11):
-        made.begin_epoch(epoch)
+    for step in range(8):
+        made.step(batch(step))
         rates.append([g["lr"] for o in made._optimizers for g in o.param_groups])
     scales = [1.0, 10.0] if options.mode == "paired" else [1.0, 100.0, 10.0]
-    factors = [1.0] * 6 + [0.8, 0.6, 0.4, 0.2]
+    factors = [1.0] * 5 + [0.75, 0.5, 0.25]
     assert rates == [pytest.approx([f * scale for scale in scales]) for f in factors]
-    assert made.learning_rate() == pytest.approx(0.2)
+    assert made.learning_rate() == pytest.approx(0.25)
+
+
+def test_without_decay_epochs_rates_stay() -> None:
+    made = trainer(dataclasses.replace(PAIRED, decay_epochs=0, learning_rate=1e-3))
+    made.begin_epoch(steps=1)
+    made.step(batch(3))
+    assert made.learning_rate() == 1e-3
 
 
 @MODES

@@ -215,7 +215,7 @@ class TrainingOptions:
 
     # The rest is set in a TOML file.
     decay_epochs: Annotated[int | None, tyro.conf.Suppress] = None
-    """The last epochs, in which both rates go linearly to 0 [default: half of all]."""
+    """The last epochs, in which both rates go linearly, step by step, to 0 [default: half of all]."""
     load_size: Annotated[int | None, tyro.conf.Suppress] = None
     """Images are resized to this, then cropped at random [default: 286/256 of image_size]."""
     flip: Annotated[bool, tyro.conf.Suppress] = True

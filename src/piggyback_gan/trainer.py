@@ -117,27 +117,33 @@ class Trainer(ABC):
         self._rates = [
             [group["lr"] for group in optimizer.param_groups] for optimizer in self._optimizers
         ]
+        self._epoch_steps = 0
         self._augmentation = (
             Augmentation(options.augment_policy) if options.augment == "on" else None
         )
 
-    def begin_epoch(self, epoch: int) -> None:
-        """Set train mode and the rates: constant, then linear to 0, with a share left for the last epoch.
+    def begin_epoch(self, steps: int) -> None:
+        """Set train mode.
 
         Args:
-            epoch: counted from 1.
+            steps: how many an epoch has; the rates follow from it.
         """
-        assert self.options.decay_epochs is not None
-        left = self.options.epochs - epoch + 1
-        factor = min(1.0, left / (self.options.decay_epochs + 1))
-        for optimizer, rates in zip(self._optimizers, self._rates, strict=True):
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * factor
+        self._epoch_steps = steps
         for network in self.generators.values():
             network.train()
 
+    def _set_rates(self, step: int) -> None:
+        """Rates that are constant and then fall linearly, from step to step, to 0 at the end."""
+        assert self.options.decay_epochs is not None
+        falling = self.options.decay_epochs * self._epoch_steps
+        left = self.options.epochs * self._epoch_steps - step
+        factor = min(1.0, left / falling) if falling else 1.0
+        for optimizer, rates in zip(self._optimizers, self._rates, strict=True):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * factor
+
     def learning_rate(self) -> float:
-        """The (forward) generator's rate now."""
+        """The (forward) generator's rate in the newest step."""
         rate: float = self._optimizers[0].param_groups[0]["lr"]
         return rate
 
@@ -151,6 +157,7 @@ class Trainer(ABC):
             of the processes was asked to stop, the same in all of them.
         """
         torch.manual_seed(seed_of(self.options.seed, batch.step, _LAYERS, self.processes.rank))
+        self._set_rates(batch.step)
         losses = Losses(images=len(batch.first))
         stop = self._step(batch, losses, should_stop)
         generators = (generator.module for generator in self.generators.values())

@@ -192,7 +192,7 @@ class TrainingRun:
     def _epoch(self, trainer: Trainer, data: TaskData) -> None:
         """Train what is left of the current epoch, validate, and save a checkpoint."""
         progress = self.progress
-        trainer.begin_epoch(progress.epoch)
+        trainer.begin_epoch(self.plan.epoch_steps)
         batches = data.train.epoch(
             progress.epoch,
             batch_size=self.plan.effective_batch,

@@ -141,7 +141,7 @@ class Part:
             for learner in learners.values():
                 if isinstance(learner, Learner):
                     learner.begin_epoch(epoch, options.epochs)
-            trainer.begin_epoch(epoch)
+            trainer.begin_epoch(task.epoch_steps)
             batches = images.train.epoch(
                 epoch,
                 batch_size=options.batch_size * options.accumulate,
