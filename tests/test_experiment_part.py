@@ -304,9 +304,13 @@ def test_the_bank_says_which_share_and_start_a_strategy_had(tmp_path: Path) -> N
         HEAD.replace("steps = 4", "steps = 1")
         + tasks_text(boxes="paired", night="paired")
         + strategies_text("piggyback")
-        + 'unconstrained = 0.5\ninit = "standalone"\n',
+        + 'unconstrained = 0.5\nallocation = "even"\ninit = "standalone"\n',
     )
     assert run(file, tmp_path / "out") == 0
     bank = Bank.open(part_folder(tmp_path / "out", "piggyback", 0) / "bank")
     options = [bank.card(task)["options"] for task in bank.tasks]
-    assert [(o["unconstrained"], o["init"]) for o in options] == [(0.5, None), (0.5, "standalone")]
+    keys = ("unconstrained", "allocation", "init")
+    assert [tuple(o[key] for key in keys) for o in options] == [
+        (0.5, "even", None),
+        (0.5, "even", "standalone"),
+    ]

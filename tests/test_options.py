@@ -26,6 +26,7 @@ WRONG = {
     "image_size": [0, "256", 25.6],
     "unconstrained": [-0.1, 1.1, "0.5", True, [0.5], float("nan"), {"*": 2}, {"*": "x"},
                       {"model": {"1": 0.5}}],
+    "allocation": ["first", 1],
     "init": [5, True, ["maps"]],
     "learning_rate": [-1, "2e-4", float("nan"), float("inf"), True],
     "seed": [-1, 2**31, "0", 1.5, True],

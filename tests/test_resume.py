@@ -1,6 +1,7 @@
 """Resuming: runs stopped or killed at any moment end as if nothing had been, or are refused in one line."""
 
 import dataclasses
+import json
 import pickle
 import random
 import resource
@@ -429,6 +430,24 @@ def test_a_resumed_run_keeps_the_defaults_of_the_version_that_began_it(
     monkeypatch.setattr("piggyback_gan.options.SMALL_DATA", 0)
     teach(bank, "one", resume=True)
     assert files(bank / "tasks") == files(tmp_path / "whole" / "tasks")
+
+
+def test_a_run_of_a_version_that_knew_no_allocation_goes_on_evenly(
+    tmp_path: Path, pairs: Path
+) -> None:
+    bank, watch = tmp_path / "bank", Watch(1)
+    teach(bank, "one", pairs, dataclasses.replace(OPTIONS, epochs=1), GENERATOR)
+    even = dataclasses.replace(OPTIONS, allocation="even")
+    with pytest.raises(Interrupted):
+        teach(bank, "two", pairs, even, reporter=watch, should_stop=watch.asked)
+    file = run_folder(bank, "two") / "run.json"
+    run = json.loads(file.read_text())
+    assert run["options"].pop("allocation") == run["resolved"].pop("allocation") == "even"
+    file.write_text(json.dumps(run))
+    teach(bank, "two", resume=True)
+    network = Bank.open(bank).network()
+    shares, evenly = ([x.share for x in plan] for plan in (network.plan_of("two"), network.plan()))
+    assert shares == evenly
 
 
 def test_a_resumed_run_whose_data_is_gone_says_how_to_name_its_new_place(

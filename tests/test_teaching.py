@@ -473,12 +473,30 @@ def test_the_plan_leaves_the_output_layer_free_and_a_table_shares_it(
 ) -> None:
     bank = tmp_path / "bank"
     teach(bank, "one", data, OPTIONS, GENERATOR)
-    plan = plan_task(bank, "two", data, OPTIONS, GENERATOR)
+    even = dataclasses.replace(OPTIONS, allocation="even")
+    plan = plan_task(bank, "two", data, even, GENERATOR)
     assert {p.name: p.share for p in plan.layers}["model.23"] == 1.0
     assert {p.share for p in plan.layers if p.name != "model.23"} == {0.25}
     shared = dataclasses.replace(OPTIONS, unconstrained={"*": 0.25})
     plan = plan_task(bank, "two", data, shared, GENERATOR)
     assert {p.share for p in plan.layers} == {0.25}
+
+
+def test_new_filters_are_in_the_last_layers_unless_asked_otherwise(
+    tmp_path: Path, data: Path
+) -> None:
+    bank = tmp_path / "bank"
+    teach(bank, "one", data, OPTIONS, GENERATOR)
+    last = plan_task(bank, "two", data, OPTIONS, GENERATOR)
+    even = plan_task(bank, "two", data, dataclasses.replace(OPTIONS, allocation="even"), GENERATOR)
+    shares = [p.share for p in last.layers]
+    assert (shares[0], shares[-1]) == (0.0, 1.0)
+    assert shares == sorted(shares)
+    assert 0.99 * even.parameters.total < last.parameters.total <= even.parameters.total
+    teach(bank, "two", data, OPTIONS, GENERATOR)
+    assert Bank.open(bank).card("two")["options"]["allocation"] == "last"
+    assert Bank.open(bank).network().plan_of("two") == last.layers
+    assert "0.25, last" in pbgan("tasks", bank).stdout
 
 
 def test_a_step_trains_each_side_by_its_own_loss_only() -> None:

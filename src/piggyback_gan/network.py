@@ -21,10 +21,12 @@ from piggyback_gan.tasks import (
     MIXING,
     UNCONSTRAINED,
     WEIGHT,
+    Allocation,
     LayerPlan,
     ParameterCount,
     Shares,
     TaskState,
+    allocate,
     filter_shapes,
     resolve_shares,
     resolve_start,
@@ -270,6 +272,15 @@ class PiggybackNetwork(nn.Module):
             private=private,
             standalone=sum(layer.filters * layer.length for layer in plan) + private,
         )
+
+    def allocate(self, unconstrained: Shares, allocation: Allocation) -> Shares:
+        """Spread a share of new filters over the layers: see `tasks.allocate`.
+
+        Raises:
+            PiggybackError: a share outside [0, 1].
+        """
+        layouts = {name: layer.layout for name, layer in self._layers.items()}
+        return allocate(unconstrained, allocation, layouts)
 
     def plan(self, unconstrained: Shares = DEFAULT_UNCONSTRAINED) -> list[LayerPlan]:
         """What the next task would take of each layer, without beginning it.

@@ -26,6 +26,7 @@ from piggyback_gan.config import (
     check_positive,
 )
 from piggyback_gan.errors import PiggybackError
+from piggyback_gan.tasks import ALLOCATIONS, Allocation
 
 Mode = Literal["paired", "unpaired"]
 Direction = Literal["AtoB", "BtoA"]
@@ -39,6 +40,7 @@ _CHOICES = {
     "direction": get_args(Direction),
     "device": get_args(Device),
     "augment": get_args(Augment),
+    "allocation": ALLOCATIONS,
     "precision": get_args(Precision),
     "log": get_args(Log),
     "gan_loss": GAN_LOSSES,
@@ -176,6 +178,8 @@ class TrainingOptions:
         float | dict[str, float], tyro.conf.arg(constructor=float, help_behavior_hint=str)
     ] = 0.25
     """Share of new filters in a later task, 0 to 1; in TOML also a table of layer patterns."""
+    allocation: Allocation = "last"
+    """last: new filters are in the last layers, as many values as of an even share; or even."""
     init: Annotated[str | None, _default("the bank's first task", "TASK")] = None
     """Where a later task starts: an earlier task's name, previous or standalone."""
     learning_rate: Annotated[

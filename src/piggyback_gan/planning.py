@@ -175,7 +175,8 @@ def _add(
     if init in network.tasks and channels != (config.input_channels, config.output_channels):
         source = network.fold(init)
     own = own_layers(config, channels, options.seed, source)
-    network.add_task(task, options.unconstrained, init=init, own_layers=own)
+    shares = network.allocate(options.unconstrained, options.allocation)
+    network.add_task(task, shares, init=init, own_layers=own)
     return network
 
 

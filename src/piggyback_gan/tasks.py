@@ -1,12 +1,15 @@
 """What a network knows of one task: its shares, its tensors, its size; and a layer's plan for it."""
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
+from typing import Literal, get_args
 
 from torch import Tensor
 
 from piggyback_gan.errors import PiggybackError
+from piggyback_gan.filters import FilterLayout, unconstrained_count
 from piggyback_gan.names import PREVIOUS, STANDALONE
 
 DEFAULT_UNCONSTRAINED = 0.25
@@ -20,6 +23,8 @@ WEIGHT = "weight"
 BIAS = "bias"
 
 Shares = float | Mapping[str, float]
+Allocation = Literal["last", "even"]
+ALLOCATIONS: tuple[Allocation, ...] = get_args(Allocation)
 
 
 @dataclass
@@ -201,10 +206,51 @@ def resolve_shares(unconstrained: Shares, layer_filters: Mapping[str, int]) -> d
             )
     shares = {}
     for name, filters in layer_filters.items():
-        free = 1.0 if filters < SMALLEST_SHARED_LAYER else default
+        free = 1.0 if _is_small(filters) else default
         by_pattern = (share for pattern, share in patterns.items() if fnmatchcase(name, pattern))
         shares[name] = float(patterns.get(name, next(by_pattern, free)))
     return shares
+
+
+def allocate(
+    unconstrained: Shares, allocation: Allocation, layouts: Mapping[str, FilterLayout]
+) -> Shares:
+    """Spread a share of new filters over the layers.
+
+    Args:
+        unconstrained: lambda. Names and patterns leave nothing to spread and are returned as they are.
+        allocation: "even": lambda in every layer, as in the paper. "last": the last layers are free, so
+            many that a second task has about as many parameters as with "even" and never more; the
+            other layers mix all of their filters. Either way layers of fewer than 8 filters are free; with
+            "last", so are those where a free filter has no more values than a mixed one.
+        layouts: layer name -> how its weight is laid out, in the order in which layers are defined.
+
+    Returns:
+        What `resolve_shares` takes.
+
+    Raises:
+        PiggybackError: as `resolve_shares`.
+    """
+    if isinstance(unconstrained, Mapping) or allocation == "even":
+        return unconstrained
+    even = resolve_shares(unconstrained, {name: at.filters for name, at in layouts.items()})
+    # A free filter has D values, a mixed one in a second task N.
+    costs = {name: at.length - at.filters for name, at in layouts.items()}
+    shares = {
+        name: 1.0 for name, at in layouts.items() if _is_small(at.filters) or costs[name] <= 0
+    }
+    spread = {name: at for name, at in layouts.items() if name not in shares}
+    left = sum(unconstrained_count(even[n], at.filters) * costs[n] for n, at in spread.items())
+    for name, layout in reversed(spread.items()):
+        free = min(layout.filters, left // costs[name])
+        # Rounded down, so that its ceiling is this number of filters again.
+        shares[name] = math.floor(free / layout.filters * 1e6) / 1e6
+        left = left - free * costs[name] if free == layout.filters else 0
+    return shares
+
+
+def _is_small(filters: int) -> bool:
+    return filters < SMALLEST_SHARED_LAYER
 
 
 def _some(names: Iterable[str], limit: int = 12) -> str:

@@ -149,11 +149,11 @@ def _as_resolved(run: Run, given: TrainingOptions) -> TrainingOptions:
 
 
 def _options(recorded: Mapping[str, Any]) -> TrainingOptions:
-    """Options from JSON, which has no tuples."""
+    """Options from JSON, which has no tuples; older runs know of no other allocation than an even one."""
     fields: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in recorded.items()
     }
-    return TrainingOptions(**fields)
+    return TrainingOptions(**{"allocation": "even", **fields})
 
 
 def _unknown(run: Run, error: Exception) -> PiggybackError:

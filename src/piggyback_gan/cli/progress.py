@@ -21,7 +21,7 @@ from piggyback_gan.image_formats import FULL_RANGE, ImageFormat
 from piggyback_gan.names import METRICS
 from piggyback_gan.planning import TaskPlan
 from piggyback_gan.runs import list_runs
-from piggyback_gan.tasks import LayerPlan
+from piggyback_gan.tasks import SMALLEST_SHARED_LAYER, LayerPlan
 from piggyback_gan.teaching import Position, Reporter
 
 
@@ -197,4 +197,4 @@ def print_plan(plan: TaskPlan) -> None:
 
 
 def _is_free(layer: LayerPlan) -> bool:
-    return layer.bank > 0 and layer.share == 1
+    return layer.bank > 0 and layer.share == 1 and layer.filters < SMALLEST_SHARED_LAYER

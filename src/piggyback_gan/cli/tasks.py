@@ -58,13 +58,19 @@ def run(arguments: list[str]) -> int:
             row["added"][:16].replace("T", " "),
             row["mode"],
             f"{row['image_size']} px",
-            "per layer" if isinstance(share, dict) else f"{share:g}",
+            "per layer" if isinstance(share, dict) else f"{share:g}{_where(row)}",
             f"{row['parameters']:,}",
             f"{row['share']:.3f}",
             f"{row['bytes']:,}",
         )
     wide_console().print(table)
     return 0
+
+
+def _where(row: Mapping[str, Any]) -> str:
+    """In which layers a later task's new filters are, if not in all."""
+    is_last = row["card"]["options"].get("allocation") == "last"
+    return ", last" if is_last and row["card"]["parameters"]["mixing"] else ""
 
 
 def _row(entry: TaskEntry, card: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,8 +21,8 @@ SEARCH_METRICS = ("l1", "perceptual_distance", "frechet_distance")
 
 # What the strategies, the seeds, the command line and the search have a say in, not the tasks.
 _NOT_A_TASKS = (
-    *("learning_rate", "backward_learning_rate", "unconstrained", "init", "seed", "device"),
-    *("val_fraction", "keep_best", "patience", "log", "samples"),
+    *("learning_rate", "backward_learning_rate", "unconstrained", "allocation", "init"),
+    *("seed", "device", "val_fraction", "keep_best", "patience", "log", "samples"),
 )
 TASK_OPTIONS = sorted(set(known_options(TrainingOptions)) - set(_NOT_A_TASKS))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from piggyback_gan.bank import BACKWARD, FORWARD, Bank, open_or_new
+from piggyback_gan.config import check_choice
 from piggyback_gan.experiments.strategies.base import (
     Lesson,
     Size,
@@ -19,7 +20,15 @@ from piggyback_gan.experiments.strategies.base import (
 from piggyback_gan.filters import FilterLayout, unconstrained_count
 from piggyback_gan.names import STANDALONE
 from piggyback_gan.network import PiggybackNetwork
-from piggyback_gan.tasks import DEFAULT_UNCONSTRAINED, Shares, resolve_shares, resolve_start
+from piggyback_gan.tasks import (
+    ALLOCATIONS,
+    DEFAULT_UNCONSTRAINED,
+    Allocation,
+    Shares,
+    allocate,
+    resolve_shares,
+    resolve_start,
+)
 
 
 def layer_parameters(network: nn.Module, unconstrained: Shares, order: int) -> dict[str, int]:
@@ -55,7 +64,11 @@ class Piggyback(Strategy):
     """
 
     unconstrained: float | dict[str, float] = DEFAULT_UNCONSTRAINED
+    allocation: Allocation = "last"
     init: str | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("allocation", self.allocation, ALLOCATIONS)
 
     def tasks(self, folder: Path) -> tuple[str, ...]:
         bank = _bank(folder)
@@ -69,7 +82,8 @@ class Piggyback(Strategy):
             if bank is not None:
                 for state in bank.states(which):
                     network.restore_task(state)
-            network.add_task(lesson.task, self.unconstrained, self.init if network.tasks else None)
+            shares = network.allocate(self.unconstrained, self.allocation)
+            network.add_task(lesson.task, shares, self.init if network.tasks else None)
             learners[which] = network
         return learners
 
@@ -82,7 +96,11 @@ class Piggyback(Strategy):
             counts.append(network.parameter_count(lesson.task))
         # What the experiment's options, which all strategies share, can't say.
         start = resolve_start(self.init, self.tasks(folder)) or STANDALONE
-        own = {"unconstrained": self.unconstrained, "init": start if self.tasks(folder) else None}
+        own = {
+            "unconstrained": self.unconstrained,
+            "allocation": self.allocation,
+            "init": start if self.tasks(folder) else None,
+        }
         card = {
             **lesson.card,
             "options": {**lesson.card["options"], **own},
@@ -107,7 +125,9 @@ class Piggyback(Strategy):
         return Size(parameters, bytes_of(folder / _BANK / "tasks"))
 
     def predicted(self, network: nn.Module, order: int) -> float:
-        return piggyback_parameters(network, self.unconstrained, order)
+        layouts = {name: FilterLayout.of(layer) for name, layer in conv_layers(network).items()}
+        shares = allocate(self.unconstrained, self.allocation, layouts)
+        return piggyback_parameters(network, shares, order)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +135,7 @@ class Factorization(Piggyback):
     """Piggyback without new filters: lambda 0, but for layers of fewer than 8, which stay free."""
 
     unconstrained: float | dict[str, float] = field(default=0.0, init=False)
+    allocation: Allocation = field(default="even", init=False)
 
 
 _BANK = "bank"

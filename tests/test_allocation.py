@@ -1,0 +1,124 @@
+"""Where new filters are: in the last layers, or evenly in all."""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from piggyback_gan import PiggybackError
+from piggyback_gan.config import GeneratorConfig
+from piggyback_gan.experiments.strategies.piggyback import Piggyback
+from piggyback_gan.filters import FilterLayout, unconstrained_count
+from piggyback_gan.generators import build_generator
+from piggyback_gan.network import PiggybackNetwork
+from piggyback_gan.tasks import allocate, resolve_shares
+
+BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "lifelong-64px.toml"
+RESNET = GeneratorConfig(name="resnet-6", ngf=32)
+UNET = GeneratorConfig(name="unet-64", ngf=16)
+
+
+def with_a_task(network: nn.Module) -> PiggybackNetwork:
+    made = PiggybackNetwork(network)
+    made.add_task("one")
+    made.finish_task()
+    return made
+
+
+def allocated(network: PiggybackNetwork, share: float) -> dict[str, float]:
+    shares = network.allocate(share, "last")
+    assert isinstance(shares, Mapping)
+    return dict(shares)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.25, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("config", [RESNET, UNET], ids=["resnet", "unet"])
+def test_the_last_layers_are_free_at_the_cost_of_an_even_share(
+    config: GeneratorConfig, share: float
+) -> None:
+    network = with_a_task(build_generator(config))
+    last, even = network.plan(network.allocate(share, "last")), network.plan(share)
+    found, allowed = (sum(layer.parameters for layer in plan) for plan in (last, even))
+    finest = max(layer.length for layer in last)
+    assert allowed - finest < found <= allowed
+    assert [layer.name for layer in last] == [layer.name for layer in even]
+    # But for those that are always free: nothing, then at most one layer in part, then all.
+    shares = [x.share for x in last if x.filters >= 8 and x.length > x.filters]
+    assert shares == sorted(shares)
+    assert sum(0 < share < 1 for share in shares) <= 1
+
+
+def test_small_layers_and_those_that_mixing_does_not_make_smaller_are_free() -> None:
+    module = nn.Sequential(
+        nn.Conv2d(1, 16, 3), nn.Conv2d(16, 16, 3), nn.Conv2d(16, 16, 1), nn.Conv2d(16, 3, 3)
+    )
+    assert allocated(with_a_task(module), 0.0) == {"0": 1.0, "1": 0.0, "2": 1.0, "3": 1.0}
+
+
+def test_shares_give_back_the_number_of_filters_they_were_made_of() -> None:
+    for filters in (9, 96, 100, 127, 1000):
+        layout = {"a": FilterLayout((filters, 4 * filters, 1, 1), False, 1)}
+        for count in range(filters + 1):
+            shares = allocate(count / filters, "last", layout)
+            assert isinstance(shares, Mapping)
+            assert unconstrained_count(shares["a"], filters) in (count, count + 1)
+            assert unconstrained_count(shares["a"], filters) == unconstrained_count(
+                count / filters, filters
+            )
+
+
+@pytest.mark.parametrize("table", [{"*": 0.25}, {"model.1": 1.0}, {}])
+@pytest.mark.parametrize("allocation", ["last", "even"])
+def test_a_table_says_itself_where_new_filters_are(
+    table: dict[str, float], allocation: str
+) -> None:
+    network = PiggybackNetwork(build_generator(RESNET))
+    assert network.allocate(table, allocation) == table  # type: ignore[arg-type]
+
+
+def test_a_share_beyond_all_is_refused() -> None:
+    with pytest.raises(PiggybackError, match="from 0 to 1"):
+        PiggybackNetwork(build_generator(UNET)).allocate(1.5, "last")
+
+
+def test_later_tasks_cost_hardly_more_than_the_second() -> None:
+    network = build_generator(RESNET)
+    last, even = (
+        [Piggyback(allocation=how).predicted(network, order) for order in (1, 19)]
+        for how in ("last", "even")
+    )
+    assert last[1] < 1.2 * last[0]
+    assert even[1] > 2 * even[0]
+
+
+def test_what_is_predicted_is_what_is_added() -> None:
+    strategy = Piggyback()
+    network = with_a_task(build_generator(RESNET))
+    for order, name in enumerate(("two", "three"), 1):
+        network.add_task(name, network.allocate(0.25, "last"))
+        added = network.parameter_count(name).total
+        assert added == strategy.predicted(build_generator(RESNET), order)
+        network.finish_task()
+
+
+def test_the_recorded_evidence_has_new_filters_where_the_rule_puts_them() -> None:
+    content = tomllib.loads(BENCHMARK.read_text())
+    (table,) = [s["unconstrained"] for s in content["strategy"] if s["name"] == "piggyback"]
+    network = PiggybackNetwork(build_generator(RESNET))
+    filters = {layer.name: layer.filters for layer in network.plan()}
+    assert allocated(network, 0.25) == resolve_shares(table, filters)
+
+
+def test_a_task_starts_as_the_one_before_it_wherever_its_new_filters_are() -> None:
+    torch.manual_seed(0)
+    network = with_a_task(build_generator(UNET))
+    image = torch.rand(1, 3, 64, 64)
+    network.eval()
+    with torch.no_grad():
+        before = network(image)
+        network.add_task("two", network.allocate(0.25, "last"))
+        network.eval()
+        assert torch.equal(network(image), before)
