@@ -33,6 +33,7 @@ def main() -> None:
         "commit": machine()["commit"],
         "experiment": results.experiment,
         "stages": [asdict(stage) for stage in results.stages],
+        "tried": [asdict(stage) for stage in results.tried],
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / f"{given.name}.json").write_bytes(to_json(content))

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from experiments_drawn import draw_experiment
+from piggyback_gan.errors import PiggybackError
 from piggyback_gan.experiments import summary, views
 from piggyback_gan.experiments.report import write_report
-from piggyback_gan.experiments.results import Results
+from piggyback_gan.experiments.results import Results, rate_folder, write_stage
 from piggyback_gan.experiments.tables import Table, show
 from piggyback_gan.experiments.verdict import findings
 from piggyback_gan.experiments.wording import name_of
@@ -165,3 +166,61 @@ def test_fine_tunings_box_lists_what_it_loses_by_every_metric(drawn: Results) ->
 def test_pictures_of_an_unpaired_task_name_their_direction(page: str) -> None:
     assert "Task 3, horses A → B input" in page
     assert "Task 2, maps input" in page
+
+
+def try_rates(drawn: Results, folder: Path, label: str, worse: dict[float, float]) -> None:
+    """Stages of a learning rate's candidates, with figures so much worse than those of the first seed."""
+    for stage in drawn.stages:
+        if (stage.strategy, stage.seed) != (label, 0):
+            continue
+        for rate, factor in worse.items():
+            figures = {
+                task: {m: replace(f, value=f.value * factor) for m, f in found.items()}
+                for task, found in stage.figures.items()
+            }
+            part = rate_folder(folder, label, rate)
+            part.mkdir(parents=True, exist_ok=True)
+            write_stage(part, replace(stage, learning_rate=rate, figures=figures))
+
+
+SEARCH = {"val_fraction": 0.15, "tasks": 2, "steps": None, "metric": "perceptual_distance"}
+
+
+def test_the_rates_that_were_tried_have_their_scores_and_say_which_was_used(tmp_path: Path) -> None:
+    drawn = draw_experiment(tmp_path / "drawn", search=SEARCH)
+    try_rates(drawn, tmp_path / "drawn", "lora", {2e-4: 1.0, 5e-4: 1.5})
+    try_rates(drawn, tmp_path / "drawn", "piggyback-1-4", {5e-4: 2.0})
+    table = views.rates_tried(Results.read(tmp_path / "drawn"))
+    assert table is not None
+    first, *later = summary.tasks(drawn)
+    assert table.headings == ("strategy", "rate", *later, "used")
+    assert [[cell.text for cell in row[:2]] for row in table.rows] == [
+        ["piggyback-1-4", "0.0005"],
+        ["lora", "0.0002"],
+        ["lora", "0.0005"],
+    ]
+    assert [row[-1].text for row in table.rows] == ["", "yes", ""]
+    at_once, slower = table.rows[1][2].number, table.rows[2][2].number
+    assert at_once is not None and slower == pytest.approx(1.5 * at_once)
+    assert [row[-2].text for row in table.rows] == ["—"] * 3, "an unpaired task has no such figure"
+    experiment = {**drawn.experiment, "search": {**SEARCH, "metric": "frechet_distance"}}
+    table = views.rates_tried(replace(Results.read(tmp_path / "drawn"), experiment=experiment))
+    assert table is not None
+    assert all(row[-2].number for row in table.rows), "its trained direction has this one"
+    page = write_report(tmp_path / "drawn", tmp_path / "page").read_text()
+    assert "Learning rates tried" in page
+    assert (tmp_path / "page" / "tables" / "learning-rates.csv").exists()
+
+
+def test_where_no_rate_was_chosen_there_is_no_table_of_rates(drawn: Results, page: str) -> None:
+    assert views.rates_tried(drawn) is None
+    assert "Learning rates tried" not in page
+
+
+def test_a_candidates_stage_of_another_strategy_is_refused(tmp_path: Path) -> None:
+    drawn = draw_experiment(tmp_path / "drawn", search=SEARCH)
+    part = rate_folder(tmp_path / "drawn", "lora", 2e-4)
+    part.mkdir(parents=True)
+    write_stage(part, drawn.stages[0])
+    with pytest.raises(PiggybackError, match="of another experiment, strategy or seed: remove it"):
+        Results.read(tmp_path / "drawn")

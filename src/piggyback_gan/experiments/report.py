@@ -137,13 +137,23 @@ def _content(results: Results, standalone: str | None, new: Path) -> dict[str, A
         "matrices": [views.matrix(results, base) for base in bases],
         "forward": [views.forward_transfer(results, standalone)] if standalone else [],
         "costs": [views.costs(results)],
+        "rates": [table] if (table := views.rates_tried(results)) else [],
     }
     for group in tables.values():
         for table in group:
             (new / "tables" / f"{table.name}.csv").write_bytes(table.csv())
             (new / "tables" / f"{table.name}.tex").write_bytes(table.latex())
     (new / "tables" / "figures.csv").write_bytes(views.every_figure(results))
-    single = ("overview", "ratios", "identity", "forgetting", "backward", "forward", "costs")
+    single = (
+        "overview",
+        "ratios",
+        "identity",
+        "forgetting",
+        "backward",
+        "forward",
+        "costs",
+        "rates",
+    )
     shown: dict[str, Any] = {
         name: next(iter(group), None) if name in single else group for name, group in tables.items()
     }

@@ -83,11 +83,15 @@ class Stage:
 
 @dataclass(frozen=True)
 class Results:
-    """All that a folder has so far: what was set, and the stages that are done."""
+    """All that a folder has so far: what was set, and the stages that are done.
+
+    `tried` are the stages of tasks 2 and on at the candidates of a learning rate.
+    """
 
     folder: Path
     experiment: Mapping[str, Any]
     stages: tuple[Stage, ...] = field(default_factory=tuple)
+    tried: tuple[Stage, ...] = field(default_factory=tuple)
 
     @classmethod
     def read(cls, folder: Path) -> "Results":
@@ -103,13 +107,16 @@ class Results:
             raise PiggybackError(f"{folder / EXPERIMENT_FILE} is damaged: {error}") from None
         tasks = [task["name"] for task in experiment["tasks"]]
         stages: list[Stage] = []
+        tried: list[Stage] = []
         for strategy in experiment["strategies"]:
+            label = strategy["label"]
             for seed in experiment["seeds"]:
-                part = part_folder(folder, strategy["label"], seed)
-                for stage in read_stages(part):
-                    _check_stage(stage, part, strategy["label"], seed, tasks)
-                    stages.append(stage)
-        return cls(folder, experiment, tuple(stages))
+                stages += _checked_stages(part_folder(folder, label, seed), label, seed, tasks)
+            seed = next(iter(strategy.get("seeds") or experiment["seeds"]))
+            for rate in strategy.get("learning_rates", ()):
+                part = rate_folder(folder, label, rate)
+                tried += list(_checked_stages(part, label, seed, tasks))[1:]
+        return cls(folder, experiment, tuple(stages), tuple(tried))
 
     def sample(self, task: str, number: int, what: str) -> Path:
         """The picture of a held-out image: `what` is "input" or "target"."""
@@ -136,6 +143,11 @@ def read_experiment_file(folder: Path) -> dict[str, Any]:
 def part_folder(folder: Path, strategy: str, seed: int) -> Path:
     """Where an experiment keeps what one strategy does with one seed."""
     return folder / PARTS / strategy / f"seed-{seed}"
+
+
+def rate_folder(folder: Path, strategy: str, rate: float) -> Path:
+    """Where an experiment keeps what a strategy does at a candidate of its learning rate."""
+    return folder / PARTS / strategy / f"rate-{float(rate)!r}"
 
 
 def held_out_sample(folder: Path, task: str, number: int, what: str) -> Path:
@@ -248,6 +260,12 @@ def _named(content: Mapping[str, Any], key: str, name: str) -> list[str]:
     if len(set(texts)) < len(tables):
         raise PiggybackError(f"{key} must have a {name} each, and each another")
     return texts
+
+
+def _checked_stages(part: Path, label: str, seed: int, tasks: Sequence[str]) -> Iterator[Stage]:
+    for stage in read_stages(part):
+        _check_stage(stage, part, label, seed, tasks)
+        yield stage
 
 
 def _check_stage(stage: Stage, part: Path, label: str, seed: int, tasks: Sequence[str]) -> None:

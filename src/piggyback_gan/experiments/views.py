@@ -197,6 +197,36 @@ def costs(results: Results) -> Table:
     )
 
 
+def rates_tried(results: Results) -> Table | None:
+    """What each candidate of a learning rate came to on the part of the training images that judged it.
+
+    None if no strategy had several.
+    """
+    metric = (results.experiment.get("search") or {}).get("metric", "")
+    directions = {t["name"]: t.get("direction") for t in results.experiment["tasks"]}
+    found: dict[tuple[str, float], dict[str, Cell]] = {}
+    for stage in results.tried:
+        figures = stage.figures[stage.task]
+        figure = figures.get(metric) or figures.get(f"{metric}_{directions[stage.task]}")
+        scores = found.setdefault((stage.strategy, stage.learning_rate), {})
+        scores[stage.task] = figure_cell({0: figure} if figure else {})
+    if not found:
+        return None
+    used = {(s.strategy, s.learning_rate) for s in results.stages if s.order > 1}
+    tasks = dict.fromkeys(task for scores in found.values() for task in scores)
+    rows = tuple(
+        (
+            words(label),
+            Cell(f"{rate:g}", rate),
+            *(scores.get(task, Cell(NOTHING)) for task in tasks),
+            words("yes" if (label, rate) in used else ""),
+        )
+        for (label, rate), scores in found.items()
+    )
+    title = f"Learning rates tried: {name_of(metric)} on a part of the training images"
+    return Table("learning-rates", title, ("strategy", "rate", *tasks, "used"), rows)
+
+
 def every_figure(results: Results) -> bytes:
     """All figures with their bootstrap intervals as CSV, one a line."""
     lines = [("strategy", "seed", "after", "task", "metric", "value", "low", "high")]
