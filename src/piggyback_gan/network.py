@@ -11,6 +11,7 @@ from torch.nn.parameter import is_lazy
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from piggyback_gan.banked_layers import OwnLayer, plan_layers, take_weights
+from piggyback_gan.config import Allocation
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.filters import ConvLayer, compose, unconstrained_count, without_denormals
 from piggyback_gan.names import check_task_name
@@ -21,7 +22,6 @@ from piggyback_gan.tasks import (
     MIXING,
     UNCONSTRAINED,
     WEIGHT,
-    Allocation,
     LayerPlan,
     ParameterCount,
     Shares,

@@ -8,12 +8,14 @@ from typing import Annotated, Any, Literal, get_args
 import tyro
 
 from piggyback_gan.config import (
+    ALLOCATIONS,
     AUGMENTATIONS,
     DISCRIMINATOR_NAMES,
     GAN_LOSSES,
     GENERATOR_NAMES,
     INITS,
     NORMS,
+    Allocation,
     AugmentationName,
     DiscriminatorConfig,
     DiscriminatorName,
@@ -26,7 +28,6 @@ from piggyback_gan.config import (
     check_positive,
 )
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.tasks import ALLOCATIONS, Allocation
 
 Mode = Literal["paired", "unpaired"]
 Direction = Literal["AtoB", "BtoA"]

@@ -4,10 +4,10 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
-from typing import Literal, get_args
 
 from torch import Tensor
 
+from piggyback_gan.config import Allocation
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.filters import FilterLayout, unconstrained_count
 from piggyback_gan.names import PREVIOUS, STANDALONE
@@ -23,8 +23,6 @@ WEIGHT = "weight"
 BIAS = "bias"
 
 Shares = float | Mapping[str, float]
-Allocation = Literal["last", "even"]
-ALLOCATIONS: tuple[Allocation, ...] = get_args(Allocation)
 
 
 @dataclass

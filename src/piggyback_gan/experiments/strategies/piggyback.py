@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from piggyback_gan.bank import BACKWARD, FORWARD, Bank, open_or_new
-from piggyback_gan.config import check_choice
+from piggyback_gan.config import ALLOCATIONS, Allocation, check_choice
 from piggyback_gan.experiments.strategies.base import (
     Lesson,
     Size,
@@ -21,9 +21,7 @@ from piggyback_gan.filters import FilterLayout, unconstrained_count
 from piggyback_gan.names import STANDALONE
 from piggyback_gan.network import PiggybackNetwork
 from piggyback_gan.tasks import (
-    ALLOCATIONS,
     DEFAULT_UNCONSTRAINED,
-    Allocation,
     Shares,
     allocate,
     resolve_shares,
