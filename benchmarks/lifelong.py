@@ -34,7 +34,12 @@ RESULTS = HERE.parent / "docs" / "results"
 GENERATOR = GeneratorOptions(generator="resnet-6", ngf=32)
 # As it was recorded, before augmentation came to be on for little data.
 OPTIONS = TrainingOptions(
-    batch_size=4, image_size=64, discriminator_layers=2, ndf=32, augment="off"
+    batch_size=4,
+    image_size=64,
+    discriminator_layers=2,
+    ndf=32,
+    augment="off",
+    allocation="even",
 )
 # A whole network wants a higher rate than pix2pix's 2e-4 in so few steps, a bank's task more still.
 STANDALONE_RATE = 5e-4

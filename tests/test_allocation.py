@@ -10,11 +10,13 @@ from torch import nn
 
 from piggyback_gan import PiggybackError
 from piggyback_gan.config import GeneratorConfig
+from piggyback_gan.experiments.strategies.low_rank import LowRank
+from piggyback_gan.experiments.strategies.narrow import Narrow
 from piggyback_gan.experiments.strategies.piggyback import Piggyback
 from piggyback_gan.filters import FilterLayout, unconstrained_count
 from piggyback_gan.generators import build_generator
 from piggyback_gan.network import PiggybackNetwork
-from piggyback_gan.tasks import allocate, resolve_shares
+from piggyback_gan.tasks import allocated_shares, resolve_shares
 
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "lifelong-64px.toml"
 RESNET = GeneratorConfig(name="resnet-6", ngf=32)
@@ -29,7 +31,7 @@ def with_a_task(network: nn.Module) -> PiggybackNetwork:
 
 
 def allocated(network: PiggybackNetwork, share: float) -> dict[str, float]:
-    shares = network.allocate(share, "last")
+    shares = network.allocated_shares(share, "last")
     assert isinstance(shares, Mapping)
     return dict(shares)
 
@@ -40,7 +42,7 @@ def test_the_last_layers_are_free_at_the_cost_of_an_even_share(
     config: GeneratorConfig, share: float
 ) -> None:
     network = with_a_task(build_generator(config))
-    last, even = network.plan(network.allocate(share, "last")), network.plan(share)
+    last, even = network.plan(network.allocated_shares(share, "last")), network.plan(share)
     found, allowed = (sum(layer.parameters for layer in plan) for plan in (last, even))
     finest = max(layer.length for layer in last)
     assert allowed - finest < found <= allowed
@@ -62,7 +64,7 @@ def test_shares_give_back_the_number_of_filters_they_were_made_of() -> None:
     for filters in (9, 96, 100, 127, 1000):
         layout = {"a": FilterLayout((filters, 4 * filters, 1, 1), False, 1)}
         for count in range(filters + 1):
-            shares = allocate(count / filters, "last", layout)
+            shares = allocated_shares(count / filters, "last", layout)
             assert isinstance(shares, Mapping)
             assert unconstrained_count(shares["a"], filters) in (count, count + 1)
             assert unconstrained_count(shares["a"], filters) == unconstrained_count(
@@ -76,12 +78,12 @@ def test_a_table_says_itself_where_new_filters_are(
     table: dict[str, float], allocation: str
 ) -> None:
     network = PiggybackNetwork(build_generator(RESNET))
-    assert network.allocate(table, allocation) == table  # type: ignore[arg-type]
+    assert network.allocated_shares(table, allocation) == table  # type: ignore[arg-type]
 
 
 def test_a_share_beyond_all_is_refused() -> None:
     with pytest.raises(PiggybackError, match="from 0 to 1"):
-        PiggybackNetwork(build_generator(UNET)).allocate(1.5, "last")
+        PiggybackNetwork(build_generator(UNET)).allocated_shares(1.5, "last")
 
 
 def test_later_tasks_cost_hardly_more_than_the_second() -> None:
@@ -98,7 +100,7 @@ def test_what_is_predicted_is_what_is_added() -> None:
     strategy = Piggyback()
     network = with_a_task(build_generator(RESNET))
     for order, name in enumerate(("two", "three"), 1):
-        network.add_task(name, network.allocate(0.25, "last"))
+        network.add_task(name, network.allocated_shares(0.25, "last"))
         added = network.parameter_count(name).total
         assert added == strategy.predicted(build_generator(RESNET), order)
         network.finish_task()
@@ -119,6 +121,31 @@ def test_a_task_starts_as_the_one_before_it_wherever_its_new_filters_are() -> No
     network.eval()
     with torch.no_grad():
         before = network(image)
-        network.add_task("two", network.allocate(0.25, "last"))
+        network.add_task("two", network.allocated_shares(0.25, "last"))
         network.eval()
         assert torch.equal(network(image), before)
+
+
+@pytest.mark.parametrize("channels", [(35, 3), (3, 31), (16, 16)])
+def test_a_tasks_own_layers_are_no_part_of_the_budget(channels: tuple[int, int]) -> None:
+    config = GeneratorConfig(
+        name="resnet-6", ngf=32, input_channels=channels[0], output_channels=channels[1]
+    )
+    network = with_a_task(build_generator(config))
+    task = build_generator(RESNET)
+    own = {"model.1": task.get_submodule("model.1"), "model.23": task.get_submodule("model.23")}
+    costs = []
+    for how in ("last", "even"):
+        shares = network.allocated_shares(0.25, how, own)  # type: ignore[arg-type]
+        network.add_task(how, shares, own_layers=own)  # type: ignore[arg-type]
+        costs.append(network.parameter_count(how).total)
+        network.discard_task()
+    assert 0.99 * costs[1] < costs[0] <= costs[1]
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 19])
+def test_rivals_at_equal_cost_are_measured_by_the_default(order: int) -> None:
+    network = build_generator(RESNET)
+    target = Piggyback().predicted(network, order)
+    assert 0.99 * target < LowRank().predicted(network, order) <= target
+    assert abs(Narrow(equal_parameters=True).predicted(network, order) / target - 1) < 0.06

@@ -3,6 +3,7 @@
 import csv
 import html
 import io
+import json
 import re
 from dataclasses import replace
 from functools import partial
@@ -199,7 +200,7 @@ def test_the_rates_that_were_tried_have_their_scores_and_say_which_was_used(tmp_
         ["lora", "0.0002"],
         ["lora", "0.0005"],
     ]
-    assert [row[-1].text for row in table.rows] == ["", "yes", ""]
+    assert [row[-1].text for row in table.rows] == ["", "yes", ""], "the other used 2e-4, too"
     at_once, slower = table.rows[1][2].number, table.rows[2][2].number
     assert at_once is not None and slower == pytest.approx(1.5 * at_once)
     assert [row[-2].text for row in table.rows] == ["—"] * 3, "an unpaired task has no such figure"
@@ -215,6 +216,45 @@ def test_the_rates_that_were_tried_have_their_scores_and_say_which_was_used(tmp_
 def test_where_no_rate_was_chosen_there_is_no_table_of_rates(drawn: Results, page: str) -> None:
     assert views.rates_tried(drawn) is None
     assert "Learning rates tried" not in page
+
+
+def test_a_rate_at_which_training_failed_is_in_the_table_of_rates(tmp_path: Path) -> None:
+    drawn = draw_experiment(tmp_path / "drawn", search=SEARCH)
+    try_rates(drawn, tmp_path / "drawn", "lora", {2e-4: 1.0})
+    failed = rate_folder(tmp_path / "drawn", "lora", 5e-4)
+    failed.mkdir()
+    (failed / "diverged.json").write_text("{}")
+    table = views.rates_tried(Results.read(tmp_path / "drawn"))
+    assert table is not None
+    assert [row[-1].text for row in table.rows] == ["yes", "diverged"]
+    assert [cell.text for cell in table.rows[1][2:-1]] == ["—", "—"]
+
+
+def test_candidates_without_their_figure_and_of_any_seed_are_shown(tmp_path: Path) -> None:
+    drawn = draw_experiment(tmp_path / "drawn", search=SEARCH)
+    try_rates(drawn, tmp_path / "drawn", "lora", {2e-4: 1.0})
+    path = rate_folder(tmp_path / "drawn", "lora", 2e-4) / "stage-2.json"
+    stage = json.loads(path.read_text())
+    del stage["figures"][stage["task"]]
+    path.write_text(json.dumps(stage | {"seed": 7}))
+    table = views.rates_tried(Results.read(tmp_path / "drawn"))
+    assert table is not None
+    assert table.rows[0][2].text == "—"
+
+
+def test_a_candidates_stage_at_another_rate_is_refused(tmp_path: Path) -> None:
+    drawn = draw_experiment(tmp_path / "drawn", search=SEARCH)
+    try_rates(drawn, tmp_path / "drawn", "lora", {2e-4: 1.0})
+    part = rate_folder(tmp_path / "drawn", "lora", 2e-4)
+    part.rename(rate_folder(tmp_path / "drawn", "lora", 5e-4))
+    with pytest.raises(PiggybackError, match="is of another learning rate: remove it"):
+        Results.read(tmp_path / "drawn")
+
+
+@pytest.mark.parametrize("search", ["x", {"metric": ["l1"]}, {"metric": 3}])
+def test_a_damaged_search_is_refused_in_one_line(tmp_path: Path, search: object) -> None:
+    with pytest.raises(PiggybackError, match="search must be a table with a metric"):
+        draw_experiment(tmp_path / "drawn", search=search)
 
 
 def test_a_candidates_stage_of_another_strategy_is_refused(tmp_path: Path) -> None:

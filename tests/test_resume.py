@@ -444,7 +444,7 @@ def test_a_run_of_a_version_that_knew_no_allocation_goes_on_evenly(
     run = json.loads(file.read_text())
     assert run["options"].pop("allocation") == run["resolved"].pop("allocation") == "even"
     file.write_text(json.dumps(run))
-    teach(bank, "two", resume=True)
+    teach(bank, "two", options=OPTIONS, resume=True)
     network = Bank.open(bank).network()
     shares, evenly = ([x.share for x in plan] for plan in (network.plan_of("two"), network.plan()))
     assert shares == evenly

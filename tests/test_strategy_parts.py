@@ -21,7 +21,7 @@ from piggyback_gan.experiments.strategies.low_rank import LowRank
 from piggyback_gan.experiments.strategies.mask import Mask
 from piggyback_gan.experiments.strategies.narrow import Narrow
 from piggyback_gan.experiments.strategies.packnet import PackNet
-from piggyback_gan.experiments.strategies.piggyback import layer_parameters, piggyback_parameters
+from piggyback_gan.experiments.strategies.piggyback import Piggyback, layer_parameters
 from piggyback_gan.experiments.strategies.weights import pack, shared_layers, unpack
 from piggyback_gan.generators import build_generator
 
@@ -72,7 +72,7 @@ def test_low_rank_updates_have_as_many_parameters_as_piggyback_adds_or_a_few_les
     unconstrained: float, order: int
 ) -> None:
     network = without_values(GeneratorConfig(ngf=32))
-    target = piggyback_parameters(network, unconstrained, order)
+    target = Piggyback(unconstrained=unconstrained).predicted(network, order)
     found = LowRank(unconstrained=unconstrained).predicted(network, order)
     assert 0.99 * target <= found <= target
 
@@ -82,7 +82,7 @@ def test_a_narrow_network_of_equal_parameters_has_the_nearest_width(
     config: GeneratorConfig,
 ) -> None:
     network = without_values(replace(config, ngf=16))
-    target = piggyback_parameters(network, 0.5, 2)
+    target = Piggyback(unconstrained=0.5).predicted(network, 2)
     sizes = {
         width: Narrow().predicted(without_values(replace(config, ngf=width)), 0)
         for width in range(1, 33)

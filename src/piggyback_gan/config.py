@@ -12,7 +12,6 @@ Norm = Literal["instance", "batch", "none"]
 WeightInit = Literal["normal", "xavier", "kaiming", "orthogonal"]
 GanLoss = Literal["lsgan", "vanilla", "wgan-gp", "hinge"]
 AugmentationName = Literal["color", "translation", "cutout"]
-Allocation = Literal["last", "even"]
 
 GENERATOR_NAMES = get_args(GeneratorName)
 DISCRIMINATOR_NAMES = get_args(DiscriminatorName)
@@ -20,7 +19,6 @@ NORMS = get_args(Norm)
 INITS = get_args(WeightInit)
 GAN_LOSSES = get_args(GanLoss)
 AUGMENTATIONS = get_args(AugmentationName)
-ALLOCATIONS = get_args(Allocation)
 
 _MOST = 65536  # more channels, pixels or epochs are a slip of the keyboard
 

@@ -1,11 +1,14 @@
-"""Which words can name a task, and which metrics there are. No torch here."""
+"""Which words can name a task, metrics and ways to spread new filters there are. No torch here."""
 
 import re
+from typing import Literal, get_args
 
 from piggyback_gan.errors import PiggybackError
 
 STANDALONE = "standalone"
 PREVIOUS = "previous"
+Allocation = Literal["last", "even"]
+ALLOCATIONS = get_args(Allocation)
 METRICS = ("l1", "psnr", "ssim")
 HIGHER_IS_BETTER = ("psnr", "ssim", "pixel_accuracy", "mean_iou")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")

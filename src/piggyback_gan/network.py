@@ -1,7 +1,7 @@
 """PiggybackNetwork: any torch module whose conv filters are shared by a sequence of tasks."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -11,10 +11,9 @@ from torch.nn.parameter import is_lazy
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from piggyback_gan.banked_layers import OwnLayer, plan_layers, take_weights
-from piggyback_gan.config import Allocation
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.filters import ConvLayer, compose, unconstrained_count, without_denormals
-from piggyback_gan.names import check_task_name
+from piggyback_gan.names import Allocation, check_task_name
 from piggyback_gan.private_tensors import PrivateTensors
 from piggyback_gan.tasks import (
     BIAS,
@@ -26,7 +25,7 @@ from piggyback_gan.tasks import (
     ParameterCount,
     Shares,
     TaskState,
-    allocate,
+    allocated_shares,
     filter_shapes,
     resolve_shares,
     resolve_start,
@@ -273,14 +272,20 @@ class PiggybackNetwork(nn.Module):
             standalone=sum(layer.filters * layer.length for layer in plan) + private,
         )
 
-    def allocate(self, unconstrained: Shares, allocation: Allocation) -> Shares:
-        """Spread a share of new filters over the layers: see `tasks.allocate`.
+    def allocated_shares(
+        self, unconstrained: Shares, allocation: Allocation, own_layers: Collection[str] = ()
+    ) -> Shares:
+        """A share of new filters spread over the layers, for `add_task`: see `tasks.allocated_shares`.
+
+        Args:
+            unconstrained, allocation: lambda, and where new filters are.
+            own_layers: layers that the task has of its own, with nothing to mix or to share.
 
         Raises:
             PiggybackError: a share outside [0, 1].
         """
-        layouts = {name: layer.layout for name, layer in self._layers.items()}
-        return allocate(unconstrained, allocation, layouts)
+        layouts = {n: layer.layout for n, layer in self._layers.items() if n not in own_layers}
+        return allocated_shares(unconstrained, allocation, layouts)
 
     def plan(self, unconstrained: Shares = DEFAULT_UNCONSTRAINED) -> list[LayerPlan]:
         """What the next task would take of each layer, without beginning it.

@@ -8,14 +8,12 @@ from typing import Annotated, Any, Literal, get_args
 import tyro
 
 from piggyback_gan.config import (
-    ALLOCATIONS,
     AUGMENTATIONS,
     DISCRIMINATOR_NAMES,
     GAN_LOSSES,
     GENERATOR_NAMES,
     INITS,
     NORMS,
-    Allocation,
     AugmentationName,
     DiscriminatorConfig,
     DiscriminatorName,
@@ -28,6 +26,7 @@ from piggyback_gan.config import (
     check_positive,
 )
 from piggyback_gan.errors import PiggybackError
+from piggyback_gan.names import ALLOCATIONS, Allocation
 
 Mode = Literal["paired", "unpaired"]
 Direction = Literal["AtoB", "BtoA"]
@@ -220,7 +219,7 @@ class TrainingOptions:
 
     # The rest is set in a TOML file.
     decay_epochs: Annotated[int | None, tyro.conf.Suppress] = None
-    """The last epochs, in which both rates go linearly, step by step, to 0 [default: half of all]."""
+    """The last epochs, in which both rates go linearly, step by step, to 0 [default: half of all, rounded down]."""
     load_size: Annotated[int | None, tyro.conf.Suppress] = None
     """Images are resized to this, then cropped at random [default: 286/256 of image_size]."""
     flip: Annotated[bool, tyro.conf.Suppress] = True

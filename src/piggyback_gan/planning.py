@@ -175,7 +175,7 @@ def _add(
     if init in network.tasks and channels != (config.input_channels, config.output_channels):
         source = network.fold(init)
     own = own_layers(config, channels, options.seed, source)
-    shares = network.allocate(options.unconstrained, options.allocation)
+    shares = network.allocated_shares(options.unconstrained, options.allocation, own)
     network.add_task(task, shares, init=init, own_layers=own)
     return network
 

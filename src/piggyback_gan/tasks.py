@@ -7,10 +7,9 @@ from fnmatch import fnmatchcase
 
 from torch import Tensor
 
-from piggyback_gan.config import Allocation
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.filters import FilterLayout, unconstrained_count
-from piggyback_gan.names import PREVIOUS, STANDALONE
+from piggyback_gan.names import PREVIOUS, STANDALONE, Allocation
 
 DEFAULT_UNCONSTRAINED = 0.25
 # A bank of so few filters spans next to nothing: such a layer (the output layer of most image
@@ -210,7 +209,7 @@ def resolve_shares(unconstrained: Shares, layer_filters: Mapping[str, int]) -> d
     return shares
 
 
-def allocate(
+def allocated_shares(
     unconstrained: Shares, allocation: Allocation, layouts: Mapping[str, FilterLayout]
 ) -> Shares:
     """Spread a share of new filters over the layers.

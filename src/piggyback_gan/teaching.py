@@ -65,6 +65,9 @@ def teach(
     if resume:
         run = folder.read()
         recorded, architecture = recorded_options(run)
+        if options and "allocation" not in run.options:
+            # It was begun by a version that knew of none: what is given can be a default only.
+            options = replace(options, allocation=recorded.allocation)
         _refuse_changes(recorded, options or recorded)
         _refuse_changes(architecture, generator or architecture)
         data, options = data or run.data, options or recorded

@@ -126,8 +126,9 @@ class Trainer(ABC):
         """Set train mode.
 
         Args:
-            steps: how many an epoch has; the rates follow from it.
+            steps: how many an epoch has, 1 or more; the rates follow from it.
         """
+        assert steps > 0
         self._epoch_steps = steps
         for network in self.generators.values():
             network.train()
@@ -137,7 +138,7 @@ class Trainer(ABC):
         assert self.options.decay_epochs is not None
         falling = self.options.decay_epochs * self._epoch_steps
         left = self.options.epochs * self._epoch_steps - step
-        factor = min(1.0, left / falling) if falling else 1.0
+        factor = min(1.0, max(0, left) / falling) if falling else 1.0
         for optimizer, rates in zip(self._optimizers, self._rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * factor

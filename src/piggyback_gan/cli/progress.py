@@ -191,7 +191,7 @@ def print_plan(plan: TaskPlan) -> None:
     if any(map(_is_free, plan.layers)):
         console.print(
             "*: stays free, as mixing so few filters would be a bottleneck that saves next to nothing; "
-            'in a --config file, [unconstrained] with "*" = 0.25 shares this layer too',
+            "a table [unconstrained] in a --config file can share this layer, too",
             markup=False,
         )
 

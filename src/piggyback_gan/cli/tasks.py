@@ -69,8 +69,10 @@ def run(arguments: list[str]) -> int:
 
 def _where(row: Mapping[str, Any]) -> str:
     """In which layers a later task's new filters are, if not in all."""
-    is_last = row["card"]["options"].get("allocation") == "last"
-    return ", last" if is_last and row["card"]["parameters"]["mixing"] else ""
+    card = row["card"]
+    if not card["parameters"]["mixing"]:
+        return ""
+    return ", last" if card["options"].get("allocation") == "last" else ""
 
 
 def _row(entry: TaskEntry, card: Mapping[str, Any]) -> dict[str, Any]:

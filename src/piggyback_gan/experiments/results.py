@@ -5,6 +5,7 @@ The folder::
     experiment.json                     everything that was set: tasks, strategies, seeds, versions
     samples/<task>-<n>-input.png        the first held-out images of each task
     samples/<task>-<n>-target.png
+    parts/<strategy>/rate-<r>/          a candidate of its learning rate, kept likewise
     parts/<strategy>/seed-<s>/
         part.json                           what it was begun with
         stage-<k>.json                  all that was measured after the k-th task, counted from 1
@@ -28,6 +29,7 @@ EXPERIMENT_FILE = "experiment.json"
 PARTS = "parts"
 SAMPLES = "samples"
 STAGE = "stage-"
+DIVERGED = "diverged.json"
 
 _NUMBER = (int, float)
 _STAGE_TYPES: Mapping[str, tuple[type, ...]] = {
@@ -112,11 +114,17 @@ class Results:
             label = strategy["label"]
             for seed in experiment["seeds"]:
                 stages += _checked_stages(part_folder(folder, label, seed), label, seed, tasks)
-            seed = next(iter(strategy.get("seeds") or experiment["seeds"]))
             for rate in strategy.get("learning_rates", ()):
                 part = rate_folder(folder, label, rate)
-                tried += list(_checked_stages(part, label, seed, tasks))[1:]
+                found = list(_checked_stages(part, label, None, tasks))[1:]
+                if any(stage.learning_rate != rate for stage in found):
+                    raise PiggybackError(f"{part} is of another learning rate: remove it")
+                tried += found
         return cls(folder, experiment, tuple(stages), tuple(tried))
+
+    def diverged(self, strategy: str, rate: float) -> bool:
+        """Whether training failed at a candidate of a learning rate."""
+        return (rate_folder(self.folder, strategy, rate) / DIVERGED).exists()
 
     def sample(self, task: str, number: int, what: str) -> Path:
         """The picture of a held-out image: `what` is "input" or "target"."""
@@ -234,8 +242,13 @@ def _check_experiment(content: Mapping[str, Any]) -> None:
     for table in (content, *content["strategies"]):
         for key, types in (("seeds", (int,)), ("learning_rates", _NUMBER)):
             values = table.get(key, [])
-            if type(values) is not list or any(type(value) not in types for value in values):
+            if type(values) is not list or any(
+                type(value) not in types or abs(value) > _MOST for value in values
+            ):
                 raise PiggybackError(f"{key} must be a list of numbers, found {values!r}")
+    search = content.get("search") or {}
+    if type(search) is not dict or type(search.get("metric", "")) is not str:
+        raise PiggybackError(f"search must be a table with a metric, found {search!r}")
     if type(samples := content.get("samples", 0)) is not int:
         raise PiggybackError(f"samples must be a whole number, found {samples!r}")
     for key in ("generator", "features", "distance", "recogniser"):
@@ -244,6 +257,9 @@ def _check_experiment(content: Mapping[str, Any]) -> None:
             type(table) is not dict or type(table.get("name", "")) is not str
         ):
             raise PiggybackError(f"{key} must be a table with a name, found {table!r}")
+
+
+_MOST = 2**63  # of a seed or a rate, far beyond any
 
 
 def _named(content: Mapping[str, Any], key: str, name: str) -> list[str]:
@@ -262,9 +278,11 @@ def _named(content: Mapping[str, Any], key: str, name: str) -> list[str]:
     return texts
 
 
-def _checked_stages(part: Path, label: str, seed: int, tasks: Sequence[str]) -> Iterator[Stage]:
+def _checked_stages(
+    part: Path, label: str, seed: int | None, tasks: Sequence[str]
+) -> Iterator[Stage]:
     for stage in read_stages(part):
-        _check_stage(stage, part, label, seed, tasks)
+        _check_stage(stage, part, label, stage.seed if seed is None else seed, tasks)
         yield stage
 
 

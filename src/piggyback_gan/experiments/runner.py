@@ -22,7 +22,14 @@ from piggyback_gan.experiments.record import (
     through_json,
     write_record,
 )
-from piggyback_gan.experiments.results import PARTS, read_stages, read_table, stage_file, to_json
+from piggyback_gan.experiments.results import (
+    DIVERGED,
+    PARTS,
+    read_stages,
+    read_table,
+    stage_file,
+    to_json,
+)
 from piggyback_gan.experiments.settings import (
     FIRST,
     Experiment,
@@ -41,7 +48,6 @@ from piggyback_gan.options import Device
 _Network = TypeVar("_Network")
 
 _BEGUN = "part.json"
-_DIVERGED = "diverged.json"
 
 
 class Runner:
@@ -119,7 +125,7 @@ class Runner:
         else:
             count = len(self.tasks)
         folder = self.folder(part)
-        return stage_file(folder, count).exists() or (folder / _DIVERGED).exists()
+        return stage_file(folder, count).exists() or (folder / DIVERGED).exists()
 
     def is_running(self, part: PartName) -> bool:
         """Whether a process does it now."""
@@ -162,7 +168,7 @@ class Runner:
                 if part.rate is None:
                     raise
                 # A rate at which training fails is a poor one, no reason to end the search.
-                atomic_write(plan.folder / _DIVERGED, to_json({"problem": str(error)}))
+                atomic_write(plan.folder / DIVERGED, to_json({"problem": str(error)}))
                 say(str(error))
 
     def _network(self, key: str, load: Callable[[str, str], _Network]) -> _Network | None:
@@ -190,7 +196,7 @@ class Runner:
         for part in self.names:
             if part.label != settings.label or part.rate is None:
                 continue
-            if (self.folder(part) / _DIVERGED).exists():
+            if (self.folder(part) / DIVERGED).exists():
                 continue
             scores = self._scores(part)
             if all(map(math.isfinite, scores)):
@@ -222,7 +228,7 @@ class Runner:
         found = [
             f"{need.rate:g} ({', '.join(f'{score:.4g}' for score in self._scores(need))})"
             for need in part.needs
-            if need.rate is not None and not (self.folder(need) / _DIVERGED).exists()
+            if need.rate is not None and not (self.folder(need) / DIVERGED).exists()
         ]
         return (
             f", the best by {self.experiment.search.metric} of {'; '.join(found)}" if found else ""

@@ -204,24 +204,32 @@ def rates_tried(results: Results) -> Table | None:
     """
     metric = (results.experiment.get("search") or {}).get("metric", "")
     directions = {t["name"]: t.get("direction") for t in results.experiment["tasks"]}
-    found: dict[tuple[str, float], dict[str, Cell]] = {}
+    scores: dict[tuple[str, float], dict[str, Cell]] = {}
     for stage in results.tried:
-        figures = stage.figures[stage.task]
+        figures = stage.figures.get(stage.task, {})
         figure = figures.get(metric) or figures.get(f"{metric}_{directions[stage.task]}")
-        scores = found.setdefault((stage.strategy, stage.learning_rate), {})
-        scores[stage.task] = figure_cell({0: figure} if figure else {})
-    if not found:
+        cell = figure_cell({0: figure} if figure else {})
+        scores.setdefault((stage.strategy, stage.learning_rate), {})[stage.task] = cell
+    candidates = [
+        (strategy["label"], rate)
+        for strategy in results.experiment["strategies"]
+        if len(strategy.get("learning_rates", ())) > 1
+        for rate in strategy["learning_rates"]
+    ]
+    failed = {pair for pair in candidates if results.diverged(*pair)}
+    if not scores and not failed:
         return None
     used = {(s.strategy, s.learning_rate) for s in results.stages if s.order > 1}
-    tasks = dict.fromkeys(task for scores in found.values() for task in scores)
+    tasks = dict.fromkeys(task for cells in scores.values() for task in cells)
     rows = tuple(
         (
-            words(label),
-            Cell(f"{rate:g}", rate),
-            *(scores.get(task, Cell(NOTHING)) for task in tasks),
-            words("yes" if (label, rate) in used else ""),
+            words(pair[0]),
+            Cell(f"{pair[1]:g}", pair[1]),
+            *(scores.get(pair, {}).get(task, Cell(NOTHING)) for task in tasks),
+            words("diverged" if pair in failed else "yes" if pair in used else ""),
         )
-        for (label, rate), scores in found.items()
+        for pair in candidates
+        if pair in scores or pair in failed
     )
     title = f"Learning rates tried: {name_of(metric)} on a part of the training images"
     return Table("learning-rates", title, ("strategy", "rate", *tasks, "used"), rows)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from piggyback_gan.config import check_positive
 from piggyback_gan.experiments.strategies.base import Kept, KeptStrategy, Learner, count, values_of
-from piggyback_gan.experiments.strategies.piggyback import layer_parameters
+from piggyback_gan.experiments.strategies.piggyback import Piggyback, layer_parameters
 from piggyback_gan.experiments.strategies.weights import (
     fill,
     parametrize_shared,
@@ -46,7 +46,8 @@ class LowRank(KeptStrategy):
 
     Attributes:
         unconstrained: lambda. The ranks are such that a task has as many parameters as piggyback with
-            this lambda adds for the task of the same order, and never more.
+            this lambda adds for the task of the same order, and never more; layers share in them as
+            they do with an even lambda.
         rank: the rank in every layer instead.
     """
 
@@ -96,10 +97,13 @@ class LowRank(KeptStrategy):
         costs = _costs(network)
         if self.rank is not None:
             return dict.fromkeys(costs, self.rank)
-        budget = layer_parameters(network, self.unconstrained, order)
-        wished = {name: budget[name] / cost for name, cost in costs.items()}
+        evenly = layer_parameters(network, self.unconstrained, order)
+        unshared = sum(evenly[name] for name in evenly if name not in costs)
+        budget = Piggyback(unconstrained=self.unconstrained).added(network, order) - unshared
+        scale = budget / sum(evenly[name] for name in costs)
+        wished = {name: scale * evenly[name] / cost for name, cost in costs.items()}
         ranks = {name: math.floor(rank) for name, rank in wished.items()}
-        left = sum(budget[name] - costs[name] * rank for name, rank in ranks.items())
+        left = budget - sum(costs[name] * rank for name, rank in ranks.items())
         while fitting := [name for name in costs if costs[name] <= left]:
             neediest = max(fitting, key=lambda name: wished[name] - ranks[name])
             ranks[neediest] += 1

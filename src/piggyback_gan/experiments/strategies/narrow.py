@@ -17,7 +17,7 @@ from piggyback_gan.experiments.strategies.base import (
     count,
     values_of,
 )
-from piggyback_gan.experiments.strategies.piggyback import piggyback_parameters
+from piggyback_gan.experiments.strategies.piggyback import Piggyback
 from piggyback_gan.filters import unconstrained_count
 from piggyback_gan.generators import ResnetGenerator, UnetGenerator, build_generator
 from piggyback_gan.tasks import DEFAULT_UNCONSTRAINED
@@ -68,7 +68,7 @@ class Narrow(KeptStrategy):
         config = _config(network)
         if not self.equal_parameters:
             return unconstrained_count(self.unconstrained, config.ngf)
-        target = piggyback_parameters(network, self.unconstrained, order)
+        target = Piggyback(unconstrained=self.unconstrained).predicted(network, order)
 
         def size(width: int) -> int:
             return _count(replace(config, ngf=width))

@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from piggyback_gan.bank import BACKWARD, FORWARD, Bank, open_or_new
-from piggyback_gan.config import ALLOCATIONS, Allocation, check_choice
+from piggyback_gan.config import check_choice
 from piggyback_gan.experiments.strategies.base import (
     Lesson,
     Size,
@@ -18,12 +18,12 @@ from piggyback_gan.experiments.strategies.base import (
     count_values,
 )
 from piggyback_gan.filters import FilterLayout, unconstrained_count
-from piggyback_gan.names import STANDALONE
+from piggyback_gan.names import ALLOCATIONS, STANDALONE, Allocation
 from piggyback_gan.network import PiggybackNetwork
 from piggyback_gan.tasks import (
     DEFAULT_UNCONSTRAINED,
     Shares,
-    allocate,
+    allocated_shares,
     resolve_shares,
     resolve_start,
 )
@@ -45,13 +45,6 @@ def layer_parameters(network: nn.Module, unconstrained: Shares, order: int) -> d
         bank = layout.filters + (order - 1) * free if order else 0
         added[name] = free * layout.length + (layout.filters - free) * bank
     return added
-
-
-def piggyback_parameters(network: nn.Module, unconstrained: Shares, order: int) -> float:
-    """How many values a task adds: those of `layer_parameters`, and all that are no conv weights."""
-    weights = sum(layer.weight.numel() for layer in conv_layers(network).values())
-    private = count(network) - weights
-    return private + sum(layer_parameters(network, unconstrained, order).values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +73,7 @@ class Piggyback(Strategy):
             if bank is not None:
                 for state in bank.states(which):
                     network.restore_task(state)
-            shares = network.allocate(self.unconstrained, self.allocation)
+            shares = network.allocated_shares(self.unconstrained, self.allocation)
             network.add_task(lesson.task, shares, self.init if network.tasks else None)
             learners[which] = network
         return learners
@@ -122,10 +115,15 @@ class Piggyback(Strategy):
         )
         return Size(parameters, bytes_of(folder / _BANK / "tasks"))
 
-    def predicted(self, network: nn.Module, order: int) -> float:
+    def added(self, network: nn.Module, order: int) -> int:
+        """How many unconstrained values and mixing weights the task of this order adds."""
         layouts = {name: FilterLayout.of(layer) for name, layer in conv_layers(network).items()}
-        shares = allocate(self.unconstrained, self.allocation, layouts)
-        return piggyback_parameters(network, shares, order)
+        shares = allocated_shares(self.unconstrained, self.allocation, layouts)
+        return sum(layer_parameters(network, shares, order).values())
+
+    def predicted(self, network: nn.Module, order: int) -> float:
+        weights = sum(layer.weight.numel() for layer in conv_layers(network).values())
+        return count(network) - weights + self.added(network, order)
 
 
 @dataclass(frozen=True, kw_only=True)
