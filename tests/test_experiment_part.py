@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from piggyback_gan.experiments.strategies.base import bytes_of, count
 from piggyback_gan.folders import find_pairs
 from piggyback_gan.generators import build_generator
 from piggyback_gan.images import display, to_pixels
+from piggyback_gan.trainer import PairedTrainer
 from tiny_experiments import (
     HEAD,
     TASKS,
@@ -314,3 +316,26 @@ def test_the_bank_says_which_share_and_start_a_strategy_had(tmp_path: Path) -> N
         (0.5, "even", None),
         (0.5, "even", "standalone"),
     ]
+
+
+def test_rates_fall_to_nothing_in_every_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: list[float] = []
+    step = PairedTrainer.step
+
+    def watched(self: PairedTrainer, *given: Any) -> Any:
+        done = step(self, *given)
+        rates.append(self.learning_rate())
+        return done
+
+    monkeypatch.setattr(PairedTrainer, "step", watched)
+    file = draw(
+        tmp_path,
+        HEAD.replace("steps = 4", "steps = 8")
+        + tasks_text(boxes="paired", night="paired")
+        + strategies_text("finetune"),
+    )
+    assert run(file, tmp_path / "out") == 0
+    falling = [1.0, 1.0, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25]
+    assert rates == pytest.approx([0.002 * factor for factor in falling * 2])
