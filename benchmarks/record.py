@@ -8,6 +8,7 @@ commit is written down too, and parts of another source are refused.
 """
 
 import argparse
+import shlex
 import shutil
 import sys
 import tempfile
@@ -18,6 +19,12 @@ from lifelong import RESULTS, machine
 from piggyback_gan.experiments.record import source_sha256
 from piggyback_gan.experiments.report import write_report
 from piggyback_gan.experiments.results import Results, read_table, to_json
+
+
+def without_places(command: str) -> str:
+    """A command whose absolute paths are names only: where things lie on a machine is no result."""
+    words = shlex.split(command)
+    return shlex.join(Path(word).name if Path(word).is_absolute() else word for word in words)
 
 
 def main() -> None:
@@ -31,7 +38,10 @@ def main() -> None:
             sys.exit(f"{part.parent} was run from another source than this")
     content = {
         "commit": machine()["commit"],
-        "experiment": results.experiment,
+        "experiment": {
+            **results.experiment,
+            "command": without_places(results.experiment["command"]),
+        },
         "stages": [asdict(stage) for stage in results.stages],
         "tried": [asdict(stage) for stage in results.tried],
     }

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from piggyback_gan.errors import PiggybackError
+from piggyback_gan.experiments.parts import PartName
 from piggyback_gan.judging import Figure
 from piggyback_gan.manifest import atomic_write
 from piggyback_gan.names import check_name, check_task_name
@@ -122,10 +123,6 @@ class Results:
                 tried += found
         return cls(folder, experiment, tuple(stages), tuple(tried))
 
-    def diverged(self, strategy: str, rate: float) -> bool:
-        """Whether training failed at a candidate of a learning rate."""
-        return (rate_folder(self.folder, strategy, rate) / DIVERGED).exists()
-
     def sample(self, task: str, number: int, what: str) -> Path:
         """The picture of a held-out image: `what` is "input" or "target"."""
         return held_out_sample(self.folder, task, number, what)
@@ -150,12 +147,17 @@ def read_experiment_file(folder: Path) -> dict[str, Any]:
 
 def part_folder(folder: Path, strategy: str, seed: int) -> Path:
     """Where an experiment keeps what one strategy does with one seed."""
-    return folder / PARTS / strategy / f"seed-{seed}"
+    return folder / PARTS / str(PartName(strategy, seed))
 
 
 def rate_folder(folder: Path, strategy: str, rate: float) -> Path:
     """Where an experiment keeps what a strategy does at a candidate of its learning rate."""
-    return folder / PARTS / strategy / f"rate-{float(rate)!r}"
+    return folder / PARTS / str(PartName(strategy, seed=0, rate=float(rate)))
+
+
+def has_diverged(part: Path) -> bool:
+    """Whether training failed in the part of a candidate of a learning rate."""
+    return (part / DIVERGED).exists()
 
 
 def held_out_sample(folder: Path, task: str, number: int, what: str) -> Path:

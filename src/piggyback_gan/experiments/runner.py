@@ -25,6 +25,7 @@ from piggyback_gan.experiments.record import (
 from piggyback_gan.experiments.results import (
     DIVERGED,
     PARTS,
+    has_diverged,
     read_stages,
     read_table,
     stage_file,
@@ -125,7 +126,7 @@ class Runner:
         else:
             count = len(self.tasks)
         folder = self.folder(part)
-        return stage_file(folder, count).exists() or (folder / DIVERGED).exists()
+        return stage_file(folder, count).exists() or has_diverged(folder)
 
     def is_running(self, part: PartName) -> bool:
         """Whether a process does it now."""
@@ -196,7 +197,7 @@ class Runner:
         for part in self.names:
             if part.label != settings.label or part.rate is None:
                 continue
-            if (self.folder(part) / DIVERGED).exists():
+            if has_diverged(self.folder(part)):
                 continue
             scores = self._scores(part)
             if all(map(math.isfinite, scores)):
@@ -228,7 +229,7 @@ class Runner:
         found = [
             f"{need.rate:g} ({', '.join(f'{score:.4g}' for score in self._scores(need))})"
             for need in part.needs
-            if need.rate is not None and not (self.folder(need) / DIVERGED).exists()
+            if need.rate is not None and not has_diverged(self.folder(need))
         ]
         return (
             f", the best by {self.experiment.search.metric} of {'; '.join(found)}" if found else ""

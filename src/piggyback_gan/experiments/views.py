@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from piggyback_gan.experiments import summary
-from piggyback_gan.experiments.results import Results
+from piggyback_gan.experiments.results import Results, has_diverged, rate_folder
 from piggyback_gan.experiments.summary import Cost, Spread
 from piggyback_gan.experiments.tables import (
     NOTHING,
@@ -216,7 +216,7 @@ def rates_tried(results: Results) -> Table | None:
         if len(strategy.get("learning_rates", ())) > 1
         for rate in strategy["learning_rates"]
     ]
-    failed = {pair for pair in candidates if results.diverged(*pair)}
+    failed = {pair for pair in candidates if has_diverged(rate_folder(results.folder, *pair))}
     if not scores and not failed:
         return None
     used = {(s.strategy, s.learning_rate) for s in results.stages if s.order > 1}

@@ -29,16 +29,20 @@ from piggyback_gan.tasks import (
 )
 
 
-def layer_parameters(network: nn.Module, unconstrained: Shares, order: int) -> dict[str, int]:
+def layer_parameters(
+    network: nn.Module, unconstrained: Shares, order: int, allocation: Allocation = "even"
+) -> dict[str, int]:
     """Conv layer -> how many unconstrained values and mixing weights a task adds, by the paper's section 3.
 
     Args:
         network: a plain one of the architecture.
         unconstrained: lambda, the same for all tasks.
         order: how many tasks the bank has before.
+        allocation: where new filters are.
     """
     layouts = {name: FilterLayout.of(layer) for name, layer in conv_layers(network).items()}
-    shares = resolve_shares(unconstrained, {name: at.filters for name, at in layouts.items()})
+    spread = allocated_shares(unconstrained, allocation, layouts)
+    shares = resolve_shares(spread, {name: at.filters for name, at in layouts.items()})
     added = {}
     for name, layout in layouts.items():
         free = unconstrained_count(shares[name], layout.filters) if order else layout.filters
@@ -117,9 +121,8 @@ class Piggyback(Strategy):
 
     def added(self, network: nn.Module, order: int) -> int:
         """How many unconstrained values and mixing weights the task of this order adds."""
-        layouts = {name: FilterLayout.of(layer) for name, layer in conv_layers(network).items()}
-        shares = allocated_shares(self.unconstrained, self.allocation, layouts)
-        return sum(layer_parameters(network, shares, order).values())
+        added = layer_parameters(network, self.unconstrained, order, self.allocation)
+        return sum(added.values())
 
     def predicted(self, network: nn.Module, order: int) -> float:
         weights = sum(layer.weight.numel() for layer in conv_layers(network).values())
