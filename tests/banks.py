@@ -145,10 +145,20 @@ def flips(content: bytes, offsets: Iterable[int] | None = None) -> Iterator[byte
 
 
 def start(function: Callable[..., None], *args: object) -> multiprocessing.process.BaseProcess:
-    """Start a process, from a server that has torch loaded."""
-    process = _CONTEXT.Process(target=function, args=args, daemon=True)
+    """Start a process, from a server that has torch loaded, in this process's environment."""
+    here = dict(os.environ)
+    process = _CONTEXT.Process(target=_in_environment, args=(here, function, args), daemon=True)
     process.start()
     return process
+
+
+def _in_environment(
+    environment: dict[str, str], function: Callable[..., None], args: tuple[object, ...]
+) -> None:
+    # The server has that of the test which started it first.
+    os.environ.clear()
+    os.environ.update(environment)
+    function(*args)
 
 
 def pipe() -> tuple[Connection, Connection]:
