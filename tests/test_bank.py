@@ -125,8 +125,8 @@ def test_a_task_file_holds_only_what_the_task_added(bank: Bank) -> None:
         expected = {key: tuple(shape) for key, shape in private.items()}
         for layer in LAYERS:
             filters, length = (
-                whole._layers[layer].layout.filters,
-                whole._layers[layer].layout.length,
+                whole._banks.layers[layer].layout.filters,
+                whole._banks.layers[layer].layout.length,
             )
             added = math.ceil(round(shares[layer] * filters, 9))
             if added:

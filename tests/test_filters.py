@@ -8,7 +8,15 @@ from torch import Tensor
 
 from conv_layers import LayerCase, layer_cases
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.filters import FilterLayout, compose, compose_exactly, unconstrained_count
+from piggyback_gan.filters import FilterLayout, compose_exactly, unconstrained_count
+from piggyback_gan.mixings import MIXING, FullMixing, LayerFilters
+
+
+def compose(
+    free: Tensor, mixing: Tensor, bank: Tensor, segments: list[int], *, exact: bool
+) -> Tensor:
+    parts = LayerFilters(FullMixing(), free, {MIXING: mixing}, bank, segments)
+    return parts.compose(exact=exact)
 
 
 @given(layer_cases())

@@ -16,11 +16,11 @@ from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from conv_layers import LayerCase, layer_cases
 from piggyback_gan import PiggybackNetwork
-from piggyback_gan import network as network_module
 from piggyback_gan.config import GeneratorConfig
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.filters import FilterLayout
 from piggyback_gan.generators import build_generator
+from piggyback_gan.mixings import LayerFilters
 from piggyback_gan.tasks import TaskState
 
 ALL_LAYERS = {"*": 0.25}
@@ -72,14 +72,14 @@ def output(network: PiggybackNetwork, task: str, x: Tensor) -> Tensor:
 def counted_compositions(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
     """Collects an entry for each layer that is composed."""
     calls: list[bool] = []
-    real = network_module.compose
+    real = LayerFilters.compose
 
-    def counting(*args: object, exact: bool) -> Tensor:
+    def counting(parts: LayerFilters, *, exact: bool) -> Tensor:
         calls.append(exact)
-        return real(*args, exact=exact)
+        return real(parts, exact=exact)
 
     with monkeypatch.context() as patch:
-        patch.setattr(network_module, "compose", counting)
+        patch.setattr(LayerFilters, "compose", counting)
         yield calls
 
 
@@ -332,7 +332,7 @@ def test_the_bank_has_no_gradient_and_no_optimizer_state(x: Tensor) -> None:
     assert sum(p.numel() for p in parameters) == count.total
     assert sum(p.numel() for p in network.parameters()) == count.total
     network(x).mean().backward()
-    for layer in network._layers.values():
+    for layer in network._banks.layers.values():
         assert not layer.bank_KD.requires_grad
         assert layer.bank_KD.grad is None
 
@@ -793,5 +793,5 @@ def test_moving_a_network_moves_the_private_tensors_that_wait_for_their_task(x: 
     network.to("meta")
     network.set_task("two")
     assert network(x.to("meta")).device.type == "meta"
-    waiting = network._in_training[1].private
+    waiting = network._kept["two"].private
     assert {tensor.device.type for tensor in waiting.values()} == {"meta"}

@@ -81,10 +81,13 @@ def test_a_task_file_describes_itself(store: Store) -> None:
     metadata = metadata_of(file_of(store, "night"))
     assert metadata == {
         "format": "piggyback-gan task",
-        "format_version": "2",
+        "format_version": "3",
         "task": "night",
         "architecture": json.dumps(ARCHITECTURE),
         "unconstrained": '{"conv": 0.25}',
+        "mixing": '{"kind": "full"}',
+        "start": "null",
+        "storage": "fp32",
         "card": '{"about": "night"}',
         "tensors_sha256": tensors_sha256(state("night", 1).tensors),
         "previous_sha256": hashlib.sha256(file_of(store, "maps").read_bytes()).hexdigest(),
@@ -323,7 +326,7 @@ def test_a_task_of_another_architecture_is_found(store: Store, tmp_path: Path) -
 
 
 def test_a_task_file_of_a_newer_version_asks_for_an_update(store: Store) -> None:
-    newer = with_metadata(file_of(store, "sketch"), format_version="3", card=None)
+    newer = with_metadata(file_of(store, "sketch"), format_version="4", card=None)
     found = problems(forge(store, "sketch", newer))
     assert found.keys() == {"sketch"}
     assert "was written by a newer version: update piggyback-gan" in found["sketch"]
@@ -338,7 +341,14 @@ def test_a_task_file_of_a_newer_version_asks_for_an_update(store: Store) -> None
     ]
     + [{"tensors_sha256": None}, {"format": "pt"}, {"task": None}]
     + [{"unconstrained": words} for words in ("[]", '{"leave": "abc"}', '{"leave": null}')]
-    + [{"unconstrained": '{"leave": 2}'}, {"card": "[1]"}, {"card": '"words"'}],
+    + [{"unconstrained": '{"leave": 2}'}, {"card": "[1]"}, {"card": '"words"'}]
+    + [
+        {"mixing": w}
+        for w in ("{", "[]", '"full"', '{"kind": "odd"}', '{"kind": "full", "rank": 2}')
+    ]
+    + [{"mixing": '{"kind": "low-rank", "rank": 0}'}, {"mixing": '{"kind": ["full"]}'}]
+    + [{"start": word} for word in ("{", "1", '"../night"')]
+    + [{"storage": "int8"}],
 )
 def test_odd_metadata_is_one_line_that_names_the_task(
     store: Store, changes: dict[str, str | None]

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from piggyback_gan import TrainingOptions
 from piggyback_gan import augment as augment_module
-from piggyback_gan import network as network_module
 from piggyback_gan.augment import Augmentation
 from piggyback_gan.chance import chance_at
 from piggyback_gan.config import GeneratorConfig
 from piggyback_gan.filters import FilterLayout
 from piggyback_gan.generators import build_generator
 from piggyback_gan.image_pool import ImagePool
+from piggyback_gan.mixings import LayerFilters
 from piggyback_gan.network import PiggybackNetwork
 from piggyback_gan.objectives import discriminator_loss, generator_loss
 from piggyback_gan.trainer import Batch, PairedTrainer, Trainer
@@ -216,15 +216,15 @@ def test_filters_are_composed_once_for_a_step(
     made = trainer(dataclasses.replace(options, accumulate=accumulate), tasks=2)
     made.step(batch(0, 2 * accumulate))  # after the first, where a task stands at its start
     composed: list[object] = []
-    real = network_module.compose
+    real = LayerFilters.compose
 
-    def counting(*args: object, exact: bool) -> Tensor:
+    def counting(parts: LayerFilters, *, exact: bool) -> Tensor:
         composed.append(exact)
-        return real(*args, exact=exact)
+        return real(parts, exact=exact)
 
-    monkeypatch.setattr(network_module, "compose", counting)
+    monkeypatch.setattr(LayerFilters, "compose", counting)
     made.step(batch(1, 2 * accumulate))
-    layers = sum(len(network._layers) for network in made.generators.values())
+    layers = sum(len(network._banks.layers) for network in made.generators.values())
     assert composed == [False] * layers
 
 

@@ -1,7 +1,7 @@
 """The conv layers of a module, with their weights taken out and a filter bank for each."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -9,8 +9,12 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.filters import ConvLayer, FilterLayout, compose, unconstrained_count
-from piggyback_gan.tasks import BIAS, MIXING, UNCONSTRAINED, WEIGHT, LayerPlan, tensor_key
+from piggyback_gan.filters import ConvLayer, FilterLayout, unconstrained_count
+from piggyback_gan.mixings import MIXING, MIXING_TENSORS, FullMixing, Mixing
+from piggyback_gan.tasks import BIAS, UNCONSTRAINED, WEIGHT, LayerPlan, tensor_key
+
+TRAINED = (UNCONSTRAINED, *MIXING_TENSORS)
+"""The names of tensors that a layer has while a task trains."""
 
 
 @dataclass
@@ -53,7 +57,7 @@ class BankedLayer:
 
     Attributes:
         module: the layer; while a task is in training it has that task's `unconstrained_filters` (U, D)
-            and `mixing_weights` (P, K) as parameters, where they are not empty.
+            and what mixes the others, where they are not empty: parameters, and buffers of integers.
         layout: how its weight is laid out as filters.
         given_ND: the weight that the layer came with, as filters, until the first task is finished.
         scale: the root mean square of that weight.
@@ -72,16 +76,24 @@ class BankedLayer:
     shared_bias: nn.Parameter | None
     rows: list[int] = field(default_factory=list)
 
-    def begin_task(self, free_UD: Tensor, mixing_PK: Tensor) -> None:
-        """Hang a task's trainable filters on the layer, leaving out what is empty."""
-        for name, tensor in ((UNCONSTRAINED, free_UD), (MIXING, mixing_PK)):
-            parameter = nn.Parameter(tensor, self.trainable) if len(tensor) else None
-            self.module.register_parameter(name, parameter)
+    def begin_task(self, tensors: Mapping[str, Tensor]) -> None:
+        """Hang a task's filters and what mixes on the layer."""
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point():
+                self.module.register_parameter(name, nn.Parameter(tensor, self.trainable))
+            else:
+                self.module.register_buffer(name, tensor)
 
     def end_task(self) -> None:
-        """Take the trainable filters off the layer."""
-        self.module.register_parameter(UNCONSTRAINED, None)
-        self.module.register_parameter(MIXING, None)
+        """Take them off the layer."""
+        for name in TRAINED:
+            self.module._parameters.pop(name, None)
+            self.module._buffers.pop(name, None)
+
+    def trained(self) -> dict[str, Tensor]:
+        """The tensors that the task in training has of this layer, by name."""
+        hung = {**self.module._parameters, **self.module._buffers}
+        return {name: t for name in TRAINED if (t := hung.get(name)) is not None}
 
     def put_on(self, weight: Tensor) -> None:
         """Give the layer a composed weight, a plain tensor in the place of its parameter."""
@@ -135,26 +147,15 @@ class BankedLayer:
         bias = self.shared_bias
         if bias is not None:
             bias = nn.Parameter(bias.detach().new_empty(filters), requires_grad=False)
-        own = (UNCONSTRAINED, MIXING, WEIGHT, BIAS)
+        for name in TRAINED:
+            module._buffers.pop(name, None)
+        own = (*TRAINED, WEIGHT, BIAS)
         others = {key: p for key, p in module._parameters.items() if key not in own}
         plain = nn.Parameter(weight.detach().clone(), self.trainable)
         module._parameters = {WEIGHT: plain, BIAS: bias, **others}
         _set_channels(module, weight.shape)
 
-    def own_parameters(self) -> list[nn.Parameter]:
-        """The trainable filters and mixing weights of the task in training."""
-        own = (self.module._parameters[UNCONSTRAINED], self.module._parameters[MIXING])
-        return [parameter for parameter in own if parameter is not None]
-
-    def trained_parts(self) -> tuple[Tensor, Tensor]:
-        """(U, D) and (P, K) of the task in training, empty where the layer has none."""
-        free, mixing = self.module._parameters[UNCONSTRAINED], self.module._parameters[MIXING]
-        return (
-            self.bank_KD.new_empty(0, self.layout.length) if free is None else free,
-            self.bank_KD.new_empty(0, len(self.bank_KD)) if mixing is None else mixing,
-        )
-
-    def random_start(self, unconstrained: int) -> tuple[Tensor, Tensor]:
+    def random_start(self, unconstrained: int) -> dict[str, Tensor]:
         """Random filters (U, D) and mixing weights (P, K), both giving filters of the given weight's scale.
 
         Mixing weights of a fixed small scale would make piggyback filters many times smaller than others.
@@ -163,52 +164,57 @@ class BankedLayer:
         free = (
             torch.randn(unconstrained, layout.length, dtype=bank.dtype).to(bank.device) * self.scale
         )
-        shape = (layout.filters - unconstrained, len(bank))
-        mixing = torch.randn(shape, dtype=bank.dtype).to(bank.device)
+        mixing = FullMixing().begin(layout.filters - unconstrained, bank)[MIXING]
         mixed = (mixing @ bank).square().mean().sqrt()
-        return free, mixing * (self.scale / mixed) if mixed > 0 else mixing
+        mixing = mixing * (self.scale / mixed) if mixed > 0 else mixing
+        return _filled({UNCONSTRAINED: free, MIXING: mixing})
 
     def warm_start(
-        self,
-        source_free_UD: Tensor,
-        source_mixing_PK: Tensor,
-        source_bank_KD: Tensor,
-        source_rows: Sequence[int],
-        unconstrained: int,
-    ) -> tuple[Tensor, Tensor]:
-        """Filters (U, D) and mixing weights (P, K) that compose to exactly an earlier task's filters.
+        self, filters_ND: Tensor, coefficients_NK: Tensor, unconstrained: int, rule: Mixing
+    ) -> dict[str, Tensor]:
+        """A task's tensors that compose to exactly an earlier task's filters.
 
-        Row i of the source is the bank's row `start + i` if it was unconstrained there, and its own
-        mixing of the bank before `start` if it was not.
+        Args:
+            filters_ND: that task's, composed for use.
+            coefficients_NK: the same as mixing weights of this layer's whole bank.
+            unconstrained: U.
+            rule: how the rest is mixed.
         """
-        with torch.no_grad():
-            filters = compose(
-                source_free_UD, source_mixing_PK, source_bank_KD, source_rows, exact=True
-            )
-        start, count = len(source_bank_KD), len(source_free_UD)
-        mixing = self.bank_KD.new_zeros(len(filters), len(self.bank_KD))
-        mixing[:count, start : start + count].fill_diagonal_(1)
-        mixing[count:, :start] = source_mixing_PK
-        return filters[:unconstrained].clone(), mixing[unconstrained:].clone()
+        tensors = {UNCONSTRAINED: filters_ND[:unconstrained].clone()}
+        if not rule.adds:
+            tensors[MIXING] = coefficients_NK[unconstrained:].clone()
+        elif unconstrained < len(filters_ND):
+            tensors |= rule.begin(len(filters_ND) - unconstrained, self.bank_KD)
+        return _filled(tensors)
+
+
+def _filled(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in tensors.items() if len(tensor)}
 
 
 def plan_layers(
-    layers: Mapping[str, BankedLayer], shares: Mapping[str, float], order: int
+    layers: Mapping[str, BankedLayer], shares: Mapping[str, float], mixing: Mixing, order: int
 ) -> list[LayerPlan]:
     """What a task that comes after `order` others takes of each layer."""
-    return [
-        LayerPlan(
-            name=name,
-            kind=type(layer.module).__name__,
-            filters=layer.layout.filters,
-            length=layer.layout.length,
-            bank=sum(layer.rows[:order]),
-            share=shares[name],
-            unconstrained=unconstrained_count(shares[name], layer.layout.filters),
+    plan = []
+    for name, layer in layers.items():
+        if name not in shares:
+            continue
+        filters, bank = layer.layout.filters, sum(layer.rows[:order])
+        unconstrained = unconstrained_count(shares[name], filters)
+        plan.append(
+            LayerPlan(
+                name=name,
+                kind=type(layer.module).__name__,
+                filters=filters,
+                length=layer.layout.length,
+                bank=bank,
+                share=shares[name],
+                unconstrained=unconstrained,
+                rule=mixing.of_layer(filters - unconstrained, bank),
+            )
         )
-        for name, layer in layers.items()
-        if name in shares
-    ]
+    return plan
 
 
 def take_weights(module: nn.Module) -> dict[str, BankedLayer]:
@@ -242,7 +248,7 @@ def take_weights(module: nn.Module) -> dict[str, BankedLayer]:
                 f"layers {' and '.join(map(repr, shared))} share one weight: tied conv weights can't "
                 "have filter banks; untie them or use one module twice"
             )
-        if hasattr(layer, UNCONSTRAINED) or hasattr(layer, MIXING):
+        if any(hasattr(layer, name) for name in TRAINED):
             raise PiggybackError(f"{called} has filter banks already: wrap the plain module")
     banked = {}
     for name, layer in layers:
@@ -254,7 +260,6 @@ def take_weights(module: nn.Module) -> dict[str, BankedLayer]:
         bank = filters[:0].clone()
         bias = layer._parameters[BIAS]
         banked[name] = BankedLayer(layer, layout, filters, scale, bank, trainable, bias)
-        banked[name].end_task()
     return banked
 
 

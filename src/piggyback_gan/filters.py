@@ -1,4 +1,4 @@
-"""Filter algebra: a layer's weight as rows of filters, and their composition from a filter bank.
+"""Filter algebra: a layer's weight as rows of filters, and their exact composition from a filter bank.
 
 Shape suffixes: N filters of a layer (its output channels), D length of a filter, U unconstrained
 filters, P piggyback filters (U + P = N), K filters in the bank that a task mixes from.
@@ -13,8 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from piggyback_gan.errors import PiggybackError
 
 ConvLayer = (
     nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
@@ -143,76 +141,31 @@ def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[
     return torch.autocast(device.type, enabled=False)
 
 
-class _Compose(torch.autograd.Function):
-    """F = [U; W @ B], differentiable in U and W.
-
-    As B is frozen, the gradients need B alone. It is held outside the autograd graph's own store, so
-    that several backward passes (gradient accumulation) can go through one composition.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        unconstrained_UD: Tensor,
-        mixing_PK: Tensor,
-        bank_KD: Tensor,
-        segments: Sequence[int],
-        exact: bool,
-    ) -> Tensor:
-        ctx.bank_KD = bank_KD
-        ctx.unconstrained = len(unconstrained_UD)
-        with without_autocast(bank_KD.device):
-            if exact:
-                piggyback_PD = compose_exactly(mixing_PK, bank_KD, segments)
-            else:
-                piggyback_PD = mixing_PK @ bank_KD
-            return torch.cat([unconstrained_UD, piggyback_PD])
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient_ND,) = gradients
-        with without_autocast(gradient_ND.device):
-            mixing_gradient = gradient_ND[ctx.unconstrained :] @ ctx.bank_KD.T
-        return gradient_ND[: ctx.unconstrained], mixing_gradient, None, None, None
-
-
-def compose(
-    unconstrained_UD: Tensor,
-    mixing_PK: Tensor,
-    bank_KD: Tensor,
-    segments: Sequence[int],
-    *,
-    exact: bool,
-) -> Tensor:
-    """A layer's filters F = [U; W @ B] (N, D): ECCV 2020 paper, section 3.2.
-
-    Args:
-        unconstrained_UD: the task's unconstrained filters (U, D).
-        mixing_PK: the task's mixing weights (P, K).
-        bank_KD: the filters of all earlier tasks (K, D); never gets a gradient.
-        segments: as in `compose_exactly`.
-        exact: compose for use (`compose_exactly`) instead of by one quick matrix product. Both are
-            differentiable in the first two arguments, and in full precision also under autocast.
-
-    Returns:
-        (N, D), the unconstrained filters first.
-
-    Raises:
-        PiggybackError: the shapes do not fit each other.
-    """
-    if mixing_PK.shape[1] != len(bank_KD) or unconstrained_UD.shape[1] != bank_KD.shape[1]:
-        raise PiggybackError(
-            f"filters do not fit their bank: unconstrained {tuple(unconstrained_UD.shape)}, "
-            f"mixing weights {tuple(mixing_PK.shape)}, bank {tuple(bank_KD.shape)}"
-        )
-    filters: Tensor = _Compose.apply(  # type: ignore[no-untyped-call]
-        unconstrained_UD, mixing_PK, bank_KD, segments, exact
-    )
-    return filters
-
-
 def without_denormals(tensor: Tensor) -> Tensor:
     """A copy in which denormal values, which some processors flush, are zero."""
     if not tensor.is_floating_point():
         return tensor.clone()
     return torch.where(tensor.abs() < torch.finfo(tensor.dtype).tiny, 0, tensor)
+
+
+class _Round(torch.autograd.Function):
+    """Rounded to a narrower type and back; the gradient passes straight through."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, stored: torch.dtype) -> Tensor:
+        return values.to(stored).to(values.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return gradients[0], None
+
+
+def rounded(values: Tensor, stored: torch.dtype) -> Tensor:
+    """Float32 values as they are after they were stored in a narrower type; others as they are.
+
+    The gradient passes straight through the rounding, so that small steps add up.
+    """
+    if values.dtype != torch.float32 or stored == torch.float32:
+        return values
+    result: Tensor = _Round.apply(values, stored)  # type: ignore[no-untyped-call]
+    return result

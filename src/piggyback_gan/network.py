@@ -10,16 +10,17 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from piggyback_gan.banked_layers import OwnLayer, plan_layers, take_weights
+from piggyback_gan.banked_layers import TRAINED, OwnLayer, take_weights
+from piggyback_gan.config import check_choice
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.filters import ConvLayer, compose, unconstrained_count, without_denormals
-from piggyback_gan.names import Allocation, check_task_name
+from piggyback_gan.filter_banks import FilterBanks, TaskFilters
+from piggyback_gan.filters import ConvLayer, without_denormals
+from piggyback_gan.mixings import FullMixing, Mixing
+from piggyback_gan.names import STORAGES, Allocation, Storage, check_task_name
 from piggyback_gan.private_tensors import PrivateTensors
 from piggyback_gan.tasks import (
     BIAS,
     DEFAULT_UNCONSTRAINED,
-    MIXING,
-    UNCONSTRAINED,
     WEIGHT,
     LayerPlan,
     ParameterCount,
@@ -27,7 +28,6 @@ from piggyback_gan.tasks import (
     TaskState,
     allocated_shares,
     filter_shapes,
-    resolve_shares,
     resolve_start,
     tensor_key,
 )
@@ -47,10 +47,8 @@ register_optimizer_step_post_hook(_count_fused_steps)
 
 @dataclass
 class _Task:
-    """A task's shares and tensors; its unconstrained filters are rows of the layers' banks."""
+    """What a task has beside its filters in the banks: private tensors and layers of its own."""
 
-    shares: dict[str, float]
-    mixing: dict[str, Tensor] = field(default_factory=dict)
     private: dict[str, Tensor] = field(default_factory=dict)
     own: dict[str, OwnLayer] = field(default_factory=dict)
 
@@ -100,14 +98,13 @@ class PiggybackNetwork(nn.Module):
                     f"{name!r} is lazy: call the network once before it is wrapped"
                 )
         self.module = copy.deepcopy(module)
-        self._layers = take_weights(self.module)
-        keys = {tensor_key(n, k) for n in self._layers for k in (UNCONSTRAINED, MIXING)}
-        self._filter_keys = keys
-        self._private = PrivateTensors(self.module, keys)
-        own = {tensor_key(n, WEIGHT) for n, layer in self._layers.items() if layer.trainable}
+        self._banks = FilterBanks(take_weights(self.module))
+        layers = self._banks.layers
+        self._filter_keys = {tensor_key(n, k) for n in layers for k in TRAINED}
+        self._private = PrivateTensors(self.module, self._filter_keys)
+        own = {tensor_key(n, WEIGHT) for n, layer in layers.items() if layer.trainable}
         self._private.trainable |= own
-        self._finished: dict[str, _Task] = {}
-        self._in_training: tuple[str, _Task] | None = None
+        self._kept: dict[str, _Task] = {}
         self._active: str | None = None
         self._composed: tuple[object, ...] | None = None
         self._start: list[object] = []
@@ -117,13 +114,12 @@ class PiggybackNetwork(nn.Module):
     @property
     def tasks(self) -> tuple[str, ...]:
         """All tasks in the order they were added; the last may be the one in training."""
-        training = (self._in_training[0],) if self._in_training else ()
-        return (*self._finished, *training)
+        return self._banks.tasks
 
     @property
     def task_in_training(self) -> str | None:
         """The task that was added and not yet finished."""
-        return self._in_training[0] if self._in_training else None
+        return self._banks.training[0] if self._banks.training else None
 
     @property
     def active_task(self) -> str | None:
@@ -137,6 +133,8 @@ class PiggybackNetwork(nn.Module):
         unconstrained: Shares = DEFAULT_UNCONSTRAINED,
         init: str | None = None,
         own_layers: Mapping[str, ConvLayer] | None = None,
+        mixing: Mixing | None = None,
+        storage: Storage = "fp32",
     ) -> None:
         """Begin a task and make it the active one.
 
@@ -152,42 +150,41 @@ class PiggybackNetwork(nn.Module):
             own_layers: layer name -> a conv layer of the same kind with other channels, such as a first
                 layer for images of one channel. The task has a copy of it in that place, outside the
                 filter bank: it mixes nothing and later tasks can't mix it.
+            mixing: how filters that are not new are made of the bank (see `mixings`); None: each of all
+                bank filters, as in the paper. Layers where that costs no more always mix so.
+            storage: the type in which filters and what mixes them are kept, "fp32", "bf16" or "fp16". The
+                task is trained as it will be stored: its parameters are rounded for each composition.
 
         Raises:
             PiggybackError: a task is in training, the name is taken or can't be one, a bad share, a
-                pattern without a layer, an unknown start, or an own layer that can't stand in its place.
+                pattern without a layer, an unknown start, an own layer that can't stand in its place, a
+                mixing that wants an earlier task to start from where there is none, or an unknown storage.
         """
         check_task_name(name)
-        if self._in_training:
-            raise PiggybackError(f"task {self._in_training[0]!r} is in training: finish it first")
-        if name in self._finished:
+        check_choice("storage", storage, STORAGES)
+        if self._banks.training:
+            raise PiggybackError(
+                f"task {self._banks.training[0]!r} is in training: finish it first"
+            )
+        if name in self._banks.finished:
             raise PiggybackError(f"there is a task {name!r} already: finished tasks never change")
-        source = resolve_start(init, tuple(self._finished))
+        source = resolve_start(init, self.tasks)
         own = self._copy_own_layers(own_layers or {})
-        shares = self._shares(unconstrained)
+        shares = self._banks.shares(unconstrained)
         for layer_name in own:
             del shares[layer_name]
-        for layer_name, share in shares.items():
-            layer = self._layers[layer_name]
-            rows = unconstrained_count(share, layer.layout.filters)
-            model = self._model_for(layer_name, source)
-            if not len(layer.bank_KD):
-                free, mixing = layer.given_ND.clone(), layer.given_ND.new_empty(0, 0)
-            elif model is None:
-                free, mixing = layer.random_start(rows)
-            else:
-                free, mixing = layer.warm_start(*self._parts(layer_name, model), rows)
-            layer.begin_task(free, mixing)
+        filters = TaskFilters(shares, mixing or FullMixing(), source, storage)
+        self._banks.begin(name, filters)
         private = dict(self._private.given)
         if source is not None:
             # An own layer's bias is as particular to its task as its weight.
-            theirs = self._finished[source]
+            theirs = self._kept[source]
             foreign = {key for layer in theirs.own for key in self._own_keys(layer)}
             private |= {k: v for k, v in theirs.private.items() if k not in foreign}
         for layer_name, layer_own in own.items():
             private |= layer_own.tensors(layer_name)
-        self._in_training = (name, _Task(shares, own=own))
-        self._start = self._versions()
+        self._kept[name] = _Task(own=own)
+        self._start = self._banks.versions()
         self._activate(name, private)
 
     def finish_task(self) -> None:
@@ -196,7 +193,7 @@ class PiggybackNetwork(nn.Module):
         Raises:
             PiggybackError: no task is in training, or one of its values is not finite.
         """
-        name, _ = self._require_training()
+        name = self._require_training()
         self.set_task(name)
         if bad := self.not_finite(name):
             raise PiggybackError(
@@ -213,18 +210,16 @@ class PiggybackNetwork(nn.Module):
         Raises:
             PiggybackError: no task is in training.
         """
-        self._require_training()
-        for layer in self._layers.values():
-            layer.end_task()
+        del self._kept[self._require_training()]
+        self._banks.end()
         for parameter in self.module.parameters():
             parameter.grad = None  # the next task trains the same private parameters
-        self._in_training = None
         self._active = None
         self._release()
-        for layer in self._layers.values():
+        for layer in self._banks.layers.values():
             layer.put_own(None)
-        if self._finished:
-            self.set_task(next(reversed(self._finished)))
+        if self.tasks:
+            self.set_task(self.tasks[-1])
 
     def set_task(self, name: str) -> None:
         """Make a task the one that calls serve.
@@ -232,9 +227,9 @@ class PiggybackNetwork(nn.Module):
         Raises:
             PiggybackError: there is no such task; the message lists those there are.
         """
-        task = self._task(name)
+        self._banks.task(name)
         if not self._is_live(name):
-            self._activate(name, task.private)
+            self._activate(name, self._kept[name].private)
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """What the task in training trains: unconstrained filters, mixing weights, private parameters.
@@ -258,8 +253,7 @@ class PiggybackNetwork(nn.Module):
         Raises:
             PiggybackError: there is no such task.
         """
-        task = self._task(name)
-        plan = self.plan_of(name)
+        plan, task = self.plan_of(name), self._kept[name]
         # The module may have another task's own layers on: count what it came with.
         own = {key for layer in task.own for key in self._own_keys(layer)}
         given = self._private.given_parameters()
@@ -284,16 +278,19 @@ class PiggybackNetwork(nn.Module):
         Raises:
             PiggybackError: a share outside [0, 1].
         """
-        layouts = {n: layer.layout for n, layer in self._layers.items() if n not in own_layers}
+        layers = self._banks.layers
+        layouts = {n: layer.layout for n, layer in layers.items() if n not in own_layers}
         return allocated_shares(unconstrained, allocation, layouts)
 
-    def plan(self, unconstrained: Shares = DEFAULT_UNCONSTRAINED) -> list[LayerPlan]:
+    def plan(
+        self, unconstrained: Shares = DEFAULT_UNCONSTRAINED, mixing: Mixing | None = None
+    ) -> list[LayerPlan]:
         """What the next task would take of each layer, without beginning it.
 
         Raises:
             PiggybackError: as `add_task` for `unconstrained`.
         """
-        return plan_layers(self._layers, self._shares(unconstrained), len(self._finished))
+        return self._banks.plan(self._banks.shares(unconstrained), mixing or FullMixing())
 
     def plan_of(self, name: str) -> list[LayerPlan]:
         """What a task takes of each layer but its own ones, in training or finished.
@@ -301,14 +298,14 @@ class PiggybackNetwork(nn.Module):
         Raises:
             PiggybackError: there is no such task.
         """
-        return plan_layers(self._layers, self._task(name).shares, self._order(name))
+        return self._banks.plan_of(name)
 
     # Use
 
     def train(self, mode: bool = True) -> Self:
         """Set training mode. A finished task stays in eval mode: a call must not move its statistics."""
         super().train(mode)
-        if self._active in self._finished:
+        if self._active in self._banks.finished:
             self.module.eval()
         return self
 
@@ -340,18 +337,19 @@ class PiggybackNetwork(nn.Module):
         Raises:
             PiggybackError: there is no such task.
         """
+        shares, layers = self._banks.task(name).shares, self._banks.layers
         private = self._private_of(name)
-        weights = {key: private[tensor_key(key, WEIGHT)] for key in self._task(name).own}
+        weights = {key: private[tensor_key(key, WEIGHT)] for key in self._kept[name].own}
         with torch.no_grad():
-            for key in self._task(name).shares:
-                filters = self._filters(key, name, exact=True)
-                weights[key] = self._layers[key].layout.to_weight(filters)
+            for key in shares:
+                filters = self._banks.filters(key, name, exact=True)
+                weights[key] = layers[key].layout.to_weight(filters)
         composed, put_on = self._composed, self._release()
         folded = copy.deepcopy(self.module)
         for key, weight in put_on.items():
-            self._layers[key].put_on(weight)
+            layers[key].put_on(weight)
         self._composed = composed
-        for key, layer in self._layers.items():
+        for key, layer in layers.items():
             layer.fold_onto(folded.get_submodule(key), weights[key])
         tensors = dict(folded.named_parameters()) | dict(folded.named_buffers())
         with torch.no_grad():
@@ -382,16 +380,11 @@ class PiggybackNetwork(nn.Module):
         Raises:
             PiggybackError: there is no such task.
         """
-        task = self._task(name)
-        tensors: dict[str, Tensor] = {}
-        for key in task.shares:
-            free, mixing, *_ = self._parts(key, name)
-            tensors |= {tensor_key(key, UNCONSTRAINED): free} if len(free) else {}
-            tensors |= {tensor_key(key, MIXING): mixing} if len(mixing) else {}
-        tensors |= self._private_of(name)
+        task = self._banks.task(name)
+        tensors = self._banks.tensors(name) | self._private_of(name)
         # Denormals would make what is composed depend on whether a processor flushes them.
         copied = {key: without_denormals(t.detach().cpu()) for key, t in tensors.items()}
-        return TaskState(name, dict(task.shares), copied)
+        return TaskState(name, dict(task.shares), copied, task.mixing, task.start, task.storage)
 
     @torch.inference_mode(False)
     def restore_task(self, state: TaskState) -> None:
@@ -402,65 +395,37 @@ class PiggybackNetwork(nn.Module):
                 of another shape.
         """
         check_task_name(state.name)
-        if self._in_training or state.name in self._finished:
+        if self._banks.training or state.name in self.tasks:
             raise PiggybackError(f"task {state.name!r} can't be restored: taken or in training")
-        own = state.check_layers(self._layers)
-        plan = plan_layers(self._layers, state.shares, len(self._finished))
+        if state.start is not None and state.start not in self.tasks:
+            raise PiggybackError(
+                f"task {state.name!r} starts from {state.start!r}, which is not there"
+            )
+        layers = self._banks.layers
+        own = state.check_layers(layers)
+        plan = self._banks.plan(state.shares, state.mixing)
         private = {key: tuple(t.shape) for key, t in self._private.given.items()}
-        task = _Task(dict(state.shares))
-        device = self._device()
+        task = _Task()
+        device = self._banks.device
         for key in own:
             weight, bias = state.own_layer(key)
-            self._layers[key].check_own(key, weight, bias)
+            layers[key].check_own(key, weight, bias)
             task.own[key] = OwnLayer.of(weight.to(device), bias, trains=False)
             tensors = task.own[key].tensors(key)
             private |= {name: tuple(t.shape) for name, t in tensors.items()}
         state.check_shapes(filter_shapes(plan) | private)
-        for key in own:
-            self._layers[key].rows.append(0)
-        for layer_plan in plan:
-            layer = self._layers[layer_plan.name]
-            bank = layer.bank_KD
-            empty = bank.new_empty(0, layer_plan.bank)
-            mixing = state.tensors.get(tensor_key(layer_plan.name, MIXING), empty)
-            free = state.tensors.get(tensor_key(layer_plan.name, UNCONSTRAINED), bank[:0])
-            task.mixing[layer_plan.name] = mixing.detach().clone().to(bank)
-            layer.bank_KD = torch.cat([bank, free.detach().to(bank)])
-            layer.rows.append(layer_plan.unconstrained)
-            layer.given_ND = bank[:0].clone()  # it served the first task, and need not be kept
+        self._banks.append(state)
         task.private = {key: state.tensors[key].detach().clone().to(device) for key in private}
-        self._finished[state.name] = task
+        self._kept[state.name] = task
 
     # How it works
 
-    def _device(self) -> torch.device:
-        return next(iter(self._layers.values())).bank_KD.device
-
-    def _require_training(self) -> tuple[str, _Task]:
-        if self._in_training is None:
+    def _require_training(self) -> str:
+        if self._banks.training is None:
             raise PiggybackError(
                 "no task is in training: add one first, finished tasks never change"
             )
-        return self._in_training
-
-    def _task(self, name: str) -> _Task:
-        if self._in_training and self._in_training[0] == name:
-            return self._in_training[1]
-        if name not in self._finished:
-            known = ", ".join(self.tasks) or "none"
-            raise PiggybackError(f"there is no task {name!r}; tasks: {known}")
-        return self._finished[name]
-
-    def _order(self, name: str) -> int:
-        """How many tasks came before this one."""
-        self._task(name)
-        return self.tasks.index(name)
-
-    def _shares(self, unconstrained: Shares) -> dict[str, float]:
-        filters = {name: layer.layout.filters for name, layer in self._layers.items()}
-        shares = resolve_shares(unconstrained, filters)
-        # The first task of a layer has nothing to mix from.
-        return {k: s if len(self._layers[k].bank_KD) else 1.0 for k, s in shares.items()}
+        return self._banks.training[0]
 
     def _own_keys(self, layer_name: str) -> tuple[str, str]:
         return tensor_key(layer_name, WEIGHT), tensor_key(layer_name, BIAS)
@@ -468,26 +433,20 @@ class PiggybackNetwork(nn.Module):
     def _copy_own_layers(self, given: Mapping[str, ConvLayer]) -> dict[str, OwnLayer]:
         own = {}
         for name, module in given.items():
-            if name not in self._layers:
+            if name not in self._banks.layers:
                 raise PiggybackError(f"there is no conv layer {name!r} that could be a task's own")
-            layer = self._layers[name]
+            layer = self._banks.layers[name]
             layer.check_own(name, module.weight, module.bias)
             own[name] = OwnLayer.of(
                 module.weight.to(layer.bank_KD), module.bias, trains=layer.trainable
             )
         return own
 
-    def _model_for(self, layer_name: str, source: str | None) -> str | None:
-        """The task that a layer starts from: the source, or the first that shares the layer."""
-        if source is None or layer_name in self._finished[source].shares:
-            return source
-        return next((name for name, t in self._finished.items() if layer_name in t.shares), None)
-
     def _activate(self, name: str, private: Mapping[str, Tensor]) -> None:
         """Load a task's private tensors into the module; those of a task in training are kept first."""
         training = self.task_in_training
-        if self._in_training and self._active == training:
-            self._in_training[1].private = self._private.copy()
+        if training is not None and self._active == training:
+            self._kept[training].private = self._private.copy()
         self._put_own(name)
         self._private.load(private, trains=name == training)
         self._active = name
@@ -495,8 +454,8 @@ class PiggybackNetwork(nn.Module):
         self.module.train(self.training and name == training)
 
     def _put_own(self, name: str) -> None:
-        own = self._task(name).own
-        for key, layer in self._layers.items():
+        own = self._kept[name].own
+        for key, layer in self._banks.layers.items():
             layer.put_own(own.get(key))
 
     def _is_live(self, name: str) -> bool:
@@ -504,25 +463,7 @@ class PiggybackNetwork(nn.Module):
         return name == self._active == self.task_in_training
 
     def _private_of(self, name: str) -> dict[str, Tensor]:
-        return self._private.live() if self._is_live(name) else self._task(name).private
-
-    def _versions(self) -> list[object]:
-        """What changes whenever a composition of the task in training is out of date."""
-        own = [p for layer in self._layers.values() for p in layer.own_parameters()]
-        return [value for p in own for value in (id(p), p._version, p.requires_grad)]
-
-    def _parts(self, layer_name: str, task: str) -> tuple[Tensor, Tensor, Tensor, list[int]]:
-        """(U, D) unconstrained, (P, K) mixing, (K, D) bank and the bank's rows per earlier task."""
-        layer = self._layers[layer_name]
-        rows = layer.rows[: self._order(task)]
-        bank = layer.bank_KD[: sum(rows)]
-        if self._in_training and self._in_training[0] == task:
-            return (*layer.trained_parts(), bank, rows)
-        free = layer.bank_KD[len(bank) : len(bank) + layer.rows[len(rows)]]
-        return free, self._finished[task].mixing[layer_name], bank, rows
-
-    def _filters(self, layer_name: str, task: str, *, exact: bool) -> Tensor:
-        return compose(*self._parts(layer_name, task), exact=exact)
+        return self._private.live() if self._is_live(name) else self._kept[name].private
 
     def _compose_active(self) -> None:
         """Give the layers the active task's weights, unless they have them."""
@@ -531,40 +472,33 @@ class PiggybackNetwork(nn.Module):
         trains = name == self.task_in_training
         # A finished task is always composed for use; one in training in evaluation, and while it stands
         # where it started: there it equals the task that it started from.
-        versions = self._versions() if trains else []
+        versions = self._banks.versions() if trains else []
         exact = not (trains and self.training) or versions == self._start
         key = (name, exact, *versions)
         if key == self._composed:
             return
         # The composition must carry gradients even if this first call needs none.
         with torch.inference_mode(False), torch.set_grad_enabled(trains):
-            for layer_name in self._task(name).shares:
-                layer = self._layers[layer_name]
-                filters = self._filters(layer_name, name, exact=exact)
+            for layer_name in self._banks.task(name).shares:
+                layer = self._banks.layers[layer_name]
+                filters = self._banks.filters(layer_name, name, exact=exact)
                 layer.put_on(layer.layout.to_weight(filters))
         self._composed = key
 
     def _release(self) -> dict[str, Tensor]:
         """Take composed weights off the layers: tensors with a history can't be copied or pickled."""
         self._composed = None
-        return {name: w for name, x in self._layers.items() if (w := x.take_off()) is not None}
+        layers = self._banks.layers.items()
+        return {name: w for name, layer in layers if (w := layer.take_off()) is not None}
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "PiggybackNetwork":
         """Move the banks with the network. Their type can't change: it would change earlier tasks."""
-        sample = next(iter(self._layers.values())).bank_KD[:0]
-        if fn(sample).dtype != sample.dtype:
-            raise PiggybackError(
-                f"a bank keeps its filters as they are stored ({sample.dtype}): "
-                f"fold a task and convert the folded network to {fn(sample).dtype}"
-            )
-        for layer in self._layers.values():
+        self._banks.check_type(fn)
+        for layer in self._banks.layers.values():
             layer.put_own(None)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for layer in self._layers.values():
-            layer.move(fn)
-        for name in self.tasks:
-            task = self._task(name)
-            task.mixing = {key: fn(tensor) for key, tensor in task.mixing.items()}
+        self._banks.move(fn)
+        for task in self._kept.values():
             task.private = {key: fn(tensor) for key, tensor in task.private.items()}
             for own in task.own.values():
                 own.move(fn)

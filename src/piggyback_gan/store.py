@@ -5,13 +5,14 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
+from piggyback_gan.config import check_choice
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.manifest import (
     FORMAT_VERSION,
@@ -25,11 +26,16 @@ from piggyback_gan.manifest import (
     parse_header,
     require_writable,
 )
-from piggyback_gan.names import check_task_name
+from piggyback_gan.mixings import mixing_from_card
+from piggyback_gan.names import STORAGES, Storage, check_task_name
 from piggyback_gan.tasks import TaskState
 
 _TASK_FORMAT = "piggyback-gan task"
 _NO_PREVIOUS = "none"
+_SHARES = "unconstrained"
+_MIXING = "mixing"
+_START = "start"
+_STORAGE = "storage"
 
 
 @dataclass(frozen=True)
@@ -126,13 +132,13 @@ class Store:
             "format_version": str(FORMAT_VERSION),
             "task": state.name,
             "architecture": json.dumps(self.manifest.architecture, sort_keys=True),
-            "unconstrained": json.dumps(state.shares, sort_keys=True),
             "card": json.dumps(card, sort_keys=True),
             "previous_sha256": tasks[-1].sha256 if tasks else _NO_PREVIOUS,
         }
         tensors = dict(state.tensors)
+        metadata |= _state_metadata(state)
         for network, other in (others or {}).items():
-            metadata[_of(network, "unconstrained")] = json.dumps(other.shares, sort_keys=True)
+            metadata |= {_of(network, k): word for k, word in _state_metadata(other).items()}
             tensors |= {_of(network, key): tensor for key, tensor in other.tensors.items()}
         metadata["tensors_sha256"] = tensors_sha256(tensors)
         tensors = {key: tensor.contiguous() for key, tensor in tensors.items()}
@@ -240,11 +246,15 @@ class Store:
         others = {}
         for key in sorted(metadata):
             network, _, word = key.rpartition("/")
-            if network and word == "unconstrained":
-                theirs = [k for k in tensors if k.startswith(_of(network, ""))]
-                mine = {k.removeprefix(_of(network, "")): tensors.pop(k) for k in theirs}
-                others[network] = TaskState(entry.name, _shares(metadata[key]), mine)
-        state = TaskState(entry.name, _shares(metadata["unconstrained"]), tensors)
+            if network and word == _SHARES:
+                prefix = _of(network, "")
+                theirs = [k for k in tensors if k.startswith(prefix)]
+                mine = {k.removeprefix(prefix): tensors.pop(k) for k in theirs}
+                words = {
+                    k.removeprefix(prefix): v for k, v in metadata.items() if k.startswith(prefix)
+                }
+                others[network] = _state(entry.name, words, mine)
+        state = _state(entry.name, metadata, tensors)
         card = json.loads(metadata["card"])
         if not isinstance(card, dict):
             raise PiggybackError("its card is no JSON object")
@@ -254,6 +264,33 @@ class Store:
 def _of(network: str, key: str) -> str:
     """The name in a task's file of what belongs to a further network."""
     return f"{network}/{key}"
+
+
+def _state_metadata(state: TaskState) -> dict[str, str]:
+    """What a task is beside its tensors, as its file's header has it."""
+    return {
+        _SHARES: json.dumps(state.shares, sort_keys=True),
+        _MIXING: json.dumps(state.mixing.as_card(), sort_keys=True),
+        _START: json.dumps(state.start),
+        _STORAGE: state.storage,
+    }
+
+
+def _state(name: str, metadata: Mapping[str, str], tensors: dict[str, Tensor]) -> TaskState:
+    """The inverse of `_state_metadata`. Before format 3 all tasks mixed fully, and in fp32."""
+    start = json.loads(metadata.get(_START, "null"))
+    if start is not None:
+        check_task_name(start)
+    storage = metadata.get(_STORAGE, "fp32")
+    check_choice("storage", storage, STORAGES)
+    return TaskState(
+        name=name,
+        shares=_shares(metadata[_SHARES]),
+        tensors=tensors,
+        mixing=mixing_from_card(json.loads(metadata.get(_MIXING, '{"kind": "full"}'))),
+        start=start,
+        storage=cast(Storage, storage),
+    )
 
 
 def _shares(text: str) -> dict[str, float]:

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.filters import FilterLayout, unconstrained_count
-from piggyback_gan.names import PREVIOUS, STANDALONE, Allocation
+from piggyback_gan.mixings import FullMixing, Mixing, Shape
+from piggyback_gan.names import PREVIOUS, STANDALONE, Allocation, Storage
 
 DEFAULT_UNCONSTRAINED = 0.25
 # A bank of so few filters spans next to nothing: such a layer (the output layer of most image
@@ -17,7 +18,6 @@ DEFAULT_UNCONSTRAINED = 0.25
 SMALLEST_SHARED_LAYER = 8
 
 UNCONSTRAINED = "unconstrained_filters"
-MIXING = "mixing_weights"
 WEIGHT = "weight"
 BIAS = "bias"
 
@@ -31,14 +31,20 @@ class TaskState:
     Attributes:
         name: the task.
         shares: layer name -> lambda, the unconstrained share in [0, 1]; without the task's own layers.
-        tensors: `<layer>.unconstrained_filters` (U, D) and `<layer>.mixing_weights` (P, K), left out
-            where they are empty, and every private parameter and buffer under its own name. The weight
-            of an own layer is private: `<layer>.weight`.
+        tensors: `<layer>.unconstrained_filters` (U, D) and what its mixing keeps, such as
+            `<layer>.mixing_weights` (P, K), left out where they are empty, and every private parameter and
+            buffer under its own name. The weight of an own layer is private: `<layer>.weight`.
+        mixing: how its piggyback filters are made of the bank.
+        start: the earlier task that it started from; None if from none.
+        storage: the type in which filters and what mixes them are kept, "fp32", "bf16" or "fp16".
     """
 
     name: str
     shares: dict[str, float]
     tensors: dict[str, Tensor] = field(default_factory=dict)
+    mixing: Mixing = field(default_factory=FullMixing)
+    start: str | None = None
+    storage: Storage = "fp32"
 
     def check_layers(self, layers: Collection[str]) -> list[str]:
         """Compare the task's layers with those of a network, and return the names of its own ones.
@@ -57,7 +63,7 @@ class TaskState:
         """Weight and bias of an own layer."""
         return self.tensors[tensor_key(layer, WEIGHT)], self.tensors.get(tensor_key(layer, BIAS))
 
-    def check_shapes(self, expected: Mapping[str, tuple[int, ...]]) -> None:
+    def check_shapes(self, expected: Mapping[str, Shape]) -> None:
         """Compare the tensors' names and shapes with those that a network expects.
 
         Raises:
@@ -78,7 +84,7 @@ class ParameterCount:
 
     Attributes:
         unconstrained: values in the task's unconstrained filters.
-        mixing: mixing weights.
+        mixing: mixing weights, and which bank filters are selected.
         private: biases, affine norm parameters and all other parameters beside conv filters.
         standalone: parameters of the whole network, if the task had one of its own.
     """
@@ -116,7 +122,8 @@ class ParameterCount:
 class LayerPlan:
     """What a task takes of one layer: `filters` = unconstrained + piggyback, each of `length` values.
 
-    `bank` is the number of filters to mix from, `share` the lambda that led to `unconstrained`.
+    `bank` is the number of filters to mix from, `share` the lambda that led to `unconstrained`, `rule`
+    how this layer's piggyback filters are mixed.
     """
 
     name: str
@@ -126,15 +133,29 @@ class LayerPlan:
     bank: int
     share: float
     unconstrained: int
+    rule: Mixing
+
+    @property
+    def piggyback(self) -> int:
+        """How many filters are mixed."""
+        return self.filters - self.unconstrained
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        """The task's tensors of this layer, by name; empty ones are left out."""
+        shapes: dict[str, Shape] = {}
+        if self.unconstrained:
+            shapes[UNCONSTRAINED] = (self.unconstrained, self.length)
+        return shapes | (self.rule.shapes(self.piggyback, self.bank) if self.piggyback else {})
 
     @property
     def mixing(self) -> int:
-        """How many mixing weights the task trains in this layer."""
-        return (self.filters - self.unconstrained) * self.bank
+        """How many values the task keeps of this layer's mixing."""
+        return self.rule.cost(self.piggyback, self.bank) if self.piggyback else 0
 
     @property
     def parameters(self) -> int:
-        """Unconstrained values and mixing weights of the task in this layer."""
+        """Values that the task keeps of this layer's filters."""
         return self.unconstrained * self.length + self.mixing
 
 
@@ -160,13 +181,13 @@ def resolve_start(init: str | None, finished: Sequence[str]) -> str | None:
     return init
 
 
-def filter_shapes(plan: Iterable[LayerPlan]) -> dict[str, tuple[int, ...]]:
-    """The shapes of a task's unconstrained filters and mixing weights; empty ones are left out."""
-    shapes = {}
-    for layer in plan:
-        shapes[tensor_key(layer.name, UNCONSTRAINED)] = (layer.unconstrained, layer.length)
-        shapes[tensor_key(layer.name, MIXING)] = (layer.filters - layer.unconstrained, layer.bank)
-    return {key: shape for key, shape in shapes.items() if shape[0]}
+def filter_shapes(plan: Iterable[LayerPlan]) -> dict[str, Shape]:
+    """The shapes of a task's unconstrained filters and what mixes; empty ones are left out."""
+    return {
+        tensor_key(layer.name, name): shape
+        for layer in plan
+        for name, shape in layer.shapes.items()
+    }
 
 
 def tensor_key(layer_name: str, tensor_name: str) -> str:

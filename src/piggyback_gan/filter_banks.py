@@ -1,0 +1,256 @@
+"""The filter banks of a network's layers, and what each task has in them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from piggyback_gan.banked_layers import BankedLayer, plan_layers
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.filters import rounded
+from piggyback_gan.mixings import LayerFilters, Mixing
+from piggyback_gan.names import Storage
+from piggyback_gan.tasks import (
+    UNCONSTRAINED,
+    LayerPlan,
+    Shares,
+    TaskState,
+    resolve_shares,
+    tensor_key,
+)
+
+STORED_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass
+class TaskFilters:
+    """What a task has in the banks.
+
+    Attributes:
+        shares, mixing, start, storage: as `TaskState` has them.
+        values: layer -> what mixes, of a finished task. Its unconstrained filters are rows of the layer's
+            bank; all that one in training has hangs on the layers.
+        starts: layer -> what is added to what is mixed (P, D), kept while the task is in training.
+    """
+
+    shares: dict[str, float]
+    mixing: Mixing
+    start: str | None
+    storage: Storage
+    values: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    starts: dict[str, Tensor] = field(default_factory=dict)
+
+
+class FilterBanks:
+    """The conv layers of a network with their banks, and the tasks in them, in order.
+
+    Args:
+        layers: name -> layer, whose weight was taken out.
+    """
+
+    def __init__(self, layers: dict[str, BankedLayer]) -> None:
+        self.layers = layers
+        self.finished: dict[str, TaskFilters] = {}
+        self.training: tuple[str, TaskFilters] | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the banks are."""
+        return self._any_bank().device
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """All tasks in order; the last may be in training."""
+        return (*self.finished, *([self.training[0]] if self.training else []))
+
+    def task(self, name: str) -> TaskFilters:
+        """A task, in training or finished.
+
+        Raises:
+            PiggybackError: there is none of this name.
+        """
+        if self.training and self.training[0] == name:
+            return self.training[1]
+        if name not in self.finished:
+            known = ", ".join(self.tasks) or "none"
+            raise PiggybackError(f"there is no task {name!r}; tasks: {known}")
+        return self.finished[name]
+
+    def is_training(self, name: str) -> bool:
+        """Whether it is the task in training."""
+        return self.training is not None and self.training[0] == name
+
+    def shares(self, unconstrained: Shares) -> dict[str, float]:
+        """Lambda for every layer, of the next task."""
+        filters = {name: layer.layout.filters for name, layer in self.layers.items()}
+        shares = resolve_shares(unconstrained, filters)
+        # The first task of a layer has nothing to mix from.
+        return {k: s if len(self.layers[k].bank_KD) else 1.0 for k, s in shares.items()}
+
+    def plan(self, shares: Mapping[str, float], mixing: Mixing) -> list[LayerPlan]:
+        """What the next task would take of each layer that has a share."""
+        return plan_layers(self.layers, shares, mixing, len(self.finished))
+
+    def plan_of(self, name: str) -> list[LayerPlan]:
+        """What a task takes of each layer but its own ones."""
+        task = self.task(name)
+        return plan_layers(self.layers, task.shares, task.mixing, self.tasks.index(name))
+
+    # A task's life
+
+    def begin(self, name: str, task: TaskFilters) -> None:
+        """Hang a new task's filters on the layers, where they start.
+
+        Raises:
+            PiggybackError: its mixing adds to an earlier task's filters, and it starts from none.
+        """
+        plan = self.plan(task.shares, task.mixing)
+        for layer_plan in plan:
+            if layer_plan.mixing and layer_plan.rule.adds and task.start is None:
+                raise PiggybackError(
+                    f"{layer_plan.rule.kind} mixing adds to an earlier task's filters: "
+                    "start from a task, or mix fully"
+                )
+        for layer_plan in plan:
+            layer, key = self.layers[layer_plan.name], layer_plan.name
+            model = self._model_for(key, task.start)
+            if not len(layer.bank_KD):
+                tensors = {UNCONSTRAINED: layer.given_ND.clone()}
+            elif model is None:
+                tensors = layer.random_start(layer_plan.unconstrained)
+            else:
+                filters, rows = self.filters(key, model, exact=True), layer_plan.unconstrained
+                coefficients = self._coefficients(key, model)
+                tensors = layer.warm_start(filters, coefficients, rows, layer_plan.rule)
+                if layer_plan.mixing and layer_plan.rule.adds:
+                    task.starts[key] = filters[rows:].clone()
+            layer.begin_task(tensors)
+        self.training = (name, task)
+
+    def end(self) -> None:
+        """Drop the task in training."""
+        for layer in self.layers.values():
+            layer.end_task()
+        self.training = None
+
+    def append(self, state: TaskState) -> None:
+        """Add a finished task, whose tensors are known to fit."""
+        task = TaskFilters(dict(state.shares), state.mixing, state.start, state.storage)
+        plan = self.plan(task.shares, task.mixing)
+        for name in self.layers.keys() - task.shares.keys():
+            self.layers[name].rows.append(0)
+        for layer_plan in plan:
+            layer, key = self.layers[layer_plan.name], layer_plan.name
+            bank = layer.bank_KD
+            found = {n: state.tensors[tensor_key(key, n)].detach() for n in layer_plan.shapes}
+            free = found.pop(UNCONSTRAINED, bank[:0])
+            task.values[key] = {n: _like(bank, tensor) for n, tensor in found.items()}
+            layer.bank_KD = torch.cat([bank, free.to(bank)])
+            layer.rows.append(layer_plan.unconstrained)
+            layer.given_ND = bank[:0].clone()  # it served the first task, and need not be kept
+        self.finished[state.name] = task
+
+    # Filters
+
+    def filters(self, layer_name: str, name: str, *, exact: bool) -> Tensor:
+        """A task's filters (N, D) of a layer."""
+        return self.parts(layer_name, name).compose(exact=exact)
+
+    def parts(self, layer_name: str, name: str) -> LayerFilters:
+        """What a task's filters of a layer are made of; of one in training as they will be stored."""
+        layer, task = self.layers[layer_name], self.task(name)
+        order = self.tasks.index(name)
+        rows = layer.rows[:order]
+        bank = layer.bank_KD[: sum(rows)]
+        if self.is_training(name):
+            stored = STORED_TYPES[task.storage]
+            values = {n: rounded(t, stored) for n, t in layer.trained().items()}
+            free = values.pop(UNCONSTRAINED, bank[:0])
+        else:
+            free = layer.bank_KD[len(bank) : len(bank) + layer.rows[order]]
+            values = task.values[layer_name]
+        rule = task.mixing.of_layer(layer.layout.filters - len(free), len(bank))
+        start = None
+        if values and rule.adds:
+            start = task.starts.get(layer_name)
+            if start is None:
+                model = self._model_for(layer_name, task.start)
+                assert model is not None
+                start = self.filters(layer_name, model, exact=True)[len(free) :]
+        return LayerFilters(rule, free, values, bank, rows, start)
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """A task's unconstrained filters and what mixes, by their names in a network, as they are stored."""
+        stored = STORED_TYPES[self.task(name).storage]
+        tensors = {}
+        for key in self.task(name).shares:
+            parts = self.parts(key, name)
+            free = {UNCONSTRAINED: parts.unconstrained_UD} if len(parts.unconstrained_UD) else {}
+            for tensor_name, tensor in (free | dict(parts.values)).items():
+                if tensor.dtype == torch.float32:
+                    tensor = tensor.to(stored)
+                tensors[tensor_key(key, tensor_name)] = tensor
+        return tensors
+
+    def versions(self) -> list[object]:
+        """What changes whenever a composition of the task in training is out of date."""
+        hung = [t for layer in self.layers.values() for t in layer.trained().values()]
+        return [value for t in hung for value in (id(t), t._version, t.requires_grad)]
+
+    def move(self, fn: Callable[[Tensor], Tensor]) -> None:
+        """Move what is no parameter or buffer of the module, after the module itself was moved."""
+        for layer in self.layers.values():
+            layer.move(fn)
+        for task in (*self.finished.values(), *([self.training[1]] if self.training else [])):
+            task.starts = {key: fn(start) for key, start in task.starts.items()}
+            for values in task.values.values():
+                values.update({name: fn(tensor) for name, tensor in values.items()})
+
+    def check_type(self, fn: Callable[..., Any]) -> None:
+        """Refuse to change the type of what is stored.
+
+        Raises:
+            PiggybackError: `fn` would.
+        """
+        sample = self._any_bank()[:0]
+        if fn(sample).dtype != sample.dtype:
+            raise PiggybackError(
+                f"a bank keeps its filters as they are stored ({sample.dtype}): "
+                f"fold a task and convert the folded network to {fn(sample).dtype}"
+            )
+
+    def _any_bank(self) -> Tensor:
+        return next(iter(self.layers.values())).bank_KD
+
+    def _model_for(self, layer_name: str, source: str | None) -> str | None:
+        """The task that a layer starts from: the source, or the first that shares the layer."""
+        if source is None or layer_name in self.finished[source].shares:
+            return source
+        return next((name for name, t in self.finished.items() if layer_name in t.shares), None)
+
+    def _coefficients(self, layer_name: str, name: str) -> Tensor:
+        """A finished task's filters as mixing weights (N, K) of the layer's whole bank.
+
+        Row i is the bank's row `len(bank before) + i` where it was unconstrained, and its own mixing, and
+        where that adds its start's, where it was not.
+        """
+        layer, parts = self.layers[layer_name], self.parts(layer_name, name)
+        start, count = len(parts.bank_KD), len(parts.unconstrained_UD)
+        filters = layer.layout.filters
+        weights = layer.bank_KD.new_zeros(filters, len(layer.bank_KD))
+        weights[:count, start : start + count].fill_diagonal_(1)
+        if count < filters:
+            weights[count:, :start] = parts.coefficients()
+            if parts.rule.adds:
+                model = self._model_for(layer_name, self.finished[name].start)
+                assert model is not None
+                weights[count:] += self._coefficients(layer_name, model)[count:]
+        return weights
+
+
+def _like(bank: Tensor, tensor: Tensor) -> Tensor:
+    """A copy on the bank's device, floats in its type."""
+    floats = tensor.is_floating_point()
+    return tensor.clone().to(bank.device, bank.dtype if floats else tensor.dtype)

@@ -1,0 +1,315 @@
+"""How piggyback filters are made of the filters of earlier tasks: one class for each way.
+
+Shape suffixes as in `filters.py`, and R the rank, M the number of selected bank filters.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from piggyback_gan.config import check_positive
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.filters import compose_exactly, without_autocast
+
+MIXING = "mixing_weights"
+MIXING_UP = "mixing_up"
+MIXING_DOWN = "mixing_down"
+SELECTED = "selected_filters"
+MIXING_TENSORS = (MIXING, MIXING_UP, MIXING_DOWN, SELECTED)
+
+Values = Mapping[str, Tensor]
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixing(ABC):
+    """A way to make piggyback filters (P, D) of a bank (K, D).
+
+    Its fields are its options. What a task keeps of a layer are tensors of the names in `shapes`; float
+    ones are trained.
+    """
+
+    kind: ClassVar[str]
+    """Its name in options and files."""
+
+    adds: ClassVar[bool] = True
+    """Whether what is mixed is added to an earlier task's filters, where the task starts; those cost nothing
+    to keep. Else it is all there is."""
+
+    @abstractmethod
+    def shapes(self, piggyback: int, bank: int) -> dict[str, Shape]:
+        """The tensors of a layer with P piggyback filters and K filters in its bank."""
+
+    @abstractmethod
+    def begin(self, piggyback: int, bank_KD: Tensor) -> dict[str, Tensor]:
+        """A layer's tensors at a task's start; of those that add, what they add is 0."""
+
+    @abstractmethod
+    def mix(
+        self, values: Values, bank_KD: Tensor, segments: Sequence[int], *, exact: bool
+    ) -> Tensor:
+        """The mixed filters (P, D); `exact` and `segments` as in `filters.compose_exactly`."""
+
+    @abstractmethod
+    def gradients(self, gradient_PD: Tensor, values: Values, bank_KD: Tensor) -> dict[str, Tensor]:
+        """The gradients of the trained tensors, from that of the mixed filters."""
+
+    @abstractmethod
+    def coefficients(self, values: Values, bank: int) -> Tensor:
+        """What is mixed as plain mixing weights (P, K)."""
+
+    def of_layer(self, piggyback: int, bank: int) -> "Mixing":
+        """The way that a layer takes: full mixing where this one would cost as much."""
+        full = FullMixing()
+        return self if self.cost(piggyback, bank) < full.cost(piggyback, bank) else full
+
+    def cost(self, piggyback: int, bank: int) -> int:
+        """How many values a task keeps of a layer's mixing."""
+        return sum(math.prod(shape) for shape in self.shapes(piggyback, bank).values())
+
+    def as_card(self) -> dict[str, Any]:
+        """As a task's file has it."""
+        return {"kind": self.kind, **asdict(self)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FullMixing(Mixing):
+    """W @ B, each piggyback filter a combination of all bank filters: the paper's own (section 3.2)."""
+
+    kind: ClassVar[str] = "full"
+    adds: ClassVar[bool] = False
+
+    def shapes(self, piggyback: int, bank: int) -> dict[str, Shape]:
+        return {MIXING: (piggyback, bank)}
+
+    def begin(self, piggyback: int, bank_KD: Tensor) -> dict[str, Tensor]:
+        weights = torch.randn(piggyback, len(bank_KD), dtype=bank_KD.dtype)
+        return {MIXING: weights.to(bank_KD.device)}
+
+    def mix(
+        self, values: Values, bank_KD: Tensor, segments: Sequence[int], *, exact: bool
+    ) -> Tensor:
+        return _product(values[MIXING], bank_KD, segments, exact=exact)
+
+    def gradients(self, gradient_PD: Tensor, values: Values, bank_KD: Tensor) -> dict[str, Tensor]:
+        return {MIXING: gradient_PD @ bank_KD.T}
+
+    def coefficients(self, values: Values, bank: int) -> Tensor:
+        return values[MIXING]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LowRankMixing(Mixing):
+    """F_start + up @ (down @ B): mixing weights of rank R beside a start that costs nothing to keep.
+
+    The update lies in the span of the bank, unlike LoRA's on the filters (Hu et al., ICLR 2022).
+
+    Attributes:
+        rank: R.
+    """
+
+    kind: ClassVar[str] = "low-rank"
+    rank: int = 16
+
+    def __post_init__(self) -> None:
+        check_positive("rank", self.rank)
+
+    def shapes(self, piggyback: int, bank: int) -> dict[str, Shape]:
+        return {MIXING_UP: (piggyback, self.rank), MIXING_DOWN: (self.rank, bank)}
+
+    def begin(self, piggyback: int, bank_KD: Tensor) -> dict[str, Tensor]:
+        count = len(bank_KD)
+        down = torch.randn(self.rank, count, dtype=bank_KD.dtype).to(bank_KD.device)
+        # As large as a bank filter: what `up` learns then has the scale of mixing weights.
+        return {
+            MIXING_UP: bank_KD.new_zeros(piggyback, self.rank),
+            MIXING_DOWN: down / math.sqrt(count),
+        }
+
+    def mix(
+        self, values: Values, bank_KD: Tensor, segments: Sequence[int], *, exact: bool
+    ) -> Tensor:
+        inner_RD = _product(values[MIXING_DOWN], bank_KD, segments, exact=exact)
+        return _product(values[MIXING_UP], inner_RD, [self.rank], exact=exact)
+
+    def gradients(self, gradient_PD: Tensor, values: Values, bank_KD: Tensor) -> dict[str, Tensor]:
+        # In this order no product is as large as one of full mixing.
+        inner_RD = values[MIXING_DOWN] @ bank_KD
+        return {
+            MIXING_UP: gradient_PD @ inner_RD.T,
+            MIXING_DOWN: (values[MIXING_UP].T @ gradient_PD) @ bank_KD.T,
+        }
+
+    def coefficients(self, values: Values, bank: int) -> Tensor:
+        return values[MIXING_UP] @ values[MIXING_DOWN]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectedMixing(Mixing):
+    """F_start + W @ B[selected]: each layer mixes from at most M filters of its bank.
+
+    Which ones is said by `PiggybackNetwork.select_filters`; until then it is the first M.
+
+    Attributes:
+        bank_filters: M.
+    """
+
+    kind: ClassVar[str] = "selected"
+    bank_filters: int = 32
+
+    def __post_init__(self) -> None:
+        check_positive("bank_filters", self.bank_filters)
+
+    def shapes(self, piggyback: int, bank: int) -> dict[str, Shape]:
+        return {MIXING: (piggyback, self.bank_filters), SELECTED: (self.bank_filters,)}
+
+    def of_layer(self, piggyback: int, bank: int) -> Mixing:
+        return super().of_layer(piggyback, bank) if self.bank_filters < bank else FullMixing()
+
+    def begin(self, piggyback: int, bank_KD: Tensor) -> dict[str, Tensor]:
+        return {
+            MIXING: bank_KD.new_zeros(piggyback, self.bank_filters),
+            SELECTED: torch.arange(self.bank_filters, dtype=torch.int32, device=bank_KD.device),
+        }
+
+    def mix(
+        self, values: Values, bank_KD: Tensor, segments: Sequence[int], *, exact: bool
+    ) -> Tensor:
+        bank_MD = bank_KD[values[SELECTED]]
+        return _product(values[MIXING], bank_MD, [self.bank_filters], exact=exact)
+
+    def gradients(self, gradient_PD: Tensor, values: Values, bank_KD: Tensor) -> dict[str, Tensor]:
+        return {MIXING: gradient_PD @ bank_KD[values[SELECTED]].T}
+
+    def coefficients(self, values: Values, bank: int) -> Tensor:
+        weights = values[MIXING]
+        wide = weights.new_zeros(len(weights), bank)
+        return wide.index_copy(1, values[SELECTED].long(), weights)
+
+
+MIXINGS: Mapping[str, type[Mixing]] = {
+    rule.kind: rule for rule in (FullMixing, LowRankMixing, SelectedMixing)
+}
+
+
+def mixing_from_card(card: Mapping[str, Any]) -> Mixing:
+    """The inverse of `Mixing.as_card`.
+
+    Raises:
+        PiggybackError: there is no such way to mix, or its options are others.
+    """
+    rule, options = (
+        MIXINGS.get(str(card.get("kind"))),
+        {k: v for k, v in card.items() if k != "kind"},
+    )
+    if rule is None:
+        known = ", ".join(MIXINGS)
+        raise PiggybackError(f"there is no mixing {card.get('kind')!r}; there are: {known}")
+    try:
+        return rule(**options)
+    except TypeError:
+        raise PiggybackError(f"mixing {rule.kind!r} has no such options: {options}") from None
+
+
+@dataclass(frozen=True)
+class LayerFilters:
+    """All that a task's filters of one layer are made of.
+
+    Attributes:
+        rule: how piggyback filters are mixed.
+        unconstrained_UD: the task's unconstrained filters.
+        values: the mixing's tensors; empty where all filters are unconstrained.
+        bank_KD: the filters of all earlier tasks; they never get a gradient.
+        segments: how many rows of the bank each earlier task brought, in order.
+        start_PD: what the mixed filters are added to, where the rule adds.
+    """
+
+    rule: Mixing
+    unconstrained_UD: Tensor
+    values: Values
+    bank_KD: Tensor
+    segments: Sequence[int]
+    start_PD: Tensor | None = None
+
+    def compose(self, *, exact: bool) -> Tensor:
+        """The layer's filters F = [U; P] (N, D), differentiable in U and what mixes.
+
+        Args:
+            exact: compose for use, with the same bits on every machine (`filters.compose_exactly`),
+                instead of by quick matrix products. Both are in full precision, also under autocast.
+
+        Raises:
+            PiggybackError: the shapes do not fit each other.
+        """
+        if not self.values:
+            # What is in use must not be the bank's own memory.
+            return self.unconstrained_UD.clone() if exact else self.unconstrained_UD
+        self._check()
+        filters: Tensor = _Compose.apply(  # type: ignore[no-untyped-call]
+            self, exact, self.unconstrained_UD, *self.values.values()
+        )
+        return filters
+
+    def with_values(self, unconstrained_UD: Tensor, values: Values) -> "LayerFilters":
+        """The same of other tensors."""
+        return replace(self, unconstrained_UD=unconstrained_UD, values=values)
+
+    def coefficients(self) -> Tensor:
+        """What the mixing itself gives, as plain mixing weights (P, K)."""
+        return self.rule.coefficients(self.values, len(self.bank_KD))
+
+    def _check(self) -> None:
+        count = len(next(iter(self.values.values())))
+        expected = self.rule.shapes(count, len(self.bank_KD))
+        found = {name: tuple(tensor.shape) for name, tensor in self.values.items()}
+        lengths = {
+            t.shape[1]
+            for t in (self.unconstrained_UD, self.bank_KD, self.start_PD)
+            if t is not None
+        }
+        if expected != found or len(lengths) > 1:
+            raise PiggybackError(
+                f"filters do not fit their bank: unconstrained {tuple(self.unconstrained_UD.shape)}, "
+                f"{', '.join(f'{name} {shape}' for name, shape in found.items())}, "
+                f"bank {tuple(self.bank_KD.shape)}"
+            )
+
+
+class _Compose(torch.autograd.Function):
+    """[U; start + mixed], differentiable in U and in what mixes.
+
+    As the bank is frozen, gradients need it and the mixing's tensors alone. These are held outside the
+    autograd graph's own store, so that several backward passes (gradient accumulation) can go
+    through one composition.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, parts: LayerFilters, exact: bool, unconstrained_UD: Tensor, *values: Tensor
+    ) -> Tensor:
+        ctx.parts = parts.with_values(
+            unconstrained_UD.detach(),
+            {name: value.detach() for name, value in zip(parts.values, values, strict=True)},
+        )
+        with without_autocast(parts.bank_KD.device):
+            mixed_PD = parts.rule.mix(ctx.parts.values, parts.bank_KD, parts.segments, exact=exact)
+            if parts.start_PD is not None:
+                mixed_PD = parts.start_PD + mixed_PD
+            return torch.cat([unconstrained_UD, mixed_PD])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient_ND,), parts = gradients, ctx.parts
+        free = len(parts.unconstrained_UD)
+        with without_autocast(gradient_ND.device):
+            of_values = parts.rule.gradients(gradient_ND[free:], parts.values, parts.bank_KD)
+        return None, None, gradient_ND[:free], *(of_values.get(name) for name in parts.values)
+
+
+def _product(left: Tensor, right: Tensor, segments: Sequence[int], *, exact: bool) -> Tensor:
+    return compose_exactly(left, right, segments) if exact else left @ right
