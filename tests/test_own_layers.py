@@ -319,7 +319,7 @@ def test_moving_a_network_moves_own_layers_too(network: PiggybackNetwork) -> Non
     assert [id(p) for p in network.trainable_parameters()] == [id(p) for p in parameters]
     network.to("meta")
     for task in network.tasks:
-        state = network._task(task)
+        state = network._kept[task]
         assert all(own.weight.is_meta and own.bias.is_meta for own in state.own.values())
     first = network.module.get_submodule("0")
     assert first.weight.is_meta and first.in_channels == 1

@@ -203,10 +203,10 @@ def mixing_from_card(card: Mapping[str, Any]) -> Mixing:
     Raises:
         PiggybackError: there is no such way to mix, or its options are others.
     """
-    rule, options = (
-        MIXINGS.get(str(card.get("kind"))),
-        {k: v for k, v in card.items() if k != "kind"},
-    )
+    if not isinstance(card, Mapping):
+        raise PiggybackError(f"a mixing is a table of its kind and options, not {card!r}")
+    rule = MIXINGS.get(str(card.get("kind")))
+    options = {key: value for key, value in card.items() if key != "kind"}
     if rule is None:
         known = ", ".join(MIXINGS)
         raise PiggybackError(f"there is no mixing {card.get('kind')!r}; there are: {known}")

@@ -280,7 +280,7 @@ def _state(name: str, metadata: Mapping[str, str], tensors: dict[str, Tensor]) -
     """The inverse of `_state_metadata`. Before format 3 all tasks mixed fully, and in fp32."""
     start = json.loads(metadata.get(_START, "null"))
     if start is not None:
-        check_task_name(start)
+        check_task_name(start if isinstance(start, str) else "")
     storage = metadata.get(_STORAGE, "fp32")
     check_choice("storage", storage, STORAGES)
     return TaskState(
