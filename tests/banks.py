@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from piggyback_gan.allocation import Shares
 from piggyback_gan.bank import Bank, open_or_new
 from piggyback_gan.config import GeneratorConfig
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.generators import build_generator
 from piggyback_gan.network import PiggybackNetwork
 from piggyback_gan.store import Store
-from piggyback_gan.tasks import Shares, TaskState
+from piggyback_gan.tasks import TaskState
 
 CONFIG = GeneratorConfig(name="resnet-6", ngf=2, norm="batch")
 LAMBDAS: dict[str, Shares] = {"maps": 1.0, "night": 0.25, "sketch": {"*": 0.5, "model.1": 0.1}}

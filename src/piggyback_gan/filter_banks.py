@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from piggyback_gan.allocation import LayerSize, Shares, resolve_shares
 from piggyback_gan.banked_layers import BankedLayer, plan_layers
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.filters import rounded
@@ -15,9 +16,7 @@ from piggyback_gan.names import Storage
 from piggyback_gan.tasks import (
     UNCONSTRAINED,
     LayerPlan,
-    Shares,
     TaskState,
-    resolve_shares,
     tensor_key,
 )
 
@@ -88,6 +87,11 @@ class FilterBanks:
         shares = resolve_shares(unconstrained, filters)
         # The first task of a layer has nothing to mix from.
         return {k: s if len(self.layers[k].bank_KD) else 1.0 for k, s in shares.items()}
+
+    def sizes(self) -> dict[str, LayerSize]:
+        """The layers and what the next task can mix from."""
+        layers = self.layers.items()
+        return {n: LayerSize(x.layout.filters, x.layout.length, len(x.bank_KD)) for n, x in layers}
 
     def plan(self, shares: Mapping[str, float], mixing: Mixing) -> list[LayerPlan]:
         """What the next task would take of each layer that has a share."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from piggyback_gan.config import check_positive
 from piggyback_gan.errors import PiggybackError
+from piggyback_gan.filter_options import FilterOptions
 from piggyback_gan.filters import compose_exactly, without_autocast
 
 MIXING = "mixing_weights"
@@ -195,6 +196,16 @@ class SelectedMixing(Mixing):
 MIXINGS: Mapping[str, type[Mixing]] = {
     rule.kind: rule for rule in (FullMixing, LowRankMixing, SelectedMixing)
 }
+
+
+def mixing_of(options: FilterOptions) -> Mixing:
+    """The way to mix that options with their defaults say."""
+    if options.mixing == LowRankMixing.kind:
+        return LowRankMixing(rank=options.rank)
+    if options.mixing == SelectedMixing.kind:
+        return SelectedMixing(bank_filters=options.bank_filters)
+    assert options.mixing == FullMixing.kind, "options must have their defaults"
+    return FullMixing()
 
 
 def mixing_from_card(card: Mapping[str, Any]) -> Mixing:

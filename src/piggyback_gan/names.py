@@ -1,4 +1,4 @@
-"""Which words can name a task, metrics and ways to spread new filters there are. No torch here."""
+"""Which words can name a task, and the names of metrics and of ways to make filters. No torch here."""
 
 import re
 from typing import Literal, get_args
@@ -11,6 +11,12 @@ Allocation = Literal["last", "even"]
 ALLOCATIONS = get_args(Allocation)
 Storage = Literal["fp32", "bf16", "fp16"]
 STORAGES = get_args(Storage)
+MixingKind = Literal["full", "low-rank", "selected"]
+MIXING_KINDS = get_args(MixingKind)
+DEFAULT_UNCONSTRAINED = 0.25
+"""Lambda, where a share of new filters is asked for and not said."""
+DEFAULT_BUDGET = 0.075
+"""What a later task adds at most, as a share of a network of its own, if nothing else is said."""
 METRICS = ("l1", "psnr", "ssim")
 HIGHER_IS_BETTER = ("psnr", "ssim", "pixel_accuracy", "mean_iou")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")

@@ -1,7 +1,7 @@
 """PiggybackNetwork: any torch module whose conv filters are shared by a sequence of tasks."""
 
 import copy
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -10,23 +10,22 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from piggyback_gan.allocation import Shares, allocated_shares
 from piggyback_gan.banked_layers import TRAINED, OwnLayer, take_weights
 from piggyback_gan.config import check_choice
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.filter_banks import FilterBanks, TaskFilters
+from piggyback_gan.filter_options import FilterOptions
 from piggyback_gan.filters import ConvLayer, without_denormals
 from piggyback_gan.mixings import FullMixing, Mixing
-from piggyback_gan.names import STORAGES, Allocation, Storage, check_task_name
+from piggyback_gan.names import DEFAULT_UNCONSTRAINED, STORAGES, Storage, check_task_name
 from piggyback_gan.private_tensors import PrivateTensors
 from piggyback_gan.tasks import (
     BIAS,
-    DEFAULT_UNCONSTRAINED,
     WEIGHT,
     LayerPlan,
     ParameterCount,
-    Shares,
     TaskState,
-    allocated_shares,
     filter_shapes,
     resolve_start,
     tensor_key,
@@ -141,7 +140,7 @@ class PiggybackNetwork(nn.Module):
         Args:
             name: `[a-z0-9][a-z0-9._-]*`, at most 64 characters.
             unconstrained: lambda, the share of new filters per layer, in [0, 1]; or a mapping from
-                layer names and patterns to shares (see `tasks.resolve_shares`). A plain number leaves
+                layer names and patterns to shares (see `allocation.resolve_shares`). A plain number leaves
                 layers of fewer than 8 filters free; `{"*": 0.25}` does not. A first task has nothing to
                 mix from: all of its filters are unconstrained.
             init: where a later task starts. "standalone": at random, all filters at the scale of the
@@ -254,11 +253,8 @@ class PiggybackNetwork(nn.Module):
             PiggybackError: there is no such task.
         """
         plan, task = self.plan_of(name), self._kept[name]
-        # The module may have another task's own layers on: count what it came with.
-        own = {key for layer in task.own for key in self._own_keys(layer)}
-        given = self._private.given_parameters()
-        shared = sum(given[key].numel() for key in given.keys() - own)
-        private = shared + sum(layer.parameter_count() for layer in task.own.values())
+        own = sum(layer.parameter_count() for layer in task.own.values())
+        private = self._private_count(task.own) + own
         return ParameterCount(
             unconstrained=sum(layer.unconstrained * layer.length for layer in plan),
             mixing=sum(layer.mixing for layer in plan),
@@ -267,20 +263,25 @@ class PiggybackNetwork(nn.Module):
         )
 
     def allocated_shares(
-        self, unconstrained: Shares, allocation: Allocation, own_layers: Collection[str] = ()
+        self, options: FilterOptions, own_layers: Mapping[str, ConvLayer] | None = None
     ) -> Shares:
-        """A share of new filters spread over the layers, for `add_task`: see `tasks.allocated_shares`.
+        """Where the next task's new filters are, as `add_task` takes it.
 
         Args:
-            unconstrained, allocation: lambda, and where new filters are.
-            own_layers: layers that the task has of its own, with nothing to mix or to share.
+            options: with its defaults filled in: a share to spread, or a budget to keep to.
+            own_layers: what the task has of its own, as for `add_task`.
 
         Raises:
-            PiggybackError: a share outside [0, 1].
+            PiggybackError: a share outside [0, 1], or a budget that mixing alone goes beyond.
         """
-        layers = self._banks.layers
-        layouts = {n: layer.layout for n, layer in layers.items() if n not in own_layers}
-        return allocated_shares(unconstrained, allocation, layouts)
+        own = own_layers or {}
+        if not self.tasks:
+            return 1.0
+        sizes = {n: size for n, size in self._banks.sizes().items() if n not in own}
+        private = self._private_count(own) + sum(
+            parameter.numel() for layer in own.values() for parameter in layer.parameters()
+        )
+        return allocated_shares(options, sizes, private)
 
     def plan(
         self, unconstrained: Shares = DEFAULT_UNCONSTRAINED, mixing: Mixing | None = None
@@ -426,6 +427,13 @@ class PiggybackNetwork(nn.Module):
                 "no task is in training: add one first, finished tasks never change"
             )
         return self._banks.training[0]
+
+    def _private_count(self, own_layers: Iterable[str]) -> int:
+        """How many private parameters a task has beside its own layers."""
+        # The module may have another task's own layers on: count what it came with.
+        own = {key for layer in own_layers for key in self._own_keys(layer)}
+        given = self._private.given_parameters()
+        return sum(given[key].numel() for key in given.keys() - own)
 
     def _own_keys(self, layer_name: str) -> tuple[str, str]:
         return tensor_key(layer_name, WEIGHT), tensor_key(layer_name, BIAS)

@@ -26,7 +26,7 @@ from piggyback_gan.config import (
     check_positive,
 )
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.names import ALLOCATIONS, Allocation
+from piggyback_gan.filter_options import FilterOptions, default_hint
 
 Mode = Literal["paired", "unpaired"]
 Direction = Literal["AtoB", "BtoA"]
@@ -40,7 +40,6 @@ _CHOICES = {
     "direction": get_args(Direction),
     "device": get_args(Device),
     "augment": get_args(Augment),
-    "allocation": ALLOCATIONS,
     "precision": get_args(Precision),
     "log": get_args(Log),
     "gan_loss": GAN_LOSSES,
@@ -72,15 +71,6 @@ _NOT_NEGATIVE = (
 )
 
 
-def _default(words: str, metavar: str | None = None) -> object:
-    """What --help says in place of None, where no configuration file says otherwise."""
-
-    def hint(default: str) -> str:
-        return f"(default: {words if default == 'None' else default})"
-
-    return tyro.conf.arg(help_behavior_hint=hint, metavar=metavar)
-
-
 FIRST_TASK_RATE = 2e-4
 LATER_TASK_RATE = 1e-3
 SMALL_DATA = 500  # training images below which augmentation was measured to help
@@ -93,19 +83,19 @@ class GeneratorOptions:
 
     generator: Annotated[
         GeneratorName | None,
-        _default(
+        default_hint(
             "resnet-9, under 256 px resnet-6", "{resnet-6,resnet-9,unet-64,unet-128,unet-256}"
         ),
     ] = None
     """The network. A new bank's first task fixes it."""
-    ngf: Annotated[int | None, _default("64", "INT")] = None
+    ngf: Annotated[int | None, default_hint("64", "INT")] = None
     """Channels after the network's first convolution."""
-    norm: Annotated[Norm | None, _default("instance", "{instance,batch,none}")] = None
+    norm: Annotated[Norm | None, default_hint("instance", "{instance,batch,none}")] = None
     """Norm layers of the network."""
-    dropout: Annotated[bool | None, _default("False", "{True,False}")] = None
+    dropout: Annotated[bool | None, default_hint("False", "{True,False}")] = None
     """Dropout in the network, while it trains."""
     weight_init: Annotated[
-        WeightInit | None, _default("normal", "{normal,xavier,kaiming,orthogonal}")
+        WeightInit | None, default_hint("normal", "{normal,xavier,kaiming,orthogonal}")
     ] = None
     """How the network's first weights are drawn."""
 
@@ -159,8 +149,8 @@ _CONFIG_FIELDS = {"generator": "name", "weight_init": "init"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingOptions:
-    """How one task is trained. `None` stands for a default that depends on the task; see each field."""
+class LessonOptions:
+    """What is learned, and how much of it."""
 
     mode: Mode = "paired"
     """paired: pix2pix; unpaired: CycleGAN, two generators, one for each direction."""
@@ -174,39 +164,37 @@ class TrainingOptions:
     """So many batches make one step."""
     image_size: int = 256
     """Side of the square crops that are trained on, in pixels."""
-    unconstrained: Annotated[
-        float | dict[str, float], tyro.conf.arg(constructor=float, help_behavior_hint=str)
-    ] = 0.25
-    """Share of new filters in a later task, 0 to 1; in TOML also a table of layer patterns."""
-    allocation: Allocation = "last"
-    """last: new filters are in the last layers, as many values as of an even share; or even."""
-    init: Annotated[str | None, _default("the bank's first task", "TASK")] = None
-    """Where a later task starts: an earlier task's name, previous or standalone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions(FilterOptions, LessonOptions):
+    """How one task is trained. `None` stands for a default that depends on the task; see each field."""
+
     learning_rate: Annotated[
-        float | None, _default("2e-4 for a first task, 1e-3 for later ones", "FLOAT")
+        float | None, default_hint("2e-4 for a first task, 1e-3 for later ones", "FLOAT")
     ] = None
     """Adam's rate for the generator."""
     identity_weight: Annotated[
-        float | None, _default("5; 0 if the sides' channels differ", "FLOAT")
+        float | None, default_hint("5; 0 if the sides' channels differ", "FLOAT")
     ] = None
     """Unpaired: weight of the identity loss."""
     augment: Augment = "auto"
     """Augment what discriminators see; auto: where there are fewer than 500 training images."""
     val_fraction: float = 0.0
     """Hold out this share of the training images, where the data has neither val nor test."""
-    keep_best: Annotated[str | None, _default("the last epoch is kept", "METRIC")] = None
+    keep_best: Annotated[str | None, default_hint("the last epoch is kept", "METRIC")] = None
     """Keep the epoch that is best by this validation metric, such as ssim or l1_AtoB."""
-    patience: Annotated[int | None, _default("never", "EPOCHS")] = None
+    patience: Annotated[int | None, default_hint("never", "EPOCHS")] = None
     """Stop after so many epochs without a better --keep-best metric."""
-    input_channels: Annotated[int | None, _default("as the files have", "INT")] = None
+    input_channels: Annotated[int | None, default_hint("as the files have", "INT")] = None
     """Channels of the input: 1 gray, 3 RGB, 4 RGBA, or any number."""
-    output_channels: Annotated[int | None, _default("as the files have", "INT")] = None
+    output_channels: Annotated[int | None, default_hint("as the files have", "INT")] = None
     """Channels of the output."""
-    input_labels: Annotated[int | None, _default("images", "CLASSES")] = None
+    input_labels: Annotated[int | None, default_hint("images", "CLASSES")] = None
     """The inputs are label maps, files of class indices below this number."""
-    input_range: Annotated[tuple[float, float] | None, _default("all", "LOW HIGH")] = None
+    input_range: Annotated[tuple[float, float] | None, default_hint("all", "LOW HIGH")] = None
     """Values of the input files that become -1 and 1; of float files, the least and largest."""
-    output_range: Annotated[tuple[float, float] | None, _default("all", "LOW HIGH")] = None
+    output_range: Annotated[tuple[float, float] | None, default_hint("all", "LOW HIGH")] = None
     """Values of the output files that become -1 and 1."""
     precision: Precision = "fp32"
     """bf16: compute the networks in bfloat16, where the device is faster so."""
@@ -254,6 +242,7 @@ class TrainingOptions:
     """How many held-out images the sample picture of each epoch shows."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for field, allowed in _CHOICES.items():
             check_choice(field, getattr(self, field), allowed)
         for field in _POSITIVE:
@@ -290,9 +279,6 @@ class TrainingOptions:
             check_choice("augment_policy", name, AUGMENTATIONS)
         if not _is_number(self.beta1) or not 0 <= self.beta1 < 1:
             raise PiggybackError(f"invalid beta1: found {self.beta1!r}, give a number from 0 to 1")
-        _check_unconstrained(self.unconstrained)
-        if self.init is not None and not isinstance(self.init, str):
-            raise PiggybackError(f"invalid init: found {self.init!r}, give a task's name")
         if not _is_integer(self.seed) or not 0 <= self.seed < 2**31:
             raise PiggybackError(
                 f"invalid seed: found {self.seed!r}, give an integer from 0 to 2**31 - 1"
@@ -357,7 +343,7 @@ class TrainingOptions:
             augment = "on" if train_images < SMALL_DATA else "off"
         identity = 5.0 if equal_channels else 0.0
         return dataclasses.replace(
-            self,
+            self.with_filter_defaults(),
             decay_epochs=self.epochs // 2 if self.decay_epochs is None else self.decay_epochs,
             load_size=self.load_size or round(self.image_size * 286 / 256),
             learning_rate=_rate(self.learning_rate, earlier),
@@ -383,20 +369,6 @@ class TrainingOptions:
             norm=self.discriminator_norm,
             init=self.discriminator_init,
         )
-
-
-def _check_unconstrained(value: Any) -> None:
-    """One share, or a flat table of them; whether its patterns fit is seen with the network."""
-    for pattern, share in value.items() if isinstance(value, dict) else [(None, value)]:
-        if isinstance(share, dict):
-            raise PiggybackError(
-                f"invalid unconstrained: {pattern!r} is a table: put names with dots in quotes"
-            )
-        if not _is_number(share) or not 0 <= share <= 1:
-            where = f" for {pattern!r}" if isinstance(value, dict) else ""
-            raise PiggybackError(
-                f"invalid unconstrained: found {share!r}{where}, give a number from 0 to 1"
-            )
 
 
 def _check_range(field: str, value: Any) -> None:

@@ -1,27 +1,17 @@
-"""What a network knows of one task: its shares, its tensors, its size; and a layer's plan for it."""
+"""What a network knows of one task: its tensors, its size, where it starts; and a layer's plan for it."""
 
-import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from fnmatch import fnmatchcase
 
 from torch import Tensor
 
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.filters import FilterLayout, unconstrained_count
 from piggyback_gan.mixings import FullMixing, Mixing, Shape
-from piggyback_gan.names import PREVIOUS, STANDALONE, Allocation, Storage
-
-DEFAULT_UNCONSTRAINED = 0.25
-# A bank of so few filters spans next to nothing: such a layer (the output layer of most image
-# networks) stays free unless a pattern names it. It costs a fraction of a percent of the network.
-SMALLEST_SHARED_LAYER = 8
+from piggyback_gan.names import PREVIOUS, STANDALONE, Storage
 
 UNCONSTRAINED = "unconstrained_filters"
 WEIGHT = "weight"
 BIAS = "bias"
-
-Shares = float | Mapping[str, float]
 
 
 @dataclass
@@ -193,86 +183,3 @@ def filter_shapes(plan: Iterable[LayerPlan]) -> dict[str, Shape]:
 def tensor_key(layer_name: str, tensor_name: str) -> str:
     """The name of a layer's tensor in a network; the layer may be the network itself."""
     return f"{layer_name}.{tensor_name}" if layer_name else tensor_name
-
-
-def resolve_shares(unconstrained: Shares, layer_filters: Mapping[str, int]) -> dict[str, float]:
-    """Lambda for every layer.
-
-    Args:
-        unconstrained: one share for all layers, where layers of fewer than 8 filters stay free; or a
-            mapping from layer names and patterns (`*`, `?`, `[..]`) to shares. An exact name goes
-            before patterns, an earlier pattern before a later one; layers that nothing matches get
-            the default, 0.25, and stay free if small.
-        layer_filters: layer name -> number of filters.
-
-    Raises:
-        PiggybackError: a share outside [0, 1], or a pattern that matches no layer.
-    """
-    if isinstance(unconstrained, Mapping):
-        patterns, default = dict(unconstrained), DEFAULT_UNCONSTRAINED
-    else:
-        patterns, default = {}, unconstrained
-    for share in (*patterns.values(), default):
-        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
-            raise PiggybackError(
-                f"the unconstrained share must be a number from 0 to 1, not {share!r}"
-            )
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in layer_filters):
-            raise PiggybackError(
-                f"pattern {pattern!r} matches none of the layers: {_some(layer_filters)}"
-            )
-    shares = {}
-    for name, filters in layer_filters.items():
-        free = 1.0 if _is_small(filters) else default
-        by_pattern = (share for pattern, share in patterns.items() if fnmatchcase(name, pattern))
-        shares[name] = float(patterns.get(name, next(by_pattern, free)))
-    return shares
-
-
-def allocated_shares(
-    unconstrained: Shares, allocation: Allocation, layouts: Mapping[str, FilterLayout]
-) -> Shares:
-    """Spread a share of new filters over the layers.
-
-    Args:
-        unconstrained: lambda. Names and patterns leave nothing to spread and are returned as they are.
-        allocation: "even": lambda in every layer, as in the paper. "last": the last layers are free, so
-            many that a second task has about as many parameters as with "even" and never more; the
-            other layers mix all of their filters. Either way layers of fewer than 8 filters are free; with
-            "last", so are those where a free filter has no more values than a mixed one.
-        layouts: layer name -> how its weight is laid out, in the order in which layers are defined.
-
-    Returns:
-        What `resolve_shares` takes.
-
-    Raises:
-        PiggybackError: as `resolve_shares`.
-    """
-    if isinstance(unconstrained, Mapping) or allocation == "even":
-        return unconstrained
-    even = resolve_shares(unconstrained, {name: at.filters for name, at in layouts.items()})
-    # A free filter has D values, a mixed one in a second task N.
-    costs = {name: at.length - at.filters for name, at in layouts.items()}
-    shares = {
-        name: 1.0 for name, at in layouts.items() if _is_small(at.filters) or costs[name] <= 0
-    }
-    spread = {name: at for name, at in layouts.items() if name not in shares}
-    left = sum(unconstrained_count(even[n], at.filters) * costs[n] for n, at in spread.items())
-    for name, layout in reversed(spread.items()):
-        free = min(layout.filters, left // costs[name])
-        # Rounded down, so that its ceiling is this number of filters again.
-        shares[name] = math.floor(free / layout.filters * 1e6) / 1e6
-        left = left - free * costs[name] if free == layout.filters else 0
-    return shares
-
-
-def _is_small(filters: int) -> bool:
-    return filters < SMALLEST_SHARED_LAYER
-
-
-def _some(names: Iterable[str], limit: int = 12) -> str:
-    """The first names of a list that may be long."""
-    listed = list(names)
-    more = f", and {len(listed) - limit} more" if len(listed) > limit else ""
-    return ", ".join(listed[:limit]) + more

@@ -15,13 +15,14 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from piggyback_gan.allocation import SMALLEST_SHARED_LAYER
 from piggyback_gan.cli.console import wide_console
 from piggyback_gan.folders import PairedFolder
 from piggyback_gan.image_formats import FULL_RANGE, ImageFormat
 from piggyback_gan.names import METRICS
 from piggyback_gan.planning import TaskPlan
 from piggyback_gan.runs import list_runs
-from piggyback_gan.tasks import SMALLEST_SHARED_LAYER, LayerPlan
+from piggyback_gan.tasks import LayerPlan
 from piggyback_gan.teaching import Position, Reporter
 
 

@@ -18,7 +18,7 @@ from piggyback_gan.experiments.strategies.weights import (
     shared_layers,
 )
 from piggyback_gan.filters import ConvLayer, FilterLayout, compose_exactly, without_autocast
-from piggyback_gan.tasks import DEFAULT_UNCONSTRAINED
+from piggyback_gan.names import DEFAULT_UNCONSTRAINED
 
 
 class _LowRank(nn.Module):
@@ -97,7 +97,8 @@ class LowRank(KeptStrategy):
         costs = _costs(network)
         if self.rank is not None:
             return dict.fromkeys(costs, self.rank)
-        evenly = layer_parameters(network, self.unconstrained, order)
+        even = Piggyback(unconstrained=self.unconstrained, allocation="even")
+        evenly = layer_parameters(network, even.with_filter_defaults(), order)
         unshared = sum(evenly[name] for name in evenly if name not in costs)
         budget = Piggyback(unconstrained=self.unconstrained).added(network, order) - unshared
         scale = budget / sum(evenly[name] for name in costs)

@@ -20,7 +20,7 @@ from piggyback_gan.experiments.strategies.base import (
 from piggyback_gan.experiments.strategies.piggyback import Piggyback
 from piggyback_gan.filters import unconstrained_count
 from piggyback_gan.generators import ResnetGenerator, UnetGenerator, build_generator
-from piggyback_gan.tasks import DEFAULT_UNCONSTRAINED
+from piggyback_gan.names import DEFAULT_UNCONSTRAINED
 
 
 @dataclass(frozen=True, kw_only=True)

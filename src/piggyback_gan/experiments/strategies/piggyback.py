@@ -1,13 +1,13 @@
 """Piggyback GAN itself, in a bank on disk; lambda 0 is pure factorization."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from torch import nn
 
+from piggyback_gan.allocation import LayerSize, allocated_shares, resolve_shares
 from piggyback_gan.bank import BACKWARD, FORWARD, Bank, open_or_new
-from piggyback_gan.config import check_choice
 from piggyback_gan.experiments.strategies.base import (
     Lesson,
     Size,
@@ -17,53 +17,45 @@ from piggyback_gan.experiments.strategies.base import (
     count,
     count_values,
 )
+from piggyback_gan.filter_options import FilterOptions
 from piggyback_gan.filters import FilterLayout, unconstrained_count
-from piggyback_gan.names import ALLOCATIONS, STANDALONE, Allocation
+from piggyback_gan.mixings import mixing_of
+from piggyback_gan.names import STANDALONE, Allocation
 from piggyback_gan.network import PiggybackNetwork
-from piggyback_gan.tasks import (
-    DEFAULT_UNCONSTRAINED,
-    Shares,
-    allocated_shares,
-    resolve_shares,
-    resolve_start,
-)
+from piggyback_gan.tasks import resolve_start
 
 
-def layer_parameters(
-    network: nn.Module, unconstrained: Shares, order: int, allocation: Allocation = "even"
-) -> dict[str, int]:
-    """Conv layer -> how many unconstrained values and mixing weights a task adds, by the paper's section 3.
+def layer_parameters(network: nn.Module, options: FilterOptions, order: int) -> dict[str, int]:
+    """Conv layer -> how many unconstrained values and mixing weights a task adds, by formula.
 
     Args:
         network: a plain one of the architecture.
-        unconstrained: lambda, the same for all tasks.
+        options: of this task and all before it, with their defaults.
         order: how many tasks the bank has before.
-        allocation: where new filters are.
     """
     layouts = {name: FilterLayout.of(layer) for name, layer in conv_layers(network).items()}
-    spread = allocated_shares(unconstrained, allocation, layouts)
-    shares = resolve_shares(spread, {name: at.filters for name, at in layouts.items()})
-    added = {}
-    for name, layout in layouts.items():
-        free = unconstrained_count(shares[name], layout.filters) if order else layout.filters
-        bank = layout.filters + (order - 1) * free if order else 0
-        added[name] = free * layout.length + (layout.filters - free) * bank
-    return added
+    filters = {name: layout.filters for name, layout in layouts.items()}
+    values = {name: layout.filters * layout.length for name, layout in layouts.items()}
+    if order == 0:
+        return values
+    private = round(count(network)) - sum(values.values())
+    bank = dict(filters)
+    while True:
+        sizes = {n: LayerSize(at.filters, at.length, bank[n]) for n, at in layouts.items()}
+        shares = resolve_shares(allocated_shares(options, sizes, private), filters)
+        free = {name: unconstrained_count(shares[name], filters[name]) for name in filters}
+        order -= 1
+        if order == 0:
+            return {n: size.cost(free[n], mixing_of(options)) for n, size in sizes.items()}
+        bank = {name: bank[name] + free[name] for name in bank}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Piggyback(Strategy):
+class Piggyback(FilterOptions, Strategy):
     """A new task's filters are combinations of all earlier ones and a share of new ones.
 
     Source: Zhai et al., "Piggyback GAN", ECCV 2020.
     """
-
-    unconstrained: float | dict[str, float] = DEFAULT_UNCONSTRAINED
-    allocation: Allocation = "last"
-    init: str | None = None
-
-    def __post_init__(self) -> None:
-        check_choice("allocation", self.allocation, ALLOCATIONS)
 
     def tasks(self, folder: Path) -> tuple[str, ...]:
         bank = _bank(folder)
@@ -77,8 +69,15 @@ class Piggyback(Strategy):
             if bank is not None:
                 for state in bank.states(which):
                     network.restore_task(state)
-            shares = network.allocated_shares(self.unconstrained, self.allocation)
-            network.add_task(lesson.task, shares, self.init if network.tasks else None)
+            options = self.with_filter_defaults()
+            network.add_task(
+                lesson.task,
+                network.allocated_shares(options),
+                options.init if network.tasks else None,
+                mixing=mixing_of(options),
+                # The first task was not learned for this strategy: it stays as it is.
+                storage=options.storage if network.tasks else "fp32",
+            )
             learners[which] = network
         return learners
 
@@ -91,11 +90,9 @@ class Piggyback(Strategy):
             counts.append(network.parameter_count(lesson.task))
         # What the experiment's options, which all strategies share, can't say.
         start = resolve_start(self.init, self.tasks(folder)) or STANDALONE
-        own = {
-            "unconstrained": self.unconstrained,
-            "allocation": self.allocation,
-            "init": start if self.tasks(folder) else None,
-        }
+        names = [field.name for field in fields(FilterOptions)]
+        own = {name: getattr(self.with_filter_defaults(), name) for name in names}
+        own["init"] = start if self.tasks(folder) else None
         card = {
             **lesson.card,
             "options": {**lesson.card["options"], **own},
@@ -121,19 +118,20 @@ class Piggyback(Strategy):
 
     def added(self, network: nn.Module, order: int) -> int:
         """How many unconstrained values and mixing weights the task of this order adds."""
-        added = layer_parameters(network, self.unconstrained, order, self.allocation)
-        return sum(added.values())
+        return sum(layer_parameters(network, self.with_filter_defaults(), order).values())
 
     def predicted(self, network: nn.Module, order: int) -> float:
         weights = sum(layer.weight.numel() for layer in conv_layers(network).values())
-        return count(network) - weights + self.added(network, order)
+        bits = 32 if order == 0 or self.storage == "fp32" else 16
+        return count(network) - weights + self.added(network, order) * bits / 32
 
 
 @dataclass(frozen=True, kw_only=True)
 class Factorization(Piggyback):
     """Piggyback without new filters: lambda 0, but for layers of fewer than 8, which stay free."""
 
-    unconstrained: float | dict[str, float] = field(default=0.0, init=False)
+    budget: None = field(default=None, init=False)
+    unconstrained: float | dict[str, float] | None = field(default=0.0, init=False)
     allocation: Allocation = field(default="even", init=False)
 
 
