@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -61,20 +61,44 @@ class BankedLayer:
         layout: how its weight is laid out as filters.
         given_ND: the weight that the layer came with, as filters, until the first task is finished.
         scale: the root mean square of that weight.
-        bank_KD: the unconstrained filters of all finished tasks, in their order.
+        pieces: the unconstrained filters of finished tasks, in their order; an empty one until there are any.
         trainable: whether the weight that it came with required a gradient.
         shared_bias: the parameter that holds the biases of tasks without an own layer here.
-        rows: how many filters each finished task brought to the bank.
+        count: how many filters the bank has.
     """
 
     module: ConvLayer
     layout: FilterLayout
     given_ND: Tensor
     scale: float
-    bank_KD: Tensor
+    pieces: list[Tensor]
     trainable: bool
     shared_bias: nn.Parameter | None
-    rows: list[int] = field(default_factory=list)
+    count: int = 0
+
+    def append(self, filters_UD: Tensor) -> None:
+        """Add copies of a finished task's unconstrained filters to the bank."""
+        if len(filters_UD):
+            kept = filters_UD.to(self.pieces[0], copy=True)
+            if not self.count:
+                self.pieces.clear()
+            self.pieces.append(kept)
+            self.count += len(kept)
+
+    @property
+    def bank_KD(self) -> Tensor:
+        """The unconstrained filters of all finished tasks, one below the other."""
+        # Not for each task that is added: that would copy the bank as many times as it has tasks.
+        if len(self.pieces) > 1:
+            self.pieces = [torch.cat(self.pieces)]
+        return self.pieces[0]
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Rows of the bank; where they are all of the newest piece, the others need not be put together."""
+        newest = self.count - len(self.pieces[-1])
+        if start >= newest:
+            return self.pieces[-1][start - newest : stop - newest]
+        return self.bank_KD[start:stop]
 
     def begin_task(self, tensors: Mapping[str, Tensor]) -> None:
         """Hang a task's filters and what mixes on the layer."""
@@ -116,7 +140,7 @@ class BankedLayer:
 
     def move(self, fn: Callable[[Tensor], Tensor]) -> None:
         """Move what is no parameter of the module, after the module itself was moved."""
-        self.bank_KD, self.given_ND = fn(self.bank_KD), fn(self.given_ND)
+        self.pieces, self.given_ND = [fn(piece) for piece in self.pieces], fn(self.given_ND)
         self.shared_bias = self.module._parameters[BIAS]
 
     def check_own(self, name: str, weight: Tensor, bias: Tensor | None) -> None:
@@ -193,14 +217,17 @@ def _filled(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def plan_layers(
-    layers: Mapping[str, BankedLayer], shares: Mapping[str, float], mixing: Mixing, order: int
+    layers: Mapping[str, BankedLayer],
+    shares: Mapping[str, float],
+    mixing: Mixing,
+    banks: Mapping[str, int],
 ) -> list[LayerPlan]:
-    """What a task that comes after `order` others takes of each layer."""
+    """What a task takes of each layer that it shares, with so many filters in the layer's bank."""
     plan = []
     for name, layer in layers.items():
         if name not in shares:
             continue
-        filters, bank = layer.layout.filters, sum(layer.rows[:order])
+        filters, bank = layer.layout.filters, banks[name]
         unconstrained = unconstrained_count(shares[name], filters)
         plan.append(
             LayerPlan(
@@ -259,7 +286,7 @@ def take_weights(module: nn.Module) -> dict[str, BankedLayer]:
         del layer._parameters[WEIGHT]
         bank = filters[:0].clone()
         bias = layer._parameters[BIAS]
-        banked[name] = BankedLayer(layer, layout, filters, scale, bank, trainable, bias)
+        banked[name] = BankedLayer(layer, layout, filters, scale, [bank], trainable, bias)
     return banked
 
 

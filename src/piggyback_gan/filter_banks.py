@@ -11,7 +11,8 @@ from piggyback_gan.allocation import LayerSize, Shares, resolve_shares
 from piggyback_gan.banked_layers import BankedLayer, plan_layers
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.filters import rounded
-from piggyback_gan.mixings import LayerFilters, Mixing
+from piggyback_gan.ledger import Ledger
+from piggyback_gan.mixings import SELECTED, LayerFilters, Mixing
 from piggyback_gan.names import Storage
 from piggyback_gan.tasks import (
     UNCONSTRAINED,
@@ -51,13 +52,15 @@ class FilterBanks:
 
     def __init__(self, layers: dict[str, BankedLayer]) -> None:
         self.layers = layers
+        self.ledger = Ledger({name: layer.layout.filters for name, layer in layers.items()})
         self.finished: dict[str, TaskFilters] = {}
         self.training: tuple[str, TaskFilters] | None = None
+        self._started: dict[str, tuple[str, Tensor]] = {}
 
     @property
     def device(self) -> torch.device:
         """Where the banks are."""
-        return self._any_bank().device
+        return self._any_piece().device
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -86,21 +89,21 @@ class FilterBanks:
         filters = {name: layer.layout.filters for name, layer in self.layers.items()}
         shares = resolve_shares(unconstrained, filters)
         # The first task of a layer has nothing to mix from.
-        return {k: s if len(self.layers[k].bank_KD) else 1.0 for k, s in shares.items()}
+        return {k: s if self.layers[k].count else 1.0 for k, s in shares.items()}
 
     def sizes(self) -> dict[str, LayerSize]:
         """The layers and what the next task can mix from."""
         layers = self.layers.items()
-        return {n: LayerSize(x.layout.filters, x.layout.length, len(x.bank_KD)) for n, x in layers}
+        return {n: LayerSize(x.layout.filters, x.layout.length, x.count) for n, x in layers}
 
     def plan(self, shares: Mapping[str, float], mixing: Mixing) -> list[LayerPlan]:
         """What the next task would take of each layer that has a share."""
-        return plan_layers(self.layers, shares, mixing, len(self.finished))
+        return self._plan(shares, mixing, None)
 
     def plan_of(self, name: str) -> list[LayerPlan]:
         """What a task takes of each layer but its own ones."""
         task = self.task(name)
-        return plan_layers(self.layers, task.shares, task.mixing, self.tasks.index(name))
+        return self._plan(task.shares, task.mixing, self.ledger.place(name))
 
     # A task's life
 
@@ -120,7 +123,7 @@ class FilterBanks:
         for layer_plan in plan:
             layer, key = self.layers[layer_plan.name], layer_plan.name
             model = self._model_for(key, task.start)
-            if not len(layer.bank_KD):
+            if not layer.count:
                 tensors = {UNCONSTRAINED: layer.given_ND.clone()}
             elif model is None:
                 tensors = layer.random_start(layer_plan.unconstrained)
@@ -140,20 +143,24 @@ class FilterBanks:
         self.training = None
 
     def append(self, state: TaskState) -> None:
-        """Add a finished task, whose tensors are known to fit."""
+        """Add a finished task, whose tensors have the right shapes.
+
+        Raises:
+            PiggybackError: a tensor is of another kind, or selects filters that are not in the bank.
+        """
         task = TaskFilters(dict(state.shares), state.mixing, state.start, state.storage)
         plan = self.plan(task.shares, task.mixing)
-        for name in self.layers.keys() - task.shares.keys():
-            self.layers[name].rows.append(0)
+        for layer_plan in plan:
+            _check_values(state, layer_plan)
         for layer_plan in plan:
             layer, key = self.layers[layer_plan.name], layer_plan.name
-            bank = layer.bank_KD
+            like = layer.pieces[0]
             found = {n: state.tensors[tensor_key(key, n)].detach() for n in layer_plan.shapes}
-            free = found.pop(UNCONSTRAINED, bank[:0])
-            task.values[key] = {n: _like(bank, tensor) for n, tensor in found.items()}
-            layer.bank_KD = torch.cat([bank, free.to(bank)])
-            layer.rows.append(layer_plan.unconstrained)
-            layer.given_ND = bank[:0].clone()  # it served the first task, and need not be kept
+            free = found.pop(UNCONSTRAINED, like[:0])
+            task.values[key] = {n: _like(like, tensor) for n, tensor in found.items()}
+            layer.append(free)
+            layer.given_ND = like[:0].clone()  # it served the first task, and need not be kept
+        self.ledger.add(state)
         self.finished[state.name] = task
 
     # Filters
@@ -164,33 +171,70 @@ class FilterBanks:
 
     def parts(self, layer_name: str, name: str) -> LayerFilters:
         """What a task's filters of a layer are made of; of one in training as they will be stored."""
-        layer, task = self.layers[layer_name], self.task(name)
-        order = self.tasks.index(name)
-        rows = layer.rows[:order]
-        bank = layer.bank_KD[: sum(rows)]
+        start_ND = None
+        if not self.is_training(name) and (model := self._added_to(layer_name, name)):
+            start_ND = self._start(layer_name, model)
+        return self._parts(layer_name, name, start_ND)
+
+    def _parts(self, layer_name: str, name: str, start_ND: Tensor | None) -> LayerFilters:
+        """The same, with the filters that those mixed are added to, if any are."""
+        layer, task, place = self.layers[layer_name], self.task(name), self.ledger.place(name)
+        count = self.ledger.before(layer_name, place)
         if self.is_training(name):
             stored = STORED_TYPES[task.storage]
             values = {n: rounded(t, stored) for n, t in layer.trained().items()}
-            free = values.pop(UNCONSTRAINED, bank[:0])
+            free = values.pop(UNCONSTRAINED, layer.pieces[0][:0])
         else:
-            free = layer.bank_KD[len(bank) : len(bank) + layer.rows[order]]
+            free = layer.rows(count, self.ledger.before(layer_name, place + 1))
             values = task.values[layer_name]
-        rule = task.mixing.of_layer(layer.layout.filters - len(free), len(bank))
+        # A layer of new filters alone has nothing to do with what is in its bank.
+        bank = layer.rows(0, count) if values else free[:0]
+        segments = self.ledger.segments(layer_name, place) if values else ()
+        rule = task.mixing.of_layer(layer.layout.filters - len(free), count)
         start = None
         if values and rule.adds:
             start = task.starts.get(layer_name)
-            if start is None:
-                model = self._model_for(layer_name, task.start)
-                assert model is not None
-                start = self.filters(layer_name, model, exact=True)[len(free) :]
-        return LayerFilters(rule, free, values, bank, rows, start)
+            if start is None and start_ND is not None:
+                start = start_ND[len(free) :]
+        return LayerFilters(rule, free, values, bank, segments, start)
+
+    def _added_to(self, layer_name: str, name: str) -> str | None:
+        """The task to whose filters of a layer a finished task adds its own; None where it adds to none."""
+        task, place = self.finished[name], self.ledger.place(name)
+        if not task.values[layer_name]:
+            return None
+        count = self.ledger.before(layer_name, place)
+        free = self.ledger.before(layer_name, place + 1) - count
+        adds = task.mixing.of_layer(self.layers[layer_name].layout.filters - free, count).adds
+        return self._model_for(layer_name, task.start) if adds else None
+
+    def _start(self, layer_name: str, name: str) -> Tensor:
+        """A finished task's filters of a layer, for others that add to them; the last ones are kept.
+
+        Each task of a long row may start from the one before it. So this is no recursion, and whoever
+        composes one after the other has each start once.
+        """
+        kept, filters = self._started.get(layer_name, (None, None))
+        row: list[str] = []
+        model: str | None = name
+        while model is not None and model != kept:
+            row.append(model)
+            model = self._added_to(layer_name, model)
+        if model is None:
+            filters = None
+        for task in reversed(row):
+            filters = self._parts(layer_name, task, filters).compose(exact=True)
+        assert filters is not None
+        if self.finished[name].values[layer_name]:  # others are rows of the bank as they are
+            self._started[layer_name] = (name, filters)
+        return filters
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """A task's unconstrained filters and what mixes, by their names in a network, as they are stored."""
         stored = STORED_TYPES[self.task(name).storage]
         tensors = {}
         for key in self.task(name).shares:
-            parts = self.parts(key, name)
+            parts = self._parts(key, name, None)
             free = {UNCONSTRAINED: parts.unconstrained_UD} if len(parts.unconstrained_UD) else {}
             for tensor_name, tensor in (free | dict(parts.values)).items():
                 if tensor.dtype == torch.float32:
@@ -205,6 +249,7 @@ class FilterBanks:
 
     def move(self, fn: Callable[[Tensor], Tensor]) -> None:
         """Move what is no parameter or buffer of the module, after the module itself was moved."""
+        self._started.clear()
         for layer in self.layers.values():
             layer.move(fn)
         for task in (*self.finished.values(), *([self.training[1]] if self.training else [])):
@@ -218,21 +263,27 @@ class FilterBanks:
         Raises:
             PiggybackError: `fn` would.
         """
-        sample = self._any_bank()[:0]
+        sample = self._any_piece()[:0]
         if fn(sample).dtype != sample.dtype:
             raise PiggybackError(
                 f"a bank keeps its filters as they are stored ({sample.dtype}): "
                 f"fold a task and convert the folded network to {fn(sample).dtype}"
             )
 
-    def _any_bank(self) -> Tensor:
-        return next(iter(self.layers.values())).bank_KD
+    def _plan(
+        self, shares: Mapping[str, float], mixing: Mixing, place: int | None
+    ) -> list[LayerPlan]:
+        banks = {name: self.ledger.before(name, place) for name in self.layers}
+        return plan_layers(self.layers, shares, mixing, banks)
+
+    def _any_piece(self) -> Tensor:
+        return next(iter(self.layers.values())).pieces[0]
 
     def _model_for(self, layer_name: str, source: str | None) -> str | None:
         """The task that a layer starts from: the source, or the first that shares the layer."""
         if source is None or layer_name in self.finished[source].shares:
             return source
-        return next((name for name, t in self.finished.items() if layer_name in t.shares), None)
+        return self.ledger.first(layer_name)
 
     def _coefficients(self, layer_name: str, name: str) -> Tensor:
         """A finished task's filters as mixing weights (N, K) of the layer's whole bank.
@@ -240,18 +291,37 @@ class FilterBanks:
         Row i is the bank's row `len(bank before) + i` where it was unconstrained, and its own mixing, and
         where that adds its start's, where it was not.
         """
-        layer, parts = self.layers[layer_name], self.parts(layer_name, name)
-        start, count = len(parts.bank_KD), len(parts.unconstrained_UD)
+        layer, row = self.layers[layer_name], [name]
+        while (model := self._added_to(layer_name, row[-1])) is not None:
+            row.append(model)
         filters = layer.layout.filters
-        weights = layer.bank_KD.new_zeros(filters, len(layer.bank_KD))
-        weights[:count, start : start + count].fill_diagonal_(1)
-        if count < filters:
-            weights[count:, :start] = parts.coefficients()
-            if parts.rule.adds:
-                model = self._model_for(layer_name, self.finished[name].start)
-                assert model is not None
-                weights[count:] += self._coefficients(layer_name, model)[count:]
+        added: Tensor | None = None
+        for task in reversed(row):
+            parts, place = self._parts(layer_name, task, None), self.ledger.place(task)
+            start, count = self.ledger.before(layer_name, place), len(parts.unconstrained_UD)
+            weights = layer.bank_KD.new_zeros(filters, layer.count)
+            weights[:count, start : start + count].fill_diagonal_(1)
+            if count < filters:
+                weights[count:, :start] = parts.coefficients()
+                if added is not None:
+                    weights[count:] += added[count:]
+            added = weights
         return weights
+
+
+def _check_values(state: TaskState, plan: LayerPlan) -> None:
+    """Whether what a task keeps of a layer can be mixed."""
+    for name in plan.shapes:
+        key = tensor_key(plan.name, name)
+        tensor = state.tensors[key]
+        if (name == SELECTED) == (tensor.is_floating_point() or tensor.is_complex()):
+            raise PiggybackError(
+                f"task {state.name!r} does not fit the network: {key} has values of type {tensor.dtype}"
+            )
+        if name == SELECTED and not ((tensor >= 0) & (tensor < plan.bank)).all():
+            raise PiggybackError(
+                f"task {state.name!r} does not fit the network: {key} selects filters that are not in its bank of {plan.bank}"
+            )
 
 
 def _like(bank: Tensor, tensor: Tensor) -> Tensor:

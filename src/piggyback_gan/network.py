@@ -17,6 +17,7 @@ from piggyback_gan.errors import PiggybackError
 from piggyback_gan.filter_banks import FilterBanks, TaskFilters
 from piggyback_gan.filter_options import FilterOptions
 from piggyback_gan.filters import ConvLayer, without_denormals
+from piggyback_gan.ledger import Ledger
 from piggyback_gan.mixings import FullMixing, Mixing
 from piggyback_gan.names import DEFAULT_UNCONSTRAINED, STORAGES, Storage, check_task_name
 from piggyback_gan.private_tensors import PrivateTensors
@@ -301,6 +302,11 @@ class PiggybackNetwork(nn.Module):
         """
         return self._banks.plan_of(name)
 
+    @property
+    def ledger(self) -> Ledger:
+        """Who brought how many filters to which layer's bank; for reading only."""
+        return self._banks.ledger
+
     # Use
 
     def train(self, mode: bool = True) -> Self:
@@ -385,7 +391,10 @@ class PiggybackNetwork(nn.Module):
         tensors = self._banks.tensors(name) | self._private_of(name)
         # Denormals would make what is composed depend on whether a processor flushes them.
         copied = {key: without_denormals(t.detach().cpu()) for key, t in tensors.items()}
-        return TaskState(name, dict(task.shares), copied, task.mixing, task.start, task.storage)
+        state = TaskState(name, dict(task.shares), copied, task.mixing, task.start, task.storage)
+        known = name != self.task_in_training
+        state.needs = self.ledger.needs_of(name) if known else self.ledger.needs(state)
+        return state
 
     @torch.inference_mode(False)
     def restore_task(self, state: TaskState) -> None:
@@ -398,12 +407,9 @@ class PiggybackNetwork(nn.Module):
         check_task_name(state.name)
         if self._banks.training or state.name in self.tasks:
             raise PiggybackError(f"task {state.name!r} can't be restored: taken or in training")
-        if state.start is not None and state.start not in self.tasks:
-            raise PiggybackError(
-                f"task {state.name!r} starts from {state.start!r}, which is not there"
-            )
         layers = self._banks.layers
         own = state.check_layers(layers)
+        self.ledger.needs(state)
         plan = self._banks.plan(state.shares, state.mixing)
         private = {key: tuple(t.shape) for key, t in self._private.given.items()}
         task = _Task()

@@ -14,6 +14,19 @@ WEIGHT = "weight"
 BIAS = "bias"
 
 
+@dataclass(frozen=True)
+class Needs:
+    """What a task is composed with.
+
+    Attributes:
+        tasks: the earlier tasks, in order; its filters are the same bits whether others are there or not.
+        bank_filters: how many filters the banks have, in all, of the layers that it mixes.
+    """
+
+    tasks: tuple[str, ...]
+    bank_filters: int
+
+
 @dataclass
 class TaskState:
     """One task as a network holds it and a bank stores it.
@@ -27,6 +40,7 @@ class TaskState:
         mixing: how its piggyback filters are made of the bank.
         start: the earlier task that it started from; None if from none.
         storage: the type in which filters and what mixes them are kept, "fp32", "bf16" or "fp16".
+        needs: the earlier tasks that it is composed with; None where that is not known, as in old files.
     """
 
     name: str
@@ -35,6 +49,7 @@ class TaskState:
     mixing: Mixing = field(default_factory=FullMixing)
     start: str | None = None
     storage: Storage = "fp32"
+    needs: Needs | None = None
 
     def check_layers(self, layers: Collection[str]) -> list[str]:
         """Compare the task's layers with those of a network, and return the names of its own ones.
