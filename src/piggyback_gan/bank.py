@@ -1,8 +1,9 @@
 """Bank: a directory of image translators that share their filters; open it, use it, add to it."""
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, overload
 
@@ -167,7 +168,8 @@ class Bank:
     ) -> nn.Module:
         """A task's generator as a plain module in eval mode: (B, C, H, W) in [-1, 1] -> the same.
 
-        H and W must be multiples of `config.size_multiple`. Each call gives a module of its own.
+        H and W must be multiples of `config.size_multiple`. Each call gives a module of its own. It reads
+        the files of the task and of those that it is composed with, and no other.
 
         Args:
             task: the task's name.
@@ -178,9 +180,14 @@ class Bank:
         Raises:
             PiggybackError: there is no such task, direction or device, or a file is missing or damaged.
         """
-        stored = list(self._store.read_through(task))
-        which = self._which(task, stored[-1].card, direction)
-        return self._restore(stored, which).fold(task).to(choose_device(str(device)))
+        stored = self._store.read_task(task)
+        which = self._which(task, stored.card, direction)
+        state = _state_in(stored, which)
+        if state is None or state.needs is None:
+            needed = self._store.read_through(task)
+        else:
+            needed = chain(self._store.read_tasks(state.needs.tasks), [stored])
+        return self._restore(needed, which).fold(task).to(choose_device(str(device)))
 
     @overload
     def translate(
@@ -246,7 +253,7 @@ class Bank:
         network = self.empty_network(which)
         for task in stored:
             if (state := _state_in(task, which)) is not None:
-                network.restore_task(state)
+                _restore_task(network, state)
         return network
 
     def _formats(
@@ -293,10 +300,29 @@ class Bank:
             PiggybackError: the task does not fit the bank's networks, its name is taken, or the bank
                 can't be written; it is as it was.
         """
-        others = {} if backward is None else {BACKWARD: backward}
-        for which, added in ((FORWARD, state), *others.items()):
-            self.network(which=which).restore_task(added)
-        return self._store.append(state, card, others)
+        outlines = list(self._store.outlines())
+        fitting = {
+            which: self._fitting(added, which, outlines)
+            for which, added in ((FORWARD, state), (BACKWARD, backward))
+            if added is not None
+        }
+        return self._store.append(fitting.pop(FORWARD), card, fitting)
+
+    def _fitting(self, added: TaskState, which: str, outlines: Iterable[StoredTask]) -> TaskState:
+        """A task that fits one of the bank's networks, with what it needs there."""
+        network = self.empty_network(which)
+        ledger = network.ledger.emptied()
+        for outline in outlines:
+            if (state := _state_in(outline, which)) is not None:
+                ledger.add(state)
+        needs = ledger.needs(added)
+        for stored in self._store.read_tasks(needs.tasks):
+            earlier = _state_in(stored, which)
+            assert earlier is not None
+            _restore_task(network, earlier)
+        added = replace(added, needs=needs if added.needs is None else added.needs)
+        _restore_task(network, added)
+        return replace(added, needs=needs)
 
     def remove(self, task: str) -> None:
         """Remove the newest task, inside `writing`.
@@ -315,16 +341,17 @@ class Bank:
         """
         networks = {which: self.empty_network(which) for which in (FORWARD, BACKWARD)}
         findings = []
-        broken = None
+        broken: list[str] = []
         for entry, result in self._store.check():
             problem = None
             if isinstance(result, PiggybackError):
                 problem = str(result)
-            elif broken is not None:
-                problem = f"task {entry.name!r}: can't be composed without {broken!r}"
+            elif (missing := _first_needed(result, broken)) is not None:
+                problem = f"task {entry.name!r}: can't be composed without {missing!r}"
             else:
                 problem = _composition_problem(networks, result)
-            broken = broken or (entry.name if problem else None)
+            if problem:
+                broken.append(entry.name)
             findings.append(Finding(entry.name, problem))
         return findings
 
@@ -370,6 +397,28 @@ def _state_in(stored: StoredTask, which: str) -> TaskState | None:
     return stored.state if which == FORWARD else stored.others.get(which)
 
 
+def _restore_task(network: PiggybackNetwork, state: TaskState) -> None:
+    """Append a task that needs of this network what it says that it needs, and no less."""
+    network.restore_task(state)
+    found = network.ledger.needs_of(state.name)
+    if state.needs is not None and state.needs != found:
+        raise PiggybackError(
+            f"task {state.name!r} does not fit the network: it was composed with "
+            f"{state.needs.bank_filters} bank filters and {len(state.needs.tasks)} tasks, "
+            f"and here it has {found.bank_filters} and {len(found.tasks)}"
+        )
+
+
+def _first_needed(stored: StoredTask, tasks: Sequence[str]) -> str | None:
+    """The first of these earlier tasks that a task needs."""
+    states = (stored.state, *stored.others.values())
+    needs = [state.needs for state in states]
+    if not tasks or None in needs:
+        return next(iter(tasks), None)
+    needed = {task for need in needs if need is not None for task in need.tasks}
+    return next((task for task in tasks if task in needed), None)
+
+
 def _composition_problem(
     networks: Mapping[str, PiggybackNetwork], stored: StoredTask
 ) -> str | None:
@@ -382,7 +431,7 @@ def _composition_problem(
         if state is None:
             continue
         try:
-            network.restore_task(state)
+            _restore_task(network, state)
         except PiggybackError as error:
             return str(error)
         if bad := network.not_finite(name):

@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -57,15 +58,19 @@ class Manifest:
     tasks: tuple[TaskEntry, ...] = ()
     format_version: int = FORMAT_VERSION
 
+    @cached_property
+    def places(self) -> Mapping[str, int]:
+        """Task name -> how many tasks came before it."""
+        return {entry.name: place for place, entry in enumerate(self.tasks)}
+
     def entry(self, name: str) -> TaskEntry:
         """The entry of a task.
 
         Raises:
             PiggybackError: there is no such task; the message lists those there are.
         """
-        for entry in self.tasks:
-            if entry.name == name:
-                return entry
+        if name in self.places:
+            return self.tasks[self.places[name]]
         known = ", ".join(entry.name for entry in self.tasks) or "none yet"
         raise PiggybackError(f"the bank has no task {name!r}; tasks: {known}")
 
@@ -133,6 +138,8 @@ class Manifest:
             file = TASK_FILE.fullmatch(str(entry.file))
             if file is None or file[2] != entry.name:
                 raise PiggybackError(f"{path} names a file that is no task's: {entry.file!r}")
+        if len(manifest.places) < len(entries):
+            raise PiggybackError(f"{path} is damaged: it names a task twice")
         return manifest
 
     def write(self, bank: Path) -> None:

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,11 +25,12 @@ from piggyback_gan.manifest import (
     atomic_write,
     now,
     parse_header,
+    read_header,
     require_writable,
 )
 from piggyback_gan.mixings import mixing_from_card
 from piggyback_gan.names import STORAGES, Storage, check_task_name
-from piggyback_gan.tasks import TaskState
+from piggyback_gan.tasks import Needs, TaskState
 
 _TASK_FORMAT = "piggyback-gan task"
 _NO_PREVIOUS = "none"
@@ -36,6 +38,7 @@ _SHARES = "unconstrained"
 _MIXING = "mixing"
 _START = "start"
 _STORAGE = "storage"
+_NEEDS = "needs"
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,39 @@ class Store:
                 yield entry, error
             previous = entry.sha256
 
+    def read_task(self, name: str) -> StoredTask:
+        """Read one task.
+
+        Raises:
+            PiggybackError: there is no such task, or as `read`.
+        """
+        entry = self.manifest.entry(name)
+        place = self.manifest.places[name]
+        previous = self.manifest.tasks[place - 1].sha256 if place else _NO_PREVIOUS
+        return self._read(entry, previous)
+
+    def read_tasks(self, names: Iterable[str]) -> Iterator[StoredTask]:
+        """Read these tasks, and no other file.
+
+        Raises:
+            PiggybackError: there is no such task, or as `read`.
+        """
+        return map(self.read_task, names)
+
+    def outlines(self) -> Iterator[StoredTask]:
+        """All tasks without their tensors, from the files' headers alone, which are not checked.
+
+        Raises:
+            PiggybackError: a file is missing, or its header is damaged.
+        """
+        for entry in self.manifest.tasks:
+            path = self.path / TASKS_FOLDER / entry.file
+            metadata = read_header(path)
+            try:
+                yield self._stored(entry, metadata, {})
+            except (KeyError, ValueError) as error:
+                raise PiggybackError(f"task {entry.name!r}: {path} is damaged: {error}") from None
+
     def read_through(self, name: str) -> Iterator[StoredTask]:
         """Read a task and those that it is built on.
 
@@ -136,9 +172,9 @@ class Store:
             "previous_sha256": tasks[-1].sha256 if tasks else _NO_PREVIOUS,
         }
         tensors = dict(state.tensors)
-        metadata |= _state_metadata(state)
+        metadata |= self._state_metadata(state)
         for network, other in (others or {}).items():
-            metadata |= {_of(network, k): word for k, word in _state_metadata(other).items()}
+            metadata |= {_of(network, k): word for k, word in self._state_metadata(other).items()}
             tensors |= {_of(network, key): tensor for key, tensor in other.tensors.items()}
         metadata["tensors_sha256"] = tensors_sha256(tensors)
         tensors = {key: tensor.contiguous() for key, tensor in tensors.items()}
@@ -243,6 +279,12 @@ class Store:
         tensors = safetensors.torch.load(content)
         if tensors_sha256(tensors) != metadata["tensors_sha256"]:
             raise PiggybackError(f"task {entry.name!r}: {path}: its tensors are not those it names")
+        return self._stored(entry, metadata, tensors)
+
+    def _stored(
+        self, entry: TaskEntry, metadata: Mapping[str, str], tensors: dict[str, Tensor]
+    ) -> StoredTask:
+        """A task with these tensors, of all networks; they may be left out."""
         others = {}
         for key in sorted(metadata):
             network, _, word = key.rpartition("/")
@@ -253,12 +295,80 @@ class Store:
                 words = {
                     k.removeprefix(prefix): v for k, v in metadata.items() if k.startswith(prefix)
                 }
-                others[network] = _state(entry.name, words, mine)
-        state = _state(entry.name, metadata, tensors)
+                others[network] = self._state(entry.name, words, mine)
+        state = self._state(entry.name, metadata, tensors)
         card = json.loads(metadata["card"])
         if not isinstance(card, dict):
             raise PiggybackError("its card is no JSON object")
         return StoredTask(state, card, others)
+
+    def _state_metadata(self, state: TaskState) -> dict[str, str]:
+        """What a task is beside its tensors, as its file's header has it."""
+        metadata = {
+            _SHARES: json.dumps(state.shares, sort_keys=True),
+            _MIXING: json.dumps(state.mixing.as_card(), sort_keys=True),
+            _START: json.dumps(state.start),
+            _STORAGE: state.storage,
+        }
+        if state.needs is not None:
+            entries = [self.manifest.entry(name) for name in state.needs.tasks]
+            numbers = [self.manifest.places[entry.name] + 1 for entry in entries]
+            record = {
+                "tasks": _ranges(numbers),
+                "sha256": self._files_sha256(numbers),
+                "bank_filters": state.needs.bank_filters,
+            }
+            metadata[_NEEDS] = json.dumps(record, sort_keys=True)
+        return metadata
+
+    def _state(
+        self, name: str, metadata: Mapping[str, str], tensors: dict[str, Tensor]
+    ) -> TaskState:
+        """The inverse of `_state_metadata`. Before format 3 all tasks mixed fully, and in fp32."""
+        start = json.loads(metadata.get(_START, "null"))
+        if start is not None:
+            check_task_name(start if isinstance(start, str) else "")
+            if (
+                self.manifest.places.get(start, len(self.manifest.tasks))
+                >= self.manifest.places[name]
+            ):
+                raise PiggybackError(f"it starts from {start!r}, which is no task before it")
+        storage = metadata.get(_STORAGE, "fp32")
+        check_choice("storage", storage, STORAGES)
+        return TaskState(
+            name=name,
+            shares=_shares(metadata[_SHARES]),
+            tensors=tensors,
+            mixing=mixing_from_card(json.loads(metadata.get(_MIXING, '{"kind": "full"}'))),
+            start=start,
+            storage=cast(Storage, storage),
+            needs=self._needs(name, metadata[_NEEDS]) if _NEEDS in metadata else None,
+        )
+
+    def _needs(self, name: str, text: str) -> Needs:
+        """What a task's file says that it needs; no file but those of tasks before it is ever named."""
+        record = json.loads(text)
+        earlier = self.manifest.places[name]
+        try:
+            ranges, bank_filters = record["tasks"], record["bank_filters"]
+            ends = [0, *(end for first, last in ranges for end in (first, last + 1))]
+            whole = all(type(number) is int for number in (*ends, bank_filters))
+            # Each ends before the next begins: so they are no more than there are tasks.
+            rising = whole and all(a < b for a, b in pairwise(ends)) and ends[-1] <= earlier + 1
+            sha256 = record["sha256"]
+        except (KeyError, TypeError, ValueError):
+            rising = False
+        if not rising or bank_filters < 0:
+            raise PiggybackError("what it needs is not told as numbers of tasks before it")
+        numbers = [n for first, last in ranges for n in range(first, last + 1)]
+        if sha256 != self._files_sha256(numbers):
+            raise PiggybackError("it was built on other files of the tasks that it needs")
+        return Needs(tuple(self.manifest.tasks[n - 1].name for n in numbers), bank_filters)
+
+    def _files_sha256(self, numbers: Iterable[int]) -> str:
+        """One hash over the hashes of these tasks' files, which the chain alone ties to those next to them."""
+        hashes = "".join(self.manifest.tasks[number - 1].sha256 for number in numbers)
+        return hashlib.sha256(hashes.encode()).hexdigest()
 
 
 def _of(network: str, key: str) -> str:
@@ -266,31 +376,15 @@ def _of(network: str, key: str) -> str:
     return f"{network}/{key}"
 
 
-def _state_metadata(state: TaskState) -> dict[str, str]:
-    """What a task is beside its tensors, as its file's header has it."""
-    return {
-        _SHARES: json.dumps(state.shares, sort_keys=True),
-        _MIXING: json.dumps(state.mixing.as_card(), sort_keys=True),
-        _START: json.dumps(state.start),
-        _STORAGE: state.storage,
-    }
-
-
-def _state(name: str, metadata: Mapping[str, str], tensors: dict[str, Tensor]) -> TaskState:
-    """The inverse of `_state_metadata`. Before format 3 all tasks mixed fully, and in fp32."""
-    start = json.loads(metadata.get(_START, "null"))
-    if start is not None:
-        check_task_name(start if isinstance(start, str) else "")
-    storage = metadata.get(_STORAGE, "fp32")
-    check_choice("storage", storage, STORAGES)
-    return TaskState(
-        name=name,
-        shares=_shares(metadata[_SHARES]),
-        tensors=tensors,
-        mixing=mixing_from_card(json.loads(metadata.get(_MIXING, '{"kind": "full"}'))),
-        start=start,
-        storage=cast(Storage, storage),
-    )
+def _ranges(places: Sequence[int]) -> list[list[int]]:
+    """Rising numbers as [first, last] of each row of them without a gap."""
+    ranges: list[list[int]] = []
+    for place in places:
+        if ranges and place == ranges[-1][1] + 1:
+            ranges[-1][1] = place
+        else:
+            ranges.append([place, place])
+    return ranges
 
 
 def _shares(text: str) -> dict[str, float]:
