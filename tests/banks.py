@@ -1,5 +1,7 @@
 """Banks for tests: small networks with tasks that differ, their cards, and work done in other processes."""
 
+import hashlib
+import json
 import multiprocessing
 import os
 import random
@@ -19,6 +21,7 @@ from piggyback_gan.bank import Bank, open_or_new
 from piggyback_gan.config import GeneratorConfig
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.generators import build_generator
+from piggyback_gan.manifest import Manifest, TaskEntry
 from piggyback_gan.network import PiggybackNetwork
 from piggyback_gan.store import Store
 from piggyback_gan.tasks import TaskState
@@ -123,6 +126,36 @@ def problems(store: Store) -> dict[str, str]:
     """What is wrong with which tasks."""
     found = {entry.name: result for entry, result in store.check()}
     return {name: str(error) for name, error in found.items() if isinstance(error, ValueError)}
+
+
+# --- forged files ---
+
+
+def file_of(store: Store, name: str) -> Path:
+    return store.path / "tasks" / store.manifest.entry(name).file
+
+
+def with_metadata(path: Path, **changes: str | None) -> bytes:
+    """The same file with changed metadata; None takes a key away."""
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    changed = header["__metadata__"] | changes
+    header["__metadata__"] = {key: value for key, value in changed.items() if value is not None}
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + content[8 + length :]
+
+
+def forge(store: Store, name: str, content: bytes) -> Store:
+    """Put another file in a task's place and write a manifest that vouches for it."""
+    file_of(store, name).write_bytes(content)
+    given = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    tasks = tuple(
+        TaskEntry(**{**vars(entry), **given}) if entry.name == name else entry
+        for entry in store.manifest.tasks
+    )
+    Manifest(store.manifest.architecture, tasks).write(store.path)
+    return Store.open(store.path)
 
 
 # --- files ---

@@ -17,10 +17,21 @@ import pytest
 import safetensors
 import torch
 
-from banks import ARCHITECTURE, append, contents, flips, in_process, problems, state
+from banks import (
+    ARCHITECTURE,
+    append,
+    contents,
+    file_of,
+    flips,
+    forge,
+    in_process,
+    problems,
+    state,
+    with_metadata,
+)
 from piggyback_gan import manifest as manifest_module
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.manifest import Manifest, TaskEntry, writer_lock
+from piggyback_gan.manifest import Manifest, writer_lock
 from piggyback_gan.names import check_task_name
 from piggyback_gan.store import Store, tensors_sha256
 
@@ -37,36 +48,9 @@ def store(tmp_path: Path) -> Store:
     return new_store(tmp_path / "bank", *TASKS)
 
 
-def file_of(store: Store, name: str) -> Path:
-    return store.path / "tasks" / store.manifest.entry(name).file
-
-
 def metadata_of(path: Path) -> dict[str, str]:
     with safetensors.safe_open(path, "np") as file:
         return dict(file.metadata())
-
-
-def with_metadata(path: Path, **changes: str | None) -> bytes:
-    """The same file with changed metadata; None takes a key away."""
-    content = path.read_bytes()
-    length = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + length])
-    changed = header["__metadata__"] | changes
-    header["__metadata__"] = {key: value for key, value in changed.items() if value is not None}
-    text = json.dumps(header).encode()
-    return len(text).to_bytes(8, "little") + text + content[8 + length :]
-
-
-def forge(store: Store, name: str, content: bytes) -> Store:
-    """Put another file in a task's place and write a manifest that vouches for it."""
-    file_of(store, name).write_bytes(content)
-    given = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-    tasks = tuple(
-        TaskEntry(**{**vars(entry), **given}) if entry.name == name else entry
-        for entry in store.manifest.tasks
-    )
-    Manifest(store.manifest.architecture, tasks).write(store.path)
-    return Store.open(store.path)
 
 
 # --- what is in the files ---

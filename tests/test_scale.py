@@ -1,0 +1,466 @@
+"""Claims about banks of many tasks: a task reads what it needs, gives the same bits, and refuses odd records."""
+
+import json
+import math
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from banks import file_of, forge, pbgan, with_metadata
+from piggyback_gan.allocation import Shares
+from piggyback_gan.bank import BACKWARD, FORWARD, Bank, open_or_new
+from piggyback_gan.channels import own_layers
+from piggyback_gan.config import GeneratorConfig
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.ledger import Ledger
+from piggyback_gan.manifest import Manifest
+from piggyback_gan.mixings import FullMixing, LowRankMixing, Mixing, SelectedMixing
+from piggyback_gan.network import PiggybackNetwork
+from piggyback_gan.store import Store
+from piggyback_gan.tasks import Needs, TaskState
+
+CONFIG = GeneratorConfig(name="resnet-6", ngf=4)
+LAST: Shares = {"model.1[69]": 1.0, "model.23": 1.0, "*": 0.0}
+FULL, LOW, SELECTED = FullMixing(), LowRankMixing(rank=1), SelectedMixing(bank_filters=3)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a task of these banks is made as."""
+
+    name: str
+    shares: Shares
+    mixing: Mixing
+    init: str | None = None
+    unpaired: bool = False
+    channels: tuple[int, int] = (3, 3)
+
+
+FIRST = Task("first", 1.0, FULL, unpaired=True)
+MIXED = (
+    FIRST,
+    Task("gray", 0.25, LOW, channels=(1, 3)),
+    Task("last", LAST, LOW),
+    Task("both", LAST, SELECTED, "last", unpaired=True),
+    Task("even", 0.25, FULL),
+    Task("free", 1.0, FULL, "both"),
+    Task("full", LAST, FULL, "even", unpaired=True),
+    Task("far", LAST, LOW, "gray"),
+    Task("chosen", 0.25, SELECTED, "far", unpaired=True, channels=(1, 1)),
+    Task("chain", LAST, SELECTED, "chosen", unpaired=True),
+)
+
+
+def learn(network: PiggybackNetwork, task: Task, which: str) -> TaskState:
+    """A task whose every value is its own, without training."""
+    channels = task.channels if which == FORWARD else task.channels[::-1]
+    own = own_layers(CONFIG, channels, seed=0)
+    init = task.init if task.init in network.tasks else None
+    network.add_task(task.name, task.shares, init, own_layers=own, mixing=task.mixing)
+    chance = torch.Generator().manual_seed(len(network.tasks))
+    banks = {f"{layer.name}.selected_filters": layer.bank for layer in network.plan_of(task.name)}
+    with torch.no_grad():
+        for parameter in network.trainable_parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=chance), alpha=0.05)
+        for key, buffer in network.module.named_buffers():
+            if key in banks:
+                buffer.copy_(torch.randperm(banks[key], generator=chance)[: len(buffer)])
+    network.finish_task()
+    return network.task_state(task.name)
+
+
+def fill(path: Path, *tasks: Task) -> Bank:
+    networks = {which: Bank.new(path, CONFIG).empty_network(which) for which in (FORWARD, BACKWARD)}
+    for task in tasks:
+        bank = open_or_new(path, CONFIG)
+        states = {
+            which: learn(network, task, which)
+            for which, network in networks.items()
+            if which == FORWARD or task.unpaired
+        }
+        with bank.writing("test"):
+            card = {
+                "mode": "unpaired" if task.unpaired else "paired",
+                "options": {"direction": "AtoB"},
+                "image": {
+                    "input": {"channels": task.channels[0]},
+                    "output": {"channels": task.channels[1]},
+                },
+            }
+            bank.add(states[FORWARD], card, states.get(BACKWARD))
+    return Bank.open(path)
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fill(tmp_path_factory.mktemp("template") / "bank", *MIXED).path
+
+
+@pytest.fixture
+def bank(template: Path, tmp_path: Path) -> Bank:
+    return Bank.open(shutil.copytree(template, tmp_path / "bank"))
+
+
+def needs(bank: Bank, name: str, which: str = FORWARD) -> tuple[str, ...]:
+    """The tasks that a task's file names."""
+    stored = bank._store.read_task(name)
+    state = stored.state if which == FORWARD else stored.others[which]
+    assert state.needs is not None
+    return state.needs.tasks
+
+
+def bits(module: nn.Module) -> dict[str, bytes]:
+    return {key: tensor.numpy().tobytes() for key, tensor in module.state_dict().items()}
+
+
+def problems(bank: Bank) -> dict[str, str]:
+    return {f.part: f.problem for f in Bank.open(bank.path).verify() if f.problem is not None}
+
+
+def keep_only(bank: Bank, *names: str) -> None:
+    for entry in bank.entries:
+        if entry.name not in names:
+            file_of(bank._store, entry.name).unlink()
+
+
+# --- what a task needs ---
+
+
+def test_a_task_needs_those_that_it_mixes_from_and_starts_from_and_what_they_need(
+    bank: Bank,
+) -> None:
+    assert {task: needs(bank, task) for task in bank.tasks} == {
+        "first": (),
+        "gray": ("first",),
+        "last": ("first", "gray"),
+        "both": ("first", "gray", "last"),
+        "even": ("first", "gray", "last", "both"),
+        "free": (),
+        "full": ("first", "gray", "last", "both", "even", "free"),
+        "far": ("first", "gray", "last", "both", "even", "free"),
+        "chosen": ("first", "gray", "last", "both", "even", "free", "full", "far"),
+        "chain": ("first", "gray", "last", "both", "even", "free", "full", "far", "chosen"),
+    }
+    backward = {
+        task: needs(bank, task, BACKWARD) for task in bank.tasks if len(bank.directions(task)) > 1
+    }
+    assert backward == {
+        "first": (),
+        "both": ("first",),
+        "full": ("first",),
+        "chosen": ("first", "both", "full"),
+        "chain": ("first", "both", "full", "chosen"),
+    }
+
+
+def test_tasks_with_new_filters_in_free_layers_only_need_the_first_task_alone(
+    tmp_path: Path,
+) -> None:
+    names = "abcd"
+    bank = fill(tmp_path / "bank", FIRST, *(Task(name, LAST, LOW) for name in names))
+    assert [needs(bank, name) for name in names] == [("first",)] * 4
+    bank = fill(tmp_path / "row", FIRST, Task("a", LAST, LOW), Task("b", LAST, LOW, "a"))
+    assert needs(bank, "b") == ("first", "a"), "it is added to what it starts from"
+    bank = fill(tmp_path / "full", FIRST, Task("a", LAST, FULL), Task("b", LAST, FULL, "a"))
+    assert needs(bank, "b") == ("first",), "where it started is in its mixing weights"
+
+
+def test_a_task_gives_the_same_bits_from_what_it_needs_as_from_the_whole_bank(bank: Bank) -> None:
+    for which, place in ((FORWARD, 0), (BACKWARD, 1)):
+        whole = bank.network(which=which)
+        for task in whole.tasks:
+            direction = bank.directions(task)[place]
+            alone = bits(bank.generator(task, direction=direction))
+            assert alone == bits(whole.fold(task)), (task, which)
+    assert problems(bank) == {}
+
+
+@pytest.mark.parametrize("mixing", [FULL, LOW, SELECTED])
+@pytest.mark.parametrize("shares", [0.25, LAST], ids=["even", "last"])
+def test_it_does_so_with_every_mixing_and_allocation(
+    tmp_path: Path, mixing: Mixing, shares: Shares
+) -> None:
+    tasks = [Task(name, shares, mixing, unpaired=name != "b") for name in "abc"]
+    bank = fill(tmp_path / "bank", FIRST, *tasks)
+    wholes = {which: bank.network(which=which) for which in (FORWARD, BACKWARD)}
+    found: dict[str, dict[str, bytes]] = {}
+    for task in tasks:
+        keep_only_copy = Bank.open(shutil.copytree(bank.path, tmp_path / task.name))
+        keep_only(keep_only_copy, task.name, *needs(bank, task.name))
+        directions = bank.directions(task.name)
+        for which, direction in zip(wholes, directions, strict=False):
+            found[task.name] = bits(keep_only_copy.generator(task.name, direction=direction))
+            assert found[task.name] == bits(wholes[which].fold(task.name))
+    assert found["a"] != found["b"] != found["c"]
+
+
+def test_what_a_task_does_not_need_may_be_missing_or_damaged(bank: Bank) -> None:
+    for task in ("first", "gray", "last", "free"):
+        expected = bits(bank.generator(task))
+        copy = Bank.open(shutil.copytree(bank.path, bank.path.parent / task))
+        keep_only(copy, task, *needs(bank, task))
+        assert bits(copy.generator(task)) == expected
+    for entry in bank.entries[1:]:
+        if entry.name != "free":
+            file_of(bank._store, entry.name).write_bytes(b"\0" * entry.bytes)
+    assert bits(bank.generator("free"))
+    both = bank.path.parent / "last"
+    file_of(Bank.open(both)._store, "gray").write_bytes(b"damaged")
+    with pytest.raises(PiggybackError, match=r"task 'gray': .*is damaged: expected \d+ bytes"):
+        Bank.open(both).generator("last")
+
+
+def test_verify_goes_on_with_tasks_that_do_not_need_a_damaged_one(bank: Bank) -> None:
+    file_of(bank._store, "even").unlink()
+    found = problems(bank)
+    assert list(found) == ["even", "full", "far", "chosen", "chain"]
+    assert found["far"] == "task 'far': can't be composed without 'even'"
+    said = pbgan("verify", bank.path).stdout.split("\n")
+    assert said[4:7] == ["damaged  even", "ok       free", "damaged  full"]
+
+
+def test_files_without_a_record_need_all_tasks_before_them(bank: Bank) -> None:
+    expected = {task: bits(bank.generator(task)) for task in ("last", "even", "free")}
+    for task in bank.tasks:
+        path = file_of(bank._store, task)
+        record = {"needs": None, "backward/needs": None}
+        previous = {"previous_sha256": previous_of(bank._store, task)}
+        store = forge(bank._store, task, with_metadata(path, **record, **previous))
+        bank = Bank(store, CONFIG)
+    assert {task: bits(bank.generator(task)) for task in expected} == expected
+    assert problems(bank) == {}
+    newer = learn(bank.network(), Task("newer", LAST, LOW), FORWARD)
+    bank.add(newer, {})
+    assert needs(bank, "newer")[-1] == "chosen", "as in a bank of records"
+    assert problems(bank) == {}
+    file_of(bank._store, "gray").unlink()
+    with pytest.raises(PiggybackError, match=r"task 'gray': .* is missing"):
+        bank.generator("free")
+
+
+def previous_of(store: Store, task: str) -> str:
+    place = store.manifest.places[task]
+    return store.manifest.tasks[place - 1].sha256 if place else "none"
+
+
+# --- odd records ---
+
+
+def record_of(manifest: Manifest, *ranges: list[int], bank_filters: int) -> dict[str, Any]:
+    """A record of these tasks whose hash is right."""
+    hashes = [manifest.tasks[n - 1].sha256 for a, b in ranges for n in range(a, b + 1)]
+    digest = sha256("".join(hashes).encode()).hexdigest()
+    return {"tasks": list(ranges), "bank_filters": bank_filters, "sha256": digest}
+
+
+def refused(bank: Bank, task: str, record: object) -> str:
+    """How a task with another record is refused, when it is opened and by verify."""
+    text = record if isinstance(record, str) else json.dumps(record)
+    content = with_metadata(file_of(bank._store, task), needs=text)
+    forged = Bank(forge(bank._store, task, content), CONFIG)
+    with pytest.raises(PiggybackError) as caught:
+        forged.generator(task)
+    said = str(caught.value)
+    assert "\n" not in said and f"task {task!r}" in said
+    assert problems(forged)[task] != ""
+    return said
+
+
+def own_record(bank: Bank, task: str) -> dict[str, Any]:
+    from piggyback_gan.manifest import read_header
+
+    found: dict[str, Any] = json.loads(read_header(file_of(bank._store, task))["needs"])
+    return found
+
+
+ODD: list[object] = ["{", "null", "[]", "3", '"words"', "{}", "[[1, 2]]"]
+ODD_TASKS: list[object] = [None, 1, "1-2", [1, 2], [[1]], [[1, 2, 3]], [["1", 2]], [[1.0, 2]]]
+ODD_TASKS += [[[0, 1]], [[2, 1]], [[1, 2], [2, 3]], [[3, 3], [1, 1]], [[-1, 2]], [[True, 2]]]
+ODD_TASKS += [[[1, 4]], [[1, 5]], [[1, 1], [2, 3]], [[1, 10**30]], [[None, 2]], {"1": 2}]
+
+
+@pytest.mark.parametrize("record", ODD)
+def test_a_record_that_is_none_is_refused(bank: Bank, record: str) -> None:
+    refused(bank, "both", record)
+
+
+@pytest.mark.parametrize("tasks", ODD_TASKS, ids=str)
+def test_a_record_of_anything_but_tasks_before_it_is_refused(bank: Bank, tasks: object) -> None:
+    said = refused(bank, "both", own_record(bank, "both") | {"tasks": tasks})
+    assert "is not told as numbers of tasks before it" in said
+
+
+@pytest.mark.parametrize("count", [None, -1, "8", 8.0, True])
+def test_a_record_of_an_odd_count_is_refused(bank: Bank, count: object) -> None:
+    refused(bank, "both", own_record(bank, "both") | {"bank_filters": count})
+
+
+@pytest.mark.parametrize("task", ["last", "both", "far", "full", "chosen", "chain"])
+def test_a_record_that_leaves_a_task_out_is_refused_even_with_a_right_hash(
+    bank: Bank, task: str
+) -> None:
+    manifest, own = bank._store.manifest, own_record(bank, task)
+    assert own == record_of(manifest, *own["tasks"], bank_filters=own["bank_filters"])
+    numbers = [n for first, last in own["tasks"] for n in range(first, last + 1)]
+    for left_out in numbers:
+        ranges = ([n, n] for n in numbers if n != left_out)
+        merged = list(merge(ranges))
+        copy = Bank.open(shutil.copytree(bank.path, bank.path.parent / str(left_out)))
+        with_old_hash = own | {"tasks": merged}
+        assert "built on other files of the tasks that it needs" in refused(
+            copy, task, with_old_hash
+        )
+        refused(copy, task, record_of(manifest, *merged, bank_filters=own["bank_filters"]))
+
+
+def merge(ranges: Iterator[list[int]]) -> Iterator[list[int]]:
+    """Neighbouring ranges as one."""
+    current = next(ranges, None)
+    for first, last in ranges:
+        assert current is not None
+        if first == current[1] + 1:
+            current = [current[0], last]
+        else:
+            yield current
+            current = [first, last]
+    if current is not None:
+        yield current
+
+
+def test_a_record_that_names_too_many_is_refused_by_its_count_or_tasks(bank: Bank) -> None:
+    manifest, own = bank._store.manifest, own_record(bank, "free")
+    assert own == record_of(manifest, bank_filters=0)
+    assert "was composed with" in refused(bank, "free", record_of(manifest, [1, 1], bank_filters=0))
+    assert "was composed with" in refused(bank, "free", record_of(manifest, bank_filters=9))
+
+
+def test_an_earlier_task_put_in_anothers_place_is_found_when_what_needs_it_is_opened(
+    bank: Bank,
+) -> None:
+    # The chain tells it only to who reads the file after it.
+    content = with_metadata(file_of(bank._store, "first"), card='{"mode": "unpaired"}')
+    forged = Bank(forge(bank._store, "first", content), CONFIG)
+    with pytest.raises(PiggybackError, match=r"task 'far': .* built on other files of the tasks"):
+        forged.generator("far")
+
+
+def test_a_task_can_not_start_from_one_that_is_not_before_it(bank: Bank) -> None:
+    for start in ("winter", "both", "chain"):
+        content = with_metadata(file_of(bank._store, "both"), start=json.dumps(start))
+        forged = Bank(forge(bank._store, "both", content), CONFIG)
+        with pytest.raises(PiggybackError, match=f"starts from '{start}', which is no task before"):
+            forged.generator("both")
+    content = with_metadata(file_of(bank._store, "both"), start="null")
+    with pytest.raises(PiggybackError, match="selected mixing adds to an earlier task's filters"):
+        Bank(forge(bank._store, "both", content), CONFIG).generator("both")
+
+
+@pytest.mark.parametrize("index", [-1, 16, 2**31 - 1])
+def test_selected_filters_outside_of_the_bank_are_refused(bank: Bank, index: int) -> None:
+    state = bank._store.read_task("both").state
+    key = next(key for key in state.tensors if key.endswith("selected_filters"))
+    state.tensors[key][0] = index
+    network = bank.network("last")
+    with pytest.raises(PiggybackError, match=f"{key} selects filters that are not in its bank"):
+        network.restore_task(state)
+    assert network.tasks == ("first", "gray", "last")
+    state.tensors[key] = state.tensors[key].float()
+    with pytest.raises(PiggybackError, match=r"has values of type torch\.float32"):
+        network.restore_task(state)
+
+
+def test_a_task_that_was_learned_beside_other_tasks_is_refused(bank: Bank) -> None:
+    network = bank.network("even")
+    for shares, mixing in ((0.25, FULL), (LAST, LOW), (LAST, SELECTED)):
+        state = learn(network, Task("newer", shares, mixing), FORWARD)
+        with pytest.raises(PiggybackError, match="does not fit the network"):
+            bank.add(state, {})
+        network = bank.network("even")
+
+
+def test_adding_a_task_reads_no_tensors_of_tasks_that_it_does_not_need(bank: Bank) -> None:
+    state = learn(bank.network(), Task("newer", 1.0, LOW), FORWARD)
+    for entry in bank.entries:
+        path = file_of(bank._store, entry.name)
+        content = path.read_bytes()
+        header = 8 + int.from_bytes(content[:8], "little")
+        path.write_bytes(content[:header] + bytes(len(content) - header))
+    bank.add(state, {})
+    assert needs(bank, "newer") == ()
+    other = learn(
+        bank.network("newer") if False else Bank.open(bank.path).empty_network(), FIRST, FORWARD
+    )
+    assert other.needs == Needs((), 0)
+
+
+# --- many tasks ---
+
+
+def small_network() -> PiggybackNetwork:
+    torch.manual_seed(0)
+    return PiggybackNetwork(nn.Sequential(nn.Conv2d(2, 12, 3), nn.ReLU(), nn.Conv2d(12, 2, 3)))
+
+
+def test_a_long_row_of_tasks_that_each_start_from_the_one_before_it_can_be_used() -> None:
+    network, shares = small_network(), {"0": 0.0, "2": 1.0}
+    network.add_task("0")
+    network.finish_task()
+    expected = network.fold("0")
+    total = network.fold("0").state_dict()["0.weight"].clone()
+    for number in range(1, 600):
+        network.add_task(str(number), shares, "previous", mixing=LowRankMixing(rank=1))
+        network.finish_task()
+    assert bits(network.fold("599")) == bits(expected)
+    assert torch.equal(network.fold("599").state_dict()["0.weight"], total)
+    network.add_task("full", 0.0, "599", mixing=FullMixing())
+    network.discard_task()
+    assert network.ledger.needs_of("599") == Needs(tuple(str(n) for n in range(599)), 12)
+
+
+def test_starts_give_the_same_bits_in_any_order_of_use() -> None:
+    network, shares = small_network(), {"0": 0.0, "2": 1.0}
+    for number in range(6):
+        init = None if number == 0 else str(number // 2)
+        network.add_task(str(number), shares, init, mixing=LowRankMixing(rank=1))
+        with torch.no_grad():
+            for parameter in network.trainable_parameters():
+                parameter.add_(torch.randn(parameter.shape), alpha=0.1)
+        network.finish_task()
+    expected = {name: bits(network.fold(name)) for name in network.tasks}
+    again = small_network()
+    for name in network.tasks:
+        again.restore_task(network.task_state(name))
+    for name in ("5", "1", "4", "0", "3", "2", "5"):
+        assert bits(again.fold(name)) == expected[name]
+    assert len({value["0.weight"] for value in expected.values()}) == 6
+
+
+@pytest.mark.parametrize("count", [1, 3, 40])
+def test_a_ledger_knows_what_each_bank_had_at_each_task(count: int) -> None:
+    ledger = Ledger({"a": 10, "b": 4})
+    shares: Mapping[int, dict[str, float]] = {
+        0: {"a": 1.0, "b": 1.0},
+        1: {"a": 0.25, "b": 0.0},
+        2: {"b": 0.5},
+    }
+    before = {"a": [0], "b": [0]}
+    for place in range(count):
+        task = TaskState(f"t{place}", shares[0 if place == 0 else 1 + place % 2])
+        ledger.add(task)
+        for layer, filters in (("a", 10), ("b", 4)):
+            added = math.ceil(task.shares.get(layer, 0.0) * filters)
+            before[layer].append(before[layer][-1] + added)
+    for layer, sizes in before.items():
+        assert [ledger.before(layer, place) for place in range(count + 1)] == sizes
+        assert ledger.before(layer) == sizes[-1]
+        for place in range(count + 1):
+            steps = [b - a for a, b in pairwise(sizes[: place + 1])]
+            assert ledger.segments(layer, place) == [step for step in steps if step]
