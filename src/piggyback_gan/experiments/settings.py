@@ -9,6 +9,7 @@ from typing import Any
 from piggyback_gan.config import check_choice
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.experiments.strategies import STRATEGIES, Strategy
+from piggyback_gan.filter_options import FilterOptions
 from piggyback_gan.names import PREVIOUS, STANDALONE, check_name, check_task_name
 from piggyback_gan.option_files import check_keys, known_options, options_from, read_toml
 from piggyback_gan.options import GeneratorOptions, TrainingOptions
@@ -21,7 +22,8 @@ SEARCH_METRICS = ("l1", "perceptual_distance", "frechet_distance")
 
 # What the strategies, the seeds, the command line and the search have a say in, not the tasks.
 _NOT_A_TASKS = (
-    *("learning_rate", "backward_learning_rate", "unconstrained", "allocation", "init"),
+    *known_options(FilterOptions),
+    *("learning_rate", "backward_learning_rate"),
     *("seed", "device", "val_fraction", "keep_best", "patience", "log", "samples"),
 )
 TASK_OPTIONS = sorted(set(known_options(TrainingOptions)) - set(_NOT_A_TASKS))
