@@ -103,6 +103,8 @@ class Experiment:
             The recogniser is for tasks whose inputs are label maps.
         samples: how many held-out images of each task are kept as pictures.
         curve_images: how many held-out images are judged after each epoch, for the learning curves.
+        compare_images: how many outputs of each earlier task are compared after each task but the last;
+            None: all, as after the last.
         search: how learning rates are chosen.
         val_fraction: the share of the training images that judges in place of the held-out ones, for
             trying options; None to judge by these.
@@ -120,6 +122,7 @@ class Experiment:
     recogniser: str | None
     samples: int
     curve_images: int
+    compare_images: int | None
     search: Search
     val_fraction: float | None
     text: str
@@ -143,6 +146,7 @@ _KEYS = (
         "recogniser",
         "samples",
         "curve_images",
+        "compare_images",
         "val_fraction",
         "options",
         "generator",
@@ -190,6 +194,7 @@ def read_experiment(
         search = _table(content, "search")
         check_keys(search, known_options(Search), "[search]")
         fraction = content.get("val_fraction")
+        compared = content.get("compare_images")
         generator = _table(content, "generator")
         check_keys(generator, known_options(GeneratorOptions), "[generator]")
         experiment = Experiment(
@@ -206,6 +211,7 @@ def read_experiment(
             recogniser=_network(content, "recogniser", recogniser, path),
             samples=_check_count("samples", content.get("samples", 4)),
             curve_images=_check_count("curve_images", content.get("curve_images", 64)),
+            compare_images=None if compared is None else _check_count("compare_images", compared),
             search=options_from(Search, search, "[search]"),
             val_fraction=None if fraction is None else _check_fraction(fraction),
             text=path.read_text(encoding="utf-8"),
