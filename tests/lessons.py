@@ -15,7 +15,7 @@ from piggyback_gan.trainer import Batch, PairedTrainer
 from piggyback_gan.unpaired_trainer import UnpairedTrainer
 
 RESNET = GeneratorConfig(name="resnet-6", ngf=4)
-UNET = GeneratorConfig(name="unet-64", ngf=2)
+UNET = GeneratorConfig(name="unet-64", ngf=4)
 BATCH_NORM = GeneratorConfig(name="resnet-6", ngf=4, norm="batch", dropout=True)
 PAIRED = TrainingOptions(
     epochs=4,

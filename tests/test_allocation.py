@@ -3,21 +3,25 @@
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from piggyback_gan import PiggybackError
+from piggyback_gan.allocation import LayerSize, allot, resolve_shares
 from piggyback_gan.config import GeneratorConfig
 from piggyback_gan.experiments.strategies.low_rank import LowRank
 from piggyback_gan.experiments.strategies.narrow import Narrow
 from piggyback_gan.experiments.strategies.piggyback import Piggyback
-from piggyback_gan.filters import FilterLayout, unconstrained_count
+from piggyback_gan.filter_options import FilterOptions
+from piggyback_gan.filters import unconstrained_count
 from piggyback_gan.generators import build_generator
+from piggyback_gan.names import Allocation
 from piggyback_gan.network import PiggybackNetwork
-from piggyback_gan.tasks import allocated_shares, resolve_shares
 
+HOW: tuple[Allocation, ...] = ("last", "even")
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "lifelong-64px.toml"
 RESNET = GeneratorConfig(name="resnet-6", ngf=32)
 UNET = GeneratorConfig(name="unet-64", ngf=16)
@@ -30,8 +34,12 @@ def with_a_task(network: nn.Module) -> PiggybackNetwork:
     return made
 
 
+def of_lambda(share: Any, allocation: Any = "last") -> FilterOptions:
+    return FilterOptions(unconstrained=share, allocation=allocation).with_filter_defaults()
+
+
 def allocated(network: PiggybackNetwork, share: float) -> dict[str, float]:
-    shares = network.allocated_shares(share, "last")
+    shares = network.allot(of_lambda(share)).shares
     assert isinstance(shares, Mapping)
     return dict(shares)
 
@@ -42,7 +50,7 @@ def test_the_last_layers_are_free_at_the_cost_of_an_even_share(
     config: GeneratorConfig, share: float
 ) -> None:
     network = with_a_task(build_generator(config))
-    last, even = network.plan(network.allocated_shares(share, "last")), network.plan(share)
+    last, even = network.plan(network.allot(of_lambda(share)).shares), network.plan(share)
     found, allowed = (sum(layer.parameters for layer in plan) for plan in (last, even))
     finest = max(layer.length for layer in last)
     assert allowed - finest < found <= allowed
@@ -62,9 +70,9 @@ def test_small_layers_and_those_that_mixing_does_not_make_smaller_are_free() -> 
 
 def test_shares_give_back_the_number_of_filters_they_were_made_of() -> None:
     for filters in (9, 96, 100, 127, 1000):
-        layout = {"a": FilterLayout((filters, 4 * filters, 1, 1), False, 1)}
+        sizes = {"a": LayerSize(filters, 4 * filters, filters)}
         for count in range(filters + 1):
-            shares = allocated_shares(count / filters, "last", layout)
+            shares = allot(of_lambda(count / filters), sizes, 0).shares
             assert isinstance(shares, Mapping)
             assert unconstrained_count(shares["a"], filters) in (count, count + 1)
             assert unconstrained_count(shares["a"], filters) == unconstrained_count(
@@ -77,30 +85,33 @@ def test_shares_give_back_the_number_of_filters_they_were_made_of() -> None:
 def test_a_table_says_itself_where_new_filters_are(
     table: dict[str, float], allocation: str
 ) -> None:
-    network = PiggybackNetwork(build_generator(RESNET))
-    assert network.allocated_shares(table, allocation) == table  # type: ignore[arg-type]
+    network = with_a_task(build_generator(RESNET))
+    assert network.allot(of_lambda(table, allocation)).shares == table
 
 
 def test_a_share_beyond_all_is_refused() -> None:
     with pytest.raises(PiggybackError, match="from 0 to 1"):
-        PiggybackNetwork(build_generator(UNET)).allocated_shares(1.5, "last")
+        with_a_task(build_generator(UNET)).allot(of_lambda(1.5))
 
 
 def test_later_tasks_cost_hardly_more_than_the_second() -> None:
     network = build_generator(RESNET)
     last, even = (
-        [Piggyback(allocation=how).predicted(network, order) for order in (1, 19)]
-        for how in ("last", "even")
+        [
+            Piggyback(unconstrained=0.25, allocation=how).predicted(network, order)
+            for order in (1, 19)
+        ]
+        for how in HOW
     )
     assert last[1] < 1.2 * last[0]
     assert even[1] > 2 * even[0]
 
 
 def test_what_is_predicted_is_what_is_added() -> None:
-    strategy = Piggyback()
+    strategy = Piggyback(unconstrained=0.25)
     network = with_a_task(build_generator(RESNET))
     for order, name in enumerate(("two", "three"), 1):
-        network.add_task(name, network.allocated_shares(0.25, "last"))
+        network.add_task(name, network.allot(of_lambda(0.25)).shares)
         added = network.parameter_count(name).total
         assert added == strategy.predicted(build_generator(RESNET), order)
         network.finish_task()
@@ -109,7 +120,7 @@ def test_what_is_predicted_is_what_is_added() -> None:
 def test_the_recorded_evidence_has_new_filters_where_the_rule_puts_them() -> None:
     content = tomllib.loads(BENCHMARK.read_text())
     (table,) = [s["unconstrained"] for s in content["strategy"] if s["name"] == "piggyback"]
-    network = PiggybackNetwork(build_generator(RESNET))
+    network = with_a_task(build_generator(RESNET))
     filters = {layer.name: layer.filters for layer in network.plan()}
     assert allocated(network, 0.25) == resolve_shares(table, filters)
 
@@ -121,7 +132,7 @@ def test_a_task_starts_as_the_one_before_it_wherever_its_new_filters_are() -> No
     network.eval()
     with torch.no_grad():
         before = network(image)
-        network.add_task("two", network.allocated_shares(0.25, "last"))
+        network.add_task("two", network.allot(of_lambda(0.25)).shares)
         network.eval()
         assert torch.equal(network(image), before)
 
@@ -135,9 +146,9 @@ def test_a_tasks_own_layers_are_no_part_of_the_budget(channels: tuple[int, int])
     task = build_generator(RESNET)
     own = {"model.1": task.get_submodule("model.1"), "model.23": task.get_submodule("model.23")}
     costs = []
-    for how in ("last", "even"):
-        shares = network.allocated_shares(0.25, how, own)  # type: ignore[arg-type]
-        network.add_task(how, shares, own_layers=own)  # type: ignore[arg-type]
+    for how in HOW:
+        shares = network.allot(of_lambda(0.25, how), own).shares
+        network.add_task(how, shares, own_layers=own)
         costs.append(network.parameter_count(how).total)
         network.discard_task()
     assert 0.99 * costs[1] < costs[0] <= costs[1]
@@ -146,6 +157,6 @@ def test_a_tasks_own_layers_are_no_part_of_the_budget(channels: tuple[int, int])
 @pytest.mark.parametrize("order", [1, 2, 3, 19])
 def test_rivals_at_equal_cost_are_measured_by_the_default(order: int) -> None:
     network = build_generator(RESNET)
-    target = Piggyback().predicted(network, order)
+    target = Piggyback(unconstrained=0.25).predicted(network, order)
     assert 0.99 * target < LowRank().predicted(network, order) <= target
     assert abs(Narrow(equal_parameters=True).predicted(network, order) / target - 1) < 0.06

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from banks import contents
 from data_sets import RGB, refusal
+from drawn import draw_pairs
 from judging_networks import Colours, Difference, Thirds, saved
 from piggyback_gan import Bank
 from piggyback_gan.cli import verify
@@ -119,6 +120,31 @@ def test_a_network_that_trains_on_and_on_changes_its_outputs_and_is_judged_anew(
     assert third.identical == {"boxes": (0, 3), "night": (0, 3), "winter": (6, 6)}
     values = [stage.figures["boxes"]["l1"].value for stage in (first, second, third)]
     assert len(set(values)) == 3
+
+
+def test_few_outputs_can_be_compared_on_the_way_and_all_after_the_last_task(tmp_path: Path) -> None:
+    draw(tmp_path)
+    modes = {"boxes": "paired", "winter": "unpaired", "night": "paired", "dawn": "paired"}
+    for seed, task in enumerate(modes):
+        shutil.rmtree(tmp_path / task, ignore_errors=True)
+        draw_pairs(tmp_path / task, train=4, test=10, size=20, seed=seed)
+    text = HEAD.replace("steps = 4", "steps = 1")
+    text += tasks_text(**modes) + strategies_text("piggyback", "finetune")
+    few = write(tmp_path, "compare_images = 3\n" + text, "few.toml")
+    assert run(few, tmp_path / "few") == 0
+    assert run(write(tmp_path, text), tmp_path / "every") == 0
+    _, second, third, last = stages(tmp_path / "few", "piggyback")
+    # Whole batches: 8 images, of an unpaired task of each side.
+    assert second.identical == {"boxes": (8, 8), "winter": (20, 20)}
+    assert third.identical == {"boxes": (8, 8), "winter": (16, 16), "night": (10, 10)}
+    assert last.identical == dict(zip(modes, [(10, 10), (20, 20), (10, 10), (10, 10)], strict=True))
+    tuned = stages(tmp_path / "few", "finetune")
+    # What is not as it was is judged on all images. No other task trains the way back.
+    assert tuned[2].identical == {"boxes": (0, 10), "winter": (10, 20), "night": (10, 10)}
+    for label in ("piggyback", "finetune"):
+        assert [stage.figures for stage in stages(tmp_path / "few", label)] == [
+            stage.figures for stage in stages(tmp_path / "every", label)
+        ]
 
 
 def test_strategies_differ_after_the_first_task(out: Path) -> None:

@@ -171,6 +171,7 @@ def begun(drawn: Path, out: Path, text: str) -> None:
         ("samples = 2", "samples = 1", "samples"),
         ("samples = 2", "samples = 2\nval_fraction = 0.5", "val_fraction"),
         ("curve_images = 2", "curve_images = 1", "curve_images"),
+        ("curve_images = 2", "curve_images = 2\ncompare_images = 8", "compare_images"),
         ("colours.pt", "difference.pt", "features"),
         ("difference.pt", "colours.pt", "distance"),
     ],

@@ -25,6 +25,7 @@ features = "judges/features.pt"
 distance = "package.module:distance"
 samples = 6
 curve_images = 8
+compare_images = 9
 val_fraction = 0.1
 [options]
 batch_size = 4
@@ -72,6 +73,7 @@ def test_every_key_of_a_file_says_what_it_is_to_say(tmp_path: Path) -> None:
     found = read(tmp_path, EVERY_KEY)
     assert (found.title, found.seeds, found.samples) == ("All keys", (3, 5), 6)
     assert (found.first_learning_rate, found.curve_images) == (1e-4, 8)
+    assert found.compare_images == 9
     assert found.val_fraction == 0.1
     assert found.features == str(tmp_path / "judges/features.pt")
     assert found.distance == "package.module:distance"
@@ -100,7 +102,7 @@ def test_what_a_file_leaves_out_has_the_defaults_that_the_docs_tell(tmp_path: Pa
     found = read(tmp_path, SMALL)
     assert (found.title, found.seeds, found.first_learning_rate) == ("boxes", (0,), 2e-4)
     assert (found.features, found.distance, found.val_fraction) == (None, None, None)
-    assert (found.samples, found.curve_images) == (4, 64)
+    assert (found.samples, found.curve_images, found.compare_images) == (4, 64, None)
     assert found.generator == GeneratorOptions() and found.search == Search()
     assert found.tasks[0].options == TrainingOptions() and found.tasks[0].steps is None
     assert found.search == Search(
@@ -134,7 +136,7 @@ def test_every_strategy_can_be_named_in_a_file(kind: str, tmp_path: Path) -> Non
         (TASKS, "there is no [[strategy]]"),
         ("task = 3\n", "write each task as a [[task]] table"),
         ("options = 3\n" + SMALL, "[options] must be a table, found 3"),
-        ("epochs = 3\n" + SMALL, "unknown options epochs; known: curve_images"),
+        ("epochs = 3\n" + SMALL, "unknown options epochs; known: compare_images"),
         ("steps = 3\n" + SMALL + "[options]\nepochs = 3\n", "give steps or [options] epochs"),
         (SMALL.replace('name = "maps"', 'name = "maps"\nsteps = 3\nepochs = 3'), "steps or epochs"),
         ("seeds = 3\n" + SMALL, "seeds must be a list of whole numbers, found 3"),
@@ -145,6 +147,7 @@ def test_every_strategy_can_be_named_in_a_file(kind: str, tmp_path: Path) -> Non
         ("samples = true\n" + SMALL, "invalid samples: found True"),
         ("val_fraction = 1.0\n" + SMALL, "invalid val_fraction: found 1.0"),
         ("curve_images = -1\n" + SMALL, "invalid curve_images: found -1"),
+        ("compare_images = 0\n" + SMALL, "invalid compare_images: found 0"),
         ("features = 3\n" + SMALL, "features must be a file or package.module:callable, found 3"),
         ("distance = []\n" + SMALL, "distance must be a file or package.module:callable, found []"),
         ('first_learning_rate = "x"\n' + SMALL, "first_learning_rate: invalid learning_rate"),

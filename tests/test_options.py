@@ -26,7 +26,12 @@ WRONG = {
     "image_size": [0, "256", 25.6],
     "unconstrained": [-0.1, 1.1, "0.5", True, [0.5], float("nan"), {"*": 2}, {"*": "x"},
                       {"model": {"1": 0.5}}],
+    "budget": [0, -0.1, 1.1, "0.05", True, float("nan")],
     "allocation": ["first", 1],
+    "mixing": ["none", 1],
+    "rank": [0, "16", 1.5, True],
+    "bank_filters": [0, "32", 1.5],
+    "storage": ["fp64", 16],
     "init": [5, True, ["maps"]],
     "learning_rate": [-1, "2e-4", float("nan"), float("inf"), True],
     "seed": [-1, 2**31, "0", 1.5, True],
@@ -178,6 +183,8 @@ def test_resolving_changes_nothing_that_was_given() -> None:
         init="maps",
         augment="on",
         seed=7,
+        budget=0.5,
+        mixing="full",
     )
     resolved = given.resolved(earlier=("one",), device="cpu")
     assert resolved == dataclasses.replace(given, device="cpu")
@@ -275,6 +282,8 @@ def test_every_option_can_be_set_in_a_file(tmp_path: Path) -> None:
         output_channels=4,
         input_range=(0, 1.5),
         output_range=(-1, 1),
+        rank=4,
+        bank_filters=8,
     )
     training = training.resolved(earlier=("one",), device="cpu")
     generator = GeneratorOptions(
@@ -287,11 +296,12 @@ def test_every_option_can_be_set_in_a_file(tmp_path: Path) -> None:
     values = dataclasses.asdict(training) | dataclasses.asdict(generator)
     path = tmp_path / "options.toml"
     del values["input_labels"]  # it does not go with input_channels
+    del values["unconstrained"]  # nor this with a budget
     assert None not in values.values()
     path.write_text("\n".join(f"{key} = {literal(value)}" for key, value in values.items()))
     assert read_options(path) == (training, generator)
-    path.write_text("input_labels = 19\n")
-    assert read_options(path)[0].input_labels == 19
+    path.write_text("input_labels = 19\nunconstrained = 0.5\n")
+    assert read_options(path)[0] == TrainingOptions(input_labels=19, unconstrained=0.5)
 
 
 def test_the_unconstrained_table_keeps_its_order(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from piggyback_gan.experiments.strategies.narrow import Narrow
 from piggyback_gan.experiments.strategies.packnet import PackNet
 from piggyback_gan.experiments.strategies.piggyback import Piggyback, layer_parameters
 from piggyback_gan.experiments.strategies.weights import pack, shared_layers, unpack
+from piggyback_gan.filter_options import FilterOptions
 from piggyback_gan.generators import build_generator
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -60,9 +61,10 @@ def test_piggyback_adds_the_parameters_of_the_papers_formula(
 ) -> None:
     network = without_values(GeneratorConfig())
     layers = {name: unconstrained for name in conv_layers(network)}
-    whole = sum(layer_parameters(network, layers, 0).values())
+    options = FilterOptions(unconstrained=layers).with_filter_defaults()
+    whole = sum(layer_parameters(network, options, 0).values())
     for order, share in enumerate(added, 1):
-        found = sum(layer_parameters(network, layers, order).values()) / whole
+        found = sum(layer_parameters(network, options, order).values()) / whole
         assert found == pytest.approx(share, abs=6e-4)
 
 

@@ -473,7 +473,7 @@ def test_the_plan_leaves_the_output_layer_free_and_a_table_shares_it(
 ) -> None:
     bank = tmp_path / "bank"
     teach(bank, "one", data, OPTIONS, GENERATOR)
-    even = dataclasses.replace(OPTIONS, allocation="even")
+    even = dataclasses.replace(OPTIONS, unconstrained=0.25, allocation="even")
     plan = plan_task(bank, "two", data, even, GENERATOR)
     assert {p.name: p.share for p in plan.layers}["model.23"] == 1.0
     assert {p.share for p in plan.layers if p.name != "model.23"} == {0.25}
@@ -487,16 +487,36 @@ def test_new_filters_are_in_the_last_layers_unless_asked_otherwise(
 ) -> None:
     bank = tmp_path / "bank"
     teach(bank, "one", data, OPTIONS, GENERATOR)
-    last = plan_task(bank, "two", data, OPTIONS, GENERATOR)
-    even = plan_task(bank, "two", data, dataclasses.replace(OPTIONS, allocation="even"), GENERATOR)
+    of_lambda = dataclasses.replace(OPTIONS, unconstrained=0.25)
+    last = plan_task(bank, "two", data, of_lambda, GENERATOR)
+    evenly = dataclasses.replace(of_lambda, allocation="even")
+    even = plan_task(bank, "two", data, evenly, GENERATOR)
     shares = [p.share for p in last.layers]
     assert (shares[0], shares[-1]) == (0.0, 1.0)
     assert shares == sorted(shares)
     assert 0.99 * even.parameters.total < last.parameters.total <= even.parameters.total
-    teach(bank, "two", data, OPTIONS, GENERATOR)
+    teach(bank, "two", data, of_lambda, GENERATOR)
     assert Bank.open(bank).card("two")["options"]["allocation"] == "last"
     assert Bank.open(bank).network().plan_of("two") == last.layers
     assert "0.25, last" in pbgan("tasks", bank).stdout
+
+
+@pytest.mark.parametrize("mode", ["paired", "unpaired"])
+def test_a_later_task_keeps_to_its_budget(tmp_path: Path, data: Path, mode: Any) -> None:
+    bank = tmp_path / "bank"
+    options = dataclasses.replace(OPTIONS, mode=mode, epochs=1)
+    teach(bank, "one", data, options, GENERATOR)
+    for name, budget in (("two", None), ("three", 0.2)):
+        options = dataclasses.replace(options, budget=budget)
+        plan = plan_task(bank, name, data, options, GENERATOR)
+        limit = 0.075 if budget is None else budget
+        assert 0.9 * limit < plan.parameters.share <= limit
+        teach(bank, name, data, options, GENERATOR)
+        card = Bank.open(bank).card(name)
+        assert card["options"]["budget"] == limit and card["options"]["mixing"] == "low-rank"
+        assert card["parameters"]["share"] == plan.parameters.share
+    assert "budget 0.075" in pbgan("tasks", bank).stdout
+    assert [f.problem for f in Bank.open(bank).verify()] == [None] * 3
 
 
 def test_a_step_trains_each_side_by_its_own_loss_only() -> None:

@@ -1,6 +1,7 @@
 """Where a task's new filters are: what share of each layer, by the user's word or by a budget."""
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -68,9 +69,15 @@ def resolve_shares(unconstrained: Shares, layer_filters: Mapping[str, int]) -> d
     return shares
 
 
-def allocated_shares(
-    options: FilterOptions, layers: Mapping[str, LayerSize], private: int
-) -> Shares:
+@dataclass(frozen=True)
+class Allotment:
+    """What a later task's filters are made of: shares as `resolve_shares` takes them, and the rest mixed so."""
+
+    shares: Shares
+    mixing: Mixing
+
+
+def allot(options: FilterOptions, layers: Mapping[str, LayerSize], private: int) -> Allotment:
     """Spread a later task's new filters over the layers.
 
     With a share lambda and allocation "even", every layer has that share, as in the paper; with "last",
@@ -80,28 +87,32 @@ def allocated_shares(
     filters are always free; with "last", so are those where a free filter has no more values than a
     mixed one.
 
+    A rank or a number of bank filters that the options leave open is such that mixing takes about a
+    third of the budget: new filters in the last layers are worth more. With a budget a layer is freed in
+    part only where whole ones would leave most of it: layers that are wholly free or wholly mixed keep
+    later tasks from costing more, and from needing this one.
+
     Args:
         options: with their defaults. A table of shares leaves nothing to spread.
         layers: by name, in the order in which they are defined.
         private: how many parameters the task has beside these layers' filters.
 
-    Returns:
-        What `resolve_shares` takes.
-
     Raises:
         PiggybackError: as `resolve_shares`, or the budget is not even enough for what is mixed.
     """
-    mixing = mixing_of(options)
     if options.unconstrained is not None:
+        mixing = mixing_of(options)
         if isinstance(options.unconstrained, Mapping) or options.allocation == "even":
-            return options.unconstrained
+            return Allotment(options.unconstrained, mixing)
         # What the bank has grown by since does not change where new filters are.
         second = {n: LayerSize(at.filters, at.length, at.filters) for n, at in layers.items()}
         evenly = _cost(_even(options.unconstrained, layers), second, mixing)
-        return _last_layers(second, mixing, evenly)
+        return Allotment(_last_layers(second, mixing, evenly, spare=0.0), mixing)
     assert options.budget is not None, "options must have their defaults"
     whole = private + sum(at.filters * at.length for at in layers.values())
     values = math.floor(options.budget * whole) - private
+    mixed = {name: at for name, at in layers.items() if not _is_small(at.filters)}
+    mixing = _largest(options, mixed, dict.fromkeys(mixed, 0.0), values // 3)
     least = _cost(_even(0.0, layers), layers, mixing)
     if values < least:
         raise PiggybackError(
@@ -110,10 +121,28 @@ def allocated_shares(
             "or a mixing of fewer values"
         )
     if options.allocation == "last":
-        return _last_layers(layers, mixing, values)
-    most = max(at.filters for at in layers.values())
-    shares = (n / most for n in range(most, 0, -1))
-    return next((s for s in shares if _cost(_even(s, layers), layers, mixing) <= values), 0.0)
+        shares = _last_layers(layers, mixing, values, spare=0.5)
+    else:
+        most = max(at.filters for at in layers.values())
+        spread = (_even(n / most, layers) for n in range(most, 0, -1))
+        fitting = (s for s in spread if _cost(s, layers, mixing) <= values)
+        shares = next(fitting, _even(0.0, layers))
+    return Allotment(shares, _largest(options, layers, shares, values))
+
+
+def _largest(
+    options: FilterOptions,
+    layers: Mapping[str, LayerSize],
+    shares: Mapping[str, float],
+    values: int,
+) -> Mixing:
+    """The mixing of the options, with the largest number they leave open for which the values are enough."""
+    most = max((at.filters for at in layers.values()), default=1)
+
+    def cost(number: int) -> int:
+        return _cost(shares, layers, mixing_of(options, number))
+
+    return mixing_of(options, max(1, bisect_right(range(1, most + 1), values, key=cost)))
 
 
 def _even(share: float, layers: Mapping[str, LayerSize]) -> dict[str, float]:
@@ -127,18 +156,25 @@ def _cost(shares: Mapping[str, float], layers: Mapping[str, LayerSize], mixing: 
     )
 
 
-def _last_layers(layers: Mapping[str, LayerSize], mixing: Mixing, values: int) -> dict[str, float]:
-    """The last layers free, as many as the values are enough for; at most one of them in part."""
+def _last_layers(
+    layers: Mapping[str, LayerSize], mixing: Mixing, values: int, *, spare: float
+) -> dict[str, float]:
+    """The last layers free, as many as the values are enough for.
+
+    One of them may be so in part, if more than the share `spare` of what new filters could take is left.
+    """
 
     def extra(name: str, unconstrained: int) -> int:
         return layers[name].cost(unconstrained, mixing) - layers[name].cost(0, mixing)
 
     free = {n for n, at in layers.items() if _is_small(at.filters) or extra(n, at.filters) <= 0}
     shares = {name: 1.0 if name in free else 0.0 for name in layers}
-    left = values - _cost(shares, layers, mixing)
+    left = all_left = values - _cost(shares, layers, mixing)
     for name in reversed([name for name in layers if name not in free]):
         filters = layers[name].filters
         count = max(n for n in range(filters + 1) if n == 0 or extra(name, n) <= left)
+        if count < filters and left <= spare * all_left:
+            break
         # Rounded down, so that its ceiling is this number of filters again.
         shares[name] = math.floor(count / filters * 1e6) / 1e6
         left -= extra(name, count)

@@ -145,6 +145,34 @@ def both_ways(direction: str) -> tuple[str, str]:
 
 
 @torch.inference_mode()
+def output_hashes(
+    generators: Sequence[Generate],
+    dataset: PairedDataset | UnpairedDataset,
+    device: torch.device,
+    between: Callable[[], None] = lambda: None,
+) -> list[str]:
+    """The SHA-256 of each output, as `Judged.output_hashes` has them, where nothing else is to be known.
+
+    Args:
+        generators: of a paired task one, of an unpaired one both, as `evaluate_unpaired` takes them.
+        dataset: the held-out images.
+        device: where the generators are.
+        between: called after every batch; it may raise to stop.
+    """
+    sides: list[Iterator[Tensor]]
+    if isinstance(dataset, PairedDataset):
+        sides = [(inputs for inputs, _ in dataset.in_order(BATCH_SIZE))]
+    else:
+        sides = [dataset.in_order(BATCH_SIZE, side) for side in (0, 1)]
+    hashes: list[str] = []
+    for generator, side in zip(generators, sides, strict=True):
+        for images in side:
+            hashes += image_hashes(generator(images.to(device)).float().cpu())
+            between()
+    return hashes
+
+
+@torch.inference_mode()
 def translated_pairs(
     generator: Generate,
     dataset: PairedDataset,

@@ -12,7 +12,7 @@ from piggyback_gan.banked_layers import BankedLayer, plan_layers
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.filters import rounded
 from piggyback_gan.ledger import Ledger
-from piggyback_gan.mixings import SELECTED, LayerFilters, Mixing
+from piggyback_gan.mixings import SELECTED, LayerFilters, Mixing, most_relevant
 from piggyback_gan.names import Storage
 from piggyback_gan.tasks import (
     UNCONSTRAINED,
@@ -135,6 +135,19 @@ class FilterBanks:
                     task.starts[key] = filters[rows:].clone()
             layer.begin_task(tensors)
         self.training = (name, task)
+
+    @property
+    def selecting(self) -> list[str]:
+        """The layers whose filters of the task in training are mixed from selected ones."""
+        return [name for name, layer in self.layers.items() if SELECTED in layer.trained()]
+
+    def select(self, layer_name: str, gradient_ND: Tensor) -> None:
+        """Choose what such a layer mixes from, by the gradient of its filters."""
+        assert self.training is not None
+        parts = self.parts(layer_name, self.training[0])
+        selected = self.layers[layer_name].trained()[SELECTED]
+        gradient_PD = gradient_ND[len(parts.unconstrained_UD) :]
+        selected.copy_(most_relevant(gradient_PD, parts.bank_KD, len(selected)))
 
     def end(self) -> None:
         """Drop the task in training."""

@@ -10,7 +10,9 @@ from piggyback_gan.config import check_choice, check_positive
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.names import (
     ALLOCATIONS,
+    DEFAULT_BANK_FILTERS,
     DEFAULT_BUDGET,
+    DEFAULT_RANK,
     DEFAULT_UNCONSTRAINED,
     MIXING_KINDS,
     STANDALONE,
@@ -56,9 +58,11 @@ class FilterOptions:
         default_hint("low-rank; with --unconstrained full", "{full,low-rank,selected}"),
     ] = None
     """How the other filters are made of earlier tasks' filters."""
-    rank: int = 16
-    """Low-rank mixing: the rank."""
-    bank_filters: int = 32
+    rank: Annotated[int | None, default_hint(f"by the budget; else {DEFAULT_RANK}", "INT")] = None
+    """Low-rank mixing: the rank. By a budget, as much as a third of it pays for."""
+    bank_filters: Annotated[
+        int | None, default_hint(f"by the budget; else {DEFAULT_BANK_FILTERS}", "INT")
+    ] = None
     """Selected mixing: of so many earlier filters in each layer."""
     storage: Storage = "fp32"
     """In what a task's filters are kept, and trained."""
@@ -70,8 +74,9 @@ class FilterOptions:
         check_choice("storage", self.storage, STORAGES)
         if self.mixing is not None:
             check_choice("mixing", self.mixing, MIXING_KINDS)
-        check_positive("rank", self.rank)
-        check_positive("bank_filters", self.bank_filters)
+        for field in ("rank", "bank_filters"):
+            if getattr(self, field) is not None:
+                check_positive(field, getattr(self, field))
         if self.init is not None and not isinstance(self.init, str):
             raise PiggybackError(f"invalid init: found {self.init!r}, give a task's name")
         if self.budget is not None and not (_is_number(self.budget) and 0 < self.budget <= 1):

@@ -16,6 +16,7 @@ from piggyback_gan.config import check_positive
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.filter_options import FilterOptions
 from piggyback_gan.filters import compose_exactly, without_autocast
+from piggyback_gan.names import DEFAULT_BANK_FILTERS, DEFAULT_RANK
 
 MIXING = "mixing_weights"
 MIXING_UP = "mixing_up"
@@ -115,7 +116,7 @@ class LowRankMixing(Mixing):
     """
 
     kind: ClassVar[str] = "low-rank"
-    rank: int = 16
+    rank: int = DEFAULT_RANK
 
     def __post_init__(self) -> None:
         check_positive("rank", self.rank)
@@ -161,7 +162,7 @@ class SelectedMixing(Mixing):
     """
 
     kind: ClassVar[str] = "selected"
-    bank_filters: int = 32
+    bank_filters: int = DEFAULT_BANK_FILTERS
 
     def __post_init__(self) -> None:
         check_positive("bank_filters", self.bank_filters)
@@ -193,17 +194,52 @@ class SelectedMixing(Mixing):
         return wide.index_copy(1, values[SELECTED].long(), weights)
 
 
+def most_relevant(gradient_PD: Tensor, bank_KD: Tensor, count: int) -> Tensor:
+    """The bank filters that a loss's gradient asks for most, in rising order, int32 (count,).
+
+    One after the other: the filter along which most of the gradient lies of what those before it do
+    not span (orthogonal matching pursuit; Pati et al., 1993).
+
+    Args:
+        gradient_PD: the gradient of the filters that are to be mixed.
+        bank_KD: the filters to choose from, at least `count` of them.
+        count: how many.
+    """
+    left_KD = bank_KD.double()
+    along_KP = left_KD @ gradient_PD.double().T
+    sizes = left_KD.norm(dim=1)
+    chosen: list[int] = []
+    for _ in range(count):
+        norms = left_KD.norm(dim=1)
+        # What is spanned already has nothing left but rounding.
+        scores = torch.where(norms > 1e-6 * sizes, along_KP.norm(dim=1) / norms, -1)
+        scores[chosen] = -2
+        best = int(scores.argmax())
+        chosen.append(best)
+        if scores[best] >= 0:
+            direction_D, share_P = left_KD[best] / norms[best], along_KP[best] / norms[best]
+            inner_K = left_KD @ direction_D
+            left_KD = left_KD - torch.outer(inner_K, direction_D)
+            along_KP = along_KP - torch.outer(inner_K, share_P)
+    return torch.tensor(sorted(chosen), dtype=torch.int32, device=bank_KD.device)
+
+
 MIXINGS: Mapping[str, type[Mixing]] = {
     rule.kind: rule for rule in (FullMixing, LowRankMixing, SelectedMixing)
 }
 
 
-def mixing_of(options: FilterOptions) -> Mixing:
-    """The way to mix that options with their defaults say."""
+def mixing_of(options: FilterOptions, number: int | None = None) -> Mixing:
+    """The way to mix that options with their defaults say.
+
+    Args:
+        options: the options.
+        number: the rank, or how many bank filters, if they leave it open.
+    """
     if options.mixing == LowRankMixing.kind:
-        return LowRankMixing(rank=options.rank)
+        return LowRankMixing(rank=options.rank or number or DEFAULT_RANK)
     if options.mixing == SelectedMixing.kind:
-        return SelectedMixing(bank_filters=options.bank_filters)
+        return SelectedMixing(bank_filters=options.bank_filters or number or DEFAULT_BANK_FILTERS)
     assert options.mixing == FullMixing.kind, "options must have their defaults"
     return FullMixing()
 

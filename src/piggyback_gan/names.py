@@ -17,6 +17,7 @@ DEFAULT_UNCONSTRAINED = 0.25
 """Lambda, where a share of new filters is asked for and not said."""
 DEFAULT_BUDGET = 0.075
 """What a later task adds at most, as a share of a network of its own, if nothing else is said."""
+DEFAULT_RANK, DEFAULT_BANK_FILTERS = 16, 32
 METRICS = ("l1", "psnr", "ssim")
 HIGHER_IS_BETTER = ("psnr", "ssim", "pixel_accuracy", "mean_iou")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")

@@ -1,8 +1,10 @@
 """PiggybackNetwork: any torch module whose conv filters are shared by a sequence of tasks."""
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from piggyback_gan.allocation import Shares, allocated_shares
+from piggyback_gan.allocation import Allotment, Shares, allot
 from piggyback_gan.banked_layers import TRAINED, OwnLayer, take_weights
 from piggyback_gan.config import check_choice
 from piggyback_gan.errors import PiggybackError
@@ -40,6 +42,10 @@ def _count_fused_steps(optimizer: torch.optim.Optimizer, *_: object) -> None:
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     torch.autograd.graph.increment_version(parameter)
+
+
+def _add(sums: dict[str, Tensor], name: str, gradient: Tensor) -> None:
+    sums[name] = sums[name] + gradient if name in sums else gradient.clone()
 
 
 register_optimizer_step_post_hook(_count_fused_steps)
@@ -108,6 +114,7 @@ class PiggybackNetwork(nn.Module):
         self._active: str | None = None
         self._composed: tuple[object, ...] | None = None
         self._start: list[object] = []
+        self._watched: dict[str, Tensor] | None = None
 
     # Tasks
 
@@ -245,6 +252,40 @@ class PiggybackNetwork(nn.Module):
             or (name in self._filter_keys and parameter.requires_grad)
         ]
 
+    # Selected mixing
+
+    @property
+    def selects_filters(self) -> bool:
+        """Whether the task in training mixes from selected filters, which `select_filters` chooses."""
+        return bool(self._banks.selecting)
+
+    @contextmanager
+    def filter_gradients(self) -> Iterator[dict[str, Tensor]]:
+        """The sums of the gradients of filters (N, D), in every backward pass inside of the block.
+
+        By layer, of those layers of the task in training that mix from selected filters.
+        """
+        self._release()
+        sums: dict[str, Tensor] = {}
+        self._watched = sums
+        try:
+            yield sums
+        finally:
+            self._release()
+            self._watched = None
+
+    @torch.no_grad()
+    def select_filters(self, gradients: Mapping[str, Tensor]) -> None:
+        """Choose what each layer mixes from: the filters that these gradients ask for most.
+
+        To be called before the task trains, as mixing weights are of the filters that were chosen.
+
+        Args:
+            gradients: layer -> the gradient of its filters (N, D), as `filter_gradients` sums it.
+        """
+        for name in self._banks.selecting:
+            self._banks.select(name, gradients[name])
+
     # Size
 
     def parameter_count(self, name: str) -> ParameterCount:
@@ -263,10 +304,10 @@ class PiggybackNetwork(nn.Module):
             standalone=sum(layer.filters * layer.length for layer in plan) + private,
         )
 
-    def allocated_shares(
+    def allot(
         self, options: FilterOptions, own_layers: Mapping[str, ConvLayer] | None = None
-    ) -> Shares:
-        """Where the next task's new filters are, as `add_task` takes it.
+    ) -> Allotment:
+        """What the next task's filters are to be made of, as `add_task` takes it.
 
         Args:
             options: with its defaults filled in: a share to spread, or a budget to keep to.
@@ -277,12 +318,14 @@ class PiggybackNetwork(nn.Module):
         """
         own = own_layers or {}
         if not self.tasks:
-            return 1.0
+            # Nothing to mix from; what is given must fit the network all the same.
+            share = 1.0 if options.unconstrained is None else options.unconstrained
+            return Allotment(share, FullMixing())
         sizes = {n: size for n, size in self._banks.sizes().items() if n not in own}
         private = self._private_count(own) + sum(
             parameter.numel() for layer in own.values() for parameter in layer.parameters()
         )
-        return allocated_shares(options, sizes, private)
+        return allot(options, sizes, private)
 
     def plan(
         self, unconstrained: Shares = DEFAULT_UNCONSTRAINED, mixing: Mixing | None = None
@@ -496,6 +539,9 @@ class PiggybackNetwork(nn.Module):
             for layer_name in self._banks.task(name).shares:
                 layer = self._banks.layers[layer_name]
                 filters = self._banks.filters(layer_name, name, exact=exact)
+                if self._watched is not None and layer_name in self._banks.selecting:
+                    add = partial(_add, self._watched, layer_name)
+                    filters.register_hook(add)  # type: ignore[no-untyped-call]
                 layer.put_on(layer.layout.to_weight(filters))
         self._composed = key
 

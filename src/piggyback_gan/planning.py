@@ -20,7 +20,6 @@ from piggyback_gan.folders import PairedFolder, UnpairedFolder, find_pairs, find
 from piggyback_gan.generators import build_generator
 from piggyback_gan.image_formats import ImageFormat
 from piggyback_gan.image_reading import Source, detect_format, stored_depth, value_range
-from piggyback_gan.mixings import mixing_of
 from piggyback_gan.names import METRICS, STANDALONE, check_task_name
 from piggyback_gan.network import PiggybackNetwork
 from piggyback_gan.options import Device, GeneratorOptions, TrainingOptions
@@ -176,9 +175,9 @@ def _add(
     if init in network.tasks and channels != (config.input_channels, config.output_channels):
         source = network.fold(init)
     own = own_layers(config, channels, options.seed, source)
-    shares = network.allocated_shares(options, own)
+    made = network.allot(options, own)
     network.add_task(
-        task, shares, init, own_layers=own, mixing=mixing_of(options), storage=options.storage
+        task, made.shares, init, own_layers=own, mixing=made.mixing, storage=options.storage
     )
     return network
 

@@ -43,7 +43,9 @@ class PrivateTensors:
 
     def live(self) -> dict[str, Tensor]:
         """The module's own tensors, which hold the active task's values."""
-        return {**self.parameters(), **dict(self._module.named_buffers())}
+        buffers = self._module.named_buffers()
+        # What a task in training selects hangs on its layers as a buffer.
+        return {**self.parameters(), **{k: b for k, b in buffers if k not in self._filter_keys}}
 
     def copy(self) -> dict[str, Tensor]:
         """The values that the module holds now."""

@@ -2,13 +2,14 @@
 
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 from piggyback_gan.bank import open_or_new
 from piggyback_gan.devices import choose_device
 from piggyback_gan.errors import PiggybackError
+from piggyback_gan.filter_options import FilterOptions
 from piggyback_gan.manifest import TaskEntry
 from piggyback_gan.options import GeneratorOptions, TrainingOptions
 from piggyback_gan.planning import plan_task
@@ -65,9 +66,8 @@ def teach(
     if resume:
         run = folder.read()
         recorded, architecture = recorded_options(run)
-        if options and "allocation" not in run.options:
-            # It was begun by a version that knew of none: what is given can be a default only.
-            options = replace(options, allocation=recorded.allocation)
+        if options:
+            options = _as_then(run, recorded, options)
         _refuse_changes(recorded, options or recorded)
         _refuse_changes(architecture, generator or architecture)
         data, options = data or run.data, options or recorded
@@ -149,6 +149,14 @@ def _as_resolved(run: Run, given: TrainingOptions) -> TrainingOptions:
         return replace(_options(run.resolved), **free)
     except (TypeError, PiggybackError) as error:
         raise _unknown(run, error) from None
+
+
+def _as_then(run: Run, recorded: TrainingOptions, given: TrainingOptions) -> TrainingOptions:
+    """What is given, where the version that began the run knew less: that can be a default only."""
+    new = [f.name for f in fields(FilterOptions) if f.name not in run.options]
+    if "budget" in new and given.unconstrained is None:
+        new.append("unconstrained")
+    return replace(given, **{name: getattr(recorded, name) for name in new})
 
 
 def _options(recorded: Mapping[str, Any]) -> TrainingOptions:

@@ -3,7 +3,7 @@
 import math
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -23,11 +23,13 @@ from piggyback_gan.folders import changes, fingerprint
 from piggyback_gan.image_encoding import encode
 from piggyback_gan.manifest import TaskEntry, atomic_write
 from piggyback_gan.names import HIGHER_IS_BETTER
+from piggyback_gan.options import TrainingOptions
 from piggyback_gan.planning import TaskPlan
 from piggyback_gan.processes import Processes
 from piggyback_gan.reporting import REPORT_EVERY, Interrupted, Reporter
 from piggyback_gan.runs import Position, Run, RunFolder, State
 from piggyback_gan.samples import sample_grid
+from piggyback_gan.selecting import select_filters
 from piggyback_gan.task_data import Dataset, TaskData, load_task_data
 from piggyback_gan.tensorboard_log import TensorBoardLog
 from piggyback_gan.trainer import Batch, Losses, PairedTrainer, Trainer
@@ -146,7 +148,11 @@ class TrainingRun:
         """Train all epochs that are left and add the task to the bank."""
         # The networks have their start already; this is for the discriminators.
         torch.manual_seed(self.options.seed)
-        trainer = self._trainer()
+        if any(network.selects_filters for network in self.plan.networks.values()) and not (
+            resume and self.folder.checkpoint.exists()
+        ):
+            self._select_filters(data)
+        trainer = self._trainer(self.options)
         if resume:
             self._load_checkpoint(trainer)
             # None may run ahead, to the end and away with the checkpoint, before all have it.
@@ -187,26 +193,22 @@ class TrainingRun:
         )
         return self.plan.bank.add(states[FORWARD], card, states.get(BACKWARD))
 
+    def _select_filters(self, data: TaskData) -> None:
+        """Choose what is mixed from by steps at a rate of 0."""
+        with torch.random.fork_rng(devices=[]):
+            still = replace(self.options, learning_rate=0.0, backward_learning_rate=0.0)
+            probe = self._trainer(still)
+            with closing(self._batches(data)) as batches:
+                select_filters(self.plan.networks, probe, self.plan.epoch_steps, batches, self.team)
+
     # Epochs
 
     def _epoch(self, trainer: Trainer, data: TaskData) -> None:
         """Train what is left of the current epoch, validate, and save a checkpoint."""
         progress = self.progress
         trainer.begin_epoch(self.plan.epoch_steps)
-        batches = data.train.epoch(
-            progress.epoch,
-            batch_size=self.plan.effective_batch,
-            crop=self.options.image_size,
-            flip=self.options.flip,
-            seed=self.options.seed,
-            start=progress.batch,
-            part=(self.team.rank, self.team.world),
-        )
-        with closing(batches):
-            for first, second in batches:
-                begun = progress.batch * self.plan.effective_batch
-                total = min(self.plan.effective_batch, len(data.train) - begun)
-                batch = Batch(self.position.step, first, second, total)
+        with closing(self._batches(data)) as batches:
+            for batch in batches:
                 losses, stop = trainer.step(batch, self.should_stop)
                 self._count(losses)
                 if self.position.step % REPORT_EVERY == 0 or self.position.step == 1:
@@ -235,6 +237,24 @@ class TrainingRun:
         self._keep_best(metrics)
         self._advance()
         self._save_checkpoint(trainer)
+
+    def _batches(self, data: TaskData) -> Generator[Batch, None, None]:
+        """What is left of the current epoch: this process's part."""
+        progress, whole = self.progress, self.plan.effective_batch
+        batches = data.train.epoch(
+            progress.epoch,
+            batch_size=whole,
+            crop=self.options.image_size,
+            flip=self.options.flip,
+            seed=self.options.seed,
+            start=progress.batch,
+            part=(self.team.rank, self.team.world),
+        )
+        done = (progress.epoch - 1) * self.plan.epoch_steps
+        with closing(batches):
+            for index, (first, second) in enumerate(batches, progress.batch):
+                total = min(whole, len(data.train) - index * whole)
+                yield Batch(done + index, first, second, total)
 
     def _count(self, losses: Losses) -> None:
         progress = self.progress
@@ -366,20 +386,20 @@ class TrainingRun:
 
     # Beginning and end
 
-    def _trainer(self) -> Trainer:
+    def _trainer(self, options: TrainingOptions) -> Trainer:
         networks = {n: network.to(self.device) for n, network in self.plan.networks.items()}
         config = self.plan.config
-        if self.options.mode == "paired":
+        if options.mode == "paired":
             return PairedTrainer(
                 networks[FORWARD],
                 config,
-                self.options,
+                options,
                 self.device,
                 self.team,
                 labels=self.plan.formats[0].labels,
             )
         return UnpairedTrainer(
-            networks[FORWARD], networks[BACKWARD], config, self.options, self.device, self.team
+            networks[FORWARD], networks[BACKWARD], config, options, self.device, self.team
         )
 
     def _checked(self, split: str, done: int, total: int) -> None:

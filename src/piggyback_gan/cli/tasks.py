@@ -49,16 +49,15 @@ def run(arguments: list[str]) -> int:
     table = Table(box=box.SIMPLE_HEAD)
     for heading in ("task", "added", "mode"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("size", "lambda", "parameters", "share", "bytes"):
+    for heading in ("size", "lambda or budget", "parameters", "share", "bytes"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
-        share = row["unconstrained"]
         table.add_row(
             row["task"],
             row["added"][:16].replace("T", " "),
             row["mode"],
             f"{row['image_size']} px",
-            "per layer" if isinstance(share, dict) else f"{share:g}{_where(row)}",
+            _filters(row),
             f"{row['parameters']:,}",
             f"{row['share']:.3f}",
             f"{row['bytes']:,}",
@@ -67,12 +66,15 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _where(row: Mapping[str, Any]) -> str:
-    """In which layers a later task's new filters are, if not in all."""
-    card = row["card"]
-    if not card["parameters"]["mixing"]:
-        return ""
-    return ", last" if card["options"].get("allocation") == "last" else ""
+def _filters(row: Mapping[str, Any]) -> str:
+    """What a task's filters are made of: lambda, and where new ones are if not in all layers; or a budget."""
+    card, share = row["card"], row["unconstrained"]
+    if share is None:
+        return f"budget {card['options']['budget']:g}"
+    if isinstance(share, dict):
+        return "per layer"
+    is_last = card["parameters"]["mixing"] and card["options"].get("allocation") == "last"
+    return f"{share:g}{', last' if is_last else ''}"
 
 
 def _row(entry: TaskEntry, card: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from piggyback_gan.bank import BACKWARD, FORWARD
+from piggyback_gan.data import PairedDataset
 from piggyback_gan.errors import PiggybackError
+from piggyback_gan.evaluation import BATCH_SIZE, output_hashes
 from piggyback_gan.experiments.pictures import save_held_out, save_outputs
 from piggyback_gan.experiments.plan import PartPlan
 from piggyback_gan.experiments.results import (
@@ -58,7 +60,7 @@ class Examiner:
         self.device = device
         self.say = say
         self.between = between
-        self._held_out: dict[str, Dataset] = {}
+        self._held_out: dict[tuple[str, int | None], Dataset] = {}
 
     def rehearse(self, tasks: Sequence[Task]) -> dict[str, frozenset[str]]:
         """Judge networks that have learned nothing on a few images of each task, before hours are spent.
@@ -96,6 +98,8 @@ class Examiner:
     def examine(self, order: int, training: Mapping[str, Any], done: Mapping[int, Stage]) -> Stage:
         """Judge every task so far, from what the strategy keeps on disk.
 
+        Earlier tasks whose outputs have the bits that they had are not judged again.
+
         Args:
             order: how many tasks are learned.
             training: steps, seconds, peak_memory, learning_rate and curve of the newest one.
@@ -109,20 +113,20 @@ class Examiner:
         identical: dict[str, tuple[int, int]] = {}
         warnings: list[str] = []
         for learned, task in enumerate(plan.tasks[:order], 1):
-            dataset = self._all_held_out(task)
+            dataset = self._held_out_of(task)
             generators = [self._generator(task, which) for which in task.networks]
             self._save_pictures(order, task, generators[0], dataset, is_new=learned == order)
             if learned < order:
                 # Outputs of the same bits have the same figures.
-                bare = self._judged(Judge(), task, generators, dataset)
-                identical[task.name] = self._identical(task, bare.output_hashes)
-                if len(set(identical[task.name])) == 1:
+                some = None if order == len(plan.tasks) else plan.compare_images
+                identical[task.name] = same, of = self._compared(task, generators, some)
+                if same == of:
                     figures[task.name] = done[learned].figures[task.name]
                     continue
             judged = self._judged(self._judge_of(task), task, generators, dataset)
             if learned == order:
                 self._remember(task, judged.output_hashes)
-                identical[task.name] = (judged.images, judged.images)
+            identical[task.name] = _same(self._remembered(task), judged.output_hashes)
             figures[task.name] = judged.figures
             warnings += [f"{task.name}: {words}" for words in judged.warnings]
             found = in_words({name: figure.value for name, figure in judged.figures.items()})
@@ -198,28 +202,62 @@ class Examiner:
         """Write down what a task's outputs are when it is learned."""
         atomic_write(self._hashes_file(task), to_json({"sha256": list(hashes)}))
 
-    def _identical(self, task: Task, hashes: Sequence[str]) -> tuple[int, int]:
+    def _remembered(self, task: Task) -> list[str]:
+        """What a task's outputs were when it was learned.
+
+        Raises:
+            PiggybackError: that can't be read.
+        """
+        path = self._hashes_file(task)
+        before = read_table(path, f"{path} is damaged").get("sha256")
+        if not isinstance(before, list) or len(before) != sum(_sides(self._held_out_of(task))):
+            raise PiggybackError(
+                f"{path} is damaged: remove {self.plan.folder} to do all of it again"
+            )
+        return before
+
+    def _compared(
+        self, task: Task, generators: Sequence[nn.Module], count: int | None
+    ) -> tuple[int, int]:
         """How many outputs are what they were when the task was learned, and of how many.
+
+        Args:
+            task: an earlier one.
+            generators: its own, as they are now.
+            count: compare the first so many of each side, and those that fill their batch; None: all.
 
         Raises:
             PiggybackError: what they were can't be read.
         """
-        path = self._hashes_file(task)
-        before = read_table(path, f"{path} is damaged").get("sha256")
-        if not isinstance(before, list) or len(before) != len(hashes):
-            raise PiggybackError(
-                f"{path} is damaged: remove {self.plan.folder} to do all of it again"
-            )
-        return sum(a == b for a, b in zip(before, hashes, strict=True)), len(hashes)
+        # Whole batches: the bits of an output may depend on what is computed beside it.
+        some = self._held_out_of(task, count and -(-count // BATCH_SIZE) * BATCH_SIZE)
+        before, start = [], 0
+        every = self._remembered(task)
+        for compared, kept in zip(_sides(some), _sides(self._held_out_of(task)), strict=True):
+            before += every[start : start + compared]
+            start += kept
+        return _same(before, output_hashes(generators, some, self.device, self.between))
 
     def _hashes_file(self, task: Task) -> Path:
         return self.plan.folder / f"outputs-{task.name}.json"
 
-    def _all_held_out(self, task: Task) -> Dataset:
-        """A task's held-out images; they are read once."""
-        if task.name not in self._held_out:
-            self._held_out[task.name] = task.held_out()
-        return self._held_out[task.name]
+    def _held_out_of(self, task: Task, count: int | None = None) -> Dataset:
+        """A task's held-out images, or the first so many of each side; they are read once."""
+        if (task.name, count) not in self._held_out:
+            self._held_out[task.name, count] = task.held_out(count)
+        return self._held_out[task.name, count]
+
+
+def _sides(dataset: Dataset) -> tuple[int, ...]:
+    """How many outputs there are of each side, in the order in which they are judged."""
+    if isinstance(dataset, PairedDataset):
+        return (len(dataset),)
+    return len(dataset.first), len(dataset.second)
+
+
+def _same(before: Sequence[str], now: Sequence[str]) -> tuple[int, int]:
+    """How many hashes are equal, and of how many."""
+    return sum(a == b for a, b in zip(before, now, strict=True)), len(now)
 
 
 def in_words(values: Mapping[str, float]) -> str:

@@ -1,8 +1,9 @@
 """One part of an experiment: a strategy learns the tasks with one seed, and is judged after each."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,9 @@ from piggyback_gan.experiments.tasks import Task
 from piggyback_gan.generators import build_generator
 from piggyback_gan.judging import Judge
 from piggyback_gan.manifest import atomic_write
+from piggyback_gan.network import PiggybackNetwork
+from piggyback_gan.options import TrainingOptions
+from piggyback_gan.selecting import select_filters
 from piggyback_gan.task_data import TaskData
 from piggyback_gan.trainer import Batch, PairedTrainer, Trainer
 from piggyback_gan.unpaired_trainer import UnpairedTrainer
@@ -133,6 +137,7 @@ class Part:
         options = self.plan.options(task)
         for learner in learners.values():
             learner.to(self.device)
+        self._select_filters(task, images, learners)
         torch.manual_seed(options.seed)
         trainer = self._trainer(task, options, learners)
         some = task.held_out(self.plan.curve_images)
@@ -142,18 +147,9 @@ class Part:
                 if isinstance(learner, Learner):
                     learner.begin_epoch(epoch, options.epochs)
             trainer.begin_epoch(task.epoch_steps)
-            batches = images.train.epoch(
-                epoch,
-                batch_size=options.batch_size * options.accumulate,
-                crop=options.image_size,
-                flip=options.flip,
-                seed=options.seed,
-            )
-            with closing(batches):
-                for first, second in batches:
-                    losses, stop = trainer.step(
-                        Batch(step, first, second, len(first)), self.should_stop
-                    )
+            with closing(_batches(images, options, epoch, step)) as batches:
+                for batch in batches:
+                    losses, stop = trainer.step(batch, self.should_stop)
                     step += 1
                     if stop:
                         raise Stopped(f"{self.plan.label} stopped while it learned {task.name}")
@@ -166,6 +162,20 @@ class Part:
             spent += time.monotonic() - began
             self.say(f"{task.name}: epoch {epoch} of {options.epochs}, {in_words(curve[-1])}")
         return spent
+
+    def _select_filters(
+        self, task: Task, images: TaskData, learners: Mapping[str, nn.Module]
+    ) -> None:
+        """As a training run does it, where a learner mixes from selected filters."""
+        networks = {n: x for n, x in learners.items() if isinstance(x, PiggybackNetwork)}
+        if not any(network.selects_filters for network in networks.values()):
+            return
+        options = self.plan.options(task)
+        torch.manual_seed(options.seed)
+        still = replace(options, learning_rate=0.0, backward_learning_rate=0.0)
+        probe = self._trainer(task, still, learners)
+        with closing(_batches(images, options, 1, 0)) as batches:
+            select_filters(networks, probe, task.epoch_steps, batches)
 
     def _trainer(self, task: Task, options: Any, learners: Mapping[str, nn.Module]) -> Trainer:
         networks: dict[str, Any] = dict(learners)
@@ -248,6 +258,22 @@ class Part:
     def _stop_if_asked(self) -> None:
         if self.should_stop():
             raise Stopped(f"{self.plan.label} stopped while it was judged")
+
+
+def _batches(
+    images: TaskData, options: TrainingOptions, epoch: int, step: int
+) -> Generator[Batch, None, None]:
+    """An epoch's batches; `step` is the first one's number."""
+    batches = images.train.epoch(
+        epoch,
+        batch_size=options.batch_size * options.accumulate,
+        crop=options.image_size,
+        flip=options.flip,
+        seed=options.seed,
+    )
+    with closing(batches):
+        for index, (first, second) in enumerate(batches, step):
+            yield Batch(index, first, second, len(first))
 
 
 class Diverged(PiggybackError):

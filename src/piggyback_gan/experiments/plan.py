@@ -25,6 +25,8 @@ class PartPlan:
         first: the folder of the first task's network, for a strategy that takes it over.
         first_rate, later_rate: the generator's learning rates.
         curve_images: how many held-out images are judged after each epoch.
+        compare_images: how many outputs of each earlier task are compared, until the last is learned;
+            None: all.
         samples: how many outputs are kept as pictures.
         pictures: the folder for the pictures of the held-out images themselves; None keeps none.
     """
@@ -39,6 +41,7 @@ class PartPlan:
     first_rate: float
     later_rate: float
     curve_images: int
+    compare_images: int | None
     samples: int
     pictures: Path | None
 

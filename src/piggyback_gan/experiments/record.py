@@ -59,6 +59,7 @@ def describe(
         "seeds": sorted({seed for s in experiment.strategies.values() for seed in s.seeds}),
         "samples": experiment.samples,
         "curve_images": experiment.curve_images,
+        "compare_images": experiment.compare_images,
         "features": _describe_network(experiment.features),
         "distance": _describe_network(experiment.distance),
         "recogniser": _describe_network(experiment.recogniser),

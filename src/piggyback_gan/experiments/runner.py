@@ -284,6 +284,7 @@ class Runner:
             first_rate=first_rate,
             later_rate=rate,
             curve_images=self.experiment.curve_images,
+            compare_images=self.experiment.compare_images,
             samples=self.experiment.samples,
             pictures=self.out if part.rate is None else None,
         )

@@ -9,6 +9,7 @@ from typing import Any
 from piggyback_gan.config import check_choice
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.experiments.strategies import STRATEGIES, Strategy
+from piggyback_gan.filter_options import FilterOptions
 from piggyback_gan.names import PREVIOUS, STANDALONE, check_name, check_task_name
 from piggyback_gan.option_files import check_keys, known_options, options_from, read_toml
 from piggyback_gan.options import GeneratorOptions, TrainingOptions
@@ -21,7 +22,8 @@ SEARCH_METRICS = ("l1", "perceptual_distance", "frechet_distance")
 
 # What the strategies, the seeds, the command line and the search have a say in, not the tasks.
 _NOT_A_TASKS = (
-    *("learning_rate", "backward_learning_rate", "unconstrained", "allocation", "init"),
+    *known_options(FilterOptions),
+    *("learning_rate", "backward_learning_rate"),
     *("seed", "device", "val_fraction", "keep_best", "patience", "log", "samples"),
 )
 TASK_OPTIONS = sorted(set(known_options(TrainingOptions)) - set(_NOT_A_TASKS))
@@ -101,6 +103,8 @@ class Experiment:
             The recogniser is for tasks whose inputs are label maps.
         samples: how many held-out images of each task are kept as pictures.
         curve_images: how many held-out images are judged after each epoch, for the learning curves.
+        compare_images: how many outputs of each earlier task are compared after each task but the last;
+            None: all, as after the last.
         search: how learning rates are chosen.
         val_fraction: the share of the training images that judges in place of the held-out ones, for
             trying options; None to judge by these.
@@ -118,6 +122,7 @@ class Experiment:
     recogniser: str | None
     samples: int
     curve_images: int
+    compare_images: int | None
     search: Search
     val_fraction: float | None
     text: str
@@ -141,6 +146,7 @@ _KEYS = (
         "recogniser",
         "samples",
         "curve_images",
+        "compare_images",
         "val_fraction",
         "options",
         "generator",
@@ -188,6 +194,7 @@ def read_experiment(
         search = _table(content, "search")
         check_keys(search, known_options(Search), "[search]")
         fraction = content.get("val_fraction")
+        compared = content.get("compare_images")
         generator = _table(content, "generator")
         check_keys(generator, known_options(GeneratorOptions), "[generator]")
         experiment = Experiment(
@@ -204,6 +211,7 @@ def read_experiment(
             recogniser=_network(content, "recogniser", recogniser, path),
             samples=_check_count("samples", content.get("samples", 4)),
             curve_images=_check_count("curve_images", content.get("curve_images", 64)),
+            compare_images=None if compared is None else _check_count("compare_images", compared),
             search=options_from(Search, search, "[search]"),
             val_fraction=None if fraction is None else _check_fraction(fraction),
             text=path.read_text(encoding="utf-8"),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from piggyback_gan.allocation import LayerSize, allocated_shares, resolve_shares
+from piggyback_gan.allocation import LayerSize, allot, resolve_shares
 from piggyback_gan.bank import BACKWARD, FORWARD, Bank, open_or_new
 from piggyback_gan.experiments.strategies.base import (
     Lesson,
@@ -19,7 +19,6 @@ from piggyback_gan.experiments.strategies.base import (
 )
 from piggyback_gan.filter_options import FilterOptions
 from piggyback_gan.filters import FilterLayout, unconstrained_count
-from piggyback_gan.mixings import mixing_of
 from piggyback_gan.names import STANDALONE, Allocation
 from piggyback_gan.network import PiggybackNetwork
 from piggyback_gan.tasks import resolve_start
@@ -42,11 +41,12 @@ def layer_parameters(network: nn.Module, options: FilterOptions, order: int) -> 
     bank = dict(filters)
     while True:
         sizes = {n: LayerSize(at.filters, at.length, bank[n]) for n, at in layouts.items()}
-        shares = resolve_shares(allocated_shares(options, sizes, private), filters)
+        made = allot(options, sizes, private)
+        shares = resolve_shares(made.shares, filters)
         free = {name: unconstrained_count(shares[name], filters[name]) for name in filters}
         order -= 1
         if order == 0:
-            return {n: size.cost(free[n], mixing_of(options)) for n, size in sizes.items()}
+            return {n: size.cost(free[n], made.mixing) for n, size in sizes.items()}
         bank = {name: bank[name] + free[name] for name in bank}
 
 
@@ -70,11 +70,12 @@ class Piggyback(FilterOptions, Strategy):
                 for state in bank.states(which):
                     network.restore_task(state)
             options = self.with_filter_defaults()
+            made = network.allot(options)
             network.add_task(
                 lesson.task,
-                network.allocated_shares(options),
+                made.shares,
                 options.init if network.tasks else None,
-                mixing=mixing_of(options),
+                mixing=made.mixing,
                 # The first task was not learned for this strategy: it stays as it is.
                 storage=options.storage if network.tasks else "fp32",
             )

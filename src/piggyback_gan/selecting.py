@@ -1,0 +1,43 @@
+"""Which bank filters a task with selected mixing mixes from: those that its first images ask for."""
+
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from itertools import islice
+
+from piggyback_gan.network import PiggybackNetwork
+from piggyback_gan.processes import Processes
+from piggyback_gan.trainer import Batch, Trainer
+
+_STEPS = 32
+
+
+def select_filters(
+    networks: Mapping[str, PiggybackNetwork],
+    probe: Trainer,
+    epoch_steps: int,
+    batches: Iterable[Batch],
+    team: Processes | None = None,
+) -> None:
+    """Choose by the gradients of the first steps, in which the networks themselves don't change.
+
+    Args:
+        networks: each with its task in training, at its start; those that select nothing are left alone.
+        probe: a trainer of these networks at a rate of 0, of no use afterwards.
+        epoch_steps: how many steps an epoch has.
+        batches: of an epoch; the first 32 serve.
+        team: the processes that train together; all of them choose the same.
+    """
+    kept = {
+        name: {key: value.clone() for key, value in network.module.state_dict().items()}
+        for name, network in networks.items()
+    }
+    probe.begin_epoch(epoch_steps)
+    with ExitStack() as stack:
+        sums = {n: stack.enter_context(x.filter_gradients()) for n, x in networks.items()}
+        for batch in islice(batches, _STEPS):
+            probe.step(batch)
+    for name, network in networks.items():
+        # Batch norm's statistics have moved.
+        network.module.load_state_dict(kept[name])
+        of_all = {key: (team or Processes()).sum_all(total) for key, total in sums[name].items()}
+        network.select_filters(of_all)
