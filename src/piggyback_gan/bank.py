@@ -186,7 +186,7 @@ class Bank:
         if state is None or state.needs is None:
             needed = self._store.read_through(task)
         else:
-            needed = chain(self._store.read_tasks(state.needs.tasks), [stored])
+            needed = chain(self._read_needed(state, which), [stored])
         return self._restore(needed, which).fold(task).to(choose_device(str(device)))
 
     @overload
@@ -256,6 +256,20 @@ class Bank:
                 _restore_task(network, state)
         return network
 
+    def _read_needed(self, state: TaskState, which: str) -> Iterator[StoredTask]:
+        """The tasks that a task needs in one of the networks, and what they need is among them."""
+        assert state.needs is not None
+        known: set[str] = set()
+        for stored in self._store.read_tasks(state.needs.tasks):
+            theirs = _state_in(stored, which)
+            name = stored.state.name
+            if theirs is None or (theirs.needs and not known.issuperset(theirs.needs.tasks)):
+                raise PiggybackError(
+                    f"task {state.name!r}: its file is damaged: it needs {name!r}, but not what that needs"
+                )
+            known.add(name)
+            yield stored
+
     def _formats(
         self, task: str, card: Mapping[str, Any], direction: str | None
     ) -> tuple[ImageFormat, ImageFormat]:
@@ -316,7 +330,7 @@ class Bank:
             if (state := _state_in(outline, which)) is not None:
                 ledger.add(state)
         needs = ledger.needs(added)
-        for stored in self._store.read_tasks(needs.tasks):
+        for stored in self._read_needed(replace(added, needs=needs), which):
             earlier = _state_in(stored, which)
             assert earlier is not None
             _restore_task(network, earlier)
