@@ -47,7 +47,7 @@ class FilterOptions:
         tyro.conf.arg(
             constructor=float,
             metavar="FLOAT",
-            help_behavior_hint=lambda default: "" if default == "None" else f"(default: {default})",
+            help_behavior_hint=lambda default: "" if "None" in default else f"(default: {default})",
         ),
     ] = None
     """Instead of a budget: lambda, the share of new filters, 0 to 1; in TOML also by layer patterns."""

@@ -308,12 +308,18 @@ class PiggybackNetwork(nn.Module):
     ) -> Allotment:
         """What the next task's filters are to be made of, as `add_task` takes it.
 
+        Example::
+
+            made = network.allot(FilterOptions(budget=0.05))
+            network.add_task("night", made.shares, mixing=made.mixing)
+
         Args:
-            options: with its defaults filled in: a share to spread, or a budget to keep to.
+            options: a share to spread, or a budget to keep to.
             own_layers: what the task has of its own, as for `add_task`.
 
         Raises:
-            PiggybackError: a share outside [0, 1], or a budget that mixing alone goes beyond.
+            PiggybackError: a share outside [0, 1], a budget that mixing alone goes beyond, or options that
+                exclude each other.
         """
         own = own_layers or {}
         if not self.tasks:
@@ -324,7 +330,7 @@ class PiggybackNetwork(nn.Module):
         private = self._private_count(own) + sum(
             parameter.numel() for layer in own.values() for parameter in layer.parameters()
         )
-        return allot(options, sizes, private)
+        return allot(options.with_filter_defaults(), sizes, private)
 
     def plan(
         self, unconstrained: Shares = DEFAULT_UNCONSTRAINED, mixing: Mixing | None = None
