@@ -153,6 +153,11 @@ def test_a_tasks_own_layers_are_no_part_of_the_budget(channels: tuple[int, int])
         costs.append(network.parameter_count(how).total)
         network.discard_task()
     assert 0.99 * costs[1] < costs[0] <= costs[1]
+    made = network.allot(of_budget(0.05), own)
+    network.add_task("three", made.shares, own_layers=own, mixing=made.mixing)
+    count = network.parameter_count("three")
+    beside = sum(p.numel() for layer in own.values() for p in layer.parameters())
+    assert count.total - beside <= 0.05 * (count.standalone - beside)
 
 
 @pytest.mark.parametrize("order", [1, 2, 3, 19])

@@ -41,7 +41,7 @@ class FilterOptions:
     """
 
     budget: Annotated[float | None, default_hint(f"{DEFAULT_BUDGET:g}", "FLOAT")] = None
-    """The most that a later task may add, as a share of a network of its own."""
+    """The most that a later task may add, as a share of a network; layers for other channels come on top."""
     unconstrained: Annotated[
         float | dict[str, float] | None,
         tyro.conf.arg(

@@ -315,7 +315,7 @@ class PiggybackNetwork(nn.Module):
 
         Args:
             options: a share to spread, or a budget to keep to.
-            own_layers: what the task has of its own, as for `add_task`.
+            own_layers: what the task has of its own, as for `add_task`; no budget pays for these.
 
         Raises:
             PiggybackError: a share outside [0, 1], a budget that mixing alone goes beyond, or options that
@@ -327,10 +327,7 @@ class PiggybackNetwork(nn.Module):
             share = 1.0 if options.unconstrained is None else options.unconstrained
             return Allotment(share, FullMixing())
         sizes = {n: size for n, size in self._banks.sizes().items() if n not in own}
-        private = self._private_count(own) + sum(
-            parameter.numel() for layer in own.values() for parameter in layer.parameters()
-        )
-        return allot(options.with_filter_defaults(), sizes, private)
+        return allot(options.with_filter_defaults(), sizes, self._private_count(own))
 
     def plan(
         self, unconstrained: Shares = DEFAULT_UNCONSTRAINED, mixing: Mixing | None = None
