@@ -18,6 +18,7 @@ from piggyback_gan.experiments.strategies.piggyback import Piggyback
 from piggyback_gan.filter_options import FilterOptions
 from piggyback_gan.filters import unconstrained_count
 from piggyback_gan.generators import build_generator
+from piggyback_gan.mixings import FullMixing, LowRankMixing, SelectedMixing
 from piggyback_gan.names import Allocation
 from piggyback_gan.network import PiggybackNetwork
 
@@ -152,6 +153,11 @@ def test_a_tasks_own_layers_are_no_part_of_the_budget(channels: tuple[int, int])
         costs.append(network.parameter_count(how).total)
         network.discard_task()
     assert 0.99 * costs[1] < costs[0] <= costs[1]
+    made = network.allot(of_budget(0.05), own)
+    network.add_task("three", made.shares, own_layers=own, mixing=made.mixing)
+    count = network.parameter_count("three")
+    beside = sum(p.numel() for layer in own.values() for p in layer.parameters())
+    assert count.total - beside <= 0.05 * (count.standalone - beside)
 
 
 @pytest.mark.parametrize("order", [1, 2, 3, 19])
@@ -160,3 +166,81 @@ def test_rivals_at_equal_cost_are_measured_by_the_default(order: int) -> None:
     target = Piggyback(unconstrained=0.25).predicted(network, order)
     assert 0.99 * target < LowRank().predicted(network, order) <= target
     assert abs(Narrow(equal_parameters=True).predicted(network, order) / target - 1) < 0.06
+
+
+# --- budgets ---
+
+
+def of_budget(budget: float | None, **how: Any) -> FilterOptions:
+    return FilterOptions(budget=budget, **how)
+
+
+@pytest.mark.parametrize("how", [{}, {"allocation": "even"}, {"mixing": "selected"}, {"mixing": "full"},
+                                 {"rank": 3}, {"mixing": "selected", "bank_filters": 5}], ids=str)  # fmt: skip
+@pytest.mark.parametrize("config", [RESNET, UNET], ids=["resnet", "unet"])
+def test_no_task_goes_beyond_its_budget(config: GeneratorConfig, how: dict[str, Any]) -> None:
+    network = with_a_task(build_generator(config))
+    for order, budget in enumerate((0.25, 0.4, 0.6, 0.3), 1):
+        made = network.allot(of_budget(budget, **how))
+        network.add_task(f"task{order}", made.shares, mixing=made.mixing)
+        assert network.parameter_count(f"task{order}").share <= budget
+        network.finish_task()
+
+
+@pytest.mark.parametrize("budget", [0.05, 0.075, 0.1, 0.2])
+@pytest.mark.parametrize("config", [RESNET, GeneratorConfig(), GeneratorConfig(name="unet-256")])
+def test_a_budget_is_spent_and_the_20th_task_costs_what_the_second_does(
+    config: GeneratorConfig, budget: float
+) -> None:
+    with torch.device("meta"):
+        network = build_generator(config)
+    whole = sum(p.numel() for p in network.parameters())
+    second, last = (Piggyback(budget=budget).predicted(network, n) / whole for n in (1, 19))
+    assert 0.95 * budget < second <= budget
+    assert abs(last / second - 1) < 0.03
+
+
+def test_twenty_tasks_take_less_than_two_networks_and_a_half() -> None:
+    network = build_generator(RESNET)
+    whole = sum(p.numel() for p in network.parameters())
+    assert sum(Piggyback().predicted(network, order) for order in range(20)) < 2.5 * whole
+
+
+def test_new_filters_are_in_the_last_layers_and_the_rest_of_the_budget_mixes() -> None:
+    made = with_a_task(build_generator(RESNET)).allot(FilterOptions())
+    assert isinstance(made.shares, Mapping) and isinstance(made.mixing, LowRankMixing)
+    assert [name for name, share in made.shares.items() if share] == [
+        "model.16",
+        "model.19",
+        "model.23",
+    ]
+    assert made.mixing.rank > 8
+    wider = with_a_task(build_generator(RESNET)).allot(of_budget(0.1))
+    assert isinstance(wider.mixing, LowRankMixing) and wider.mixing.rank > made.mixing.rank
+
+
+def test_what_was_asked_for_is_taken() -> None:
+    network = with_a_task(build_generator(RESNET))
+    assert network.allot(FilterOptions(rank=3)).mixing == LowRankMixing(rank=3)
+    selected = FilterOptions(mixing="selected", bank_filters=5)
+    assert network.allot(selected).mixing == SelectedMixing(bank_filters=5)
+    assert network.allot(FilterOptions(unconstrained=0.25)).mixing == FullMixing()
+    of_both = FilterOptions(unconstrained=0.25, mixing="low-rank")
+    assert network.allot(of_both).mixing == LowRankMixing(rank=16)
+    assert network.allot(FilterOptions(init="standalone")).mixing == FullMixing()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (FilterOptions(budget=0.001), "budget 0.001 is too small: .* take 0.00"),
+        (FilterOptions(budget=0.05, rank=64), "budget 0.05 is too small: .* low-rank mixing"),
+        (FilterOptions(budget=0.1, mixing="full"), "full mixing .* give a larger budget"),
+        (FilterOptions(budget=0.1, unconstrained=0.1), "exclude each other"),
+        (FilterOptions(init="standalone", mixing="low-rank"), "leave out init standalone"),
+    ],
+    ids=str,
+)
+def test_what_can_not_be_kept_to_is_refused(options: FilterOptions, words: str) -> None:
+    with pytest.raises(PiggybackError, match=words):
+        with_a_task(build_generator(RESNET)).allot(options)

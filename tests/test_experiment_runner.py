@@ -307,7 +307,7 @@ def test_the_folder_says_all_that_was_set(drawn: Path, tmp_path: Path) -> None:
 def test_a_strategy_that_cannot_learn_a_second_task_is_refused_before_anything_is_trained(
     drawn: Path, tmp_path: Path
 ) -> None:
-    text = BASE + strategies_text("piggyback") + "unconstrained = 2.0\n"
+    text = BASE + strategies_text("piggyback") + "budget = 0.001\n"
     said = refusal(lambda: runner(drawn, tmp_path / "out", text))
-    assert said.startswith("strategy 'piggyback': ") and "2.0" in said
+    assert said.startswith("strategy 'piggyback': ") and "budget 0.001 is too small" in said
     assert not (tmp_path / "out").exists()

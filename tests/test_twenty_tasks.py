@@ -163,4 +163,5 @@ def test_rates_are_those_that_four_tasks_chose() -> None:
     }
     content = tomllib.loads((BENCHMARKS / "twenty-64px.toml").read_text())
     for strategy in content["strategy"]:
-        assert strategy["learning_rate"] == rates[strategy["name"]]
+        kind = strategy.get("kind", strategy["name"])
+        assert strategy["learning_rate"] == rates[kind]

@@ -8,7 +8,9 @@ if TYPE_CHECKING:
     from piggyback_gan.config import DiscriminatorConfig, GeneratorConfig
     from piggyback_gan.discriminators import build_discriminator
     from piggyback_gan.errors import PiggybackError
+    from piggyback_gan.filter_options import FilterOptions
     from piggyback_gan.generators import build_generator
+    from piggyback_gan.mixings import FullMixing, LowRankMixing, SelectedMixing
     from piggyback_gan.network import PiggybackNetwork
     from piggyback_gan.options import GeneratorOptions, TrainingOptions
     from piggyback_gan.tasks import ParameterCount
@@ -19,12 +21,16 @@ if TYPE_CHECKING:
 _HOMES = {
     "Bank": "bank",
     "DiscriminatorConfig": "config",
+    "FilterOptions": "filter_options",
+    "FullMixing": "mixings",
     "GeneratorConfig": "config",
     "GeneratorOptions": "options",
     "Interrupted": "teaching",
+    "LowRankMixing": "mixings",
     "ParameterCount": "tasks",
     "PiggybackError": "errors",
     "PiggybackNetwork": "network",
+    "SelectedMixing": "mixings",
     "Tiling": "tiling",
     "TrainingOptions": "options",
     "build_discriminator": "discriminators",
@@ -35,12 +41,16 @@ _HOMES = {
 __all__ = [
     "Bank",
     "DiscriminatorConfig",
+    "FilterOptions",
+    "FullMixing",
     "GeneratorConfig",
     "GeneratorOptions",
     "Interrupted",
+    "LowRankMixing",
     "ParameterCount",
     "PiggybackError",
     "PiggybackNetwork",
+    "SelectedMixing",
     "Tiling",
     "TrainingOptions",
     "build_discriminator",

@@ -89,7 +89,7 @@ def allot(options: FilterOptions, layers: Mapping[str, LayerSize], private: int)
 
     A rank or a number of bank filters that the options leave open is such that mixing takes about a
     third of the budget: new filters in the last layers are worth more. With a budget a layer is freed in
-    part only where whole ones would leave most of it: layers that are wholly free or wholly mixed keep
+    part only where else much of it would be left: layers that are wholly free or wholly mixed keep
     later tasks from costing more, and from needing this one.
 
     Args:
@@ -122,8 +122,10 @@ def allot(options: FilterOptions, layers: Mapping[str, LayerSize], private: int)
         )
     if options.allocation == "last":
         shares = _last_layers(layers, mixing, values, spare=0.5)
+        if _cost(shares, layers, _largest(options, layers, shares, values)) < 0.95 * values:
+            shares = _last_layers(layers, mixing, values, spare=0.0)
     else:
-        most = max(at.filters for at in layers.values())
+        most = max((at.filters for at in layers.values()), default=0)
         spread = (_even(n / most, layers) for n in range(most, 0, -1))
         fitting = (s for s in spread if _cost(s, layers, mixing) <= values)
         shares = next(fitting, _even(0.0, layers))

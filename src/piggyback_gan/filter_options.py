@@ -41,13 +41,13 @@ class FilterOptions:
     """
 
     budget: Annotated[float | None, default_hint(f"{DEFAULT_BUDGET:g}", "FLOAT")] = None
-    """The most that a later task may add, as a share of a network of its own."""
+    """The most that a later task may add, as a share of a network; layers for other channels come on top."""
     unconstrained: Annotated[
         float | dict[str, float] | None,
         tyro.conf.arg(
             constructor=float,
             metavar="FLOAT",
-            help_behavior_hint=lambda default: "" if default == "None" else f"(default: {default})",
+            help_behavior_hint=lambda default: "" if "None" in default else f"(default: {default})",
         ),
     ] = None
     """Instead of a budget: lambda, the share of new filters, 0 to 1; in TOML also by layer patterns."""

@@ -143,7 +143,8 @@ def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[
 
 def without_denormals(tensor: Tensor) -> Tensor:
     """A copy in which denormal values, which some processors flush, are zero."""
-    if not tensor.is_floating_point():
+    # The small values of float16 are normal numbers in what composes them.
+    if not tensor.is_floating_point() or tensor.dtype == torch.float16:
         return tensor.clone()
     return torch.where(tensor.abs() < torch.finfo(tensor.dtype).tiny, 0, tensor)
 

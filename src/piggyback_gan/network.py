@@ -309,12 +309,18 @@ class PiggybackNetwork(nn.Module):
     ) -> Allotment:
         """What the next task's filters are to be made of, as `add_task` takes it.
 
+        Example::
+
+            made = network.allot(FilterOptions(budget=0.05))
+            network.add_task("night", made.shares, mixing=made.mixing)
+
         Args:
-            options: with its defaults filled in: a share to spread, or a budget to keep to.
-            own_layers: what the task has of its own, as for `add_task`.
+            options: a share to spread, or a budget to keep to.
+            own_layers: what the task has of its own, as for `add_task`; no budget pays for these.
 
         Raises:
-            PiggybackError: a share outside [0, 1], or a budget that mixing alone goes beyond.
+            PiggybackError: a share outside [0, 1], a budget that mixing alone goes beyond, or options that
+                exclude each other.
         """
         own = own_layers or {}
         if not self.tasks:
@@ -322,10 +328,7 @@ class PiggybackNetwork(nn.Module):
             share = 1.0 if options.unconstrained is None else options.unconstrained
             return Allotment(share, FullMixing())
         sizes = {n: size for n, size in self._banks.sizes().items() if n not in own}
-        private = self._private_count(own) + sum(
-            parameter.numel() for layer in own.values() for parameter in layer.parameters()
-        )
-        return allot(options, sizes, private)
+        return allot(options.with_filter_defaults(), sizes, self._private_count(own))
 
     def plan(
         self, unconstrained: Shares = DEFAULT_UNCONSTRAINED, mixing: Mixing | None = None

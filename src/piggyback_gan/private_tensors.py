@@ -14,7 +14,7 @@ class PrivateTensors:
 
     Args:
         module: where they live. It holds one task's values at a time.
-        filter_keys: names in the module that are conv filters.
+        filter_keys: names in the module that are conv filters, or say how they are mixed.
 
     Raises:
         PiggybackError: a part of the module has extra state, which can't be kept for each task.
@@ -44,8 +44,7 @@ class PrivateTensors:
     def live(self) -> dict[str, Tensor]:
         """The module's own tensors, which hold the active task's values."""
         buffers = self._module.named_buffers()
-        # What a task in training selects hangs on its layers as a buffer.
-        return {**self.parameters(), **{k: b for k, b in buffers if k not in self._filter_keys}}
+        return self.parameters() | {k: b for k, b in buffers if k not in self._filter_keys}
 
     def copy(self) -> dict[str, Tensor]:
         """The values that the module holds now."""

@@ -199,7 +199,16 @@ class TrainingRun:
             still = replace(self.options, learning_rate=0.0, backward_learning_rate=0.0)
             probe = self._trainer(still)
             with closing(self._batches(data)) as batches:
-                select_filters(self.plan.networks, probe, self.plan.epoch_steps, batches, self.team)
+                chosen = select_filters(
+                    self.plan.networks,
+                    probe,
+                    self.plan.epoch_steps,
+                    batches,
+                    self.should_stop,
+                    self.team,
+                )
+        if not chosen:
+            raise Interrupted(self.position)
 
     # Epochs
 

@@ -175,7 +175,8 @@ class Part:
         still = replace(options, learning_rate=0.0, backward_learning_rate=0.0)
         probe = self._trainer(task, still, learners)
         with closing(_batches(images, options, 1, 0)) as batches:
-            select_filters(networks, probe, task.epoch_steps, batches)
+            if not select_filters(networks, probe, task.epoch_steps, batches, self.should_stop):
+                raise Stopped(f"{self.plan.label} stopped before it learned {task.name}")
 
     def _trainer(self, task: Task, options: Any, learners: Mapping[str, nn.Module]) -> Trainer:
         networks: dict[str, Any] = dict(learners)

@@ -4,6 +4,7 @@ import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from piggyback_gan.experiments import summary
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 _COLOURS = ("#000000", "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _MARKERS = "osD^vPX<>*"
 _LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+_LEAST_SHARE = 1e-3
 _WIDE_RANGE = 15  # from this ratio of largest to smallest on, values are read better on a log scale
 _STYLE: dict[Any, Any] = {
     "font.size": 9,
@@ -114,6 +116,35 @@ def parameters(results: Results) -> "Figure":
     _name_tasks(axes, results)
     axes.set_ylabel("parameters, in networks")
     axes.set_title("Parameters of all tasks so far")
+    return figure
+
+
+def cost(results: Results, standalone: str, base: str) -> "Figure":
+    """A metric against what a later task costs, both relative to standalone networks: means over tasks and seeds.
+
+    What costs less than a thousandth of a network, such as finetuning, stands at the left edge.
+    """
+    figure = _figure(7, 4.2)
+    axes = figure.add_subplot()
+    axes.set_xscale("log")
+    axes.axhline(1, color="#777777", linewidth=1, linestyle=":")
+    ends = []
+    for index, label in enumerate(summary.strategies(results)):
+        later = summary.cost(results, label)[1:]
+        found = summary.mean_ratio(results, label, standalone, base)
+        if later and found is not None and math.isfinite(found.mean):
+            look: dict[str, Any] = {
+                "color": _COLOURS[index % len(_COLOURS)],
+                "marker": _MARKERS[index % len(_MARKERS)],
+                "linestyle": "none",
+                "markersize": 6,
+            }
+            share = max(_LEAST_SHARE, fmean(one.share.mean for one in later))
+            axes.plot(share, found.mean, **look)
+            ends.append(_End(found.mean, share, label, look))
+    _name_ends(axes, sorted(ends, key=lambda end: end.y))
+    axes.set_xlabel("what a later task adds, in networks of its own")
+    axes.set_ylabel(f"{heading(base)}, in {standalone}'s")
     return figure
 
 

@@ -218,6 +218,22 @@ def _plots(results: Results, standalone: str | None, new: Path) -> dict[str, Any
                 for order, task in enumerate(summary.tasks(results)[1:], 2)
                 if (figure := plots.transfer(results, standalone, task))
             ],
+            "cost_plots": [
+                save(
+                    f"cost-{metric}",
+                    plots.cost(results, standalone, metric),
+                    f"{name_of(metric)} of every strategy against what its later tasks cost",
+                    f"{name_of(metric)}, relative to standalone networks, against what a later task costs. "
+                    "Means over tasks 2 and on, and over seeds.",
+                )
+                for metric in _bases(results)
+                if standalone is not None
+                and metric in (base, "frechet_distance")
+                and any(
+                    summary.mean_ratio(results, label, standalone, metric)
+                    for label in summary.strategies(results)
+                )
+            ],
             "parameters_plot": save(
                 "parameters",
                 plots.parameters(results),

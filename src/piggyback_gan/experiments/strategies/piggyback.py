@@ -69,15 +69,14 @@ class Piggyback(FilterOptions, Strategy):
             if bank is not None:
                 for state in bank.states(which):
                     network.restore_task(state)
-            options = self.with_filter_defaults()
-            made = network.allot(options)
+            made = network.allot(self)
             network.add_task(
                 lesson.task,
                 made.shares,
-                options.init if network.tasks else None,
+                self.init if network.tasks else None,
                 mixing=made.mixing,
                 # The first task was not learned for this strategy: it stays as it is.
-                storage=options.storage if network.tasks else "fp32",
+                storage=self.storage if network.tasks else "fp32",
             )
             learners[which] = network
         return learners
