@@ -22,7 +22,7 @@ from piggyback_gan.channels import own_layers
 from piggyback_gan.config import GeneratorConfig
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.ledger import Ledger
-from piggyback_gan.manifest import Manifest
+from piggyback_gan.manifest import Manifest, read_header
 from piggyback_gan.mixings import FullMixing, LowRankMixing, Mixing, SelectedMixing
 from piggyback_gan.network import PiggybackNetwork
 from piggyback_gan.store import Store
@@ -276,8 +276,6 @@ def refused(bank: Bank, task: str, record: object) -> str:
 
 
 def own_record(bank: Bank, task: str) -> dict[str, Any]:
-    from piggyback_gan.manifest import read_header
-
     found: dict[str, Any] = json.loads(read_header(file_of(bank._store, task))["needs"])
     return found
 

@@ -1,8 +1,8 @@
 """Bank: a directory of image translators that share their filters; open it, use it, add to it."""
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, overload
@@ -27,23 +27,20 @@ from piggyback_gan.manifest import (
     writer_lock,
 )
 from piggyback_gan.network import PiggybackNetwork
+from piggyback_gan.restoring import (
+    BACKWARD,
+    FORWARD,
+    Finding,
+    check_tasks,
+    restore_task,
+    state_in,
+)
 from piggyback_gan.store import Store, StoredTask
 from piggyback_gan.tasks import TaskState
 from piggyback_gan.tiling import Tiling
 from piggyback_gan.translate import translate_batch
 
-FORWARD = "forward"
-BACKWARD = "backward"
-"""The names of a bank's two networks: all tasks are in the forward one, which translates in the
-direction that the task was trained in; unpaired tasks are in the backward one too."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What `Bank.verify` found out about one part of a bank; `problem` is None where all is well."""
-
-    part: str
-    problem: str | None
+__all__ = ["BACKWARD", "FORWARD", "Bank", "Finding", "card_formats", "open_or_new"]
 
 
 class Bank:
@@ -121,7 +118,7 @@ class Bank:
             PiggybackError: a file is missing or damaged.
         """
         for stored in self._store.read():
-            if (state := _state_in(stored, which)) is not None:
+            if (state := state_in(stored, which)) is not None:
                 yield state
 
     def empty_network(self, which: str = FORWARD) -> PiggybackNetwork:
@@ -182,7 +179,7 @@ class Bank:
         """
         stored = self._store.read_task(task)
         which = self._which(task, stored.card, direction)
-        state = _state_in(stored, which)
+        state = state_in(stored, which)
         if state is None or state.needs is None:
             needed = self._store.read_through(task)
         else:
@@ -252,8 +249,8 @@ class Bank:
     def _restore(self, stored: Iterable[StoredTask], which: str) -> PiggybackNetwork:
         network = self.empty_network(which)
         for task in stored:
-            if (state := _state_in(task, which)) is not None:
-                _restore_task(network, state)
+            if (state := state_in(task, which)) is not None:
+                restore_task(network, state)
         return network
 
     def _read_needed(self, state: TaskState, which: str) -> Iterator[StoredTask]:
@@ -261,7 +258,7 @@ class Bank:
         assert state.needs is not None
         known: set[str] = set()
         for stored in self._store.read_tasks(state.needs.tasks):
-            theirs = _state_in(stored, which)
+            theirs = state_in(stored, which)
             name = stored.state.name
             if theirs is None or (theirs.needs and not known.issuperset(theirs.needs.tasks)):
                 raise PiggybackError(
@@ -327,15 +324,15 @@ class Bank:
         network = self.empty_network(which)
         ledger = network.ledger.emptied()
         for outline in outlines:
-            if (state := _state_in(outline, which)) is not None:
+            if (state := state_in(outline, which)) is not None:
                 ledger.add(state)
         needs = ledger.needs(added)
         for stored in self._read_needed(replace(added, needs=needs), which):
-            earlier = _state_in(stored, which)
+            earlier = state_in(stored, which)
             assert earlier is not None
-            _restore_task(network, earlier)
+            restore_task(network, earlier)
         added = replace(added, needs=needs if added.needs is None else added.needs)
-        _restore_task(network, added)
+        restore_task(network, added)
         return replace(added, needs=needs)
 
     def remove(self, task: str) -> None:
@@ -354,20 +351,7 @@ class Bank:
             A finding for each task, in order. Damage is told, not raised.
         """
         networks = {which: self.empty_network(which) for which in (FORWARD, BACKWARD)}
-        findings = []
-        broken: list[str] = []
-        for entry, result in self._store.check():
-            problem = None
-            if isinstance(result, PiggybackError):
-                problem = str(result)
-            elif (missing := _first_needed(result, broken)) is not None:
-                problem = f"task {entry.name!r}: can't be composed without {missing!r}"
-            else:
-                problem = _composition_problem(networks, result)
-            if problem:
-                broken.append(entry.name)
-            findings.append(Finding(entry.name, problem))
-        return findings
+        return check_tasks(self._store.check(), networks)
 
     def leftovers(self) -> list[Path]:
         """Files among the tasks that are no part of the bank, such as a killed writer's; they do no harm."""
@@ -405,52 +389,6 @@ def _directions(card: Mapping[str, Any]) -> tuple[str, ...]:
     trained = str(card.get("options", {}).get("direction", "AtoB"))
     other = "AtoB" if trained == "BtoA" else "BtoA"
     return (trained, other) if card.get("mode") == "unpaired" else (trained,)
-
-
-def _state_in(stored: StoredTask, which: str) -> TaskState | None:
-    return stored.state if which == FORWARD else stored.others.get(which)
-
-
-def _restore_task(network: PiggybackNetwork, state: TaskState) -> None:
-    """Append a task that needs of this network what it says that it needs, and no less."""
-    network.restore_task(state)
-    found = network.ledger.needs_of(state.name)
-    if state.needs is not None and state.needs != found:
-        raise PiggybackError(
-            f"task {state.name!r} does not fit the network: it was composed with "
-            f"{state.needs.bank_filters} bank filters and {len(state.needs.tasks)} tasks, "
-            f"and here it has {found.bank_filters} and {len(found.tasks)}"
-        )
-
-
-def _first_needed(stored: StoredTask, tasks: Sequence[str]) -> str | None:
-    """The first of these earlier tasks that a task needs."""
-    states = (stored.state, *stored.others.values())
-    needs = [state.needs for state in states]
-    if not tasks or None in needs:
-        return next(iter(tasks), None)
-    needed = {task for need in needs if need is not None for task in need.tasks}
-    return next((task for task in tasks if task in needed), None)
-
-
-def _composition_problem(
-    networks: Mapping[str, PiggybackNetwork], stored: StoredTask
-) -> str | None:
-    name = stored.state.name
-    unpaired = stored.card.get("mode") == "unpaired"
-    if unpaired != (BACKWARD in stored.others):
-        return f"task {name!r}: its card and its tensors disagree on whether it is unpaired"
-    for which, network in networks.items():
-        state = _state_in(stored, which)
-        if state is None:
-            continue
-        try:
-            _restore_task(network, state)
-        except PiggybackError as error:
-            return str(error)
-        if bad := network.not_finite(name):
-            return f"task {name!r}: {bad} has values that are not finite"
-    return None
 
 
 def _is_foreign(path: Path) -> bool:
