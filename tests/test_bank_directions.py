@@ -237,6 +237,8 @@ def as_format_1(path: Path) -> None:
         content = file.read_bytes()
         length = int.from_bytes(content[:8], "little")
         header = json.loads(content[8 : 8 + length])
+        for key in ("mixing", "start", "storage", "needs"):
+            del header["__metadata__"][key]
         header["__metadata__"] |= {
             "format_version": "1",
             "previous_sha256": entries[-1].sha256 if entries else "none",
