@@ -39,6 +39,7 @@ OPTIONS = TrainingOptions(
     discriminator_layers=2,
     ndf=32,
     augment="off",
+    unconstrained=0.25,
     allocation="even",
 )
 # A whole network wants a higher rate than pix2pix's 2e-4 in so few steps, a bank's task more still.
