@@ -190,6 +190,30 @@ def test_one_pass_for_both_sides_equals_two() -> None:
     assert_close(gradients(together), gradients(apart))
 
 
+@MODES
+def test_real_and_generated_images_are_judged_as_if_apart(options: TrainingOptions) -> None:
+    together, apart = trainer(options), trainer(options)
+    apart._judged_together = False
+    name = next(iter(together.discriminators))
+    with (
+        calls_of(together.discriminators[name]) as few,
+        calls_of(apart.discriminators[name]) as more,
+    ):
+        losses = together.step(batch())[0].sums
+        others = apart.step(batch())[0].sums
+    assert sorted(few) == [2, 4] and more == [2, 2, 2]
+    for name, value in losses.items():
+        assert value.item() == pytest.approx(others[name].item(), rel=1e-5)
+    assert_close(gradients(together), gradients(apart))
+
+
+def test_a_discriminator_with_batch_norm_judges_them_apart() -> None:
+    made = trainer(dataclasses.replace(PAIRED, discriminator_norm="batch"))
+    with calls_of(made.discriminators["discriminator"]) as sizes:
+        made.step(batch())
+    assert sizes == [2, 2, 2]
+
+
 @pytest.mark.parametrize("change", [{"norm": "batch"}, {"dropout": True}])
 def test_images_that_would_change_each_other_take_passes_of_their_own(
     change: dict[str, object],

@@ -124,7 +124,7 @@ class Bank:
     def empty_network(self, which: str = FORWARD) -> PiggybackNetwork:
         """A network of the bank's architecture without tasks; it draws on no random numbers."""
         with torch.random.fork_rng(devices=[]):
-            return PiggybackNetwork(build_generator(self.network_config(which)))
+            return PiggybackNetwork(build_generator(self.network_config(which)), factored=True)
 
     def network_config(self, which: str) -> GeneratorConfig:
         """The architecture of one of the bank's networks: the backward one's channels are swapped."""

@@ -1,11 +1,15 @@
 """The conv layers of a module, with their weights taken out and a filter bank for each."""
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from piggyback_gan.errors import PiggybackError
@@ -15,6 +19,10 @@ from piggyback_gan.tasks import BIAS, UNCONSTRAINED, WEIGHT, LayerPlan, tensor_k
 
 TRAINED = (UNCONSTRAINED, *MIXING_TENSORS)
 """The names of tensors that a layer has while a task trains."""
+
+Factors = tuple[Tensor, Tensor]
+PutOn = tuple[Tensor, Factors | None]
+"""Filters, and what is added to them: as `BankedLayer.put_on` takes them."""
 
 
 @dataclass
@@ -64,6 +72,7 @@ class BankedLayer:
         pieces: the unconstrained filters of finished tasks, in their order; an empty one until there are any.
         trainable: whether the weight that it came with required a gradient.
         shared_bias: the parameter that holds the biases of tasks without an own layer here.
+        linear: whether it is known to be linear in its filters, and each of them to see all channels.
         count: how many filters the bank has.
     """
 
@@ -74,7 +83,9 @@ class BankedLayer:
     pieces: list[Tensor]
     trainable: bool
     shared_bias: nn.Parameter | None
+    linear: bool
     count: int = 0
+    _on: PutOn | None = field(default=None, repr=False)
 
     def append(self, filters_UD: Tensor) -> None:
         """Add copies of a finished task's unconstrained filters to the bank."""
@@ -119,14 +130,39 @@ class BankedLayer:
         hung = {**self.module._parameters, **self.module._buffers}
         return {name: t for name in TRAINED if (t := hung.get(name)) is not None}
 
-    def put_on(self, weight: Tensor) -> None:
-        """Give the layer a composed weight, a plain tensor in the place of its parameter."""
-        self.module.weight = weight
+    def put_on(self, filters_ND: Tensor, added: Factors | None = None) -> None:
+        """Give the layer filters, as a plain tensor in the place of its parameter.
 
-    def take_off(self) -> Tensor | None:
-        """Take the composed weight off the layer, if it has one."""
-        weight: Tensor | None = self.module.__dict__.pop("weight", None)
-        return weight
+        Args:
+            filters_ND: the filters.
+            added: factors (N, R) and (R, D) of what is added to them by a second, narrower layer, whose
+                outputs are weighed by the first factor; the layer must be linear.
+        """
+        self.take_off()
+        self._on = filters_ND, added
+        self.module.weight = self.layout.to_weight(filters_ND)
+        if added is not None:
+            up_NR, inner_RD = added
+            start = self._without_bias(self.layout, filters_ND)
+            inner = self._without_bias(self.layout.of_filters(len(inner_RD)), inner_RD)
+            kernel = [1] * (self.module.weight.dim() - 2)
+            up = up_NR.reshape(*up_NR.shape, *kernel)
+            self.module.forward = partial(_add_up, self.module, start, inner, up)  # type: ignore[method-assign]
+
+    def take_off(self) -> PutOn | None:
+        """Take what was put on off the layer, and return it, if anything was."""
+        put_on, self._on = self._on, None
+        self.module.__dict__.pop(WEIGHT, None)
+        if put_on is not None and put_on[1] is not None:
+            del self.module.forward
+        return put_on
+
+    def _without_bias(self, layout: FilterLayout, filters: Tensor) -> ConvLayer:
+        """A layer like this one, of these filters."""
+        layer = copy.copy(self.module)
+        layer._parameters = {BIAS: None}
+        layer.weight = layout.to_weight(filters)
+        return layer
 
     def put_own(self, own: OwnLayer | None) -> None:
         """Give the layer a task's own weight and bias; None makes it a layer of the bank again."""
@@ -212,6 +248,16 @@ class BankedLayer:
         return _filled(tensors)
 
 
+def _add_up(
+    layer: ConvLayer, start: ConvLayer, inner: ConvLayer, up: Tensor, *inputs: Any, **named: Any
+) -> Tensor:
+    """A layer's outputs: those of its start, and its share of what the inner filters make."""
+    weigh = (F.conv1d, F.conv2d, F.conv3d)[up.dim() - 3]
+    # The bias comes with the share: at the start, it would cost a gradient of whole filters.
+    share = weigh(inner.forward(*inputs, **named), up, layer.bias)
+    return start.forward(*inputs, **named).add_(share)
+
+
 def _filled(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in tensors.items() if len(tensor)}
 
@@ -286,7 +332,10 @@ def take_weights(module: nn.Module) -> dict[str, BankedLayer]:
         del layer._parameters[WEIGHT]
         bank = filters[:0].clone()
         bias = layer._parameters[BIAS]
-        banked[name] = BankedLayer(layer, layout, filters, scale, [bank], trainable, bias)
+        # A subclass, or a forward put on this layer, may make anything of the weight.
+        plain = type(layer) in get_args(ConvLayer) and "forward" not in layer.__dict__
+        linear = plain and layer.groups == 1
+        banked[name] = BankedLayer(layer, layout, filters, scale, [bank], trainable, bias, linear)
     return banked
 
 

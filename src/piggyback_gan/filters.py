@@ -7,7 +7,7 @@ filters, P piggyback filters (U + P = N), K filters in the bank that a task mixe
 import contextlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -46,6 +46,13 @@ class FilterLayout:
     def length(self) -> int:
         """D, the number of values in one filter."""
         return math.prod(self.weight_shape) // self.filters
+
+    def of_filters(self, filters: int) -> "FilterLayout":
+        """The same with another number of filters; for a layer without groups."""
+        assert self.groups == 1
+        shape = list(self.weight_shape)
+        shape[int(self.transposed)] = filters
+        return replace(self, weight_shape=tuple(shape))
 
     def to_filters(self, weight: Tensor) -> Tensor:
         """Weight in the layer's own shape -> filters (N, D)."""

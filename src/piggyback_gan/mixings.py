@@ -6,7 +6,7 @@ Shape suffixes as in `filters.py`, and R the rank, M the number of selected bank
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -52,14 +52,21 @@ class Mixing(ABC):
         """A layer's tensors at a task's start; of those that add, what they add is 0."""
 
     @abstractmethod
+    def factors(
+        self, values: Values, bank_KD: Tensor, segments: Sequence[int], *, exact: bool
+    ) -> tuple[Tensor, Tensor]:
+        """What is multiplied to make the mixed filters: (P, R) and inner filters (R, D), R of any number.
+
+        `exact` and `segments` as in `filters.compose_exactly`.
+        """
+
     def mix(
         self, values: Values, bank_KD: Tensor, segments: Sequence[int], *, exact: bool
     ) -> Tensor:
-        """The mixed filters (P, D); `exact` and `segments` as in `filters.compose_exactly`."""
-
-    @abstractmethod
-    def gradients(self, gradient_PD: Tensor, values: Values, bank_KD: Tensor) -> dict[str, Tensor]:
-        """The gradients of the trained tensors, from that of the mixed filters."""
+        """The mixed filters (P, D), differentiable in what mixes."""
+        up_PR, inner_RD = self.factors(values, bank_KD, segments, exact=exact)
+        rows = segments if inner_RD is bank_KD else [len(inner_RD)]
+        return _product(up_PR, inner_RD, rows, exact=exact)
 
     @abstractmethod
     def coefficients(self, values: Values, bank: int) -> Tensor:
@@ -93,13 +100,10 @@ class FullMixing(Mixing):
         weights = torch.randn(piggyback, len(bank_KD), dtype=bank_KD.dtype)
         return {MIXING: weights.to(bank_KD.device)}
 
-    def mix(
+    def factors(
         self, values: Values, bank_KD: Tensor, segments: Sequence[int], *, exact: bool
-    ) -> Tensor:
-        return _product(values[MIXING], bank_KD, segments, exact=exact)
-
-    def gradients(self, gradient_PD: Tensor, values: Values, bank_KD: Tensor) -> dict[str, Tensor]:
-        return {MIXING: gradient_PD @ bank_KD.T}
+    ) -> tuple[Tensor, Tensor]:
+        return values[MIXING], bank_KD
 
     def coefficients(self, values: Values, bank: int) -> Tensor:
         return values[MIXING]
@@ -133,19 +137,11 @@ class LowRankMixing(Mixing):
             MIXING_DOWN: down / math.sqrt(count),
         }
 
-    def mix(
+    def factors(
         self, values: Values, bank_KD: Tensor, segments: Sequence[int], *, exact: bool
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         inner_RD = _product(values[MIXING_DOWN], bank_KD, segments, exact=exact)
-        return _product(values[MIXING_UP], inner_RD, [self.rank], exact=exact)
-
-    def gradients(self, gradient_PD: Tensor, values: Values, bank_KD: Tensor) -> dict[str, Tensor]:
-        # In this order no product is as large as one of full mixing.
-        inner_RD = values[MIXING_DOWN] @ bank_KD
-        return {
-            MIXING_UP: gradient_PD @ inner_RD.T,
-            MIXING_DOWN: (values[MIXING_UP].T @ gradient_PD) @ bank_KD.T,
-        }
+        return values[MIXING_UP], inner_RD
 
     def coefficients(self, values: Values, bank: int) -> Tensor:
         return values[MIXING_UP] @ values[MIXING_DOWN]
@@ -179,14 +175,10 @@ class SelectedMixing(Mixing):
             SELECTED: torch.arange(self.bank_filters, dtype=torch.int32, device=bank_KD.device),
         }
 
-    def mix(
+    def factors(
         self, values: Values, bank_KD: Tensor, segments: Sequence[int], *, exact: bool
-    ) -> Tensor:
-        bank_MD = bank_KD[values[SELECTED]]
-        return _product(values[MIXING], bank_MD, [self.bank_filters], exact=exact)
-
-    def gradients(self, gradient_PD: Tensor, values: Values, bank_KD: Tensor) -> dict[str, Tensor]:
-        return {MIXING: gradient_PD @ bank_KD[values[SELECTED]].T}
+    ) -> tuple[Tensor, Tensor]:
+        return values[MIXING], bank_KD[values[SELECTED]]
 
     def coefficients(self, values: Values, bank: int) -> Tensor:
         weights = values[MIXING]
@@ -297,14 +289,23 @@ class LayerFilters:
             # What is in use must not be the bank's own memory.
             return self.unconstrained_UD.clone() if exact else self.unconstrained_UD
         self._check()
-        filters: Tensor = _Compose.apply(  # type: ignore[no-untyped-call]
-            self, exact, self.unconstrained_UD, *self.values.values()
+        filters = self.rule.mix(self.values, self.bank_KD, self.segments, exact=exact)
+        if self.start_PD is not None:
+            filters = self.start_PD + filters
+        return (
+            torch.cat([self.unconstrained_UD, filters]) if len(self.unconstrained_UD) else filters
         )
-        return filters
 
-    def with_values(self, unconstrained_UD: Tensor, values: Values) -> "LayerFilters":
-        """The same of other tensors."""
-        return replace(self, unconstrained_UD=unconstrained_UD, values=values)
+    def added(self) -> tuple[Tensor, Tensor] | None:
+        """What is added to the start as factors (N, R) and (R, D), where that is all that the filters are.
+
+        A layer is linear in its filters: it may as well add up what each part makes of its input, and
+        then no gradient of whole filters is needed.
+        """
+        if self.start_PD is None or len(self.unconstrained_UD):
+            return None
+        self._check()
+        return self.rule.factors(self.values, self.bank_KD, self.segments, exact=False)
 
     def coefficients(self) -> Tensor:
         """What the mixing itself gives, as plain mixing weights (P, K)."""
@@ -327,36 +328,30 @@ class LayerFilters:
             )
 
 
-class _Compose(torch.autograd.Function):
-    """[U; start + mixed], differentiable in U and in what mixes.
+class _Product(torch.autograd.Function):
+    """left @ right in full precision, also under autocast; differentiable in both.
 
-    As the bank is frozen, gradients need it and the mixing's tensors alone. These are held outside the
-    autograd graph's own store, so that several backward passes (gradient accumulation) can go
-    through one composition.
+    The factors are held outside the autograd graph's own store, so that several backward passes
+    (gradient accumulation) can go through one composition.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, parts: LayerFilters, exact: bool, unconstrained_UD: Tensor, *values: Tensor
+        ctx: Any, left: Tensor, right: Tensor, segments: Sequence[int], exact: bool
     ) -> Tensor:
-        ctx.parts = parts.with_values(
-            unconstrained_UD.detach(),
-            {name: value.detach() for name, value in zip(parts.values, values, strict=True)},
-        )
-        with without_autocast(parts.bank_KD.device):
-            mixed_PD = parts.rule.mix(ctx.parts.values, parts.bank_KD, parts.segments, exact=exact)
-            if parts.start_PD is not None:
-                mixed_PD = parts.start_PD + mixed_PD
-            return torch.cat([unconstrained_UD, mixed_PD])
+        ctx.factors = left.detach(), right.detach()
+        with without_autocast(right.device):
+            return compose_exactly(left, right, segments) if exact else left @ right
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient_ND,), parts = gradients, ctx.parts
-        free = len(parts.unconstrained_UD)
-        with without_autocast(gradient_ND.device):
-            of_values = parts.rule.gradients(gradient_ND[free:], parts.values, parts.bank_KD)
-        return None, None, gradient_ND[:free], *(of_values.get(name) for name in parts.values)
+        (gradient,), (left, right) = gradients, ctx.factors
+        with without_autocast(gradient.device):
+            of_left = gradient @ right.T if ctx.needs_input_grad[0] else None
+            of_right = left.T @ gradient if ctx.needs_input_grad[1] else None
+        return of_left, of_right, None, None
 
 
 def _product(left: Tensor, right: Tensor, segments: Sequence[int], *, exact: bool) -> Tensor:
-    return compose_exactly(left, right, segments) if exact else left @ right
+    product: Tensor = _Product.apply(left, right, segments, exact)  # type: ignore[no-untyped-call]
+    return product

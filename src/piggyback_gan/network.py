@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from piggyback_gan.allocation import Allotment, Shares, allot
-from piggyback_gan.banked_layers import TRAINED, OwnLayer, take_weights
+from piggyback_gan.banked_layers import TRAINED, OwnLayer, PutOn, take_weights
 from piggyback_gan.config import check_choice
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.filter_banks import FilterBanks, TaskFilters
@@ -90,14 +90,19 @@ class PiggybackNetwork(nn.Module):
     Args:
         module: a module with at least one conv layer. It is copied and stays as it is; its weights are
             where the first task starts, and their scale is that of later random starts.
+        factored: train layers whose filters are an earlier task's and a mixing that adds to them (low-rank,
+            selected) as two convolutions, of the earlier filters and of the mixing's inner ones, instead
+            of composing their weight: the same but for rounding, and less work, as whole filters need no
+            gradient. Only for a module that calls its conv layers, and takes no other use of their weight.
 
     Raises:
         PiggybackError: no conv layers, a conv weight shared with another layer, or a layer whose weight
             is not a plain float parameter (weight norm, spectral norm, lazy, complex).
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, *, factored: bool = False) -> None:
         super().__init__()
+        self.factored = factored
         for name, tensor in (*module.named_parameters(), *module.named_buffers()):
             if is_lazy(tensor):
                 raise PiggybackError(
@@ -399,8 +404,8 @@ class PiggybackNetwork(nn.Module):
                 weights[key] = layers[key].layout.to_weight(filters)
         composed, put_on = self._composed, self._release()
         folded = copy.deepcopy(self.module)
-        for key, weight in put_on.items():
-            layers[key].put_on(weight)
+        for key, on in put_on.items():
+            layers[key].put_on(*on)
         self._composed = composed
         for key, layer in layers.items():
             layer.fold_onto(folded.get_submodule(key), weights[key])
@@ -537,22 +542,30 @@ class PiggybackNetwork(nn.Module):
         key = (name, exact, *versions)
         if key == self._composed:
             return
+        selecting = [] if self._watched is None else self._banks.selecting
+        factored = self.factored and not exact and not selecting
         # The composition must carry gradients even if this first call needs none.
         with torch.inference_mode(False), torch.set_grad_enabled(trains):
             for layer_name in self._banks.task(name).shares:
-                layer = self._banks.layers[layer_name]
-                filters = self._banks.filters(layer_name, name, exact=exact)
-                if self._watched is not None and layer_name in self._banks.selecting:
+                layer, parts = self._banks.layers[layer_name], self._banks.parts(layer_name, name)
+                added = parts.added() if factored and layer.linear else None
+                if added is not None:
+                    assert parts.start_PD is not None
+                    layer.put_on(parts.start_PD, added)
+                    continue
+                filters = parts.compose(exact=exact)
+                if layer_name in selecting:
+                    assert self._watched is not None
                     add = partial(_add, self._watched, layer_name)
                     filters.register_hook(add)  # type: ignore[no-untyped-call]
-                layer.put_on(layer.layout.to_weight(filters))
+                layer.put_on(filters)
         self._composed = key
 
-    def _release(self) -> dict[str, Tensor]:
+    def _release(self) -> dict[str, PutOn]:
         """Take composed weights off the layers: tensors with a history can't be copied or pickled."""
         self._composed = None
         layers = self._banks.layers.items()
-        return {name: w for name, layer in layers if (w := layer.take_off()) is not None}
+        return {name: on for name, layer in layers if (on := layer.take_off()) is not None}
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "PiggybackNetwork":
         """Move the banks with the network. Their type can't change: it would change earlier tasks."""

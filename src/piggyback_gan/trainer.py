@@ -93,11 +93,19 @@ class Trainer(ABC):
     ) -> None:
         self.options = options
         self.device = device
+        # Batch norm would let real and generated images change each other.
+        self._judged_together = not any(
+            isinstance(part, nn.BatchNorm2d)
+            for d in discriminators.values()
+            for part in d.modules()
+        )
         self.processes = processes
         self._penalties = penalties
         self.generators = {name: network for name, (network, _) in generators.items()}
         self.discriminators = {name: d.to(device) for name, d in discriminators.items()}
         betas = (options.beta1, 0.999)
+        # One pass over each parameter, where torch has it.
+        fused = device.type in ("cpu", "cuda")
         groups = [
             {"params": network.trainable_parameters(), "lr": rate}
             for network, rate in generators.values()
@@ -106,9 +114,12 @@ class Trainer(ABC):
             p for d in self.discriminators.values() for p in d.parameters()
         ]
         self._optimizers = (
-            torch.optim.Adam(groups, betas=betas),
+            torch.optim.Adam(groups, betas=betas, fused=fused),
             torch.optim.Adam(
-                self._discriminator_parameters, options.discriminator_learning_rate, betas
+                self._discriminator_parameters,
+                options.discriminator_learning_rate,
+                betas,
+                fused=fused,
             ),
         )
         self._generator_parameters = [
@@ -233,8 +244,13 @@ class Trainer(ABC):
     def _discriminator_loss(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
         """The loss of real and generated images, which have no history."""
         kind = self.options.gan_loss
-        scores = self._judge(discriminator, real), self._judge(discriminator, fake)
-        loss = discriminator_loss(kind, *scores)
+        if self._judged_together:
+            scores = self._judge(discriminator, torch.cat([real, fake]))
+            real_scores, fake_scores = scores[: len(real)], scores[len(real) :]
+        else:
+            real_scores = self._judge(discriminator, real)
+            fake_scores = self._judge(discriminator, fake)
+        loss = discriminator_loss(kind, real_scores, fake_scores)
         if kind == "wgan-gp":
             penalty = gradient_penalty(discriminator, real, fake)
             loss = loss + _GRADIENT_PENALTY_WEIGHT * penalty

@@ -65,7 +65,7 @@ class Piggyback(FilterOptions, Strategy):
         bank = _bank(folder)
         learners: dict[str, nn.Module] = {}
         for which, fresh in lesson.networks.items():
-            network = PiggybackNetwork(fresh)
+            network = PiggybackNetwork(fresh, factored=True)
             if bank is not None:
                 for state in bank.states(which):
                     network.restore_task(state)
