@@ -40,11 +40,15 @@ def best_epoch(bank: Path, metric: str) -> int:
 def test_the_task_is_the_best_epochs_and_not_the_last_ones(
     tmp_path: Path, data: Path, metric: str
 ) -> None:
-    options = dataclasses.replace(WILD, keep_best=metric)
-    teach(tmp_path / "bank", "one", data, options, GENERATOR)
-    best = best_epoch(tmp_path / "bank", metric)
+    # Which epochs are bad is chance, and differs between machines.
+    for seed in range(8):
+        path = tmp_path / f"bank{seed}"
+        options = dataclasses.replace(WILD, keep_best=metric, seed=seed)
+        teach(path, "one", data, options, GENERATOR)
+        if (best := best_epoch(path, metric)) < options.epochs:
+            break
     assert best < options.epochs, "this test wants a run whose last epoch is not its best"
-    bank = Bank.open(tmp_path / "bank")
+    bank = Bank.open(path)
     assert bank.card("one")["epoch"] == best
     measured = records(bank.path, "one")[best - 1]["validation"]
     assert bank.card("one")["validation"] == measured

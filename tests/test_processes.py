@@ -139,7 +139,8 @@ def test_two_processes_equal_one_with_twice_the_batch(options: TrainingOptions) 
         for found, expected in zip(part["gradients"], whole["gradients"], strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
         for found, expected in zip(part["outputs"], whole["outputs"], strict=True):
-            torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+            # Adam makes whole steps of gradients that are hardly more than rounding.
+            torch.testing.assert_close(found, expected, rtol=1e-3, atol=2e-3)
     assert parts[1]["losses"] == {}, "it had no image of the last step"
     assert parts[0]["losses"] == pytest.approx(whole["losses"], rel=1e-3)
 

@@ -113,7 +113,7 @@ class Part:
         seconds = time.monotonic() - started - spent
         training = {
             "steps": 0 if taken_over else task.steps,
-            "seconds": 0.0 if taken_over else round(seconds, 1),
+            "seconds": 0.0 if taken_over else round(seconds, 3),
             "peak_memory": None if taken_over else peak(self.device),
             "learning_rate": plan.rate(task),
             "curve": curve,
