@@ -3,7 +3,7 @@
     python benchmarks/cost_curve.py NAME [NAME ...]
 
 Reads docs/results/NAME.json (see record.py), takes each strategy from the first that has it, and writes
-docs/results/cost-METRIC.png and, as rows, docs/results/cost.csv.
+docs/results/cost-METRIC.png and, as rows, docs/results/cost.csv. The plots leave out what forgets.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from piggyback_gan.experiments import plots, summary
 from piggyback_gan.experiments.results import Results, Stage
 from piggyback_gan.judging import Figure
 
+FORGETS = ("finetune", "distill")
 METRICS = ("perceptual_distance", "frechet_distance")
 
 
@@ -71,6 +72,8 @@ def main() -> None:
         writer = csv.writer(file)
         writer.writerow(["strategy", "networks_per_later_task", *METRICS])
         writer.writerows(sorted(rows, key=lambda row: float(row[1])))
+    kept = [s for s in results.experiment["strategies"] if s["label"] not in FORGETS]
+    results = replace(results, experiment={**results.experiment, "strategies": kept})
     with plots.style():
         for metric in METRICS:
             figure = plots.cost(results, "standalone", metric)

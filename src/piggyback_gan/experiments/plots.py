@@ -124,25 +124,30 @@ def cost(results: Results, standalone: str, base: str) -> "Figure":
 
     What costs less than a thousandth of a network, such as finetuning, stands at the left edge.
     """
-    figure = _figure(7, 4.2)
+    figure = _figure(7.6, 4.2)
     axes = figure.add_subplot()
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.axhline(1, color="#777777", linewidth=1, linestyle=":")
-    ends = []
+    points = []
     for index, label in enumerate(summary.strategies(results)):
         later = summary.cost(results, label)[1:]
         found = summary.mean_ratio(results, label, standalone, base)
         if later and found is not None and math.isfinite(found.mean):
-            look: dict[str, Any] = {
-                "color": _COLOURS[index % len(_COLOURS)],
-                "marker": _MARKERS[index % len(_MARKERS)],
-                "linestyle": "none",
-                "markersize": 6,
-            }
             share = max(_LEAST_SHARE, fmean(one.share.mean for one in later))
-            axes.plot(share, found.mean, **look)
-            ends.append(_End(found.mean, share, label, look))
-    _name_ends(axes, sorted(ends, key=lambda end: end.y))
+            points.append((share, found.mean, index, label))
+    for share, mean, index, label in sorted(points):
+        axes.plot(
+            share,
+            mean,
+            color=_COLOURS[index % len(_COLOURS)],
+            marker=_MARKERS[index % len(_MARKERS)],
+            linestyle="none",
+            markersize=6,
+            label=label,
+        )
+    # In the order of what they cost, beside the axes.
+    figure.legend(loc="outside right upper", frameon=False, fontsize=8, handletextpad=0.2)
     axes.set_xlabel("what a later task adds, in networks of its own")
     axes.set_ylabel(f"{heading(base)}, in {standalone}'s")
     return figure
