@@ -131,7 +131,8 @@ def test_all_processes_hold_identical_weights_moments_and_statistics_after_every
 
 @MODES
 def test_two_processes_equal_one_with_twice_the_batch(options: TrainingOptions) -> None:
-    options = dataclasses.replace(options, augment="on")
+    # With seed 0 one gradient is hardly more than rounding, and Adam makes a whole step of its sign.
+    options = dataclasses.replace(options, augment="on", seed=1)
     totals = (3, 4, 1)  # the shares are 2 and 1, 2 and 2, 1 and none
     whole = run_steps(dataclasses.replace(options, batch_size=4), CONFIG, totals)
     parts = together(run_steps, options, CONFIG, totals)
@@ -139,8 +140,7 @@ def test_two_processes_equal_one_with_twice_the_batch(options: TrainingOptions) 
         for found, expected in zip(part["gradients"], whole["gradients"], strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
         for found, expected in zip(part["outputs"], whole["outputs"], strict=True):
-            # Adam makes whole steps of gradients that are hardly more than rounding.
-            torch.testing.assert_close(found, expected, rtol=1e-3, atol=2e-3)
+            torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
     assert parts[1]["losses"] == {}, "it had no image of the last step"
     assert parts[0]["losses"] == pytest.approx(whole["losses"], rel=1e-3)
 

@@ -94,11 +94,7 @@ class Trainer(ABC):
         self.options = options
         self.device = device
         # Batch norm would let real and generated images change each other.
-        self._judged_together = not any(
-            isinstance(part, nn.BatchNorm2d)
-            for d in discriminators.values()
-            for part in d.modules()
-        )
+        self._judged_together = options.discriminator_norm != "batch"
         self.processes = processes
         self._penalties = penalties
         self.generators = {name: network for name, (network, _) in generators.items()}
