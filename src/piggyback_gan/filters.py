@@ -68,7 +68,9 @@ class FilterLayout:
             return filters_ND.reshape(self.weight_shape)
         channels_in, channels_out, *kernel = self.weight_shape
         grouped = filters_ND.reshape(self.groups, channels_out, channels_in // self.groups, *kernel)
-        return grouped.transpose(1, 2).reshape(self.weight_shape)
+        # By way of one dimension: where some are 1, strides could stay that are not a plain weight's, and
+        # by these a convolution's kernel is chosen.
+        return grouped.transpose(1, 2).flatten().reshape(self.weight_shape)
 
 
 def unconstrained_count(share: float, filters: int) -> int:
