@@ -277,7 +277,7 @@ def _name_tasks(axes: "Axes", results: Results) -> None:
     names = summary.tasks(results)
     axes.set_xticks(range(1, len(names) + 1), names)
     if len(names) > 4:
-        axes.tick_params(axis="x", labelrotation=20)
+        axes.tick_params(axis="x", labelrotation=20 if len(names) <= 8 else 60)
         for text in axes.get_xticklabels():
             text.set(ha="right", rotation_mode="anchor")
     axes.set_xlim(0.9, len(names) + 0.1)
