@@ -106,13 +106,13 @@ def test_several_passes_go_through_one_composition(
     composed, factored = networks(Kinds(), mixing)
     expected = step(composed, passes=3)[1]
     made: list[object] = []
-    real = LayerFilters.added
+    real = LayerFilters.factored
 
-    def counting(parts: LayerFilters) -> tuple[Tensor, Tensor] | None:
+    def counting(parts: LayerFilters) -> tuple[Tensor, tuple[Tensor, Tensor]] | None:
         made.append(parts)
         return real(parts)
 
-    monkeypatch.setattr(LayerFilters, "added", counting)
+    monkeypatch.setattr(LayerFilters, "factored", counting)
     close(step(factored, passes=3)[1], expected)
     assert len(made) == 6
 

@@ -38,6 +38,8 @@ from piggyback_gan.teaching import Position, Reporter
 from piggyback_gan.trainer import Batch, PairedTrainer, Trainer
 from piggyback_gan.unpaired_trainer import UnpairedTrainer
 
+pytestmark = pytest.mark.usefixtures("same_time")
+
 CONFIG = GeneratorConfig(name="resnet-6", ngf=4)
 GENERATOR = GeneratorOptions(generator="resnet-6", ngf=4)
 OPTIONS = TrainingOptions(
@@ -218,11 +220,6 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-@pytest.fixture(autouse=True)
-def _equal_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
 
 
 def outcome(bank: Path) -> tuple[bytes, bytes]:

@@ -26,7 +26,6 @@ from running import (
     CONFIG,
     GENERATOR,
     OPTIONS,
-    SAME_TIME,
     Watch,
     bank_files,
     files,
@@ -36,13 +35,7 @@ from running import (
     start,
 )
 
-pytestmark = pytest.mark.usefixtures("without_curves")
-
-
-@pytest.fixture(autouse=True)
-def same_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in SAME_TIME.items():
-        monkeypatch.setenv(name, value)
+pytestmark = pytest.mark.usefixtures("without_curves", "same_time")
 
 
 @pytest.fixture(scope="module")

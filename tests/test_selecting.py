@@ -11,19 +11,13 @@ from drawn import draw_pairs
 from piggyback_gan import Bank, GeneratorOptions, Interrupted, teach
 from piggyback_gan.experiments.results import part_folder
 from piggyback_gan.mixings import SELECTED, SelectedMixing
-from running import GENERATOR, OPTIONS, SAME_TIME, Watch, bank_files
+from running import GENERATOR, OPTIONS, Watch, bank_files
 from tiny_experiments import HEAD, TASKS, draw, run, strategies_text, tasks_text
 
-pytestmark = pytest.mark.usefixtures("without_curves")
+pytestmark = pytest.mark.usefixtures("without_curves", "same_time")
 
 BATCH_NORM = GeneratorOptions(generator="resnet-6", ngf=4, norm="batch", dropout=True)
 SELECTS = {"unconstrained": 0.25, "mixing": "selected", "bank_filters": 2}
-
-
-@pytest.fixture(autouse=True)
-def same_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in SAME_TIME.items():
-        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture(scope="module")

@@ -230,22 +230,26 @@ class BankedLayer:
         return _filled({UNCONSTRAINED: free, MIXING: mixing})
 
     def warm_start(
-        self, filters_ND: Tensor, coefficients_NK: Tensor, unconstrained: int, rule: Mixing
+        self, filters_ND: Tensor, unconstrained: int, rule: Mixing
     ) -> dict[str, Tensor]:
-        """A task's tensors that compose to exactly an earlier task's filters.
+        """A task's tensors where it starts from an earlier task's filters, and mixing adds to these.
 
         Args:
             filters_ND: that task's, composed for use.
-            coefficients_NK: the same as mixing weights of this layer's whole bank.
             unconstrained: U.
             rule: how the rest is mixed.
         """
         tensors = {UNCONSTRAINED: filters_ND[:unconstrained].clone()}
-        if not rule.adds:
-            tensors[MIXING] = coefficients_NK[unconstrained:].clone()
-        elif unconstrained < len(filters_ND):
+        if unconstrained < len(filters_ND):
             tensors |= rule.begin(len(filters_ND) - unconstrained, self.bank_KD)
         return _filled(tensors)
+
+    def mixed_start(
+        self, filters_ND: Tensor, unconstrained: int, coefficients_NK: Tensor
+    ) -> dict[str, Tensor]:
+        """The same with full mixing: `coefficients_NK` are the filters as mixing weights of the whole bank."""
+        free = filters_ND[:unconstrained].clone()
+        return _filled({UNCONSTRAINED: free, MIXING: coefficients_NK[unconstrained:].clone()})
 
 
 def _add_up(

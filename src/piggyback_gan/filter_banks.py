@@ -128,11 +128,13 @@ class FilterBanks:
             elif model is None:
                 tensors = layer.random_start(layer_plan.unconstrained)
             else:
-                filters, rows = self.filters(key, model, exact=True), layer_plan.unconstrained
-                coefficients = self._coefficients(key, model)
-                tensors = layer.warm_start(filters, coefficients, rows, layer_plan.rule)
-                if layer_plan.mixing and layer_plan.rule.adds:
-                    task.starts[key] = filters[rows:].clone()
+                filters, rows = self.filters(key, model), layer_plan.unconstrained
+                if layer_plan.rule.adds:
+                    tensors = layer.warm_start(filters, rows, layer_plan.rule)
+                    if layer_plan.mixing:
+                        task.starts[key] = filters[rows:].clone()
+                else:
+                    tensors = layer.mixed_start(filters, rows, self._coefficients(key, model))
             layer.begin_task(tensors)
         self.training = (name, task)
 
@@ -178,9 +180,9 @@ class FilterBanks:
 
     # Filters
 
-    def filters(self, layer_name: str, name: str, *, exact: bool) -> Tensor:
-        """A task's filters (N, D) of a layer."""
-        return self.parts(layer_name, name).compose(exact=exact)
+    def filters(self, layer_name: str, name: str) -> Tensor:
+        """A task's filters (N, D) of a layer, composed for use."""
+        return self.parts(layer_name, name).compose(exact=True)
 
     def parts(self, layer_name: str, name: str) -> LayerFilters:
         """What a task's filters of a layer are made of; of one in training as they will be stored."""

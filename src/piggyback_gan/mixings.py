@@ -296,8 +296,8 @@ class LayerFilters:
             torch.cat([self.unconstrained_UD, filters]) if len(self.unconstrained_UD) else filters
         )
 
-    def added(self) -> tuple[Tensor, Tensor] | None:
-        """What is added to the start as factors (N, R) and (R, D), where that is all that the filters are.
+    def factored(self) -> tuple[Tensor, tuple[Tensor, Tensor]] | None:
+        """The start and, as factors (N, R) and (R, D), what is added to it, where the filters are no more.
 
         A layer is linear in its filters: it may as well add up what each part makes of its input, and
         then no gradient of whole filters is needed.
@@ -305,7 +305,8 @@ class LayerFilters:
         if self.start_PD is None or len(self.unconstrained_UD):
             return None
         self._check()
-        return self.rule.factors(self.values, self.bank_KD, self.segments, exact=False)
+        factors = self.rule.factors(self.values, self.bank_KD, self.segments, exact=False)
+        return self.start_PD, factors
 
     def coefficients(self) -> Tensor:
         """What the mixing itself gives, as plain mixing weights (P, K)."""

@@ -400,8 +400,7 @@ class PiggybackNetwork(nn.Module):
         weights = {key: private[tensor_key(key, WEIGHT)] for key in self._kept[name].own}
         with torch.no_grad():
             for key in shares:
-                filters = self._banks.filters(key, name, exact=True)
-                weights[key] = layers[key].layout.to_weight(filters)
+                weights[key] = layers[key].layout.to_weight(self._banks.filters(key, name))
         composed, put_on = self._composed, self._release()
         folded = copy.deepcopy(self.module)
         for key, on in put_on.items():
@@ -548,10 +547,9 @@ class PiggybackNetwork(nn.Module):
         with torch.inference_mode(False), torch.set_grad_enabled(trains):
             for layer_name in self._banks.task(name).shares:
                 layer, parts = self._banks.layers[layer_name], self._banks.parts(layer_name, name)
-                added = parts.added() if factored and layer.linear else None
-                if added is not None:
-                    assert parts.start_PD is not None
-                    layer.put_on(parts.start_PD, added)
+                put_on = parts.factored() if factored and layer.linear else None
+                if put_on is not None:
+                    layer.put_on(*put_on)
                     continue
                 filters = parts.compose(exact=exact)
                 if layer_name in selecting:
