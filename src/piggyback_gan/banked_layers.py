@@ -229,9 +229,7 @@ class BankedLayer:
         mixing = mixing * (self.scale / mixed) if mixed > 0 else mixing
         return _filled({UNCONSTRAINED: free, MIXING: mixing})
 
-    def warm_start(
-        self, filters_ND: Tensor, unconstrained: int, rule: Mixing
-    ) -> dict[str, Tensor]:
+    def warm_start(self, filters_ND: Tensor, unconstrained: int, rule: Mixing) -> dict[str, Tensor]:
         """A task's tensors where it starts from an earlier task's filters, and mixing adds to these.
 
         Args:

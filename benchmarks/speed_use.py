@@ -1,0 +1,154 @@
+"""The parts of speed.py that use what was trained, and the start of a training."""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from drawn_files import photograph_like, write_pairs
+from piggyback_gan import Bank, FilterOptions, GeneratorOptions
+from piggyback_gan.config import GeneratorConfig
+from piggyback_gan.devices import choose_device
+from piggyback_gan.generators import build_generator
+from piggyback_gan.image_formats import ImageFormat
+from piggyback_gan.outputs import plan_outputs
+from piggyback_gan.translate import translate_files
+from speed_training import DEFAULT, PAPER, TASKS
+from timing import compared, in_turn
+
+FILES = 16
+PAIRS = 400
+
+
+def use(name: Any, given: argparse.Namespace) -> dict[str, Any]:
+    """A folded network and switching tasks, at 256 px."""
+    device = torch.device(choose_device(given.device))
+    config = GeneratorOptions(generator=name, ngf=given.ngf).for_new_bank(256)
+    image = torch.rand(1, 3, 256, 256).to(device)
+    rows: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as temporary, torch.inference_mode():
+        for label, options in (("default", DEFAULT), ("paper", PAPER)):
+            with torch.inference_mode(False):
+                bank = filled_bank(Path(temporary) / label, config, options)
+            files = []
+            for order in range(TASKS):
+                files.append(Path(temporary) / f"{label}-{order}.pt")
+                torch.save(bank.generator(f"task{order}").state_dict(), files[-1])
+            plain = build_generator(config).eval().to(device)
+            folded = bank.generator(bank.tasks[-1], device=device)
+
+            def forward(network: nn.Module, number: int) -> object:
+                return network(image)
+
+            def switch(number: int, path: Path = bank.path) -> nn.Module:
+                with torch.inference_mode(False):
+                    task = f"task{TASKS - 1 - number % 2}"
+                    return Bank.open(path).generator(task, device=device)
+
+            def load_all(number: int, files: list[Path] = files) -> list[nn.Module]:
+                networks: list[nn.Module] = []
+                for file in files:
+                    network = build_generator(config)
+                    network.load_state_dict(torch.load(file, weights_only=True))
+                    networks.append(network.eval().to(device))
+                return networks
+
+            times = in_turn(
+                {
+                    "plain forward": partial(forward, plain),
+                    "folded forward": partial(forward, folded),
+                    "20 checkpoints": load_all,
+                    "switch": switch,
+                },
+                given.rounds,
+                device,
+            )
+            rows[label] = compared(
+                times, {"folded forward": "plain forward", "switch": "20 checkpoints"}
+            )
+            ratios = [a / b for a, b in zip(times["switch"], times["plain forward"], strict=True)]
+            rows[label]["switch"]["of a forward"] = round(statistics.median(ratios), 3)
+    return rows
+
+
+def filled_bank(path: Path, config: GeneratorConfig, options: FilterOptions) -> Bank:
+    """A bank of 20 tasks that were never trained, but moved at random."""
+    bank = Bank.new(path, config)
+    network = bank.empty_network()
+    with bank.writing("a benchmark"):
+        for order in range(TASKS):
+            made = network.allot(options)
+            network.add_task(f"task{order}", made.shares, mixing=made.mixing)
+            with torch.no_grad():
+                for parameter in network.trainable_parameters():
+                    parameter.add_(torch.randn_like(parameter), alpha=0.01)
+            network.finish_task()
+            bank.add(network.task_state(f"task{order}"), {"mode": "paired"})
+    return Bank.open(path)
+
+
+def folder(name: Any, size: int, given: argparse.Namespace) -> dict[str, Any]:
+    """`translate_files` on a folder of PNG files, against bare forwards of as many images."""
+    device = torch.device(choose_device(given.device))
+    config = GeneratorOptions(generator=name, ngf=given.ngf).for_new_bank(size)
+    generator = build_generator(config).eval().to(device)
+    chance = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as temporary:
+        source = Path(temporary) / "in"
+        source.mkdir()
+        for number in range(FILES):
+            photograph_like(chance, size, size).save(source / f"{number}.png")
+        formats = ImageFormat(), ImageFormat()
+        tensor = torch.rand(1, 3, size, size)
+
+        def files(number: int) -> None:
+            out = Path(temporary) / f"out{number}"
+            out.mkdir()
+            planned = plan_outputs([source], out, same_format=False, overwrite=False)
+            translate_files(generator, config, planned, formats)
+
+        def forwards(number: int) -> None:
+            for _ in range(FILES):
+                with torch.inference_mode():
+                    generator(tensor.to(device)).cpu()
+
+        times = in_turn({"forwards": forwards, "files": files}, given.rounds, device)
+    rows = compared(times, {"files": "forwards"})
+    rows["files"]["of the network's rate"] = round(1 / rows["files"]["ratio"], 3)
+    return rows
+
+
+def start(given: argparse.Namespace) -> dict[str, Any]:
+    """Seconds from the command `pbgan train` until its first step is done, and of --help."""
+    seconds: dict[str, list[float]] = {"first step": [], "help": []}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "data" / "train"
+        write_pairs(folder, PAIRS, 256)
+        for number in range(given.rounds):
+            words = ["train", str(Path(temporary) / f"bank{number}"), "one", "--data"]
+            words += [str(folder.parent), "--image-size", "256", "--ngf", str(given.ngf)]
+            for side, arguments in (("first step", words), ("help", ["train", "--help"])):
+                command = [sys.executable, "-m", "piggyback_gan", *arguments]
+                began = time.perf_counter()
+                process = subprocess.Popen(
+                    command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+                )
+                assert process.stdout is not None
+                for line in process.stdout:
+                    if side == "first step" and "step 1" in line:
+                        seconds[side].append(time.perf_counter() - began)
+                        process.kill()
+                        break
+                process.wait()
+                if side == "help":
+                    seconds[side].append(time.perf_counter() - began)
+    return compared(seconds, {})
