@@ -1,6 +1,8 @@
 """The parts of speed.py that use what was trained, and the start of a training."""
 
 import argparse
+import os
+import pty
 import statistics
 import subprocess
 import sys
@@ -130,25 +132,33 @@ def folder(name: Any, size: int, given: argparse.Namespace) -> dict[str, Any]:
 def start(given: argparse.Namespace) -> dict[str, Any]:
     """Seconds from the command `pbgan train` until its first step is done, and of --help."""
     seconds: dict[str, list[float]] = {"first step": [], "help": []}
+    program = [sys.executable, "-m", "piggyback_gan", "train"]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "data" / "train"
         write_pairs(folder, PAIRS, 256)
         for number in range(given.rounds):
-            words = ["train", str(Path(temporary) / f"bank{number}"), "one", "--data"]
-            words += [str(folder.parent), "--image-size", "256", "--ngf", str(given.ngf)]
-            for side, arguments in (("first step", words), ("help", ["train", "--help"])):
-                command = [sys.executable, "-m", "piggyback_gan", *arguments]
-                began = time.perf_counter()
-                process = subprocess.Popen(
-                    command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-                )
-                assert process.stdout is not None
-                for line in process.stdout:
-                    if side == "first step" and "step 1" in line:
-                        seconds[side].append(time.perf_counter() - began)
-                        process.kill()
-                        break
-                process.wait()
-                if side == "help":
-                    seconds[side].append(time.perf_counter() - began)
+            words = [str(Path(temporary) / f"bank{number}"), "one", "--data", str(folder.parent)]
+            words += ["--image-size", "256", "--ngf", str(given.ngf)]
+            seconds["first step"].append(until([*program, *words], b"epoch 1/"))
+            seconds["help"].append(until([*program, "--help"], None))
     return compared(seconds, {})
+
+
+def until(command: list[str], said: bytes | None) -> float:
+    """Seconds until a command has said this on a terminal; until its end for None."""
+    ours, its = pty.openpty()
+    began = time.perf_counter()
+    with subprocess.Popen(command, stdin=its, stdout=its, stderr=its) as process:
+        os.close(its)
+        seen = b""
+        while said is None or said not in seen:
+            try:
+                seen += os.read(ours, 4096)
+            except OSError:  # the terminal's other end is closed
+                break
+        seconds = time.perf_counter() - began
+        process.kill()
+    os.close(ours)
+    if said is not None and said not in seen:
+        sys.exit(f"{command} ended before its first step:\n{seen.decode(errors='replace')}")
+    return seconds

@@ -9,7 +9,6 @@ from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from piggyback_gan.errors import PiggybackError
@@ -145,9 +144,7 @@ class BankedLayer:
             up_NR, inner_RD = added
             start = self._without_bias(self.layout, filters_ND)
             inner = self._without_bias(self.layout.of_filters(len(inner_RD)), inner_RD)
-            kernel = [1] * (self.module.weight.dim() - 2)
-            up = up_NR.reshape(*up_NR.shape, *kernel)
-            self.module.forward = partial(_add_up, self.module, start, inner, up)  # type: ignore[method-assign]
+            self.module.forward = partial(_add_up, self.module.bias, start, inner, up_NR)  # type: ignore[method-assign]
 
     def take_off(self) -> PutOn | None:
         """Take what was put on off the layer, and return it, if anything was."""
@@ -251,13 +248,23 @@ class BankedLayer:
 
 
 def _add_up(
-    layer: ConvLayer, start: ConvLayer, inner: ConvLayer, up: Tensor, *inputs: Any, **named: Any
+    bias: Tensor | None,
+    start: ConvLayer,
+    inner: ConvLayer,
+    up_NR: Tensor,
+    *inputs: Any,
+    **named: Any,
 ) -> Tensor:
     """A layer's outputs: those of its start, and its share of what the inner filters make."""
-    weigh = (F.conv1d, F.conv2d, F.conv3d)[up.dim() - 3]
-    # The bias comes with the share: at the start, it would cost a gradient of whole filters.
-    share = weigh(inner.forward(*inputs, **named), up, layer.bias)
-    return start.forward(*inputs, **named).add_(share)
+    outputs, shares = start.forward(*inputs, **named), inner.forward(*inputs, **named)
+    dimensions = start.weight.dim() - 2
+    if bias is not None:
+        # Not at the start's convolution, where it would cost a gradient of whole filters.
+        outputs.add_(bias.reshape(-1, *[1] * dimensions))
+    (filters, rank), places = up_NR.shape, outputs.shape[-dimensions:].numel()
+    flat, flat_shares = outputs.reshape(-1, filters, places), shares.reshape(-1, rank, places)
+    up = up_NR.expand(len(flat), filters, rank)
+    return torch.baddbmm(flat, up, flat_shares).reshape(outputs.shape)
 
 
 def _filled(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
