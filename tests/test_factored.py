@@ -14,7 +14,7 @@ from torch.nn import functional
 from piggyback_gan import LowRankMixing, PiggybackNetwork, SelectedMixing
 from piggyback_gan.config import GeneratorConfig
 from piggyback_gan.generators import build_generator
-from piggyback_gan.mixings import LayerFilters, Mixing
+from piggyback_gan.mixings import Added, LayerFilters, Mixing
 from piggyback_gan.names import STORAGES, Storage
 
 MIXINGS: dict[str, Mixing] = {
@@ -22,6 +22,8 @@ MIXINGS: dict[str, Mixing] = {
     "selected": SelectedMixing(bank_filters=3),
 }
 mixings = pytest.mark.parametrize("mixing", MIXINGS.values(), ids=MIXINGS)
+# Whether the bank has more than the filters that the task starts from.
+banks = pytest.mark.parametrize("grown", [False, True], ids=["start", "grown"])
 
 
 class Kinds(nn.Module):
@@ -48,7 +50,7 @@ FREE = "last", "model.16"
 
 
 def networks(
-    module: nn.Module, mixing: Mixing, storage: Storage = "fp32"
+    module: nn.Module, mixing: Mixing, storage: Storage = "fp32", *, grown: bool = False
 ) -> Iterator[PiggybackNetwork]:
     """A composing and a factored network with the same task in training, beyond its start."""
     for factored in (False, True):
@@ -56,6 +58,9 @@ def networks(
         network = PiggybackNetwork(module, factored=factored)
         network.add_task("one")
         network.finish_task()
+        if grown:
+            network.add_task("between", {"*": 0.25})
+            network.finish_task()
         shares = {"*": 0.0} | {name: 1.0 for name, _ in module.named_modules() if name in FREE}
         network.add_task("two", shares, mixing=mixing, storage=storage)
         chance = torch.Generator().manual_seed(1)
@@ -86,29 +91,31 @@ def close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 
 
 @pytest.mark.parametrize("storage", STORAGES)
+@banks
 @mixings
 def test_outputs_and_gradients_are_those_of_composed_weights(
-    mixing: Mixing, storage: Storage
+    mixing: Mixing, grown: bool, storage: Storage
 ) -> None:
     torch.manual_seed(0)
-    composed, factored = networks(Kinds(), mixing, storage)
+    composed, factored = networks(Kinds(), mixing, storage, grown=grown)
     (expected, slow), (found, quick) = step(composed), step(factored)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     close(quick, slow)
     assert set(composed.module._modules) == set(Kinds()._modules)
 
 
+@banks
 @mixings
 def test_several_passes_go_through_one_composition(
-    monkeypatch: pytest.MonkeyPatch, mixing: Mixing
+    monkeypatch: pytest.MonkeyPatch, mixing: Mixing, grown: bool
 ) -> None:
     torch.manual_seed(0)
-    composed, factored = networks(Kinds(), mixing)
+    composed, factored = networks(Kinds(), mixing, grown=grown)
     expected = step(composed, passes=3)[1]
     made: list[object] = []
     real = LayerFilters.factored
 
-    def counting(parts: LayerFilters) -> tuple[Tensor, tuple[Tensor, Tensor]] | None:
+    def counting(parts: LayerFilters) -> tuple[Tensor, Added] | None:
         made.append(parts)
         return real(parts)
 
@@ -117,10 +124,13 @@ def test_several_passes_go_through_one_composition(
     assert len(made) == 6
 
 
+@banks
 @mixings
-def test_no_whole_filters_get_a_gradient_and_no_bias_asks_for_one(mixing: Mixing) -> None:
+def test_no_whole_filters_get_a_gradient_and_no_bias_asks_for_one(
+    mixing: Mixing, grown: bool
+) -> None:
     torch.manual_seed(0)
-    _, factored = networks(Kinds(), mixing)
+    _, factored = networks(Kinds(), mixing, grown=grown)
     step(factored)
     factored(torch.rand(1, 3, 12, 12))
     for name in ("first", "down", "wide", "row", "up"):

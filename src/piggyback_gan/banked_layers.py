@@ -13,14 +13,13 @@ from torch.nn.utils import parametrize
 
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.filters import ConvLayer, FilterLayout, unconstrained_count
-from piggyback_gan.mixings import MIXING, MIXING_TENSORS, FullMixing, Mixing
+from piggyback_gan.mixings import MIXING, MIXING_TENSORS, Added, FullMixing, Mixing
 from piggyback_gan.tasks import BIAS, UNCONSTRAINED, WEIGHT, LayerPlan, tensor_key
 
 TRAINED = (UNCONSTRAINED, *MIXING_TENSORS)
 """The names of tensors that a layer has while a task trains."""
 
-Factors = tuple[Tensor, Tensor]
-PutOn = tuple[Tensor, Factors | None]
+PutOn = tuple[Tensor, Added | None]
 """Filters, and what is added to them: as `BankedLayer.put_on` takes them."""
 
 
@@ -129,22 +128,24 @@ class BankedLayer:
         hung = {**self.module._parameters, **self.module._buffers}
         return {name: t for name in TRAINED if (t := hung.get(name)) is not None}
 
-    def put_on(self, filters_ND: Tensor, added: Factors | None = None) -> None:
+    def put_on(self, filters_ND: Tensor, added: Added | None = None) -> None:
         """Give the layer filters, as a plain tensor in the place of its parameter.
 
         Args:
             filters_ND: the filters.
-            added: factors (N, R) and (R, D) of what is added to them by a second, narrower layer, whose
-                outputs are weighed by the first factor; the layer must be linear.
+            added: what is added to them: by a second, narrower layer, or by mixing the outputs of the
+                filters themselves. The layer must be linear.
         """
         self.take_off()
         self._on = filters_ND, added
         self.module.weight = self.layout.to_weight(filters_ND)
         if added is not None:
-            up_NR, inner_RD = added
             start = self._without_bias(self.layout, filters_ND)
-            inner = self._without_bias(self.layout.of_filters(len(inner_RD)), inner_RD)
-            self.module.forward = partial(_add_up, self.module.bias, start, inner, up_NR)  # type: ignore[method-assign]
+            inner: ConvLayer | Tensor = added.inner
+            if not added.of_outputs:
+                layout = self.layout.of_filters(len(added.inner))
+                inner = self._without_bias(layout, added.inner)
+            self.module.forward = partial(_add_up, self.module.bias, start, inner, added.up_NR)  # type: ignore[method-assign]
 
     def take_off(self) -> PutOn | None:
         """Take what was put on off the layer, and return it, if anything was."""
@@ -250,21 +251,31 @@ class BankedLayer:
 def _add_up(
     bias: Tensor | None,
     start: ConvLayer,
-    inner: ConvLayer,
+    inner: ConvLayer | Tensor,
     up_NR: Tensor,
     *inputs: Any,
     **named: Any,
 ) -> Tensor:
-    """A layer's outputs: those of its start, and its share of what the inner filters make."""
-    outputs, shares = start.forward(*inputs, **named), inner.forward(*inputs, **named)
+    """A layer's outputs: those of its start, and its share of what the inner filters make.
+
+    Args:
+        bias: not at the start's convolution, where it would cost a gradient of whole filters.
+        start: the start.
+        inner: the inner filters; or the share that they have of what the start makes, (R, N).
+        up_NR: the share that the outputs have of what they make.
+    """
+    outputs = start.forward(*inputs, **named)
     dimensions = start.weight.dim() - 2
-    if bias is not None:
-        # Not at the start's convolution, where it would cost a gradient of whole filters.
-        outputs.add_(bias.reshape(-1, *[1] * dimensions))
     (filters, rank), places = up_NR.shape, outputs.shape[-dimensions:].numel()
-    flat, flat_shares = outputs.reshape(-1, filters, places), shares.reshape(-1, rank, places)
-    up = up_NR.expand(len(flat), filters, rank)
-    return torch.baddbmm(flat, up, flat_shares).reshape(outputs.shape)
+    flat = outputs.reshape(-1, filters, places)
+    if isinstance(inner, Tensor):
+        shares = inner.expand(len(flat), rank, filters) @ flat
+    else:
+        shares = inner.forward(*inputs, **named).reshape(-1, rank, places)
+    added = torch.baddbmm(flat, up_NR.expand(len(flat), filters, rank), shares)
+    if bias is not None:
+        added.add_(bias[:, None])
+    return added.reshape(outputs.shape)
 
 
 def _filled(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

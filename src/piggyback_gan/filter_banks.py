@@ -206,12 +206,16 @@ class FilterBanks:
         bank = layer.rows(0, count) if values else free[:0]
         segments = self.ledger.segments(layer_name, place) if values else ()
         rule = task.mixing.of_layer(layer.layout.filters - len(free), count)
-        start = None
+        start, is_bank = None, False
         if values and rule.adds:
             start = task.starts.get(layer_name)
             if start is None and start_ND is not None:
                 start = start_ND[len(free) :]
-        return LayerFilters(rule, free, values, bank, segments, start)
+            model = self._model_for(layer_name, task.start)
+            # A task that mixes nothing, and brought all that there is.
+            is_bank = model is not None and len(bank) == layer.layout.filters
+            is_bank = is_bank and not self.finished[str(model)].values[layer_name]
+        return LayerFilters(rule, free, values, bank, segments, start, is_bank)
 
     def _added_to(self, layer_name: str, name: str) -> str | None:
         """The task to whose filters of a layer a finished task adds its own; None where it adds to none."""

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from piggyback_gan.config import check_positive
 from piggyback_gan.errors import PiggybackError
@@ -69,8 +70,13 @@ class Mixing(ABC):
         return _product(up_PR, inner_RD, rows, exact=exact)
 
     @abstractmethod
+    def weights(self, values: Values, bank: int) -> tuple[Tensor, Tensor]:
+        """Mixing weights (P, K) as what is multiplied to make them: (P, R) and (R, K)."""
+
     def coefficients(self, values: Values, bank: int) -> Tensor:
         """What is mixed as plain mixing weights (P, K)."""
+        up_PR, down_RK = self.weights(values, bank)
+        return up_PR @ down_RK
 
     def of_layer(self, piggyback: int, bank: int) -> "Mixing":
         """The way that a layer takes: full mixing where this one would cost as much."""
@@ -104,6 +110,10 @@ class FullMixing(Mixing):
         self, values: Values, bank_KD: Tensor, segments: Sequence[int], *, exact: bool
     ) -> tuple[Tensor, Tensor]:
         return values[MIXING], bank_KD
+
+    def weights(self, values: Values, bank: int) -> tuple[Tensor, Tensor]:
+        mixing = values[MIXING]
+        return mixing, torch.eye(bank, dtype=mixing.dtype, device=mixing.device)
 
     def coefficients(self, values: Values, bank: int) -> Tensor:
         return values[MIXING]
@@ -143,8 +153,8 @@ class LowRankMixing(Mixing):
         inner_RD = _product(values[MIXING_DOWN], bank_KD, segments, exact=exact)
         return values[MIXING_UP], inner_RD
 
-    def coefficients(self, values: Values, bank: int) -> Tensor:
-        return values[MIXING_UP] @ values[MIXING_DOWN]
+    def weights(self, values: Values, bank: int) -> tuple[Tensor, Tensor]:
+        return values[MIXING_UP], values[MIXING_DOWN]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,10 +190,9 @@ class SelectedMixing(Mixing):
     ) -> tuple[Tensor, Tensor]:
         return values[MIXING], bank_KD[values[SELECTED]]
 
-    def coefficients(self, values: Values, bank: int) -> Tensor:
-        weights = values[MIXING]
-        wide = weights.new_zeros(len(weights), bank)
-        return wide.index_copy(1, values[SELECTED].long(), weights)
+    def weights(self, values: Values, bank: int) -> tuple[Tensor, Tensor]:
+        mixing, selected = values[MIXING], values[SELECTED].long()
+        return mixing, F.one_hot(selected, bank).to(mixing.dtype)
 
 
 def most_relevant(gradient_PD: Tensor, bank_KD: Tensor, count: int) -> Tensor:
@@ -256,6 +265,22 @@ def mixing_from_card(card: Mapping[str, Any]) -> Mixing:
 
 
 @dataclass(frozen=True)
+class Added:
+    """What is added to a layer's filters, as factors.
+
+    Attributes:
+        up_NR: the first factor.
+        inner: the second: filters (R, D); or, if `of_outputs`, what makes them of the layer's own filters
+            (R, N).
+        of_outputs: which of the two it is.
+    """
+
+    up_NR: Tensor
+    inner: Tensor
+    of_outputs: bool
+
+
+@dataclass(frozen=True)
 class LayerFilters:
     """All that a task's filters of one layer are made of.
 
@@ -266,6 +291,7 @@ class LayerFilters:
         bank_KD: the filters of all earlier tasks; they never get a gradient.
         segments: how many rows of the bank each earlier task brought, in order.
         start_PD: what the mixed filters are added to, where the rule adds.
+        start_is_bank: whether these are the bank itself, filter by filter.
     """
 
     rule: Mixing
@@ -274,6 +300,7 @@ class LayerFilters:
     bank_KD: Tensor
     segments: Sequence[int]
     start_PD: Tensor | None = None
+    start_is_bank: bool = False
 
     def compose(self, *, exact: bool) -> Tensor:
         """The layer's filters F = [U; P] (N, D), differentiable in U and what mixes.
@@ -296,17 +323,21 @@ class LayerFilters:
             torch.cat([self.unconstrained_UD, filters]) if len(self.unconstrained_UD) else filters
         )
 
-    def factored(self) -> tuple[Tensor, tuple[Tensor, Tensor]] | None:
-        """The start and, as factors (N, R) and (R, D), what is added to it, where the filters are no more.
+    def factored(self) -> tuple[Tensor, Added] | None:
+        """The start and what is added to it, where the filters are no more than that.
 
         A layer is linear in its filters: it may as well add up what each part makes of its input, and
-        then no gradient of whole filters is needed.
+        then no gradient of whole filters is needed. Where it starts from the bank itself, what the bank's
+        filters make of the input is there already, and need only be mixed.
         """
         if self.start_PD is None or len(self.unconstrained_UD):
             return None
         self._check()
-        factors = self.rule.factors(self.values, self.bank_KD, self.segments, exact=False)
-        return self.start_PD, factors
+        if self.start_is_bank:
+            factors = self.rule.weights(self.values, len(self.bank_KD))
+        else:
+            factors = self.rule.factors(self.values, self.bank_KD, self.segments, exact=False)
+        return self.start_PD, Added(*factors, of_outputs=self.start_is_bank)
 
     def coefficients(self) -> Tensor:
         """What the mixing itself gives, as plain mixing weights (P, K)."""
