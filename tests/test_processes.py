@@ -521,3 +521,24 @@ def test_accelerate_launch_trains_with_the_same_command(tmp_path: Path, data: Pa
     assert process.returncode == 0, err
     assert out.count("one is in ") == 1 and out.count("\n") == 1
     assert Bank.open(tmp_path / "bank").card("one")["effective_batch"] == 4
+
+
+THREADS_AFTER_TRAINING = """
+from pathlib import Path
+import torch
+from piggyback_gan.processes import processes
+with processes() as team:
+    torch.optim.Adam([torch.nn.Parameter(torch.ones(1))])
+    team.sum_all(torch.ones(1))
+names = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
+print([name for name in names if "gloo" in name])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="no /proc to see threads in")
+def test_no_thread_of_the_group_outlives_it(tmp_path: Path) -> None:
+    # In new interpreters: what counts is which module is imported first.
+    script = tmp_path / "script.py"
+    script.write_text(THREADS_AFTER_TRAINING)
+    found = subprocess.run([sys.executable, *TORCHRUN, script], capture_output=True, text=True)
+    assert found.stdout == "[]\n[]\n", found.stderr
