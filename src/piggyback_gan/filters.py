@@ -115,15 +115,19 @@ def compose_exactly(mixing_PK: Tensor, bank_KD: Tensor, segments: Sequence[int])
         bits = (53 - math.ceil(math.log2(rows))) // 2
         bank_high, bank_low = _slices(bank, bits, dim=0)
         mixing_high, mixing_low = _slices(mixing, bits, dim=1)
-        product = mixing_high @ bank_high + (mixing_high @ bank_low + mixing_low @ bank_high)
-        composed += torch.where(_one_hot_rows(mixing), bank[mixing.abs().argmax(1)], product)
+        product = mixing_high @ bank_high
+        product += (mixing_high @ bank_low).add_(mixing_low @ bank_high)
+        copies = _one_hot_rows(mixing)
+        if copies.any():
+            product[copies] = bank[mixing[copies].abs().argmax(1)]
+        composed += product
     composed[composed.abs() < torch.finfo(bank_KD.dtype).tiny] = 0
     return composed.to(bank_KD.dtype).to(bank_KD.device)
 
 
 def _one_hot_rows(mixing: Tensor) -> Tensor:
-    """Which rows (P, 1) take one bank filter as it is: those are copied, bit for bit."""
-    return ((mixing != 0).sum(1, keepdim=True) == 1) & (mixing.sum(1, keepdim=True) == 1)
+    """Which rows (P,) take one bank filter as it is: those are copied, bit for bit."""
+    return ((mixing != 0).sum(1) == 1) & (mixing.sum(1) == 1)
 
 
 def _slices(values: Tensor, bits: int, dim: int) -> tuple[Tensor, Tensor]:
@@ -132,10 +136,13 @@ def _slices(values: Tensor, bits: int, dim: int) -> tuple[Tensor, Tensor]:
     The bits are counted from the power of two above the largest absolute value along `dim`.
     """
     _, exponent = torch.frexp(values.abs().amax(dim, keepdim=True))
-    grid = _power_of_two(exponent - bits)
-    high = torch.round(values / grid) * grid
-    fine_grid = _power_of_two(exponent - 2 * bits)
-    return high, torch.round((values - high) / fine_grid) * fine_grid
+    high = _rounded_to(values, exponent - bits)
+    return high, _rounded_to(values - high, exponent - 2 * bits)
+
+
+def _rounded_to(values: Tensor, exponent: Tensor) -> Tensor:
+    """The nearest multiples of 2**exponent."""
+    return (values * _power_of_two(-exponent)).round_().mul_(_power_of_two(exponent))
 
 
 def _power_of_two(exponent: Tensor) -> Tensor:

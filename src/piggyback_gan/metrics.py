@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 _SMALLEST_ERROR = 1e-10  # equal images have 100 dB, not infinity, which JSON can't say
 
@@ -21,6 +20,9 @@ def image_metrics(outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         `psnr` in dB, at most 100; `ssim` with the usual 11-pixel Gaussian window (Wang et al., 2004),
         images mirrored at their borders.
     """
+    # Imported late: it takes a second, with SciPy and Matplotlib, and no training waits for it to begin.
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
     first, second = ((images.clamp(-1, 1) + 1) / 2 for images in (outputs, targets))
     error = (first - second).flatten(1)
     psnr = -10 * error.square().mean(1).clamp_min(_SMALLEST_ERROR).log10()
