@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from piggyback_gan.config import GeneratorConfig
 from piggyback_gan.devices import choose_device
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.generators import build_generator
+from piggyback_gan.generators import build_generator, generator_modules
 from piggyback_gan.image_formats import ImageFormat
 from piggyback_gan.images import from_pil, to_pil, to_pixels, to_tensor
 from piggyback_gan.manifest import (
@@ -109,7 +109,7 @@ class Bank:
             PiggybackError: there is no such task, or a file is missing or damaged.
         """
         stored = self._store.read() if through is None else self._store.read_through(through)
-        return self._restore(stored, which)
+        return _restored(self.empty_network(which), stored, which)
 
     def states(self, which: str = FORWARD) -> Iterator[TaskState]:
         """The tasks of one of the bank's networks as they are stored, in order.
@@ -125,6 +125,12 @@ class Bank:
         """A network of the bank's architecture without tasks; it draws on no random numbers."""
         with torch.random.fork_rng(devices=[]):
             return PiggybackNetwork(build_generator(self.network_config(which)), factored=True)
+
+    def _network_to_read(self, which: str) -> PiggybackNetwork:
+        """The same, but only for tasks that are there: it has no values for new ones to start from."""
+        with torch.device("meta"):
+            modules = generator_modules(self.network_config(which))
+        return PiggybackNetwork(modules).to_empty(device="cpu")
 
     def network_config(self, which: str) -> GeneratorConfig:
         """The architecture of one of the bank's networks: the backward one's channels are swapped."""
@@ -184,7 +190,8 @@ class Bank:
             needed = self._store.read_through(task)
         else:
             needed = chain(self._read_needed(state, which), [stored])
-        return self._restore(needed, which).fold(task).to(choose_device(str(device)))
+        network = _restored(self._network_to_read(which), needed, which)
+        return network.fold(task).to(choose_device(str(device)))
 
     @overload
     def translate(
@@ -245,13 +252,6 @@ class Bank:
         return translate_batch(generator, config, batch, tiling).reshape(
             *image.shape[:-3], -1, *image.shape[-2:]
         )
-
-    def _restore(self, stored: Iterable[StoredTask], which: str) -> PiggybackNetwork:
-        network = self.empty_network(which)
-        for task in stored:
-            if (state := state_in(task, which)) is not None:
-                restore_task(network, state)
-        return network
 
     def _read_needed(self, state: TaskState, which: str) -> Iterator[StoredTask]:
         """The tasks that a task needs in one of the networks, and what they need is among them."""
@@ -321,7 +321,7 @@ class Bank:
 
     def _fitting(self, added: TaskState, which: str, outlines: Iterable[StoredTask]) -> TaskState:
         """A task that fits one of the bank's networks, with what it needs there."""
-        network = self.empty_network(which)
+        network = self._network_to_read(which)
         ledger = network.ledger.emptied()
         for outline in outlines:
             if (state := state_in(outline, which)) is not None:
@@ -350,7 +350,7 @@ class Bank:
         Returns:
             A finding for each task, in order. Damage is told, not raised.
         """
-        networks = {which: self.empty_network(which) for which in (FORWARD, BACKWARD)}
+        networks = {which: self._network_to_read(which) for which in (FORWARD, BACKWARD)}
         return check_tasks(self._store.check(), networks)
 
     def leftovers(self) -> list[Path]:
@@ -371,6 +371,15 @@ def open_or_new(path: Path, config: GeneratorConfig) -> Bank:
     bank = Bank.open(path) if begun else None
     # A bank whose tasks were all removed is as good as new.
     return bank if bank and bank.tasks else Bank.new(path, config)
+
+
+def _restored(
+    network: PiggybackNetwork, stored: Iterable[StoredTask], which: str
+) -> PiggybackNetwork:
+    for task in stored:
+        if (state := state_in(task, which)) is not None:
+            restore_task(network, state)
+    return network
 
 
 def card_formats(

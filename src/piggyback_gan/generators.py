@@ -19,10 +19,14 @@ def build_generator(config: GeneratorConfig) -> "Generator":
     in [-1, 1]. H and W must be multiples of ``config.size_multiple`` and at least
     ``config.minimum_size``; the network itself does not check this.
     """
-    unet = config.name in UNET_LEVELS
-    network: Generator = UnetGenerator(config) if unet else ResnetGenerator(config)
+    network = generator_modules(config)
     init_weights(network, config.init)
     return network
+
+
+def generator_modules(config: GeneratorConfig) -> "Generator":
+    """The same network with weights that are still to come."""
+    return UnetGenerator(config) if config.name in UNET_LEVELS else ResnetGenerator(config)
 
 
 class ResnetGenerator(nn.Module):

@@ -164,7 +164,7 @@ def _join(rank: int, world: int) -> Store:
     # Late: some builds of torch have none. The first is for its own sake: torch imports it when it makes an
     # optimizer, and its functions keep the group of that moment as their default, and with it threads that
     # could outlive the interpreter, which aborts.
-    import torch.distributed.nn  # noqa: F401
+    import torch.distributed.nn
     from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
