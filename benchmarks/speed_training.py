@@ -1,7 +1,10 @@
 """The parts of speed.py that train: steps, what memory they take, and whether data keeps up with them."""
 
 import argparse
+import ctypes
+import gc
 import multiprocessing
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -79,11 +82,14 @@ def memory(
 def peak_of(
     mode: Any, name: Any, size: int, batch: int, given: argparse.Namespace, side: str
 ) -> int:
-    """The peak of a process that trains three steps; what making a bank took is over by then."""
+    """The peak of a process that trains three steps, without what making a bank took."""
     torch.set_flush_denormal(True)
     config, options, device = setting(mode, name, size, batch, given)
     step = stepper(config, side, options, device)
     images = [torch.zeros(batch, 3, size, size) for _ in range(2)]
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)  # freed memory may be the process's all the same
     reset_peak(device)
     for number in range(3):
         step(number, *images)

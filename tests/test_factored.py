@@ -36,12 +36,15 @@ class Kinds(nn.Module):
         self.wide = nn.Conv2d(8, 8, 3, padding=2, dilation=2)
         self.row = nn.Conv1d(8, 8, 3, padding=1)
         self.up = nn.ConvTranspose2d(8, 8, 3, stride=2, padding=1)
+        self.normed = nn.Sequential(nn.Conv2d(8, 8, 3), nn.GroupNorm(2, 8), nn.ReLU(inplace=True))
+        self.bare = nn.Sequential(nn.Conv2d(8, 8, 3, bias=False), nn.InstanceNorm2d(8))
         self.last = nn.Conv2d(8, 8, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         features = self.wide(torch.tanh(self.down(self.first(x))))
         features = self.row(features.flatten(2)).reshape(features.shape)
-        outputs: Tensor = self.last(torch.tanh(self.up(features, output_size=x.shape[2:])))
+        features = torch.tanh(self.up(features, output_size=x.shape[2:]))
+        outputs: Tensor = self.last(self.bare(self.normed(features)))
         return outputs
 
 
@@ -121,7 +124,7 @@ def test_several_passes_go_through_one_composition(
 
     monkeypatch.setattr(LayerFilters, "factored", counting)
     close(step(factored, passes=3)[1], expected)
-    assert len(made) == 6
+    assert len(made) == 8
 
 
 @banks
@@ -138,6 +141,44 @@ def test_no_whole_filters_get_a_gradient_and_no_bias_asks_for_one(
         assert not layer.weight.requires_grad and "forward" in vars(layer)
     last = factored.module.get_submodule("last")
     assert last.weight.requires_grad and "forward" not in vars(last)
+
+
+def test_where_a_norm_comes_next_no_further_feature_map_is_kept() -> None:
+    torch.manual_seed(0)
+    layers = nn.Sequential()
+    for _ in range(2):
+        layers.extend([nn.Conv2d(8, 8, 3, padding=1), nn.InstanceNorm2d(8), nn.ReLU(inplace=True)])
+    layers.add_module("last", nn.Conv2d(8, 8, 3, padding=1))
+    x = torch.rand(1, 8, 16, 16)
+    maps = []
+    for network in networks(layers, MIXINGS["low-rank"]):
+        kept: dict[int, Tensor] = {}
+
+        def keep(tensor: Tensor, kept: dict[int, Tensor] = kept) -> Tensor:
+            kept[tensor.data_ptr()] = tensor
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            network(x)
+        maps.append(sum(tensor.numel() == x.numel() for tensor in kept.values()))
+    # The first layer's input is not needed, as its whole filters have no gradient.
+    assert maps[1] == maps[0] - 1
+
+
+@pytest.mark.parametrize("grown", [False, True])
+def test_in_bfloat16_it_is_as_near_to_float32_as_composed_weights_are(grown: bool) -> None:
+    torch.manual_seed(0)
+    composed, factored = networks(Kinds(), MIXINGS["low-rank"], grown=grown)
+    exact = step(composed)[1]
+    far = []
+    for network in (composed, factored):
+        with torch.autocast("cpu", torch.bfloat16):
+            network.module.zero_grad()
+            found = step(network)[1]
+        far.append(
+            {name: (found[name] - exact[name]).norm() / exact[name].norm() for name in exact}
+        )
+    assert max(far[1].values()) < 2 * max(far[0].values())
 
 
 @mixings

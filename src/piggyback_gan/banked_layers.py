@@ -5,12 +5,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, get_args
+from itertools import pairwise
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from piggyback_gan.added_outputs import add_up
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.filters import ConvLayer, FilterLayout, unconstrained_count
 from piggyback_gan.mixings import MIXING, MIXING_TENSORS, Added, FullMixing, Mixing
@@ -21,6 +23,13 @@ TRAINED = (UNCONSTRAINED, *MIXING_TENSORS)
 
 PutOn = tuple[Tensor, Added | None]
 """Filters, and what is added to them: as `BankedLayer.put_on` takes them."""
+
+
+_NORMS = (
+    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d),
+    *(nn.GroupNorm, nn.LayerNorm),
+)
 
 
 @dataclass
@@ -71,6 +80,7 @@ class BankedLayer:
         trainable: whether the weight that it came with required a gradient.
         shared_bias: the parameter that holds the biases of tasks without an own layer here.
         linear: whether it is known to be linear in its filters, and each of them to see all channels.
+        outputs_stay: whether what comes next is known to leave its outputs as they are.
         count: how many filters the bank has.
     """
 
@@ -82,6 +92,7 @@ class BankedLayer:
     trainable: bool
     shared_bias: nn.Parameter | None
     linear: bool
+    outputs_stay: bool
     count: int = 0
     _on: PutOn | None = field(default=None, repr=False)
 
@@ -145,7 +156,9 @@ class BankedLayer:
             if not added.of_outputs:
                 layout = self.layout.of_filters(len(added.inner))
                 inner = self._without_bias(layout, added.inner)
-            self.module.forward = partial(_add_up, self.module.bias, start, inner, added.up_NR)  # type: ignore[method-assign]
+            self.module.forward = partial(  # type: ignore[method-assign]
+                add_up, self.module.bias, start, inner, added.up_NR, self.outputs_stay
+            )
 
     def take_off(self) -> PutOn | None:
         """Take what was put on off the layer, and return it, if anything was."""
@@ -248,36 +261,6 @@ class BankedLayer:
         return _filled({UNCONSTRAINED: free, MIXING: coefficients_NK[unconstrained:].clone()})
 
 
-def _add_up(
-    bias: Tensor | None,
-    start: ConvLayer,
-    inner: ConvLayer | Tensor,
-    up_NR: Tensor,
-    *inputs: Any,
-    **named: Any,
-) -> Tensor:
-    """A layer's outputs: those of its start, and its share of what the inner filters make.
-
-    Args:
-        bias: not at the start's convolution, where it would cost a gradient of whole filters.
-        start: the start.
-        inner: the inner filters; or the share that they have of what the start makes, (R, N).
-        up_NR: the share that the outputs have of what they make.
-    """
-    outputs = start.forward(*inputs, **named)
-    dimensions = start.weight.dim() - 2
-    (filters, rank), places = up_NR.shape, outputs.shape[-dimensions:].numel()
-    flat = outputs.reshape(-1, filters, places)
-    if isinstance(inner, Tensor):
-        shares = inner.expand(len(flat), rank, filters) @ flat
-    else:
-        shares = inner.forward(*inputs, **named).reshape(-1, rank, places)
-    added = torch.baddbmm(flat, up_NR.expand(len(flat), filters, rank), shares)
-    if bias is not None:
-        added.add_(bias[:, None])
-    return added.reshape(outputs.shape)
-
-
 def _filled(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in tensors.items() if len(tensor)}
 
@@ -343,7 +326,7 @@ def take_weights(module: nn.Module) -> dict[str, BankedLayer]:
             )
         if any(hasattr(layer, name) for name in TRAINED):
             raise PiggybackError(f"{called} has filter banks already: wrap the plain module")
-    banked = {}
+    banked, normed = {}, _normed(module)
     for name, layer in layers:
         layout = FilterLayout.of(layer)
         filters = layout.to_filters(layer.weight.detach()).clone()
@@ -355,8 +338,26 @@ def take_weights(module: nn.Module) -> dict[str, BankedLayer]:
         # A subclass, or a forward put on this layer, may make anything of the weight.
         plain = type(layer) in get_args(ConvLayer) and "forward" not in layer.__dict__
         linear = plain and layer.groups == 1
-        banked[name] = BankedLayer(layer, layout, filters, scale, [bank], trainable, bias, linear)
+        banked[name] = BankedLayer(
+            module=layer,
+            layout=layout,
+            given_ND=filters,
+            scale=scale,
+            pieces=[bank],
+            trainable=trainable,
+            shared_bias=bias,
+            linear=linear,
+            outputs_stay=id(layer) in normed,
+        )
     return banked
+
+
+def _normed(module: nn.Module) -> set[int]:
+    """The ids of the layers that have a norm next in a Sequential: a norm changes nothing in place."""
+    sequences = [list(m) for m in module.modules() if type(m) is nn.Sequential]
+    return {
+        id(layer) for s in sequences for layer, after in pairwise(s) if isinstance(after, _NORMS)
+    }
 
 
 def _holds(module: nn.Module, parameter: nn.Parameter) -> bool:
