@@ -95,6 +95,7 @@ class BankedLayer:
     outputs_stay: bool
     count: int = 0
     _on: PutOn | None = field(default=None, repr=False)
+    _start: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
 
     def append(self, filters_UD: Tensor) -> None:
         """Add copies of a finished task's unconstrained filters to the bank."""
@@ -147,32 +148,41 @@ class BankedLayer:
             added: what is added to them: by a second, narrower layer, or by mixing the outputs of the
                 filters themselves. The layer must be linear.
         """
-        self.take_off()
+        self._take_off()
         self._on = filters_ND, added
-        self.module.weight = self.layout.to_weight(filters_ND)
-        if added is not None:
-            start = self._without_bias(self.layout, filters_ND)
-            inner: ConvLayer | Tensor = added.inner
-            if not added.of_outputs:
-                layout = self.layout.of_filters(len(added.inner))
-                inner = self._without_bias(layout, added.inner)
-            self.module.forward = partial(  # type: ignore[method-assign]
-                add_up, self.module.bias, start, inner, added.up_NR, self.outputs_stay
-            )
+        if added is None:
+            self.module.weight = self.layout.to_weight(filters_ND)
+            return
+        # The start is the same in every step, and its weight may be a copy.
+        if self._start is None or self._start[0] is not filters_ND:
+            self._start = filters_ND, self.layout.to_weight(filters_ND)
+        self.module.weight = self._start[1]
+        inner: ConvLayer | Tensor = added.inner
+        if not added.of_outputs:
+            layout = self.layout.of_filters(len(added.inner))
+            inner = self._without_bias(layout.to_weight(added.inner))
+        start = self._without_bias(self.module.weight)
+        self.module.forward = partial(  # type: ignore[method-assign]
+            add_up, self.module.bias, start, inner, added.up_NR, self.outputs_stay
+        )
 
     def take_off(self) -> PutOn | None:
         """Take what was put on off the layer, and return it, if anything was."""
+        self._start = None
+        return self._take_off()
+
+    def _take_off(self) -> PutOn | None:
         put_on, self._on = self._on, None
         self.module.__dict__.pop(WEIGHT, None)
         if put_on is not None and put_on[1] is not None:
             del self.module.forward
         return put_on
 
-    def _without_bias(self, layout: FilterLayout, filters: Tensor) -> ConvLayer:
-        """A layer like this one, of these filters."""
+    def _without_bias(self, weight: Tensor) -> ConvLayer:
+        """A layer like this one, of this weight."""
         layer = copy.copy(self.module)
         layer._parameters = {BIAS: None}
-        layer.weight = layout.to_weight(filters)
+        layer.weight = weight
         return layer
 
     def put_own(self, own: OwnLayer | None) -> None:

@@ -118,7 +118,7 @@ def compose_exactly(mixing_PK: Tensor, bank_KD: Tensor, segments: Sequence[int])
         product = mixing_high @ bank_high
         product += (mixing_high @ bank_low).add_(mixing_low @ bank_high)
         copies = _one_hot_rows(mixing)
-        if copies.any():
+        if not copies.is_meta and copies.any():
             product[copies] = bank[mixing[copies].abs().argmax(1)]
         composed += product
     composed[composed.abs() < torch.finfo(bank_KD.dtype).tiny] = 0
