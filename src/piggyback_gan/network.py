@@ -91,9 +91,10 @@ class PiggybackNetwork(nn.Module):
         module: a module with at least one conv layer. It is copied and stays as it is; its weights are
             where the first task starts, and their scale is that of later random starts.
         factored: train layers whose filters are an earlier task's and a mixing that adds to them (low-rank,
-            selected) as two convolutions, of the earlier filters and of the mixing's inner ones, instead
+            selected) as a convolution of the earlier filters, and what the mixing adds to its outputs, instead
             of composing their weight: the same but for rounding, and less work, as whole filters need no
-            gradient. Only for a module that calls its conv layers, and takes no other use of their weight.
+            gradient. Only for a module that calls its conv layers, takes no other use of their weight, and
+            needs no gradients of gradients.
 
     Raises:
         PiggybackError: no conv layers, a conv weight shared with another layer, or a layer whose weight
