@@ -141,7 +141,7 @@ def test_a_task_file_holds_the_backward_network_under_its_name(bank: Bank) -> No
     mine = {key for key in keys if not key.startswith("backward/")}
     # As the backward network's first task it has nothing to mix from.
     assert theirs == {key for key in mine if not key.endswith(".mixing_weights")}
-    assert "backward/unconstrained" in metadata and metadata["format_version"] == "3"
+    assert "backward/unconstrained" in metadata and metadata["format_version"] == "4"
     (stored,) = [s for s in Store.open(bank.path).read() if s.state.name == "seasons"]
     assert stored.others.keys() == {"backward"}
 
@@ -274,7 +274,7 @@ def test_a_bank_of_format_1_is_read_verified_and_used(old: Bank, tmp_path: Path)
 def test_a_bank_of_format_1_takes_new_tasks_of_both_kinds_and_its_own_files_stay(old: Bank) -> None:
     before, files = outputs(old), contents(old.path / "tasks")
     grown = add(add(old.path, "seasons", unpaired=True).path, "rain")
-    assert json.loads((old.path / "bank.json").read_bytes())["format_version"] == 3
+    assert json.loads((old.path / "bank.json").read_bytes())["format_version"] == 4
     assert equal(before, outputs(grown))
     assert files.items() <= contents(old.path / "tasks").items()
     assert problems(grown) == {}
@@ -291,6 +291,6 @@ def test_damage_in_a_bank_of_format_1_is_found_and_named(old: Bank) -> None:
 
 
 def test_a_bank_of_a_newer_format_asks_for_an_update(bank: Bank) -> None:
-    replace(Manifest.read(bank.path), format_version=4).write(bank.path)
-    with pytest.raises(PiggybackError, match="is of format 4, this version reads up to 3: update"):
+    replace(Manifest.read(bank.path), format_version=5).write(bank.path)
+    with pytest.raises(PiggybackError, match="is of format 5, this version reads up to 4: update"):
         Bank.open(bank.path)

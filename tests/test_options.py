@@ -291,6 +291,7 @@ def test_every_option_can_be_set_in_a_file(tmp_path: Path) -> None:
         ngf=8,
         norm="none",
         dropout=False,
+        antialias="both",
         weight_init="normal",
     )
     values = dataclasses.asdict(training) | dataclasses.asdict(generator)

@@ -65,7 +65,7 @@ def test_a_task_file_describes_itself(store: Store) -> None:
     metadata = metadata_of(file_of(store, "night"))
     assert metadata == {
         "format": "piggyback-gan task",
-        "format_version": "3",
+        "format_version": "4",
         "task": "night",
         "architecture": json.dumps(ARCHITECTURE),
         "unconstrained": '{"conv": 0.25}',
@@ -310,7 +310,7 @@ def test_a_task_of_another_architecture_is_found(store: Store, tmp_path: Path) -
 
 
 def test_a_task_file_of_a_newer_version_asks_for_an_update(store: Store) -> None:
-    newer = with_metadata(file_of(store, "sketch"), format_version="4", card=None)
+    newer = with_metadata(file_of(store, "sketch"), format_version="5", card=None)
     found = problems(forge(store, "sketch", newer))
     assert found.keys() == {"sketch"}
     assert "was written by a newer version: update piggyback-gan" in found["sketch"]

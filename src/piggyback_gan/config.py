@@ -9,6 +9,7 @@ from piggyback_gan.errors import PiggybackError
 GeneratorName = Literal["resnet-6", "resnet-9", "unet-64", "unet-128", "unet-256"]
 DiscriminatorName = Literal["patch", "pixel"]
 Norm = Literal["instance", "batch", "none"]
+Antialias = Literal["none", "down", "up", "both"]
 WeightInit = Literal["normal", "xavier", "kaiming", "orthogonal"]
 GanLoss = Literal["lsgan", "vanilla", "wgan-gp", "hinge"]
 AugmentationName = Literal["color", "translation", "cutout"]
@@ -16,6 +17,7 @@ AugmentationName = Literal["color", "translation", "cutout"]
 GENERATOR_NAMES = get_args(GeneratorName)
 DISCRIMINATOR_NAMES = get_args(DiscriminatorName)
 NORMS = get_args(Norm)
+ANTIALIAS = get_args(Antialias)
 INITS = get_args(WeightInit)
 GAN_LOSSES = get_args(GanLoss)
 AUGMENTATIONS = get_args(AugmentationName)
@@ -46,6 +48,8 @@ class GeneratorConfig:
     """``"instance"``, ``"batch"`` or ``"none"``."""
     dropout: bool = False
     """Dropout 0.5 in every ResNet block, or in the U-Net's middle levels."""
+    antialias: str = "none"
+    """Blur before pixels are left out (``"down"``) and where they are put in (``"up"``), as in CUT; a ResNet's."""
     init: str = "normal"
     """``"normal"``, ``"xavier"``, ``"kaiming"`` or ``"orthogonal"``; see `init_weights`."""
 
@@ -57,6 +61,9 @@ class GeneratorConfig:
         check_choice("norm", self.norm, NORMS)
         if not isinstance(self.dropout, bool):
             raise PiggybackError(f"invalid dropout: found {self.dropout!r}, give True or False")
+        check_choice("antialias", self.antialias, ANTIALIAS)
+        if self.antialias != "none" and self.name in UNET_LEVELS:
+            raise PiggybackError(f"{self.name} has no anti-alias layers: only ResNets have them")
         check_choice("init", self.init, INITS)
 
     @property

@@ -1,6 +1,6 @@
 """The filter banks of a network's layers, and what each task has in them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from piggyback_gan.ledger import Ledger
 from piggyback_gan.mixings import SELECTED, LayerFilters, Mixing, most_relevant
 from piggyback_gan.names import Storage
 from piggyback_gan.tasks import (
+    PLACES,
     UNCONSTRAINED,
     LayerPlan,
     TaskState,
@@ -33,6 +34,7 @@ class TaskFilters:
         values: layer -> what mixes, of a finished task. Its unconstrained filters are rows of the layer's
             bank; all that one in training has hangs on the layers.
         starts: layer -> what is added to what is mixed (P, D), kept while the task is in training.
+        places: layer -> where the unconstrained filters are, of a finished task, where they are not the first.
     """
 
     shares: dict[str, float]
@@ -41,6 +43,12 @@ class TaskFilters:
     storage: Storage
     values: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     starts: dict[str, Tensor] = field(default_factory=dict)
+    places: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, state: TaskState) -> "TaskFilters":
+        """How a task's filters are made that comes with values of its own."""
+        return cls(dict(state.shares), state.mixing, state.start, state.storage)
 
 
 class FilterBanks:
@@ -107,8 +115,13 @@ class FilterBanks:
 
     # A task's life
 
-    def begin(self, name: str, task: TaskFilters) -> None:
+    def begin(self, name: str, task: TaskFilters, state: TaskState | None = None) -> None:
         """Hang a new task's filters on the layers, where they start.
+
+        Args:
+            name: the task.
+            task: how its filters are made.
+            state: values to start from, that fit (`check_values`); else they are made.
 
         Raises:
             PiggybackError: its mixing adds to an earlier task's filters, and it starts from none.
@@ -123,7 +136,12 @@ class FilterBanks:
         for layer_plan in plan:
             layer, key = self.layers[layer_plan.name], layer_plan.name
             model = self._model_for(key, task.start)
-            if not layer.count:
+            if state is not None:
+                tensors = _values_in(state, layer_plan, layer.pieces[0])
+                if layer_plan.mixing and layer_plan.rule.adds:
+                    start_ND = self.filters(key, str(model))
+                    task.starts[key] = start_ND[layer_plan.unconstrained :].clone()
+            elif not layer.count:
                 tensors = {UNCONSTRAINED: layer.given_ND.clone()}
             elif model is None:
                 tensors = layer.random_start(layer_plan.unconstrained)
@@ -158,21 +176,16 @@ class FilterBanks:
         self.training = None
 
     def append(self, state: TaskState) -> None:
-        """Add a finished task, whose tensors have the right shapes.
-
-        Raises:
-            PiggybackError: a tensor is of another kind, or selects filters that are not in the bank.
-        """
-        task = TaskFilters(dict(state.shares), state.mixing, state.start, state.storage)
-        plan = self.plan(task.shares, task.mixing)
-        for layer_plan in plan:
-            _check_values(state, layer_plan)
-        for layer_plan in plan:
+        """Add a finished task, whose tensors fit (`check_values`)."""
+        task = TaskFilters.of(state)
+        for layer_plan in self.plan(task.shares, task.mixing):
             layer, key = self.layers[layer_plan.name], layer_plan.name
             like = layer.pieces[0]
-            found = {n: state.tensors[tensor_key(key, n)].detach() for n in layer_plan.shapes}
-            free = found.pop(UNCONSTRAINED, like[:0])
-            task.values[key] = {n: _like(like, tensor) for n, tensor in found.items()}
+            found = _values_in(state, layer_plan, like)
+            free, places = found.pop(UNCONSTRAINED, like[:0]), found.pop(PLACES, None)
+            if places is not None:
+                task.places[key] = places
+            task.values[key] = found
             layer.append(free)
             layer.given_ND = like[:0].clone()  # it served the first task, and need not be kept
         self.ledger.add(state)
@@ -198,10 +211,10 @@ class FilterBanks:
         if self.is_training(name):
             stored = STORED_TYPES[task.storage]
             values = {n: rounded(t, stored) for n, t in layer.trained().items()}
-            free = values.pop(UNCONSTRAINED, layer.pieces[0][:0])
+            free, places = values.pop(UNCONSTRAINED, layer.pieces[0][:0]), values.pop(PLACES, None)
         else:
             free = layer.rows(count, self.ledger.before(layer_name, place + 1))
-            values = task.values[layer_name]
+            values, places = task.values[layer_name], task.places.get(layer_name)
         # A layer of new filters alone has nothing to do with what is in its bank.
         bank = layer.rows(0, count) if values else free[:0]
         segments = self.ledger.segments(layer_name, place) if values else ()
@@ -215,7 +228,7 @@ class FilterBanks:
             # A task that mixes nothing, and brought all that there is.
             is_bank = model is not None and len(bank) == layer.layout.filters
             is_bank = is_bank and not self.finished[str(model)].values[layer_name]
-        return LayerFilters(rule, free, values, bank, segments, start, is_bank)
+        return LayerFilters(rule, free, values, bank, segments, start, is_bank, places)
 
     def _added_to(self, layer_name: str, name: str) -> str | None:
         """The task to whose filters of a layer a finished task adds its own; None where it adds to none."""
@@ -255,6 +268,8 @@ class FilterBanks:
         for key in self.task(name).shares:
             parts = self._parts(key, name, None)
             free = {UNCONSTRAINED: parts.unconstrained_UD} if len(parts.unconstrained_UD) else {}
+            if parts.places_U is not None:
+                free[PLACES] = parts.places_U
             for tensor_name, tensor in (free | dict(parts.values)).items():
                 if tensor.dtype == torch.float32:
                     tensor = tensor.to(stored)
@@ -273,7 +288,7 @@ class FilterBanks:
             layer.move(fn)
         for task in (*self.finished.values(), *([self.training[1]] if self.training else [])):
             task.starts = {key: fn(start) for key, start in task.starts.items()}
-            for values in task.values.values():
+            for values in (task.places, *task.values.values()):
                 values.update({name: fn(tensor) for name, tensor in values.items()})
 
     def check_type(self, fn: Callable[..., Any]) -> None:
@@ -324,11 +339,46 @@ class FilterBanks:
                 weights[count:, :start] = parts.coefficients()
                 if added is not None:
                     weights[count:] += added[count:]
-            added = weights
+            added = weights = parts.in_place(weights)
         return weights
 
 
-def _check_values(state: TaskState, plan: LayerPlan) -> None:
+def check_values(state: TaskState, plan: Iterable[LayerPlan]) -> None:
+    """Whether what a task keeps of its layers can be mixed; its tensors have the right shapes.
+
+    Raises:
+        PiggybackError: a tensor is of another kind, selects filters that are not in the bank, or no places.
+    """
+    for layer in plan:
+        _check_layer(state, layer)
+        _check_places(state, layer)
+
+
+def _check_places(state: TaskState, plan: LayerPlan) -> None:
+    key = tensor_key(plan.name, PLACES)
+    places = state.tensors.get(key)
+    if places is None:
+        return
+    fits = not (places.is_floating_point() or places.is_complex() or plan.rule.adds)
+    if fits:
+        inside = (places >= 0) & (places < plan.filters)
+        fits = bool(inside.all()) and bool((places.diff() > 0).all())
+    if not fits or not plan.piggyback:
+        raise PiggybackError(
+            f"task {state.name!r} does not fit the network: {key} are no places of {plan.unconstrained} of "
+            f"{plan.filters} filters, in rising order, beside fully mixed ones"
+        )
+
+
+def _values_in(state: TaskState, plan: LayerPlan, like: Tensor) -> dict[str, Tensor]:
+    """Copies of what a state has of a layer's filters, by name."""
+    keys = {name: tensor_key(plan.name, name) for name in (*plan.shapes, PLACES)}
+    return {
+        n: _like(like, state.tensors[k].detach()) for n, k in keys.items() if k in state.tensors
+    }
+
+
+def _check_layer(state: TaskState, plan: LayerPlan) -> None:
     """Whether what a task keeps of a layer can be mixed."""
     for name in plan.shapes:
         key = tensor_key(plan.name, name)

@@ -2,14 +2,15 @@
 
 Sources: Zhu et al., "Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial
 Networks", ICCV 2017 (ResNet, after Johnson et al. 2016); Isola et al., "Image-to-Image Translation
-with Conditional Adversarial Networks", CVPR 2017 (U-Net).
+with Conditional Adversarial Networks", CVPR 2017 (U-Net); with anti-alias layers: Park et al.,
+"Contrastive Learning for Unpaired Image-to-Image Translation", ECCV 2020.
 """
 
 import torch
 from torch import Tensor, nn
 
 from piggyback_gan.config import RESNET_BLOCKS, UNET_LEVELS, GeneratorConfig
-from piggyback_gan.layers import init_weights, make_norm, needs_bias
+from piggyback_gan.layers import BlurDown, BlurUp, init_weights, make_norm, needs_bias
 
 
 def build_generator(config: GeneratorConfig) -> "Generator":
@@ -43,22 +44,29 @@ class ResnetGenerator(nn.Module):
             make_norm(norm, ngf),
             nn.ReLU(inplace=True),
         ]
+        blurs_down = config.antialias in ("down", "both")
         for channels in (ngf, 2 * ngf):
+            stride = 1 if blurs_down else 2
             layers += [
-                nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1, bias=bias),
+                nn.Conv2d(channels, 2 * channels, 3, stride=stride, padding=1, bias=bias),
                 make_norm(norm, 2 * channels),
                 nn.ReLU(inplace=True),
             ]
+            if blurs_down:
+                layers.append(BlurDown(2 * channels))
         for _ in range(RESNET_BLOCKS[config.name]):
             layers.append(ResnetBlock(4 * ngf, norm, dropout=config.dropout))
         for channels in (2 * ngf, ngf):
-            layers += [
-                nn.ConvTranspose2d(
-                    2 * channels, channels, 3, stride=2, padding=1, output_padding=1, bias=bias
-                ),
-                make_norm(norm, channels),
-                nn.ReLU(inplace=True),
-            ]
+            if config.antialias in ("up", "both"):
+                layers.append(BlurUp(2 * channels))
+                layers.append(nn.Conv2d(2 * channels, channels, 3, padding=1, bias=bias))
+            else:
+                layers.append(
+                    nn.ConvTranspose2d(
+                        2 * channels, channels, 3, stride=2, padding=1, output_padding=1, bias=bias
+                    )
+                )
+            layers += [make_norm(norm, channels), nn.ReLU(inplace=True)]
         layers += [nn.ReflectionPad2d(3), nn.Conv2d(ngf, config.output_channels, 7), nn.Tanh()]
         self.model = nn.Sequential(*layers)
 

@@ -1,10 +1,53 @@
-"""What generators and discriminators share: norm layers, weight initialisation."""
+"""What generators and discriminators are made of beside convolutions: norms, blurs, first weights."""
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from piggyback_gan.config import INITS, check_choice
 
 _GAIN = 0.02
+
+
+class BlurDown(nn.Module):
+    """Halve the size without aliasing: blur with a binomial kernel of 3x3, then take every other pixel.
+
+    Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019.
+    """
+
+    filt: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("filt", _binomial([1.0, 2.0, 1.0]).repeat(channels, 1, 1, 1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features (B, C, H, W) to (B, C, H / 2, W / 2)."""
+        padded = F.pad(features, (1, 1, 1, 1), mode="reflect")
+        return F.conv2d(padded, self.filt, stride=2, groups=len(self.filt))
+
+
+class BlurUp(nn.Module):
+    """Double the size, and blur what was put in with a binomial kernel of 4x4; source as `BlurDown`."""
+
+    filt: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("filt", 4 * _binomial([1.0, 3.0, 3.0, 1.0]).repeat(channels, 1, 1, 1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features (B, C, H, W) to (B, C, 2 H, 2 W)."""
+        padded = F.pad(features, (1, 1, 1, 1), mode="replicate")
+        grown = F.conv_transpose2d(padded, self.filt, stride=2, padding=2, groups=len(self.filt))
+        return grown[:, :, 1:-1, 1:-1]
+
+
+def _binomial(row: list[float]) -> Tensor:
+    """The kernel (1, 1, k, k) of a row and itself, which sums to 1."""
+    values = torch.tensor(row)
+    kernel = torch.outer(values, values)
+    return (kernel / kernel.sum())[None, None]
 
 
 def make_norm(norm: str, channels: int) -> nn.Module:

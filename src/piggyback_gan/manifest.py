@@ -29,7 +29,7 @@ import filelock
 from piggyback_gan.errors import PiggybackError
 
 FORMAT = "piggyback-gan bank"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MANIFEST_NAME = "bank.json"
 TASKS_FOLDER = "tasks"
 RUNS_FOLDER = "runs"

@@ -292,6 +292,7 @@ class LayerFilters:
         segments: how many rows of the bank each earlier task brought, in order.
         start_PD: what the mixed filters are added to, where the rule adds.
         start_is_bank: whether these are the bank itself, filter by filter.
+        places_U: which of the layer's filters the unconstrained ones are, rising; None: the first ones.
     """
 
     rule: Mixing
@@ -301,9 +302,10 @@ class LayerFilters:
     segments: Sequence[int]
     start_PD: Tensor | None = None
     start_is_bank: bool = False
+    places_U: Tensor | None = None
 
     def compose(self, *, exact: bool) -> Tensor:
-        """The layer's filters F = [U; P] (N, D), differentiable in U and what mixes.
+        """The layer's filters (N, D), [U; P] or U at its places, differentiable in U and what mixes.
 
         Args:
             exact: compose for use, with the same bits on every machine (`filters.compose_exactly`),
@@ -319,9 +321,18 @@ class LayerFilters:
         filters = self.rule.mix(self.values, self.bank_KD, self.segments, exact=exact)
         if self.start_PD is not None:
             filters = self.start_PD + filters
-        return (
-            torch.cat([self.unconstrained_UD, filters]) if len(self.unconstrained_UD) else filters
-        )
+        if not len(self.unconstrained_UD):
+            return filters
+        return self.in_place(torch.cat([self.unconstrained_UD, filters]))
+
+    def in_place(self, stacked: Tensor) -> Tensor:
+        """What is there of each filter, unconstrained ones first -> the same in the layer's own order."""
+        if self.places_U is None:
+            return stacked
+        mixed = torch.ones(len(stacked), dtype=torch.bool, device=stacked.device)
+        mixed[self.places_U.long()] = False
+        order = torch.cat([self.places_U.long(), mixed.nonzero().squeeze(1)])
+        return stacked[order.argsort()]
 
     def factored(self) -> tuple[Tensor, Added] | None:
         """The start and what is added to it, where the filters are no more than that.

@@ -16,9 +16,9 @@ from piggyback_gan.allocation import Allotment, Shares, allot
 from piggyback_gan.banked_layers import TRAINED, OwnLayer, PutOn, take_weights
 from piggyback_gan.config import check_choice
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.filter_banks import FilterBanks, TaskFilters
+from piggyback_gan.filter_banks import FilterBanks, TaskFilters, check_values
 from piggyback_gan.filter_options import FilterOptions
-from piggyback_gan.filters import ConvLayer, without_denormals
+from piggyback_gan.filters import ConvLayer, FilterLayout, without_denormals
 from piggyback_gan.ledger import Ledger
 from piggyback_gan.mixings import FullMixing, Mixing
 from piggyback_gan.names import DEFAULT_UNCONSTRAINED, STORAGES, Storage, check_task_name
@@ -455,6 +455,42 @@ class PiggybackNetwork(nn.Module):
             PiggybackError: a task is in training, the name is taken, or tensors are missing, unknown or
                 of another shape.
         """
+        task = self._fitting(state, trains=False)
+        self._banks.append(state)
+        self._kept[state.name] = task
+
+    @torch.inference_mode(False)
+    def train_task(self, state: TaskState) -> None:
+        """Begin a task with given values, and make it the active one; `finish_task` ends it as any other.
+
+        Raises:
+            PiggybackError: as `restore_task`.
+        """
+        task = self._fitting(state, trains=True)
+        self._banks.begin(state.name, TaskFilters.of(state), state)
+        self._kept[state.name] = task
+        self._start = self._banks.versions()
+        self._activate(state.name, task.private)
+
+    def bank_filters(self, layer: str) -> Tensor:
+        """The filters (K, D) that the next task can mix in a layer; for reading only.
+
+        Raises:
+            PiggybackError: there is no such conv layer.
+        """
+        if layer not in self._banks.layers:
+            raise PiggybackError(f"there is no conv layer {layer!r}")
+        return self._banks.layers[layer].bank_KD
+
+    @property
+    def layouts(self) -> dict[str, FilterLayout]:
+        """How the weight of each conv layer is laid out as filters."""
+        return {name: layer.layout for name, layer in self._banks.layers.items()}
+
+    # How it works
+
+    def _fitting(self, state: TaskState, *, trains: bool) -> _Task:
+        """What a task that fits has beside its filters in the banks."""
         check_task_name(state.name)
         if self._banks.training or state.name in self.tasks:
             raise PiggybackError(f"task {state.name!r} can't be restored: taken or in training")
@@ -466,17 +502,15 @@ class PiggybackNetwork(nn.Module):
         task = _Task()
         device = self._banks.device
         for key in own:
-            weight, bias = state.own_layer(key)
-            layers[key].check_own(key, weight, bias)
-            task.own[key] = OwnLayer.of(weight.to(device), bias, trains=False)
+            layer, (weight, bias) = layers[key], state.own_layer(key)
+            layer.check_own(key, weight, bias)
+            task.own[key] = OwnLayer.of(weight.to(device), bias, trains=trains and layer.trainable)
             tensors = task.own[key].tensors(key)
             private |= {name: tuple(t.shape) for name, t in tensors.items()}
-        state.check_shapes(filter_shapes(plan) | private)
-        self._banks.append(state)
+        state.check_shapes(filter_shapes(plan, state.tensors) | private)
+        check_values(state, plan)
         task.private = {key: state.tensors[key].detach().clone().to(device) for key in private}
-        self._kept[state.name] = task
-
-    # How it works
+        return task
 
     def _require_training(self) -> str:
         if self._banks.training is None:

@@ -8,12 +8,14 @@ from typing import Annotated, Any, Literal, get_args
 import tyro
 
 from piggyback_gan.config import (
+    ANTIALIAS,
     AUGMENTATIONS,
     DISCRIMINATOR_NAMES,
     GAN_LOSSES,
     GENERATOR_NAMES,
     INITS,
     NORMS,
+    Antialias,
     AugmentationName,
     DiscriminatorConfig,
     DiscriminatorName,
@@ -94,6 +96,8 @@ class GeneratorOptions:
     """Norm layers of the network."""
     dropout: Annotated[bool | None, default_hint("False", "{True,False}")] = None
     """Dropout in the network, while it trains."""
+    antialias: Annotated[Antialias | None, default_hint("none", "{none,down,up,both}")] = None
+    """A ResNet's layers that blur where it changes the size, as CUT's."""
     weight_init: Annotated[
         WeightInit | None, default_hint("normal", "{normal,xavier,kaiming,orthogonal}")
     ] = None
@@ -103,6 +107,7 @@ class GeneratorOptions:
         for field, allowed in (
             ("generator", GENERATOR_NAMES),
             ("norm", NORMS),
+            ("antialias", ANTIALIAS),
             ("weight_init", INITS),
         ):
             if getattr(self, field) is not None:

@@ -1,6 +1,6 @@
 """What a network knows of one task: its tensors, its size, where it starts; and a layer's plan for it."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from torch import Tensor
@@ -10,6 +10,7 @@ from piggyback_gan.mixings import FullMixing, Mixing, Shape
 from piggyback_gan.names import PREVIOUS, STANDALONE, Storage
 
 UNCONSTRAINED = "unconstrained_filters"
+PLACES = "unconstrained_places"
 WEIGHT = "weight"
 BIAS = "bias"
 
@@ -36,7 +37,9 @@ class TaskState:
         shares: layer name -> lambda, the unconstrained share in [0, 1]; without the task's own layers.
         tensors: `<layer>.unconstrained_filters` (U, D) and what its mixing keeps, such as
             `<layer>.mixing_weights` (P, K), left out where they are empty, and every private parameter and
-            buffer under its own name. The weight of an own layer is private: `<layer>.weight`.
+            buffer under its own name. The weight of an own layer is private: `<layer>.weight`. Where the
+            unconstrained filters are not a layer's first ones, `<layer>.unconstrained_places` (U,) says which
+            they are, in rising order.
         mixing: how its piggyback filters are made of the bank.
         start: the earlier task that it started from; None if from none.
         storage: the type in which filters and what mixes them are kept, "fp32", "bf16" or "fp16".
@@ -186,13 +189,22 @@ def resolve_start(init: str | None, finished: Sequence[str]) -> str | None:
     return init
 
 
-def filter_shapes(plan: Iterable[LayerPlan]) -> dict[str, Shape]:
-    """The shapes of a task's unconstrained filters and what mixes; empty ones are left out."""
-    return {
+def filter_shapes(plan: Collection[LayerPlan], found: Collection[str] = ()) -> dict[str, Shape]:
+    """The shapes of a task's unconstrained filters and what mixes; empty ones are left out.
+
+    Args:
+        plan: what it takes of each layer.
+        found: the names of its tensors: places are among them where filters are in another order.
+    """
+    shapes = {
         tensor_key(layer.name, name): shape
         for layer in plan
         for name, shape in layer.shapes.items()
     }
+    for layer in plan:
+        if (key := tensor_key(layer.name, PLACES)) in found and layer.unconstrained:
+            shapes[key] = (layer.unconstrained,)
+    return shapes
 
 
 def tensor_key(layer_name: str, tensor_name: str) -> str:

@@ -48,6 +48,6 @@ def _one_line(box: str, command: str) -> str:
             break
     text = " ".join(words)
     # tyro's names for a group of options, and for one that was not given, are no words of ours.
-    text = re.sub(r"Error parsing (training|generator): ", "", text)
+    text = re.sub(r"Error parsing (training|generator|architecture): ", "", text)
     text = text.replace("'None', ", "").replace(", 'None'", "")
     return f"{text} (pbgan {command} --help)"

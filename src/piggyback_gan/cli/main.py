@@ -14,6 +14,7 @@ COMMANDS = {
     "runs": "list a bank's trainings and how to go on with them",
     "translate": "translate images with a task of a bank",
     "evaluate": "judge tasks of a bank on held-out images",
+    "import": "make networks of CycleGAN, pix2pix and CUT tasks of a bank",
     "tasks": "list a bank's tasks",
     "experiment": "compare strategies of lifelong learning on a sequence of tasks",
     "verify": "check every file of a bank",
@@ -21,6 +22,8 @@ COMMANDS = {
     "report": "an experiment as a page with plots, tables and pictures",
     "demo": "train three small tasks on drawn scenes and show that nothing is forgotten",
 }
+
+_MODULES = {"import": "import_networks"}  # a keyword of Python can be no module
 
 FAILED = 2
 _OUT_OF_MEMORY = r"out of memory|can't allocate memory|not enough memory"
@@ -67,7 +70,7 @@ def _run(command: str, *arguments: str) -> int:
         return 0
     if command not in COMMANDS:
         raise PiggybackError(f"unknown command {command!r}; commands: {', '.join(COMMANDS)}")
-    module = importlib.import_module(f"piggyback_gan.cli.{command}")
+    module = importlib.import_module(f"piggyback_gan.cli.{_MODULES.get(command, command)}")
     status: int = module.run(list(arguments))
     return status
 

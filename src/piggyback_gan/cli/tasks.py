@@ -55,7 +55,7 @@ def run(arguments: list[str]) -> int:
         table.add_row(
             row["task"],
             row["added"][:16].replace("T", " "),
-            row["mode"],
+            "imported" if "imported" in row["card"] else row["mode"],
             f"{row['image_size']} px",
             _filters(row),
             f"{row['parameters']:,}",
@@ -69,6 +69,8 @@ def run(arguments: list[str]) -> int:
 def _filters(row: Mapping[str, Any]) -> str:
     """What a task's filters are made of: lambda, and where new ones are if not in all layers; or a budget."""
     card, share = row["card"], row["unconstrained"]
+    if share is None and card["options"].get("max_error") is not None:
+        return f"error {card['options']['max_error']:g}"
     if share is None:
         return f"budget {card['options']['budget']:g}"
     if isinstance(share, dict):

@@ -1,0 +1,270 @@
+"""pbgan import: networks of CycleGAN, pix2pix and CUT become tasks of a bank."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+import tyro
+
+from piggyback_gan.cli.arguments import BankPath, parse
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.filter_options import default_hint
+from piggyback_gan.names import DEFAULT_UNCONSTRAINED, Storage
+from piggyback_gan.options import Device, Direction, GeneratorOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from piggyback_gan.importing import Imported, ImportOptions, ShelfItem
+
+_FAR = 0.01  # an L1 distance of outputs that is worth finetuning
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Make a generator of CycleGAN, pix2pix or CUT a task of a bank; its architecture is told from the file.
+
+    The first task enters as it is. Later ones are made of the bank's filters and a share of their own, and
+    --finetune makes them give what the imported network gives. With --all, a folder of networks becomes
+    one bank: files NAME.pth, or folders NAME with latest_net_G.pth, or latest_net_G_A.pth and _B.pth.
+    """
+
+    bank: BankPath
+    """The bank's directory; it is made if it is not there."""
+    task: Annotated[
+        str | None, tyro.conf.Positional, tyro.conf.arg(metavar="TASK", help_behavior_hint="")
+    ] = None
+    """The new task's name."""
+    file: Annotated[
+        Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="FILE", help_behavior_hint="")
+    ] = None
+    """Its weights, such as latest_net_G.pth."""
+    backward: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """The way back's weights, such as CycleGAN's latest_net_G_B.pth: the task then goes both ways."""
+    all: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
+    """Instead of TASK and FILE: import all networks in this folder."""
+    direction: Annotated[
+        Direction | None, default_hint("as train_opt.txt beside it says, else AtoB", "{AtoB,BtoA}")
+    ] = None
+    """Which way FILE translates."""
+    unconstrained: Annotated[float | None, default_hint(f"{DEFAULT_UNCONSTRAINED:g}", "FLOAT")] = (
+        None
+    )
+    """lambda: the share of new filters in each layer; those that the bank explains worst."""
+    max_error: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")] = None
+    """Instead: as few new filters as keep each layer's error to this share of its filters."""
+    storage: Storage = "fp32"
+    """In what a task's filters are kept."""
+    images: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
+    """Input images, or a folder as for training: measures how far outputs are; with --all also DIR/TASK."""
+    finetune: Annotated[int, tyro.conf.arg(metavar="STEPS")] = 0
+    """So many steps in which a later task learns to give what FILE gives, on --images."""
+    image_size: Annotated[
+        int | None, default_hint("as train_opt.txt says, else 256 or a U-Net's", "INT")
+    ] = None
+    """Side of the images that it was trained on, in pixels."""
+    seed: int = 0
+    """Of finetuning's crops."""
+    device: Device = "auto"
+    """Where to compute; auto takes what is there."""
+    architecture: tyro.conf.OmitArgPrefixes[GeneratorOptions] = field(
+        default_factory=GeneratorOptions
+    )
+    """Where the file leaves it open, or is mistaken."""
+
+
+def run(arguments: list[str]) -> int:
+    """Import one network, or all in a folder."""
+    given = parse(Arguments, "import", arguments)
+    if (given.all is None) == (given.task is None or given.file is None):
+        raise PiggybackError("give TASK and FILE, or --all DIR (pbgan import --help)")
+    if given.all is not None and (given.task or given.backward):
+        raise PiggybackError(
+            "--all finds tasks and files in its folder: leave out TASK and --backward"
+        )
+    from piggyback_gan.importing import ImportOptions
+
+    options = ImportOptions(
+        unconstrained=given.unconstrained,
+        max_error=given.max_error,
+        storage=given.storage,
+        finetune=given.finetune,
+        image_size=given.image_size,
+        seed=given.seed,
+        device=given.device,
+    )
+    return _import_one(given, options) if given.all is None else _import_all(given, options)
+
+
+def _import_one(given: Arguments, options: ImportOptions) -> int:
+    from dataclasses import replace
+
+    from piggyback_gan.importing import import_task, recorded_options
+    from piggyback_gan.public_networks import describe, read_generator
+
+    assert given.task is not None and given.file is not None
+    read = read_generator(given.file, given.architecture)
+    dropped = f"; left out: {read.dropped}" if read.dropped else ""
+    print(f"{given.file}: {describe(read.config)}{dropped}")
+    record = recorded_options(given.file)
+    with _Bars() as bars:
+        imported = import_task(
+            given.bank,
+            given.task,
+            read,
+            replace(options, image_size=options.image_size or record.image_size),
+            backward=given.backward,
+            direction=given.direction or record.direction or "AtoB",
+            images=given.images,
+            architecture=given.architecture,
+            on_step=lambda way, step, steps, loss: bars.stepped(
+                f"{given.task} {way}", step, steps, loss
+            ),
+        )
+    if imported.fits:
+        _print_fits(imported)
+    print(_summary(given.task, given.bank, imported))
+    _advise(given, given.task, imported)
+    return 0
+
+
+def _import_all(given: Arguments, options: ImportOptions) -> int:
+    from piggyback_gan.importing import find_shelf, import_shelf
+
+    assert given.all is not None
+    rows: list[tuple[ShelfItem, Imported]] = []
+    with _Bars() as bars:
+        for item, imported in import_shelf(
+            given.bank,
+            find_shelf(given.all),
+            options,
+            direction=given.direction,
+            images=given.images,
+            architecture=given.architecture,
+            on_step=lambda item, way, step, steps, loss: bars.stepped(
+                f"{item.task} {way}", step, steps, loss
+            ),
+        ):
+            if imported is None:
+                print(f"pbgan: {item.task} is in {given.bank} already", file=sys.stderr)
+            else:
+                rows.append((item, imported))
+    if rows:
+        _print_shelf(rows)
+    for item, imported in rows:
+        _advise(given, item.task, imported)
+    return 0
+
+
+class _Bars:
+    """Progress of finetuning on stderr, if that is a terminal."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        console = Console(stderr=True)
+        self._progress = Progress(console=console, disable=not console.is_terminal)
+        self._bars: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
+
+    def stepped(self, what: str, step: int, steps: int, loss: float) -> None:
+        if what not in self._bars:
+            self._bars[what] = self._progress.add_task(what, total=steps)
+        self._progress.update(
+            self._bars[what], completed=step, description=f"{what}  L1 {loss:.4f}"
+        )
+
+
+def _print_fits(imported: Imported) -> None:
+    from rich import box
+    from rich.table import Table
+
+    from piggyback_gan.cli.console import wide_console
+
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("layer", no_wrap=True)
+    for heading in ("filters", "new", "mixed from", "error"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for fit in imported.fits:
+        counts = (
+            fit.filters,
+            fit.unconstrained,
+            fit.bank if fit.unconstrained < fit.filters else 0,
+        )
+        table.add_row(fit.layer, *map(str, counts), f"{fit.error:.3f}")
+    wide_console().print(table)
+    print(
+        "error: what least squares left of a layer's filters, as a share of them, before any finetuning"
+    )
+
+
+def _print_shelf(rows: list[tuple[ShelfItem, Imported]]) -> None:
+    from rich import box
+    from rich.table import Table
+
+    from piggyback_gan.cli.console import wide_console
+
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("task", no_wrap=True)
+    for heading in ("file, MB", "in the bank, MB", "share", "L1 to it", "before finetuning"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    before = after = 0
+    for item, imported in rows:
+        before, after = before + item.bytes, after + imported.entry.bytes
+        table.add_row(
+            item.task,
+            f"{item.bytes / 1e6:.2f}",
+            f"{imported.entry.bytes / 1e6:.2f}",
+            f"{imported.parameters.share:.3f}",
+            _l1(imported.distances),
+            _l1(imported.before),
+        )
+    table.add_section()
+    table.add_row(
+        "together", f"{before / 1e6:.2f}", f"{after / 1e6:.2f}", f"{after / before:.3f}", "", ""
+    )
+    wide_console().print(table)
+
+
+def _l1(distances: Mapping[str, Mapping[str, float]]) -> str:
+    return " ".join(f"{distance['l1']:.4f}" for distance in distances.values()) or "-"
+
+
+def _summary(task: str, bank: Path, imported: Imported) -> str:
+    size = f"{imported.parameters.share:.3f} of a network, {imported.entry.bytes / 1e6:.1f} MB"
+    words = [f"{task} is in {bank}: {size}"]
+    for way, distance in imported.distances.items():
+        was = (
+            f" (before finetuning {imported.before[way]['l1']:.4f})"
+            if way in imported.before
+            else ""
+        )
+        words.append(
+            f"{way}: outputs differ from the imported network's by L1 {distance['l1']:.4f} of the value "
+            f"range{was}, PSNR {distance['psnr']:.1f} dB"
+        )
+    return "\n".join(words)
+
+
+def _advise(given: Arguments, task: str, imported: Imported) -> None:
+    """What is to be done about a task that is not what it was."""
+    if given.finetune or not imported.parameters.mixing:
+        return
+    far = max((d["l1"] for d in imported.distances.values()), default=None)
+    if far is None or far > _FAR:
+        measured = "not measured" if far is None else f"L1 {far:.3f}"
+        print(
+            f"pbgan: {task} is not yet what was imported ({measured}): remove it and import it with --finetune "
+            "1000 --images DIR, or keep more filters with --max-error",
+            file=sys.stderr,
+        )

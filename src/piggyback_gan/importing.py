@@ -1,0 +1,504 @@
+"""Networks that were trained elsewhere become tasks of a bank."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from torch import nn
+
+from piggyback_gan.bank import BACKWARD, FORWARD, Bank, open_or_new
+from piggyback_gan.cards import imported_card
+from piggyback_gan.config import UNET_LEVELS, GeneratorConfig, check_choice
+from piggyback_gan.data import UnpairedDataset
+from piggyback_gan.devices import choose_device
+from piggyback_gan.distillation import distil, load_inputs, output_distance
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.factorize import LayerFit, factorize, layer_fits
+from piggyback_gan.folders import find_unpaired
+from piggyback_gan.image_formats import ImageFormat
+from piggyback_gan.image_reading import Source, list_images
+from piggyback_gan.manifest import TaskEntry
+from piggyback_gan.names import DEFAULT_UNCONSTRAINED, STORAGES, Storage, check_task_name
+from piggyback_gan.network import PiggybackNetwork
+from piggyback_gan.options import Direction, GeneratorOptions
+from piggyback_gan.public_networks import PublicGenerator, describe, read_generator, same_modules
+from piggyback_gan.tasks import ParameterCount, TaskState
+
+_HELD_OUT = 10  # where no images are held out, every tenth is judged with and not learned from
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions:
+    """How a network becomes a task.
+
+    Attributes:
+        unconstrained: lambda, the share of new filters in each layer of a later task; .25, unless
+            `max_error` is given.
+        max_error: instead: as few new filters as keep each layer's error to this share of its filters.
+        storage: in what filters and mixing weights are kept.
+        finetune: steps of distillation from the network that is imported; it needs images.
+        image_size: side of the images that it was trained on, in pixels; 256, or as a U-Net's name says.
+        seed: of finetuning's crops.
+        device: where to compute.
+
+    Raises:
+        PiggybackError: a value that is not allowed, or both a share and an error.
+    """
+
+    unconstrained: float | None = None
+    max_error: float | None = None
+    storage: Storage = "fp32"
+    finetune: int = 0
+    image_size: int | None = None
+    seed: int = 0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_choice("storage", self.storage, STORAGES)
+        for name in ("unconstrained", "max_error"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise PiggybackError(f"invalid {name}: found {value!r}, give a number from 0 to 1")
+        if self.unconstrained is not None and self.max_error is not None:
+            raise PiggybackError(
+                "a share of new filters (unconstrained) and a largest error exclude each other: give one"
+            )
+        if self.finetune < 0:
+            raise PiggybackError(f"invalid finetune: found {self.finetune}, give 0 steps or more")
+
+    @property
+    def share(self) -> float | None:
+        """Lambda; None with a largest error."""
+        if self.unconstrained is None and self.max_error is None:
+            return DEFAULT_UNCONSTRAINED
+        return self.unconstrained
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What was made of a network.
+
+    Attributes:
+        entry: the task in the bank.
+        parameters: what it adds.
+        fits: how well its layers were made of the bank, before finetuning, with the backward network's
+            after the forward one's; empty for a first task, which enters whole.
+        distances: how far its outputs are from the network's on images, by direction: L1, PSNR, SSIM;
+            empty without images.
+        before: the same before finetuning; empty without.
+    """
+
+    entry: TaskEntry
+    parameters: ParameterCount
+    fits: tuple[LayerFit, ...]
+    distances: Mapping[str, Mapping[str, float]]
+    before: Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A network as a task of one of the bank's networks."""
+
+    state: TaskState
+    parameters: ParameterCount
+    fits: list[LayerFit]
+    distance: dict[str, float] | None
+    before: dict[str, float] | None
+
+
+OnStep = Callable[[str, int, int, float], None]
+
+
+def import_task(
+    bank_path: str | Path,
+    task: str,
+    generator: str | Path | PublicGenerator,
+    options: ImportOptions | None = None,
+    *,
+    backward: str | Path | PublicGenerator | None = None,
+    direction: Direction = "AtoB",
+    images: str | Path | None = None,
+    architecture: GeneratorOptions | None = None,
+    on_step: OnStep = lambda direction, step, steps, loss: None,
+) -> Imported:
+    """Add a generator of CycleGAN, pix2pix or CUT to a bank, which is made if it is not there.
+
+    A first task enters as it is, bit for bit. A later one is made of the bank's filters
+    (`factorize.factorize`), and then differs: see `Imported.distances`.
+
+    Args:
+        bank_path: the bank's directory.
+        task: the new task's name.
+        generator: the file of weights.
+        options: how it is made.
+        backward: the file of the other direction, as CycleGAN has one: the task is unpaired then.
+        direction: which way `generator` translates.
+        images: a folder of input images, or one as for training, of which the side that is translated is
+            taken. Distances are measured on those held out.
+        architecture: what is not to be told from the tensors.
+        on_step: told of finetuning: direction, steps done, steps in all, loss.
+
+    Raises:
+        PiggybackError: a file that is no such generator, one that does not fit the bank's networks, a name
+            that is taken, or images that can't be used; the bank is as it was.
+    """
+    options, bank_path = options or ImportOptions(), Path(bank_path)
+    check_task_name(task)
+    device = choose_device(options.device)
+    forward = _as_read(generator, architecture)
+    networks = [(FORWARD, direction, forward)]
+    if backward is not None:
+        other = _as_read(backward, architecture)
+        _check_pair(forward, other)
+        networks.append((BACKWARD, "BtoA" if direction == "AtoB" else "AtoB", other))
+    if options.finetune and images is None:
+        raise PiggybackError("finetuning learns from images: give a folder of inputs (images)")
+    size = _image_size(forward.config, options.image_size)
+    sources = {way: _find_inputs(Path(images), way) for _, way, _ in networks if images is not None}
+    _check_fit(open_or_new(bank_path, forward.config), task, forward)
+    made: dict[str, _Made] = {}
+    bank = open_or_new(bank_path, forward.config)
+    with bank.writing(f"import {task}"):
+        # As it is now that nobody else writes to it.
+        bank = open_or_new(bank_path, forward.config)
+        _check_fit(bank, task, forward)
+        for which, way, given in networks:
+            maker = _Maker(bank, which, task, given, options, size, device)
+            made[way] = maker.make(sources.get(way), partial(on_step, way))
+        counts = [part.parameters for part in made.values()]
+        parameters = sum(counts[1:], counts[0])
+        distances = {way: part.distance for way, part in made.items() if part.distance}
+        card = imported_card(
+            unpaired=backward is not None,
+            direction=direction,
+            image_size=size,
+            config=forward.config,
+            options=asdict(options) | {"unconstrained": options.share},
+            parameters=parameters,
+            files={
+                way: {
+                    "name": given.path.name,
+                    "sha256": given.sha256,
+                    "network": asdict(given.config),
+                }
+                for _, way, given in networks
+            },
+            distances=distances,
+        )
+        states = [part.state for part in made.values()]
+        entry = bank.add(states[0], card, *states[1:])
+    return Imported(
+        entry,
+        parameters,
+        tuple(fit for part in made.values() for fit in part.fits),
+        distances,
+        {way: part.before for way, part in made.items() if part.before},
+    )
+
+
+@dataclass(frozen=True)
+class ShelfItem:
+    """A translator in a folder of several: `task` is what it is called, `backward` CycleGAN's second file."""
+
+    task: str
+    forward: Path
+    backward: Path | None = None
+
+    @property
+    def bytes(self) -> int:
+        """What its files take."""
+        return sum(path.stat().st_size for path in (self.forward, self.backward) if path)
+
+
+def find_shelf(folder: Path) -> list[ShelfItem]:
+    """The generators in a folder, by name: files of weights, and folders as pix2pix keeps its checkpoints.
+
+    Of a folder it is `latest_net_G.pth`, or `latest_net_G_A.pth` and `latest_net_G_B.pth`; without these,
+    those of the last epoch. Other files and folders are passed over.
+
+    Raises:
+        PiggybackError: there are none, a name can't name a task, or two give the same.
+    """
+    if not folder.is_dir():
+        raise PiggybackError(f"{folder}: no such folder of networks")
+    items = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_file() and path.suffix in _WEIGHT_FILES:
+            items.append(ShelfItem(_task_name(path.stem, path), path))
+        elif path.is_dir() and (forward := _newest(path, "G") or _newest(path, "G_A")):
+            one_way = forward.stem.endswith("_G")
+            backward = None if one_way else _newest(path, "G_B")
+            items.append(ShelfItem(_task_name(path.name, path), forward, backward))
+    if not items:
+        raise PiggybackError(
+            f"{folder} holds no generators: expected files such as NAME.pth, or folders with latest_net_G.pth"
+        )
+    names = [item.task for item in items]
+    for name in names:
+        if names.count(name) > 1:
+            raise PiggybackError(f"{folder}: two networks are called {name!r}: rename one")
+    return items
+
+
+def import_shelf(
+    bank_path: str | Path,
+    items: Sequence[ShelfItem],
+    options: ImportOptions | None = None,
+    *,
+    direction: Direction | None = None,
+    images: str | Path | None = None,
+    architecture: GeneratorOptions | None = None,
+    on_step: Callable[[ShelfItem, str, int, int, float], None] = lambda *words: None,
+) -> Iterator[tuple[ShelfItem, Imported | None]]:
+    """Import one network after another, each as soon as the next result is asked for.
+
+    All files are read before the first is imported, so that one that can't be is named at once. What is in
+    the bank already, from the same files, is passed over: an import that was interrupted goes on.
+
+    Args:
+        bank_path, options, architecture: as for `import_task`.
+        items: in the order in which they are to enter; see `find_shelf`.
+        direction: of all; as each one's `train_opt.txt` says, else AtoB, if None.
+        images: a folder of folders of images, named as the tasks; or one for all tasks.
+        on_step: as for `import_task`, with the network that is finetuned first.
+
+    Yields:
+        Each network and what was made of it; None where it is in the bank already.
+
+    Raises:
+        PiggybackError: as `import_task`.
+    """
+    bank_path = Path(bank_path)
+    first: PublicGenerator | None = None
+    there: set[str] = set()
+    for item in items:
+        read = read_generator(item.forward, architecture)
+        first = first or read
+        bank = open_or_new(bank_path, first.config)
+        if item.task in bank.tasks and _is_same(bank, item.task, read):
+            there.add(item.task)
+            continue
+        _check_fit(bank, item.task, read)
+        if not bank.tasks and (difference := same_modules(read.config, first.config)):
+            raise PiggybackError(
+                f"{read.path} does not fit {first.path}: its {difference}: import it into another bank"
+            )
+        if item.backward is not None:
+            _check_pair(read, read_generator(item.backward, architecture))
+    for item in items:
+        if item.task in there:
+            yield item, None
+            continue
+        record = recorded_options(item.forward)
+        wanted = options or ImportOptions()
+        if wanted.image_size is None and record.image_size is not None:
+            wanted = replace(wanted, image_size=record.image_size)
+        own = None if images is None else Path(images) / item.task
+        yield (
+            item,
+            import_task(
+                bank_path,
+                item.task,
+                item.forward,
+                wanted,
+                backward=item.backward,
+                direction=direction or record.direction or "AtoB",
+                images=own if own is not None and own.is_dir() else images,
+                architecture=architecture,
+                on_step=partial(on_step, item),
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class RecordedOptions:
+    """What pix2pix wrote down of a training; None where it did not."""
+
+    direction: Direction | None = None
+    image_size: int | None = None
+
+
+def recorded_options(weights: Path) -> RecordedOptions:
+    """What `train_opt.txt` beside a file of weights says, if there is one."""
+    try:
+        text = (weights.parent / "train_opt.txt").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return RecordedOptions()
+    found = dict(re.findall(r"^\s*(\w+): (\S+)", text, re.MULTILINE))
+    direction = found.get("direction")
+    size = found.get("crop_size", "")
+    return RecordedOptions(
+        "AtoB" if direction == "AtoB" else "BtoA" if direction == "BtoA" else None,
+        int(size) if re.fullmatch(r"[1-9]\d{0,4}", size) else None,
+    )
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """Makes a network the next task of one of a bank's networks."""
+
+    bank: Bank
+    which: str
+    task: str
+    given: PublicGenerator
+    options: ImportOptions
+    size: int
+    device: str
+
+    def make(self, sources: _Sources | None, on_step: Callable[[int, int, float], None]) -> _Made:
+        """The task, finetuned if that is asked for, and measured if there are images."""
+        task, options, config = self.task, self.options, self.given.config
+        network = self.bank.network(which=self.which)
+        module = self.given.as_built(
+            replace(
+                self.bank.network_config(self.which),
+                input_channels=config.input_channels,
+                output_channels=config.output_channels,
+            )
+        )
+        state = factorize(
+            network,
+            task,
+            module,
+            unconstrained=options.share,
+            max_error=options.max_error,
+            storage=options.storage,
+        )
+        is_first = not network.tasks
+        network.train_task(state)
+        count = network.parameter_count(task)
+        fits = [] if is_first else layer_fits(network, task, module)
+        distance = before = None
+        if sources is not None:
+            format = ImageFormat(channels=config.input_channels)
+            judged = load_inputs(sources.judged, format, self.size)
+            distance = self._distance(network, module, judged)
+            if options.finetune and count.mixing:
+                distil(
+                    network,
+                    module,
+                    load_inputs(sources.learned, format, self.size, for_crops=True),
+                    crop=self.size,
+                    steps=options.finetune,
+                    seed=options.seed,
+                    device=self.device,
+                    on_step=lambda step, loss: on_step(step, options.finetune, loss),
+                )
+                before, distance = distance, self._distance(network, module, judged)
+        network.finish_task()
+        return _Made(network.task_state(task), count, fits, distance, before)
+
+    def _distance(
+        self, network: PiggybackNetwork, module: nn.Module, judged: UnpairedDataset
+    ) -> dict[str, float]:
+        return output_distance(network.fold(self.task), module, judged, self.device)
+
+
+def _as_read(
+    generator: str | Path | PublicGenerator, architecture: GeneratorOptions | None
+) -> PublicGenerator:
+    if isinstance(generator, PublicGenerator):
+        return generator
+    return read_generator(Path(generator), architecture)
+
+
+def _check_pair(forward: PublicGenerator, backward: PublicGenerator) -> None:
+    """Whether two generators are the two directions of one task."""
+    first, second = forward.config, backward.config
+    swapped = (second.output_channels, second.input_channels)
+    difference = same_modules(first, second)
+    if difference or (first.input_channels, first.output_channels) != swapped:
+        raise PiggybackError(
+            f"{backward.path} is no way back of {forward.path}: {describe(second)}, and {describe(first)}"
+        )
+
+
+def _check_fit(bank: Bank, task: str, given: PublicGenerator) -> None:
+    """Whether a network can become a task of a bank."""
+    if task in bank.tasks:
+        raise PiggybackError(
+            f"{bank.path} has a task {task!r} already: finished tasks never change"
+        )
+    if bank.tasks and (difference := same_modules(given.config, bank.config)):
+        raise PiggybackError(
+            f"{given.path} does not fit {bank.path}: its {difference}; it is {describe(given.config)}: "
+            "import it into another bank"
+        )
+
+
+def _is_same(bank: Bank, task: str, given: PublicGenerator) -> bool:
+    files = bank.card(task).get("imported", {}).get("files", {})
+    return any(file.get("sha256") == given.sha256 for file in files.values())
+
+
+def _image_size(config: GeneratorConfig, asked: int | None) -> int:
+    size = asked or (config.size_multiple if config.name in UNET_LEVELS else 256)
+    if size % config.size_multiple or not config.minimum_size <= size <= 65536:
+        raise PiggybackError(
+            f"image_size {size} does not fit {config.name}: it takes multiples of {config.size_multiple} "
+            f"from {config.minimum_size} on"
+        )
+    return size
+
+
+@dataclass(frozen=True)
+class _Sources:
+    """Input images: to learn from, and to judge with."""
+
+    learned: Sequence[Source]
+    judged: Sequence[Source]
+
+
+def _find_inputs(folder: Path, direction: str) -> _Sources:
+    """The images that a direction translates."""
+    if not folder.is_dir():
+        raise PiggybackError(f"{folder}: no such folder of images")
+    if images := [Source(path) for path in list_images(folder)]:
+        return _sources(images, ())
+    found = find_unpaired(folder)
+    if direction == "AtoB":
+        return _sources(found.train_a, found.held_out_a)
+    return _sources(found.train_b, found.held_out_b)
+
+
+def _sources(learned: Sequence[Source], judged: Sequence[Source]) -> _Sources:
+    """Where none are held out, every tenth is."""
+    if not judged:
+        judged = learned[::_HELD_OUT]
+        learned = [source for source in learned if source not in judged] or judged
+    return _Sources(learned, judged)
+
+
+_WEIGHT_FILES = (".pth", ".pt", ".safetensors")
+
+
+def _newest(folder: Path, network: str) -> Path | None:
+    """The weights of a network that pix2pix called latest, else those of the last epoch."""
+    found = [
+        path
+        for suffix in _WEIGHT_FILES
+        for path in folder.glob(f"*_net_{network}{suffix}")
+        if re.fullmatch(r"latest|\d+", path.name.partition("_")[0])
+    ]
+
+    def age(path: Path) -> float:
+        epoch = path.name.partition("_")[0]
+        return math.inf if epoch == "latest" else int(epoch)
+
+    return max(found, key=age, default=None)
+
+
+def _task_name(name: str, path: Path) -> str:
+    task = re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-._")
+    try:
+        check_task_name(task)
+    except PiggybackError as error:
+        raise PiggybackError(f"{path}: {error}: rename it") from None
+    return task

@@ -1,0 +1,257 @@
+"""Claims about finished networks made tasks of a bank: least squares, the worst filters free, nothing forgotten."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.factorize import (
+    conv_weights,
+    factorize,
+    layer_fits,
+    least_squares,
+    relative_error,
+)
+from piggyback_gan.mixings import LowRankMixing
+from piggyback_gan.network import PiggybackNetwork
+from piggyback_gan.tasks import TaskState
+
+IMAGES = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+
+
+def module(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.Conv2d(16, 12, 3, groups=2),
+        nn.ReLU(),
+        nn.ConvTranspose2d(12, 10, 4, stride=2),
+        nn.Conv2d(10, 3, 3),
+    ).eval()
+
+
+def with_first(seed: int = 0) -> PiggybackNetwork:
+    network = PiggybackNetwork(module(seed)).eval()
+    network.restore_task(factorize(network, "first", module(seed), unconstrained=0.25))
+    return network
+
+
+def tensors_of(state: TaskState, layer: str) -> dict[str, Tensor]:
+    return {
+        key.removeprefix(f"{layer}."): tensor
+        for key, tensor in state.tensors.items()
+        if key.startswith(f"{layer}.")
+    }
+
+
+def test_a_first_task_enters_bit_for_bit() -> None:
+    network = with_first()
+    network.set_task("first")
+    assert torch.equal(network(IMAGES), module(0)(IMAGES))
+    assert network.parameter_count("first").share == 1
+
+
+def test_the_fit_is_the_least_squares_one_and_the_worst_filters_are_free() -> None:
+    network, given = with_first(), module(1)
+    state = factorize(network, "second", given, unconstrained=0.25)
+    rows = given[0].weight.detach().reshape(16, -1)
+    bank = network.bank_filters("0")
+    solution = torch.linalg.lstsq(bank.T.double(), rows.T.double()).solution.T
+    errors = (rows.double() - solution @ bank.double()).square().sum(1)
+    worst = sorted(errors.argsort(descending=True)[:4].tolist())
+    found = tensors_of(state, "0")
+    assert found["unconstrained_places"].tolist() == worst
+    assert torch.equal(found["unconstrained_filters"], rows[worst])
+    others = [i for i in range(16) if i not in worst]
+    torch.testing.assert_close(found["mixing_weights"], solution[others].float())
+    assert found["mixing_weights"].dtype == torch.float32
+
+
+def test_what_the_bank_spans_is_mixed_without_error_and_without_new_filters() -> None:
+    network, given = with_first(), module(1)
+    with torch.no_grad():
+        for name, weight in conv_weights(module(0)).items():
+            layout = network.layouts[name]
+            mixing = torch.randn(layout.filters, layout.filters) / layout.filters
+            rows = mixing @ layout.to_filters(weight)
+            given.get_submodule(name).weight.copy_(layout.to_weight(rows))
+    state = factorize(network, "second", given, max_error=1e-5)
+    network.restore_task(state)
+    counts = {plan.name: plan.unconstrained for plan in network.plan_of("second")}
+    assert counts == {"0": 0, "3": 0, "5": 0, "6": 0}
+    torch.testing.assert_close(network.fold("second")(IMAGES), given(IMAGES), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("max_error", [0.0, 0.1, 0.5, 1.0])
+def test_an_error_is_kept_to_with_as_few_new_filters_as_can_be(max_error: float) -> None:
+    network, given = with_first(), module(1)
+    network.restore_task(factorize(network, "second", given, max_error=max_error))
+    layers = conv_weights(given)
+    for fit in layer_fits(network, "second", given):
+        assert fit.error <= max_error + 1e-6
+        rows = network.layouts[fit.layer].to_filters(layers[fit.layer]).double()
+        bank = with_first().bank_filters(fit.layer)
+        _, errors = least_squares(rows, bank)
+        if fit.unconstrained and len(bank) < rows.shape[1]:
+            left = errors.sort().values[: fit.filters - fit.unconstrained + 1].sum()
+            assert left > (max_error**2) * rows.square().sum()  # one fewer would be too few
+    if max_error == 0:
+        assert torch.equal(network.fold("second")(IMAGES), given(IMAGES))
+
+
+def test_a_layer_whose_filters_are_shorter_than_the_bank_is_long_is_free() -> None:
+    network = PiggybackNetwork(nn.Sequential(nn.Conv2d(1, 16, 3), nn.Conv2d(16, 9, 3)))
+    torch.manual_seed(0)
+    one, two = (nn.Sequential(nn.Conv2d(1, 16, 3), nn.Conv2d(16, 9, 3)) for _ in range(2))
+    network.restore_task(factorize(network, "one", one, unconstrained=0.5))
+    state = factorize(network, "two", two, unconstrained=0.0)
+    assert state.shares == {"0": 1.0, "1": 0.0}
+
+
+def test_outputs_of_earlier_tasks_stay_and_a_restored_task_gives_the_same_bits() -> None:
+    network = with_first()
+    before = network.fold("first")(IMAGES)
+    state = factorize(network, "second", module(1), unconstrained=0.25)
+    network.restore_task(state)
+    assert torch.equal(network.fold("first")(IMAGES), before)
+    again = with_first()
+    again.restore_task(network.task_state("second"))
+    assert torch.equal(again.fold("second")(IMAGES), network.fold("second")(IMAGES))
+    assert again.task_state("second").tensors.keys() == state.tensors.keys()
+
+
+def test_a_task_can_be_trained_on_from_where_it_was_fitted() -> None:
+    network, given = with_first(), module(1)
+    network.restore_task(factorize(network, "fitted", given, unconstrained=0.25))
+    trained = with_first()
+    trained.train_task(factorize(trained, "fitted", given, unconstrained=0.25))
+    assert trained.task_in_training == "fitted"
+    trained.train()
+    trained.module.eval()
+    assert torch.equal(trained(IMAGES), network.fold("fitted")(IMAGES))
+    optimizer = torch.optim.Adam(trained.trainable_parameters(), 1e-3)
+    target = given(IMAGES).detach()
+    losses = []
+    for _ in range(20):
+        loss = (trained(IMAGES) - target).abs().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+    trained.eval()
+    output = trained(IMAGES).detach()
+    trained.finish_task()
+    assert torch.equal(trained.fold("fitted")(IMAGES), output)
+    assert torch.equal(trained.fold("first")(IMAGES), network.fold("first")(IMAGES))
+
+
+@pytest.mark.parametrize("mixing", [None, LowRankMixing(rank=2)])
+def test_a_later_task_can_start_from_one_whose_free_filters_are_in_other_places(
+    mixing: LowRankMixing | None,
+) -> None:
+    network = with_first()
+    network.restore_task(factorize(network, "second", module(1), unconstrained=0.25))
+    network.add_task("third", {"*": 0.3}, init="second", mixing=mixing)
+    third = network.eval()(IMAGES)
+    torch.testing.assert_close(third, network.fold("second")(IMAGES), atol=1e-5, rtol=1e-4)
+    network.finish_task()
+    assert torch.equal(network(IMAGES), third)
+
+
+def test_layers_of_other_channels_are_the_tasks_own() -> None:
+    network, given = with_first(), module(1)
+    given[0] = nn.Conv2d(1, 16, 3, padding=1)
+    given[6] = nn.Conv2d(10, 5, 3)
+    state = factorize(network, "gray", given, unconstrained=0.25)
+    assert state.shares.keys() == {"3", "5"}
+    network.train_task(state)
+    network.finish_task()
+    folded = network.fold("gray")
+    assert torch.equal(folded[0].weight, given[0].weight)
+    assert folded(IMAGES[:, :1]).shape == given(IMAGES[:, :1]).shape
+
+
+def test_filters_are_kept_in_the_type_that_was_asked_for() -> None:
+    network = with_first()
+    state = factorize(network, "half", module(1), unconstrained=0.25, storage="bf16")
+    kept = tensors_of(state, "3")
+    assert kept["unconstrained_filters"].dtype == kept["mixing_weights"].dtype == torch.bfloat16
+    assert kept["unconstrained_places"].dtype == torch.int32
+    network.restore_task(state)
+    assert network.task_state("half").tensors["3.mixing_weights"].dtype == torch.bfloat16
+
+
+def test_only_one_of_share_and_error_is_taken() -> None:
+    network = with_first()
+    for options in ({}, {"unconstrained": 0.2, "max_error": 0.1}, {"max_error": 1.5}):
+        with pytest.raises(PiggybackError, match="error"):
+            factorize(network, "second", module(1), **options)
+    with pytest.raises(PiggybackError, match="other layers"):
+        factorize(network, "second", nn.Sequential(nn.Conv2d(3, 16, 3)), unconstrained=0.2)
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        torch.tensor([3, 2, 1, 0]),
+        torch.tensor([0, 1, 2, 16]),
+        torch.tensor([-1, 0, 1, 2]),
+        torch.tensor([0, 1, 1, 2]),
+        torch.tensor([0.0, 1.0, 2.0, 3.0]),
+        torch.tensor([0, 1, 2]),
+    ],
+)
+def test_places_that_are_none_are_refused_and_nothing_is_added(places: Tensor) -> None:
+    network = with_first()
+    state = factorize(network, "second", module(1), unconstrained=0.25)
+    state.tensors["0.unconstrained_places"] = places
+    for add in (network.restore_task, network.train_task):
+        with pytest.raises(PiggybackError, match="unconstrained_places"):
+            add(state)
+    assert network.tasks == ("first",)
+
+
+def test_places_do_not_go_with_mixing_that_adds_to_a_start() -> None:
+    network = with_first()
+    network.add_task("second", {"*": 0.25}, mixing=LowRankMixing(rank=1))
+    network.finish_task()
+    state = copy.deepcopy(network.task_state("second"))
+    state.tensors["5.unconstrained_places"] = torch.tensor([0, 1, 4], dtype=torch.int32)
+    with pytest.raises(PiggybackError, match="fully mixed"):
+        with_first().restore_task(state)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    filters=st.integers(1, 12),
+    length=st.integers(1, 20),
+    bank=st.integers(1, 15),
+    seed=st.integers(0, 9),
+)
+def test_least_squares_agrees_with_an_independent_solver(
+    filters: int, length: int, bank: int, seed: int
+) -> None:
+    chance = torch.Generator().manual_seed(seed)
+    rows = torch.randn(filters, length, generator=chance)
+    bank_KD = torch.randn(bank, length, generator=chance)
+    bank_KD[-1] = bank_KD[0]  # of less than full rank
+    weights, errors = least_squares(rows, bank_KD)
+    solution = torch.linalg.lstsq(bank_KD.T.double(), rows.T.double(), driver="gelsd").solution.T
+    expected = (rows.double() - solution @ bank_KD.double()).square().sum(1)
+    torch.testing.assert_close(errors, expected, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(
+        weights @ bank_KD.double(), solution @ bank_KD.double(), atol=1e-4, rtol=1e-4
+    )
+
+
+def test_a_relative_error_is_a_share_of_what_was_given() -> None:
+    assert relative_error([torch.tensor([3.0, 4.0])], [torch.tensor([0.0, 4.0])]) == 0.75
+    assert relative_error([torch.zeros(2)], [torch.zeros(2)]) == 0
+    assert relative_error([torch.ones(2)], [torch.zeros(2)]) == float("inf")

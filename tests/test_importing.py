@@ -1,0 +1,262 @@
+"""Claims about `pbgan import`: networks trained elsewhere in a bank, whole or folded, and nothing half-done."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from banks import contents, images, pbgan
+from piggyback_gan.bank import Bank
+from piggyback_gan.config import GeneratorConfig
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.generators import build_generator
+from piggyback_gan.importing import (
+    ImportOptions,
+    find_shelf,
+    import_shelf,
+    import_task,
+    recorded_options,
+)
+
+CONFIG = GeneratorConfig(name="resnet-6", ngf=4)
+PICTURE = images(1, 32, 32)
+
+
+def network(seed: int, config: GeneratorConfig = CONFIG) -> nn.Module:
+    torch.manual_seed(seed)
+    return build_generator(config).eval()
+
+
+def saved(path: Path, seed: int, config: GeneratorConfig = CONFIG) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(network(seed, config).state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder of twelve small images."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    chance = np.random.default_rng(0)
+    for number in range(12):
+        values = chance.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        Image.fromarray(values).save(folder / f"{number:02}.png")
+    return folder
+
+
+@pytest.fixture
+def bank(tmp_path: Path) -> Path:
+    """A bank with one imported task."""
+    path = tmp_path / "bank"
+    import_task(path, "first", saved(tmp_path / "first.pth", 0))
+    return path
+
+
+def test_a_first_network_enters_whole_and_translates_as_it_did(bank: Path) -> None:
+    opened = Bank.open(bank)
+    assert torch.equal(opened.generator("first")(PICTURE), network(0)(PICTURE))
+    assert opened.config == CONFIG
+    assert all(finding.problem is None for finding in opened.verify())
+
+
+def test_a_later_network_takes_less_and_finetuning_brings_it_closer(
+    bank: Path, tmp_path: Path, pictures: Path
+) -> None:
+    before = contents(bank)
+    options = ImportOptions(unconstrained=0.25, finetune=30, image_size=32)
+    imported = import_task(bank, "second", saved(tmp_path / "G.pth", 1), options, images=pictures)
+    assert imported.parameters.share < 0.6
+    assert imported.distances["AtoB"]["l1"] < imported.before["AtoB"]["l1"]
+    opened = Bank.open(bank)
+    made = opened.generator("second")
+    assert torch.equal(opened.generator("first")(PICTURE), network(0)(PICTURE))
+    assert {k: v for k, v in contents(bank).items() if k in before and k.startswith("tasks")} == {
+        k: v for k, v in before.items() if k.startswith("tasks")
+    }
+    card = opened.card("second")
+    assert card["imported"]["distances"] == {"AtoB": dict(imported.distances["AtoB"])}
+    assert card["imported"]["files"]["AtoB"]["name"] == "G.pth"
+    assert made(PICTURE).shape == (1, 3, 32, 32)
+    # What is reported is what the bank's own generator gives.
+    import_again = import_task(
+        bank,
+        "third",
+        saved(tmp_path / "H.pth", 1),
+        replace(options, finetune=0, max_error=0.0, unconstrained=None),
+        images=pictures,
+    )
+    assert import_again.distances["AtoB"]["l1"] == 0
+
+
+def test_without_finetuning_outputs_are_those_of_the_folded_filters(
+    bank: Path, tmp_path: Path
+) -> None:
+    imported = import_task(
+        bank, "second", saved(tmp_path / "G.pth", 1), ImportOptions(max_error=0.2)
+    )
+    assert imported.distances == {} and imported.before == {}
+    assert {fit.layer for fit in imported.fits} == {
+        name
+        for name, layer in network(0).named_modules()
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
+    }
+    assert all(fit.error <= 0.2 + 1e-6 for fit in imported.fits)
+
+
+def test_both_directions_of_a_cyclegan_become_one_unpaired_task(tmp_path: Path) -> None:
+    bank = tmp_path / "bank"
+    config = replace(CONFIG, input_channels=1)
+    back = replace(CONFIG, output_channels=1)
+    import_task(
+        bank,
+        "winter",
+        saved(tmp_path / "latest_net_G_A.pth", 0, config),
+        backward=saved(tmp_path / "latest_net_G_B.pth", 1, back),
+        direction="BtoA",
+    )
+    opened = Bank.open(bank)
+    assert opened.directions("winter") == ("BtoA", "AtoB")
+    assert torch.equal(
+        opened.generator("winter", direction="AtoB")(PICTURE), network(1, back)(PICTURE)
+    )
+    with pytest.raises(PiggybackError, match="no way back"):
+        import_task(
+            bank, "other", tmp_path / "latest_net_G_A.pth", backward=tmp_path / "latest_net_G_A.pth"
+        )
+
+
+def test_other_channels_dropout_and_first_weights_do_not_keep_a_network_out(
+    bank: Path, tmp_path: Path
+) -> None:
+    config = replace(CONFIG, input_channels=1, output_channels=2, dropout=True)
+    import_task(bank, "gray", saved(tmp_path / "G.pth", 1, config), ImportOptions(max_error=0.0))
+    gray = PICTURE[:, :1]
+    made = Bank.open(bank).generator("gray")(gray)
+    assert torch.equal(made, network(1, config)(gray))
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (replace(CONFIG, ngf=8), "its ngf 8, not 4"),
+        (replace(CONFIG, norm="batch"), "its norm 'batch', not 'instance'"),
+        (replace(CONFIG, name="resnet-9"), "'resnet-9', not 'resnet-6'"),
+        (replace(CONFIG, antialias="both"), "antialias"),
+    ],
+)
+def test_a_network_of_another_architecture_is_refused_and_the_bank_stays(
+    config: GeneratorConfig, words: str, bank: Path, tmp_path: Path
+) -> None:
+    before = contents(bank)
+    done = pbgan("import", bank, "second", saved(tmp_path / "G.pth", 1, config))
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and words in done.stderr
+    assert contents(bank) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("first", "G.pth"), "has a task 'first' already"),
+        (("Second", "G.pth"), "can't name a task"),
+        (("second", "missing.pth"), "can't be read"),
+        (("second", "G.pth", "--finetune", "5"), "give a folder of inputs"),
+        (("second", "G.pth", "--images", "nowhere"), "no such folder of images"),
+        (("second", "G.pth", "--images", "."), "neither"),
+        (("second", "G.pth", "--max-error", "2"), "invalid max_error"),
+        (("second", "G.pth", "--max-error", ".2", "--unconstrained", ".2"), "exclude each other"),
+        (("second", "G.pth", "--image-size", "30"), "multiples of 4"),
+        (("second",), "give TASK and FILE, or --all DIR"),
+        (("second", "G.pth", "--all", "."), "give TASK and FILE, or --all DIR"),
+        (("--all", "empty"), "holds no generators"),
+        (("--all", "nowhere"), "no such folder"),
+    ],
+)
+def test_a_mistake_is_one_line_and_nothing_is_changed(
+    arguments: tuple[str, ...],
+    words: str,
+    bank: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    saved(tmp_path / "G.pth", 1)
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    before = contents(bank)
+    done = pbgan("import", "bank", *arguments)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert words in done.stderr
+    assert contents(bank) == before
+
+
+# --- a shelf of networks ---
+
+
+def test_a_folder_of_networks_becomes_one_bank(tmp_path: Path, pictures: Path) -> None:
+    shelf = tmp_path / "checkpoints"
+    saved(shelf / "Day 2" / "latest_net_G.pth", 1)
+    saved(shelf / "Day 2" / "5_net_G.pth", 9)
+    (shelf / "Day 2" / "train_opt.txt").write_text(
+        "     crop_size: 32      \t[default: 256]\n     direction: BtoA    \t[default: AtoB]\n"
+    )
+    saved(shelf / "cycle" / "100_net_G_A.pth", 2)
+    saved(shelf / "cycle" / "100_net_G_B.pth", 3)
+    saved(shelf / "cycle" / "20_net_G_A.pth", 9)
+    saved(shelf / "a.pth", 0)
+    (shelf / "notes.txt").write_text("nothing")
+    (shelf / "logs").mkdir()
+    done = pbgan(
+        "import", tmp_path / "bank", "--all", shelf, "--images", pictures, "--image-size", "32"
+    )
+    assert done.returncode == 0, done.stderr
+    bank = Bank.open(tmp_path / "bank")
+    assert bank.tasks == ("day-2", "a", "cycle")
+    assert torch.equal(bank.generator("day-2")(PICTURE), network(1)(PICTURE))
+    assert bank.directions("day-2") == ("BtoA",)
+    assert bank.directions("cycle") == ("AtoB", "BtoA")
+    assert "together" in done.stdout and "not yet what was imported" in done.stderr
+    listed = pbgan("tasks", tmp_path / "bank")
+    assert listed.returncode == 0 and "imported" in listed.stdout
+    rows = json.loads(pbgan("tasks", tmp_path / "bank", "--json").stdout)["tasks"]
+    assert rows[0]["card"]["image"]["size"] == 32
+    # Once more, with another network: what is there is passed over.
+    saved(shelf / "b.pth", 4)
+    again = pbgan("import", tmp_path / "bank", "--all", shelf, "--max-error", "0.3")
+    assert again.returncode == 0 and again.stderr.count("already") == 3
+    assert Bank.open(tmp_path / "bank").tasks == ("day-2", "a", "cycle", "b")
+    assert pbgan("verify", tmp_path / "bank").returncode == 0
+
+
+def test_one_file_that_does_not_fit_stops_a_shelf_before_anything_is_imported(
+    tmp_path: Path,
+) -> None:
+    shelf = tmp_path / "shelf"
+    saved(shelf / "a.pth", 0)
+    saved(shelf / "z.pth", 1, replace(CONFIG, ngf=8))
+    with pytest.raises(PiggybackError, match=r"z\.pth does not fit .*a\.pth"):
+        list(import_shelf(tmp_path / "bank", find_shelf(shelf)))
+    assert not (tmp_path / "bank").exists()
+
+
+def test_two_networks_of_one_name_are_refused(tmp_path: Path) -> None:
+    saved(tmp_path / "A.pth", 0)
+    saved(tmp_path / "a.pth", 0)
+    with pytest.raises(PiggybackError, match="two networks are called 'a'"):
+        find_shelf(tmp_path)
+
+
+def test_what_pix2pix_wrote_down_is_read_and_nonsense_is_not(tmp_path: Path) -> None:
+    weights = tmp_path / "latest_net_G.pth"
+    assert recorded_options(weights).direction is None
+    (tmp_path / "train_opt.txt").write_text("  crop_size: -3\n direction: up\n")
+    assert recorded_options(weights).direction is None
+    assert recorded_options(weights).image_size is None
+    (tmp_path / "train_opt.txt").write_bytes(b"\xff\xfe direction: BtoA")
+    assert recorded_options(weights).direction is None
