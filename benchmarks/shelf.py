@@ -19,6 +19,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
+
 from lifelong import RESULTS, machine, require_new
 
 WAYS: dict[str, tuple[str, ...]] = {

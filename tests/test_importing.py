@@ -1,6 +1,7 @@
 """Claims about `pbgan import`: networks trained elsewhere in a bank, whole or folded, and nothing half-done."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -260,3 +261,50 @@ def test_what_pix2pix_wrote_down_is_read_and_nonsense_is_not(tmp_path: Path) -> 
     assert recorded_options(weights).image_size is None
     (tmp_path / "train_opt.txt").write_bytes(b"\xff\xfe direction: BtoA")
     assert recorded_options(weights).direction is None
+
+
+# --- the docs ---
+
+
+def test_the_five_commands_of_the_docs_work_as_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On small networks and images; with fewer steps and epochs than the page has."""
+    words = "  crop_size: 16 \t[default: 256]\n"
+    for seed, name in enumerate(("facades", "maps")):
+        saved(tmp_path / "checkpoints" / name / "latest_net_G.pth", seed)
+        (tmp_path / "checkpoints" / name / "train_opt.txt").write_text(words)
+    for name in ("facades", "maps", "night"):
+        for split in ("train", "test"):
+            folder = tmp_path / "datasets" / name / split
+            folder.mkdir(parents=True)
+            for number in range(2):
+                values = np.full((20, 40, 3), 40 * number, dtype=np.uint8)
+                Image.fromarray(values).save(folder / f"{number}.png")
+    monkeypatch.chdir(tmp_path)
+    page = Path(__file__).parents[1] / "docs" / "from-pix2pix.md"
+    found = re.search(r"```bash\n(.*?)```", page.read_text(), re.DOTALL)
+    assert found
+    commands = found[1].splitlines()
+    assert len(commands) == 5
+    for command in commands:
+        arguments = command.replace("1000", "5").replace("--epochs 100", "--epochs 1").split()[1:]
+        if arguments[0] == "train":
+            arguments += ["--image-size", "24"]
+        done = pbgan(*arguments)
+        assert done.returncode == 0, done.stderr
+    assert Bank.open("bank").tasks == ("facades", "maps", "night")
+    assert len(list(Path("translated").iterdir())) == 2
+
+
+def test_a_network_with_anti_alias_layers_shares_filters_as_others_do(
+    tmp_path: Path,
+) -> None:
+    config = replace(CONFIG, antialias="both")
+    bank = tmp_path / "bank"
+    for seed, name in enumerate(("one", "two")):
+        import_task(bank, name, saved(tmp_path / f"{name}.pth", seed, config))
+    opened = Bank.open(bank)
+    assert torch.equal(opened.generator("one")(PICTURE), network(0, config)(PICTURE))
+    assert opened.translate("two", PICTURE[:, :, :30, :21]).shape == (1, 3, 30, 21)
+    assert all(finding.problem is None for finding in opened.verify())

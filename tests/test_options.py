@@ -53,6 +53,7 @@ WRONG = {
     "ngf": [0, "64", 1.5],
     "norm": ["layer", 1, ["instance"]],
     "dropout": [1, "yes"],
+    "antialias": ["yes", 1, "all"],
     "weight_init": ["zeros", 1],
     "input_channels": [0, "3", True, 3.0],
     "output_channels": [-1, "1"],

@@ -8,8 +8,10 @@ if TYPE_CHECKING:
     from piggyback_gan.config import DiscriminatorConfig, GeneratorConfig
     from piggyback_gan.discriminators import build_discriminator
     from piggyback_gan.errors import PiggybackError
+    from piggyback_gan.factorization import factorize
     from piggyback_gan.filter_options import FilterOptions
     from piggyback_gan.generators import build_generator
+    from piggyback_gan.importing import ImportOptions, import_task
     from piggyback_gan.mixings import FullMixing, LowRankMixing, SelectedMixing
     from piggyback_gan.network import PiggybackNetwork
     from piggyback_gan.options import GeneratorOptions, TrainingOptions
@@ -25,6 +27,7 @@ _HOMES = {
     "FullMixing": "mixings",
     "GeneratorConfig": "config",
     "GeneratorOptions": "options",
+    "ImportOptions": "importing",
     "Interrupted": "teaching",
     "LowRankMixing": "mixings",
     "ParameterCount": "tasks",
@@ -35,6 +38,8 @@ _HOMES = {
     "TrainingOptions": "options",
     "build_discriminator": "discriminators",
     "build_generator": "generators",
+    "factorize": "factorization",
+    "import_task": "importing",
     "teach": "teaching",
 }
 
@@ -45,6 +50,7 @@ __all__ = [
     "FullMixing",
     "GeneratorConfig",
     "GeneratorOptions",
+    "ImportOptions",
     "Interrupted",
     "LowRankMixing",
     "ParameterCount",
@@ -55,6 +61,8 @@ __all__ = [
     "TrainingOptions",
     "build_discriminator",
     "build_generator",
+    "factorize",
+    "import_task",
     "teach",
 ]
 

@@ -18,7 +18,7 @@ from piggyback_gan.data import UnpairedDataset
 from piggyback_gan.devices import choose_device
 from piggyback_gan.distillation import distil, load_inputs, output_distance
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.factorize import LayerFit, factorize, layer_fits
+from piggyback_gan.factorization import LayerFit, factorize, layer_fits
 from piggyback_gan.folders import find_unpaired
 from piggyback_gan.image_formats import ImageFormat
 from piggyback_gan.image_reading import Source, list_images
@@ -129,7 +129,7 @@ def import_task(
     """Add a generator of CycleGAN, pix2pix or CUT to a bank, which is made if it is not there.
 
     A first task enters as it is, bit for bit. A later one is made of the bank's filters
-    (`factorize.factorize`), and then differs: see `Imported.distances`.
+    (`factorization.factorize`), and then differs: see `Imported.distances`.
 
     Args:
         bank_path: the bank's directory.

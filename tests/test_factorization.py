@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.factorize import (
+from piggyback_gan.factorization import (
     conv_weights,
     factorize,
     layer_fits,
