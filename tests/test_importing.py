@@ -102,12 +102,12 @@ def test_without_finetuning_outputs_are_those_of_the_folded_filters(
         bank, "second", saved(tmp_path / "G.pth", 1), ImportOptions(max_error=0.2)
     )
     assert imported.distances == {} and imported.before == {}
-    assert {fit.layer for fit in imported.fits} == {
+    assert {fit.layer for fit in imported.fits["AtoB"]} == {
         name
         for name, layer in network(0).named_modules()
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
     }
-    assert all(fit.error <= 0.2 + 1e-6 for fit in imported.fits)
+    assert all(fit.error <= 0.2 + 1e-6 for fit in imported.fits["AtoB"])
 
 
 def test_both_directions_of_a_cyclegan_become_one_unpaired_task(tmp_path: Path) -> None:

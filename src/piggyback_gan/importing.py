@@ -86,8 +86,8 @@ class Imported:
     Attributes:
         entry: the task in the bank.
         parameters: what it adds.
-        fits: how well its layers were made of the bank, before finetuning, with the backward network's
-            after the forward one's; empty for a first task, which enters whole.
+        fits: by direction, how well the layers were made of the bank, before finetuning; without a
+            direction's first network, which enters whole.
         distances: how far its outputs are from the network's on images, by direction: L1, PSNR, SSIM;
             empty without images.
         before: the same before finetuning; empty without.
@@ -95,7 +95,7 @@ class Imported:
 
     entry: TaskEntry
     parameters: ParameterCount
-    fits: tuple[LayerFit, ...]
+    fits: Mapping[str, Sequence[LayerFit]]
     distances: Mapping[str, Mapping[str, float]]
     before: Mapping[str, Mapping[str, float]]
 
@@ -195,7 +195,7 @@ def import_task(
     return Imported(
         entry,
         parameters,
-        tuple(fit for part in made.values() for fit in part.fits),
+        {way: part.fits for way, part in made.items() if part.fits},
         distances,
         {way: part.before for way, part in made.items() if part.before},
     )

@@ -16,8 +16,9 @@ from piggyback_gan.names import DEFAULT_UNCONSTRAINED, Storage
 from piggyback_gan.options import Device, Direction, GeneratorOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from piggyback_gan.factorization import LayerFit
     from piggyback_gan.importing import Imported, ImportOptions, ShelfItem
 
 _FAR = 0.01  # an L1 distance of outputs that is worth finetuning
@@ -124,8 +125,8 @@ def _import_one(given: Arguments, options: ImportOptions) -> int:
                 f"{given.task} {way}", step, steps, loss
             ),
         )
-    if imported.fits:
-        _print_fits(imported)
+    for way, fits in imported.fits.items():
+        _print_fits(way, fits)
     print(_summary(given.task, given.bank, imported))
     _advise(given, given.task, imported)
     return 0
@@ -185,17 +186,17 @@ class _Bars:
         )
 
 
-def _print_fits(imported: Imported) -> None:
+def _print_fits(way: str, fits: Sequence[LayerFit]) -> None:
     from rich import box
     from rich.table import Table
 
     from piggyback_gan.cli.console import wide_console
 
     table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("layer", no_wrap=True)
+    table.add_column(f"layer, {way}", no_wrap=True)
     for heading in ("filters", "new", "mixed from", "error"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for fit in imported.fits:
+    for fit in fits:
         counts = (
             fit.filters,
             fit.unconstrained,
