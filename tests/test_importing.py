@@ -16,13 +16,8 @@ from piggyback_gan.bank import Bank
 from piggyback_gan.config import GeneratorConfig
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.generators import build_generator
-from piggyback_gan.importing import (
-    ImportOptions,
-    find_shelf,
-    import_shelf,
-    import_task,
-    recorded_options,
-)
+from piggyback_gan.importing import ImportOptions, import_task
+from piggyback_gan.shelf import find_shelf, import_shelf, recorded_options
 
 CONFIG = GeneratorConfig(name="resnet-6", ngf=4)
 PICTURE = images(1, 32, 32)

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from piggyback_gan.factorization import LayerFit
-    from piggyback_gan.importing import Imported, ImportOptions, ShelfItem
+    from piggyback_gan.importing import Imported, ImportOptions
+    from piggyback_gan.shelf import ShelfItem
 
 _FAR = 0.01  # an L1 distance of outputs that is worth finetuning
 
@@ -103,8 +104,9 @@ def run(arguments: list[str]) -> int:
 def _import_one(given: Arguments, options: ImportOptions) -> int:
     from dataclasses import replace
 
-    from piggyback_gan.importing import import_task, recorded_options
+    from piggyback_gan.importing import import_task
     from piggyback_gan.public_networks import describe, read_generator
+    from piggyback_gan.shelf import recorded_options
 
     assert given.task is not None and given.file is not None
     read = read_generator(given.file, given.architecture)
@@ -133,7 +135,7 @@ def _import_one(given: Arguments, options: ImportOptions) -> int:
 
 
 def _import_all(given: Arguments, options: ImportOptions) -> int:
-    from piggyback_gan.importing import find_shelf, import_shelf
+    from piggyback_gan.shelf import find_shelf, import_shelf
 
     assert given.all is not None
     rows: list[tuple[ShelfItem, Imported]] = []
