@@ -542,4 +542,5 @@ def test_no_thread_of_the_group_outlives_it(tmp_path: Path) -> None:
     script.write_text(THREADS_AFTER_TRAINING)
     command = [sys.executable, *TORCHRUN, script]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert found.stdout == "[]\n[]\n", found.stderr
+    # Two processes write to one pipe, in pieces.
+    assert "".join(found.stdout.split()) == "[][]", found.stderr
