@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from piggyback_gan.config import DiscriminatorConfig, GeneratorConfig
     from piggyback_gan.discriminators import build_discriminator
     from piggyback_gan.errors import PiggybackError
+    from piggyback_gan.export.exporting import Exported, ExportOptions, export_task
     from piggyback_gan.factorization import factorize
     from piggyback_gan.filter_options import FilterOptions
     from piggyback_gan.generators import build_generator
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "Bank": "bank",
     "DiscriminatorConfig": "config",
+    "ExportOptions": "export.exporting",
+    "Exported": "export.exporting",
     "FilterOptions": "filter_options",
     "FullMixing": "mixings",
     "GeneratorConfig": "config",
@@ -38,6 +41,7 @@ _HOMES = {
     "TrainingOptions": "options",
     "build_discriminator": "discriminators",
     "build_generator": "generators",
+    "export_task": "export.exporting",
     "factorize": "factorization",
     "import_task": "importing",
     "teach": "teaching",
@@ -46,6 +50,8 @@ _HOMES = {
 __all__ = [
     "Bank",
     "DiscriminatorConfig",
+    "ExportOptions",
+    "Exported",
     "FilterOptions",
     "FullMixing",
     "GeneratorConfig",
@@ -61,6 +67,7 @@ __all__ = [
     "TrainingOptions",
     "build_discriminator",
     "build_generator",
+    "export_task",
     "factorize",
     "import_task",
     "teach",

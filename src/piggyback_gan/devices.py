@@ -1,6 +1,7 @@
 """Which device to compute on, and how a CPU is made ready."""
 
 import torch
+from torch import nn
 
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.launch import find_place
@@ -31,6 +32,11 @@ def choose_device(asked: str) -> str:
     if device == "cuda" and place.count > 1:
         _take_own_gpu(place.local_rank)
     return device
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where a network is; one without parameters, such as onnxruntime's, takes tensors on the CPU."""
+    return next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
 
 
 def _take_own_gpu(local_rank: int) -> None:

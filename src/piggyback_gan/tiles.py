@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from piggyback_gan.config import GeneratorConfig
+from piggyback_gan.devices import device_of
 from piggyback_gan.shared_norms import Window, with_shared_norms
 from piggyback_gan.tiling import Line, Tiling, lay
 
@@ -58,7 +59,7 @@ def _row_of_tiles(
     generator: nn.Module, rows: Line, columns: Line, index: int, read: ReadTile
 ) -> Tensor:
     """What one row of tiles contributes to the rows in its reach: (C, rows, W)."""
-    device = next(generator.parameters()).device
+    device = device_of(generator)
     top, bottom = rows.reach(index)
     inner_rows, row_weights = rows.weights_in_reach(index)
     strip: Tensor | None = None

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from piggyback_gan.config import GeneratorConfig
+from piggyback_gan.devices import device_of
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.image_decoding import naming
 from piggyback_gan.image_encoding import encode, refuse_unfit
@@ -51,7 +52,7 @@ def translate_batch(
     if tiling is not None:
         return torch.stack([_translate_tiled(generator, config, image, tiling) for image in images])
     rows, columns = lay(height, config), lay(width, config)
-    device = next(generator.parameters()).device
+    device = device_of(generator)
     with torch.inference_mode():
         padded = images[:, :, torch.from_numpy(rows.indices)]
         padded = padded[:, :, :, torch.from_numpy(columns.indices)].to(device, torch.float32)

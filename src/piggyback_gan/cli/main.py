@@ -15,6 +15,7 @@ COMMANDS = {
     "translate": "translate images with a task of a bank",
     "evaluate": "judge tasks of a bank on held-out images",
     "import": "make networks of CycleGAN, pix2pix and CUT tasks of a bank",
+    "export": "a task as a file that needs neither bank nor library: ONNX, torch.export, safetensors",
     "tasks": "list a bank's tasks",
     "experiment": "compare strategies of lifelong learning on a sequence of tasks",
     "verify": "check every file of a bank",

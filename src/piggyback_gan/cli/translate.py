@@ -1,10 +1,13 @@
 """pbgan translate: images in, images out."""
 
+from __future__ import annotations
+
 import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -15,26 +18,24 @@ from piggyback_gan.launch import Place, find_place
 from piggyback_gan.options import Device, Direction
 from piggyback_gan.tiling import NormFrom, Tiling
 
+if TYPE_CHECKING:
+    from torch import nn
+
+    from piggyback_gan.config import GeneratorConfig
+    from piggyback_gan.image_formats import ImageFormat
+
 _OVERLAP = 64
 
 
-@dataclass(frozen=True, kw_only=True)
-class Arguments:
-    """Translate images of any size. Outputs have the inputs' names and sizes."""
+Inputs = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="INPUT...")]
 
-    bank: BankPath
-    """The bank's directory."""
-    task: TaskName
-    """The task's name."""
-    inputs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="INPUT...")]
-    """Image files, and folders of them; - reads paths from stdin, one a line or NUL after each."""
+
+@dataclass(frozen=True, kw_only=True)
+class _Common:
+    """What does not depend on where the network comes from."""
+
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """The folder for the outputs."""
-    direction: Annotated[
-        Direction | None,
-        tyro.conf.arg(help_behavior_hint="(default: as it was trained)", metavar="{AtoB,BtoA}"),
-    ] = None
-    """Which way; unpaired tasks know both."""
     recursive: tyro.conf.FlagCreatePairsOff[bool] = False
     """Take the folders in the folders too; the outputs keep the tree."""
     format: Literal["best", "same"] = "best"
@@ -53,11 +54,55 @@ class Arguments:
     """Refuse larger images; 178956970, where Pillow sees a decompression bomb."""
     device: Device = "auto"
     """Where to compute; auto takes what is there."""
+    runtime: Literal["torch", "onnx"] = "torch"
+    """onnx: give FILE INPUT... in place of BANK TASK INPUT..., to try an ONNX file of pbgan export."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments(_Common):
+    """Translate images of any size. Outputs have the inputs' names and sizes."""
+
+    bank: BankPath
+    """The bank's directory."""
+    task: TaskName
+    """The task's name."""
+    inputs: Inputs
+    """Image files, and folders of them; - reads paths from stdin, one a line or NUL after each."""
+    direction: Annotated[
+        Direction | None,
+        tyro.conf.arg(help_behavior_hint="(default: as it was trained)", metavar="{AtoB,BtoA}"),
+    ] = None
+    """Which way; unpaired tasks know both."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxArguments(_Common):
+    """Translate images of any size with an ONNX file of pbgan export, by onnxruntime."""
+
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+    """The ONNX file."""
+    inputs: Inputs
+    """Image files, and folders of them; - reads paths from stdin, one a line or NUL after each."""
+
+
+@dataclass(frozen=True)
+class _Network:
+    """What translates, whether a bank's task or a file."""
+
+    name: str
+    generator: nn.Module
+    config: GeneratorConfig
+    formats: tuple[ImageFormat, ImageFormat]
 
 
 def run(arguments: list[str]) -> int:
     """Translate; exit status 1 if some inputs could not be translated."""
-    given = parse(Arguments, "translate", arguments)
+    with_onnx = re.search(r"--runtime[ =]onnx\b", " ".join(arguments)) is not None
+    given: Arguments | OnnxArguments
+    if with_onnx:
+        given = parse(OnnxArguments, "translate", arguments)
+    else:
+        given = parse(Arguments, "translate", arguments)
     check_positive("batch_size", given.batch_size)
     tiling = _tiling(given)
     place = find_place()
@@ -65,26 +110,19 @@ def run(arguments: list[str]) -> int:
     from rich.console import Console
     from rich.progress import Progress
 
-    from piggyback_gan.bank import Bank
-    from piggyback_gan.devices import choose_device
     from piggyback_gan.images import MAX_PIXELS
     from piggyback_gan.manifest import require_writable
     from piggyback_gan.outputs import plan_outputs
     from piggyback_gan.translate import translate_files
 
-    bank = Bank.open(given.bank)
-    if tiling is not None:
-        tiling.check(bank.config)
-    device = choose_device(given.device)
-    generator = bank.generator(given.task, device, given.direction)
-    formats = bank.formats(given.task, given.direction)
+    network = _of_file(given) if isinstance(given, OnnxArguments) else _of_bank(given, tiling)
     planned = plan_outputs(
         inputs,
         given.out,
         same_format=given.format == "same",
         overwrite=given.overwrite,
         recursive=given.recursive,
-        output_format=formats[1],
+        output_format=network.formats[1],
         place=place,
     )
     for folder in {given.out: None, **{outcome.output.parent: None for outcome in planned}}:
@@ -92,12 +130,12 @@ def run(arguments: list[str]) -> int:
     console = Console(stderr=True)
     silent = not console.is_terminal or place.rank > 0
     with Progress(console=console, disable=silent) as progress:
-        bar = progress.add_task(given.task, total=len(planned))
+        bar = progress.add_task(network.name, total=len(planned))
         outcomes = translate_files(
-            generator,
-            bank.generator_config(given.task, given.direction),
+            network.generator,
+            network.config,
             planned,
-            formats,
+            network.formats,
             batch_size=given.batch_size,
             tiling=tiling,
             max_pixels=MAX_PIXELS if given.max_pixels is None else given.max_pixels,
@@ -113,7 +151,34 @@ def run(arguments: list[str]) -> int:
     return 1 if problems else 0
 
 
-def _tiling(given: Arguments) -> Tiling | None:
+def _of_bank(given: Arguments, tiling: Tiling | None) -> _Network:
+    from piggyback_gan.bank import Bank
+    from piggyback_gan.devices import choose_device
+
+    bank = Bank.open(given.bank)
+    if tiling is not None:
+        tiling.check(bank.config)  # before the task is read
+    generator = bank.generator(given.task, choose_device(given.device), given.direction)
+    return _Network(
+        given.task,
+        generator,
+        bank.generator_config(given.task, given.direction),
+        bank.formats(given.task, given.direction),
+    )
+
+
+def _of_file(given: OnnxArguments) -> _Network:
+    from piggyback_gan.export.onnx_file import open_onnx
+
+    if given.norm_from == "image":
+        raise PiggybackError(
+            "--norm-from image reaches into the network, which an ONNX file does not allow: leave it out"
+        )
+    generator, contract = open_onnx(given.file, given.device)
+    return _Network(given.file.name, generator, contract.generator, contract.formats)
+
+
+def _tiling(given: _Common) -> Tiling | None:
     if given.max_pixels is not None and given.max_pixels < 1:
         raise PiggybackError(f"invalid max_pixels: found {given.max_pixels}, give 1 or more")
     if given.tile is None:

@@ -1,0 +1,88 @@
+"""pbgan export: a task as a file of its own."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from piggyback_gan.cli.arguments import BankPath, TaskName, parse
+from piggyback_gan.filter_options import default_hint
+from piggyback_gan.names import ExportFormat, Storage
+from piggyback_gan.options import Direction
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Write a task as a file that needs neither the bank nor this library.
+
+    Beside it is put a short program that uses it. Before the file gets its name, it is read back and its
+    outputs are compared with the bank's.
+    """
+
+    bank: BankPath
+    """The bank's directory."""
+    task: TaskName
+    """The task's name."""
+    format: ExportFormat
+    """safetensors, state-dict: weights, under the names of pix2pix and CycleGAN; the others: a network that runs."""
+    out: Annotated[
+        Path | None, default_hint("TASK with the format's suffix, in this folder", "FILE")
+    ] = None
+    """The file."""
+    direction: Annotated[Direction | None, default_hint("as it was trained", "{AtoB,BtoA}")] = None
+    """Which way it translates; unpaired tasks know both."""
+    precision: Storage = "fp32"
+    """What weights are kept in, and a network that runs computes in; it takes and gives float32."""
+    check: Annotated[tuple[Path, ...] | None, default_hint("generated ones", "IMAGE...")] = None
+    """Inputs to compare the file's outputs with the bank's on."""
+    tolerance: Annotated[float | None, default_hint("1e-4; fp16 0.05, bf16 0.25", "DIFFERENCE")] = (
+        None
+    )
+    """How far an output may be from the bank's, of values in [-1, 1]; over it nothing is written."""
+    overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Replace files that are there."""
+
+
+def run(arguments: list[str]) -> int:
+    """Export, and say what was written and how far it is from the bank."""
+    given = parse(Arguments, "export", arguments)
+    from piggyback_gan.devices import choose_device
+    from piggyback_gan.export.exporting import ExportOptions, export_task
+    from piggyback_gan.export.onnx_file import OPSET
+
+    choose_device("cpu")
+    options = ExportOptions(
+        format=given.format,
+        direction=given.direction,
+        precision=given.precision,
+        images=given.check or (),
+        tolerance=given.tolerance,
+        overwrite=given.overwrite,
+    )
+    made = export_task(given.bank, given.task, given.out, options)
+    contract = made.contract
+    opset = f", opset {OPSET}" if given.format == "onnx" else ""
+    megabytes = made.path.stat().st_size / 1e6
+    print(
+        f"{made.path}: {contract.task}, {contract.direction}, {given.format}{opset}, "
+        f"{contract.precision}, {megabytes:.2f} MB"
+    )
+    for path, words in zip(
+        made.beside, ("its use, without this library", "what its images are"), strict=False
+    ):
+        print(f"{path}: {words}")
+    kind = "image" if given.check else "generated input"
+    print(
+        f"compared on {made.inputs} {kind}{'s' * (made.inputs != 1)}: outputs differ from the bank's by at "
+        f"most {made.largest:.2g}, {made.mean:.2g} in the mean, of values in [-1, 1]"
+    )
+    if contract.precision != "fp32" and not given.check:
+        print(
+            "pbgan: generated inputs are no photographs: --check IMAGE... tells what this precision costs",
+            file=sys.stderr,
+        )
+    return 0

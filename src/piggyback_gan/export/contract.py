@@ -1,0 +1,91 @@
+"""The image contract: what an exported file says of itself, of its images most of all. Imports no torch."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from piggyback_gan.config import GeneratorConfig
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.image_formats import ImageFormat
+
+CONTRACT_KEY = "image_contract"
+"""Where a file's metadata has its contract."""
+INPUT_NAME, OUTPUT_NAME = "image", "translated"
+"""The names of an exported graph's input and output."""
+
+_FORMAT = "piggyback-gan export"
+_FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageContract:
+    """What must be known to use an exported generator.
+
+    It takes float32 (B, C, H, W), H and W multiples of the generator's `size_multiple` and at least its
+    `minimum_size`, and gives the same size. The values of a file become those of the tensor as
+    `ImageFormat` says.
+
+    Attributes:
+        task: its name in the bank.
+        direction: which way it translates, "AtoB" or "BtoA".
+        input, output: what the files of its images hold.
+        image_size: side of the images that it was trained on, in pixels.
+        precision: what its weights are kept in; a graph computes in it too.
+        generator: the architecture.
+        task_sha256: of the task's file in the bank.
+        library_version: what exported it.
+    """
+
+    task: str
+    direction: str
+    input: ImageFormat
+    output: ImageFormat
+    image_size: int
+    precision: str
+    generator: GeneratorConfig
+    task_sha256: str
+    library_version: str
+
+    @property
+    def formats(self) -> tuple[ImageFormat, ImageFormat]:
+        """Of input and output."""
+        return self.input, self.output
+
+    def to_json(self) -> str:
+        """One JSON object, with what is the same for all files spelled out for readers."""
+        content: dict[str, Any] = {
+            "format": _FORMAT,
+            "format_version": _FORMAT_VERSION,
+            "layout": "NCHW float32",
+            "tensor_range": [-1, 1],
+            "size_multiple": self.generator.size_multiple,
+            "minimum_size": self.generator.minimum_size,
+        }
+        return json.dumps(content | asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "ImageContract":
+        """The inverse of `to_json`.
+
+        Raises:
+            PiggybackError: it is no contract, or one of a newer version.
+        """
+        try:
+            content: Mapping[str, Any] = json.loads(text)
+            if content["format"] != _FORMAT or content["format_version"] > _FORMAT_VERSION:
+                raise PiggybackError("its image contract is of a newer version")
+            return cls(
+                **{key: str(content[key]) for key in _WORDS},
+                input=ImageFormat.from_card(content["input"]),
+                output=ImageFormat.from_card(content["output"]),
+                image_size=int(content["image_size"]),
+                generator=GeneratorConfig(**content["generator"]),
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            if isinstance(error, PiggybackError):
+                raise
+            raise PiggybackError(f"its image contract can't be read: {error}") from None
+
+
+_WORDS = ("task", "direction", "precision", "task_sha256", "library_version")

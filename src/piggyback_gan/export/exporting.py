@@ -1,0 +1,231 @@
+"""A task is folded, written as a file of its own, read back and compared with the bank."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from piggyback_gan.bank import Bank
+from piggyback_gan.config import check_choice
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.export.contract import ImageContract
+from piggyback_gan.export.formats import FORMATS
+from piggyback_gan.export.usage import usage_example
+from piggyback_gan.images import read_image, to_tensor
+from piggyback_gan.manifest import require_writable
+from piggyback_gan.names import EXPORT_FORMATS, STORAGES, ExportFormat, Storage
+from piggyback_gan.translate import translate_batch
+
+TOLERANCES = {"fp32": 1e-4, "fp16": 0.05, "bf16": 0.25}
+"""The largest difference of an output from the bank's, of values in [-1, 1], that is let pass."""
+
+_MOST_GENERATED = 256  # pixels: larger inputs would take long and show no more
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """How a task is exported.
+
+    Attributes:
+        format: of the file, one of `EXPORT_FORMATS`.
+        direction: "AtoB" or "BtoA"; the one that the task was trained in if None.
+        precision: what its weights are kept in, and a graph computes in; it takes and gives float32.
+        images: files to compare outputs on; none: generated inputs of several sizes.
+        tolerance: how far an output value may be from the bank's, of values in [-1, 1]; None:
+            `TOLERANCES`.
+        overwrite: replace files that are there.
+
+    Raises:
+        PiggybackError: a field has a value that is not allowed.
+    """
+
+    format: ExportFormat = "onnx"
+    direction: str | None = None
+    precision: Storage = "fp32"
+    images: Sequence[Path] = ()
+    tolerance: float | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice("format", self.format, EXPORT_FORMATS)
+        check_choice("precision", self.precision, STORAGES)
+        if self.tolerance is not None and not self.tolerance >= 0:
+            raise PiggybackError(
+                f"invalid tolerance: found {self.tolerance!r}, give a number from 0 on"
+            )
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        path: the file.
+        beside: what lies beside it: an example of its use, and the contract where the file can't hold it.
+        contract: what it says of itself.
+        inputs: how many inputs were translated with it and with the bank.
+        largest, mean: absolute difference of their outputs, of values in [-1, 1].
+    """
+
+    path: Path
+    beside: tuple[Path, ...]
+    contract: ImageContract
+    inputs: int
+    largest: float
+    mean: float
+
+
+def export_task(
+    bank: Bank | str | Path,
+    task: str,
+    path: str | Path | None = None,
+    options: ExportOptions | None = None,
+) -> Exported:
+    """Write a task as a file that needs neither the bank nor this library.
+
+    The file is written under another name, read back, compared with the bank, and only then put into its
+    place, with a short program beside it that shows its use.
+
+    Args:
+        bank: the bank or its directory.
+        task: the task's name.
+        path: the file; by default the task's name, with a direction that is not the trained one, and the
+            format's suffix, in the working directory.
+        options: format, precision, and what is compared.
+
+    Raises:
+        PiggybackError: no such task, direction or image; a file is there; a library is missing; the network
+            can't be written in the format; its outputs are further from the bank's than the tolerance. No
+            file was written then.
+    """
+    options = options or ExportOptions()
+    bank = bank if isinstance(bank, Bank) else Bank.open(bank)
+    format = FORMATS[options.format]
+    direction = options.direction or bank.directions(task)[0]
+    contract = _contract(bank, task, direction, options.precision)
+    if path is None:
+        way = "" if direction == bank.directions(task)[0] else f"-{direction}"
+        path = f"{task}{way}{format.suffix}"
+    path = Path(path)
+    beside = [path.with_name(f"{path.name}.py")]
+    if not format.has_metadata:
+        beside.append(path.with_name(f"{path.name}.json"))
+    _require_free((path, *beside), overwrite=options.overwrite)
+    # Before the work is done: both may be wrong.
+    inputs = list(_read(options.images, contract) if options.images else _generated(contract))
+    require_writable(path.parent)
+    generator = bank.generator(task, direction=direction)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name[:40]}.") as folder:
+        written = Path(folder) / path.name
+        with _naming_failures(options.format):
+            format.write(generator, contract, written)
+        # What reads it, PyTorch's exporters above all, is asked as a user's program would ask it.
+        read = format.read(written, generator)
+        largest, mean = _compare(generator, read, contract, inputs)
+        tolerance = (
+            TOLERANCES[options.precision] if options.tolerance is None else options.tolerance
+        )
+        if not largest <= tolerance:
+            raise PiggybackError(
+                f"{options.format} in {options.precision}: outputs differ by up to {largest:.2g} from the "
+                f"bank's (mean {mean:.2g}), of values in [-1, 1], which is over the tolerance of "
+                f"{tolerance:g}: nothing was written; another precision or format, or --tolerance"
+            )
+        texts = [usage_example(options.format, contract, path.name), contract.to_json() + "\n"]
+        for place, text in zip(beside, texts, strict=False):
+            (Path(folder) / place.name).write_text(text, encoding="utf-8")
+        for place in (*beside, path):
+            os.replace(Path(folder) / place.name, place)
+    return Exported(path, tuple(beside), contract, sum(map(len, inputs)), largest, mean)
+
+
+def _contract(bank: Bank, task: str, direction: str, precision: str) -> ImageContract:
+    first, second = bank.formats(task, direction)
+    entry = next(entry for entry in bank.entries if entry.name == task)
+    return ImageContract(
+        task=task,
+        direction=direction,
+        input=first,
+        output=second,
+        image_size=int(bank.card(task)["image"]["size"]),
+        precision=precision,
+        generator=bank.generator_config(task, direction),
+        task_sha256=entry.sha256,
+        library_version=version("piggyback-gan"),
+    )
+
+
+def _require_free(paths: Sequence[Path], *, overwrite: bool) -> None:
+    for path in paths:
+        if path.is_dir():
+            raise PiggybackError(f"{path} is a folder: give another --out")
+        if path.exists() and not overwrite:
+            raise PiggybackError(f"{path} exists: give --overwrite or another --out")
+
+
+@contextlib.contextmanager
+def _naming_failures(format: ExportFormat) -> Iterator[None]:
+    """What torch's exporters raise, which may be anything, as one line."""
+    try:
+        yield
+    except (PiggybackError, OSError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001
+        first = (str(error).strip().splitlines() or [""])[0]
+        raise PiggybackError(
+            f"this network can't be written as {format}: {type(error).__name__}: {first}; safetensors and "
+            "state-dict always can"
+        ) from None
+
+
+def _read(paths: Sequence[Path], contract: ImageContract) -> Iterator[Tensor]:
+    for path in paths:
+        yield to_tensor(read_image(path, contract.input), contract.input)[None]
+
+
+def _generated(contract: ImageContract) -> Iterator[Tensor]:
+    """Inputs of several sizes, alone and in a batch: blurred noise, or blurred classes."""
+    multiple, least = contract.generator.size_multiple, contract.generator.minimum_size
+    side = max(min(contract.image_size, _MOST_GENERATED) // multiple * multiple, least)
+    chance = torch.Generator().manual_seed(0)
+    smaller = max(side // 2 // multiple * multiple, least)
+    # The second is no multiple of what the network takes.
+    for count, height, width in (
+        (1, side, side),
+        (2, side + multiple - 1, side),
+        (1, smaller, side),
+    ):
+        shape = (count, contract.input.channels, height, width)
+        coarse = torch.rand((*shape[:2], 4, 4), generator=chance) * 2 - 1
+        image = F.interpolate(coarse, shape[2:], mode="bicubic")
+        image += torch.randn(shape, generator=chance) * 0.1
+        if contract.input.labels:
+            image = F.one_hot(image.argmax(1), shape[1]).movedim(3, 1) * 2.0 - 1
+        yield image.clamp(-1, 1)
+
+
+def _compare(
+    generator: nn.Module, read: nn.Module, contract: ImageContract, inputs: Sequence[Tensor]
+) -> tuple[float, float]:
+    """The largest and the mean absolute difference of outputs."""
+    largest = total = count = 0.0
+    for images in inputs:
+        expected, found = (
+            translate_batch(network, contract.generator, images) for network in (generator, read)
+        )
+        difference = (found.double() - expected.double()).abs()
+        # Not max: that of Python's passes over a NaN.
+        worst = difference.max().item()
+        largest = worst if not worst <= largest else largest
+        total += difference.sum().item()
+        count += difference.numel()
+    return largest, total / count

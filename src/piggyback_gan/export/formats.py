@@ -1,0 +1,164 @@
+"""The formats that a folded generator is written in, and read back from: one pair of functions each."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.fx.experimental import _config as fx_config
+
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.export.contract import CONTRACT_KEY, ImageContract
+from piggyback_gan.export.onnx_file import OnnxGenerator, quiet, require, write_onnx
+from piggyback_gan.filter_banks import STORED_TYPES
+from piggyback_gan.names import ExportFormat
+
+_CONTRACT_FILE = "image_contract.json"  # in archives that hold files
+
+Write = Callable[[nn.Module, ImageContract, Path], None]
+Read = Callable[[Path, nn.Module], nn.Module]
+
+
+@dataclass(frozen=True)
+class Format:
+    """One format.
+
+    Attributes:
+        suffix: of its files.
+        write: (generator in float32, contract, file): writes it in the contract's precision.
+        read: (file, a generator of the same architecture) -> what the file computes, in float32 at its ends.
+        has_metadata: whether the file holds the contract; else it lies beside it as JSON.
+    """
+
+    suffix: str
+    write: Write
+    read: Read
+    has_metadata: bool = True
+
+
+class _Narrow(nn.Module):
+    """A network that computes in another type, and takes and gives float32."""
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network).to(dtype)
+        self.dtype = dtype
+
+    def forward(self, images: Tensor) -> Tensor:
+        output: Tensor = self.network(images.to(self.dtype))
+        return output.float()
+
+
+def _graph(generator: nn.Module, contract: ImageContract) -> nn.Module:
+    """What a file that computes is to compute."""
+    dtype = STORED_TYPES[contract.precision]
+    return generator if dtype == torch.float32 else _Narrow(generator, dtype).eval()
+
+
+def _example(contract: ImageContract) -> Tensor:
+    """An input to export with: nothing in it is one, which would be taken for a fixed size."""
+    multiple, least = contract.generator.size_multiple, contract.generator.minimum_size
+    return torch.zeros(2, contract.input.channels, 2 * least, 2 * least + multiple)
+
+
+def _program(generator: nn.Module, contract: ImageContract) -> ExportedProgram:
+    """The generator for any batch, and any height and width that it takes."""
+    multiple, least = contract.generator.size_multiple, contract.generator.minimum_size
+    height, width = (multiple * Dim(n, min=least // multiple) for n in ("rows", "columns"))
+    axes = {0: Dim("batch", min=1), 2: height, 3: width}
+    # Else the smallest size, whose innermost feature map is of one pixel in a U-Net, is ruled out.
+    one_is_no_other_size = fx_config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
+    with quiet(), torch.no_grad(), one_is_no_other_size:
+        return torch.export.export(
+            _graph(generator, contract), (_example(contract),), dynamic_shapes=(axes,)
+        )
+
+
+def _write_onnx(generator: nn.Module, contract: ImageContract, path: Path) -> None:
+    if contract.precision == "bf16":
+        raise PiggybackError(
+            "onnxruntime can't compute in bf16 on a CPU, so that nothing could be checked: choose fp16, or "
+            "another format"
+        )
+    for module in ("onnx", "onnxscript", "onnxruntime"):
+        require(module)
+    write_onnx(_program(generator, contract), contract, path)
+
+
+def _read_onnx(path: Path, generator: nn.Module) -> nn.Module:
+    return OnnxGenerator(path)
+
+
+def _write_program(generator: nn.Module, contract: ImageContract, path: Path) -> None:
+    with quiet():
+        torch.export.save(
+            _program(generator, contract), path, extra_files={_CONTRACT_FILE: contract.to_json()}
+        )
+
+
+def _read_program(path: Path, generator: nn.Module) -> nn.Module:
+    with quiet():
+        module = torch.export.load(path).module()
+    assert isinstance(module, nn.Module)
+    return module
+
+
+def _write_script(generator: nn.Module, contract: ImageContract, path: Path) -> None:
+    with quiet(), torch.no_grad():
+        # Not scripted: that takes a subset of Python, and a generator may be anybody's.
+        script = torch.jit.trace(  # type: ignore[no-untyped-call]
+            _graph(generator, contract), _example(contract), check_trace=False
+        )
+        torch.jit.save(script, path, _extra_files={_CONTRACT_FILE: contract.to_json()})
+
+
+def _read_script(path: Path, generator: nn.Module) -> nn.Module:
+    with quiet():
+        script: nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+    return script
+
+
+def _weights(generator: nn.Module, contract: ImageContract) -> dict[str, Tensor]:
+    dtype = STORED_TYPES[contract.precision]
+    return {
+        key: tensor.to(dtype).contiguous() if tensor.is_floating_point() else tensor
+        for key, tensor in generator.state_dict().items()
+    }
+
+
+def _with_weights(generator: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
+    filled = copy.deepcopy(generator)
+    filled.load_state_dict(weights)
+    return filled
+
+
+def _write_safetensors(generator: nn.Module, contract: ImageContract, path: Path) -> None:
+    metadata = {CONTRACT_KEY: contract.to_json()}
+    path.write_bytes(safetensors.torch.save(_weights(generator, contract), metadata))
+
+
+def _read_safetensors(path: Path, generator: nn.Module) -> nn.Module:
+    return _with_weights(generator, safetensors.torch.load_file(path))
+
+
+def _write_state_dict(generator: nn.Module, contract: ImageContract, path: Path) -> None:
+    torch.save(_weights(generator, contract), path)
+
+
+def _read_state_dict(path: Path, generator: nn.Module) -> nn.Module:
+    return _with_weights(generator, torch.load(path, map_location="cpu", weights_only=True))
+
+
+FORMATS: Mapping[ExportFormat, Format] = {
+    "safetensors": Format(".safetensors", _write_safetensors, _read_safetensors),
+    "onnx": Format(".onnx", _write_onnx, _read_onnx),
+    "torch-export": Format(".pt2", _write_program, _read_program),
+    "torchscript": Format(".ts", _write_script, _read_script),
+    "state-dict": Format(".pth", _write_state_dict, _read_state_dict, has_metadata=False),
+}

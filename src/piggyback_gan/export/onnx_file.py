@@ -1,0 +1,146 @@
+"""ONNX files: written by torch's exporter, run by onnxruntime."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.export.contract import CONTRACT_KEY, INPUT_NAME, OUTPUT_NAME, ImageContract
+
+OPSET = 20
+_AXES = ("batch", None, "height", "width")
+
+
+class OnnxGenerator(nn.Module):
+    """A generator in an ONNX file, run by onnxruntime.
+
+    Args:
+        path: the file.
+        device: "cpu", "cuda", or "auto": what onnxruntime has here.
+
+    Raises:
+        PiggybackError: onnxruntime is missing or has no such device, or the file is no ONNX file that it
+            can run.
+    """
+
+    def __init__(self, path: Path, device: str = "cpu") -> None:
+        super().__init__()
+        runtime = require("onnxruntime")
+        if not path.is_file():
+            raise PiggybackError(f"{path}: no such file")
+        there = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
+        providers = [p for p in there.values() if p in runtime.get_available_providers()]
+        if device != "auto":
+            if there.get(device) not in providers:
+                raise PiggybackError(f"onnxruntime has no {device} device here: choose auto or cpu")
+            providers = [there[device]]
+        options = runtime.SessionOptions()
+        options.log_severity_level = 3  # errors: its warnings are for its makers
+        try:
+            self._session = runtime.InferenceSession(path, options, providers=providers)
+        except Exception as error:  # noqa: BLE001 - its errors have no class in common
+            raise PiggybackError(f"{path} can't be run by onnxruntime: {_line(error)}") from None
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What the file says of itself."""
+        found: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        return found
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Translate (B, C, H, W) in [-1, 1].
+
+        Raises:
+            PiggybackError: onnxruntime can't.
+        """
+        try:
+            given = {INPUT_NAME: images.contiguous().numpy()}
+            output = self._session.run([OUTPUT_NAME], given)[0]
+        except Exception as error:  # noqa: BLE001 - as above
+            raise PiggybackError(f"onnxruntime can't run the network: {_line(error)}") from None
+        return torch.from_numpy(output)
+
+
+def write_onnx(program: ExportedProgram, contract: ImageContract, path: Path) -> None:
+    """Write a program of one input and one output as an ONNX file with the contract in its metadata."""
+    onnx = require("onnx")
+    with quiet():
+        made = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[INPUT_NAME],
+            output_names=[OUTPUT_NAME],
+            verbose=False,
+        )
+    assert made is not None
+    model = made.model_proto
+    for value in (model.graph.input[0], model.graph.output[0]):
+        for axis, name in zip(value.type.tensor_type.shape.dim, _AXES, strict=True):
+            if name:
+                axis.dim_param = name
+    # The exporter's own names for these axes would be left in it.
+    del model.graph.value_info[:]
+    onnx.helper.set_model_props(model, {CONTRACT_KEY: contract.to_json()})
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
+def open_onnx(path: Path, device: str = "cpu") -> tuple[OnnxGenerator, ImageContract]:
+    """A generator that `pbgan export` wrote, and its contract.
+
+    Raises:
+        PiggybackError: as `OnnxGenerator`, or another program wrote it.
+    """
+    generator = OnnxGenerator(path, device)
+    text = generator.metadata.get(CONTRACT_KEY)
+    if text is None:
+        raise PiggybackError(
+            f"{path} has no image contract: only ONNX files of pbgan export can be translated with"
+        )
+    try:
+        return generator, ImageContract.from_json(text)
+    except PiggybackError as error:
+        raise PiggybackError(f"{path}: {error}") from None
+
+
+def require(module: str) -> Any:
+    """A module of the export extra.
+
+    Raises:
+        PiggybackError: it is missing or can't be imported.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise PiggybackError(
+            f"ONNX needs {module}, which can't be imported ({_line(error)}): pip install "
+            "'piggyback-gan[export]'"
+        ) from None
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the warnings and log lines of torch's exporters, which tell of other packages and of themselves."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,90 @@
+"""The example beside an exported file: a short program that translates an image with it, without this library."""
+
+import jinja2
+
+from piggyback_gan.config import RESNET_BLOCKS, UNET_LEVELS
+from piggyback_gan.export.contract import INPUT_NAME, ImageContract
+from piggyback_gan.image_encoding import tiff_options
+from piggyback_gan.image_formats import FULL_RANGE, ImageFormat
+from piggyback_gan.names import ExportFormat
+
+_PILLOW_CHANNELS = (1, 3, 4)
+_WEIGHTS = ("safetensors", "state-dict")
+
+
+def usage_example(format: ExportFormat, contract: ImageContract, file: str) -> str:
+    """The program's text.
+
+    Args:
+        format: of the exported file.
+        contract: what the file says of itself.
+        file: its name; the example lies beside it.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("piggyback_gan.export"),
+        autoescape=False,  # it is Python: names are put in as literals
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    environment.filters["python"] = repr
+    generator = contract.generator
+    return environment.get_template("usage.py.jinja").render(
+        task=contract.task,
+        direction=contract.direction,
+        file=file,
+        format=format,
+        imports="\n".join(_imports(format, contract)),
+        defines_network=format in _WEIGHTS,
+        code=None,
+        generator=generator,
+        bias=generator.norm == "instance",
+        unet_levels=UNET_LEVELS.get(generator.name),
+        resnet_blocks=RESNET_BLOCKS.get(generator.name),
+        blur_down=generator.antialias in ("down", "both"),
+        blur_up=generator.antialias in ("up", "both"),
+        size_multiple=generator.size_multiple,
+        minimum_size=generator.minimum_size,
+        input=contract.input,
+        output=contract.output,
+        input_words=_words(contract.input),
+        output_words=_words(contract.output),
+        output_range=[f"{end:g}" for end in FULL_RANGE.get(contract.output.depth, (0, 0))],
+        pillow_in=_pillow_holds(contract.input),
+        pillow_out=_pillow_holds(contract.output),
+        tiff_options=tiff_options(contract.output.channels),
+        input_name=INPUT_NAME,
+    )
+
+
+def _imports(format: ExportFormat, contract: ImageContract) -> list[str]:
+    """The lines that import packages, in the order that linters like."""
+    modules = {"numpy as np"}
+    names = []
+    modules.add({"onnx": "onnxruntime", "safetensors": "safetensors.torch"}.get(format, "torch"))
+    if format != "onnx":
+        modules.add("torch")
+    if format in _WEIGHTS:
+        names.append("from torch import nn")
+    if _pillow_holds(contract.input):
+        names.append("from PIL import Image, ImageOps")
+    else:
+        modules.add("imagecodecs")
+    if not _pillow_holds(contract.output):
+        modules.add("tifffile")
+    elif not _pillow_holds(contract.input):
+        names.append("from PIL import Image")
+    return [f"import {module}" for module in sorted(modules)] + sorted(names)
+
+
+def _pillow_holds(format: ImageFormat) -> bool:
+    """Whether Pillow keeps every value of such images; others are for imagecodecs and tifffile."""
+    return format.depth == "uint8" and (format.labels or format.channels in _PILLOW_CHANNELS)
+
+
+def _words(format: ImageFormat) -> str:
+    if format.labels:
+        return (
+            f"a label map of {format.depth}, a class from 0 to {format.channels - 1} for each pixel"
+        )
+    plural = "s" * (format.channels != 1)
+    return f"{format.channels} channel{plural} of {format.depth}, {format.low:g} to {format.high:g} as -1 to 1"

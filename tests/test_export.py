@@ -1,0 +1,490 @@
+"""Exported files: what they compute, what they say of themselves, and that they need no more."""
+
+import json
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import safetensors
+import safetensors.torch
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from banks import card, network, pbgan
+from piggyback_gan import ExportOptions, GeneratorConfig, PiggybackError, export_task, import_task
+from piggyback_gan.bank import Bank, open_or_new
+from piggyback_gan.export.contract import CONTRACT_KEY, ImageContract
+from piggyback_gan.image_formats import ImageFormat
+from piggyback_gan.images import encode, read_image
+from piggyback_gan.names import EXPORT_FORMATS, ExportFormat
+
+RESNET = GeneratorConfig(name="resnet-6", ngf=4)
+UNET = GeneratorConfig(name="unet-64", ngf=2)
+EIGHT_BITS = ImageFormat()
+RUNS_ALONE = (
+    "import sys, runpy; sys.modules['piggyback_gan'] = None; "
+    "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+)
+
+
+def bank_of(
+    path: Path,
+    config: GeneratorConfig = RESNET,
+    formats: tuple[ImageFormat, ImageFormat] = (EIGHT_BITS, EIGHT_BITS),
+    *,
+    unpaired: bool = False,
+) -> Bank:
+    """A bank of two tasks, the second mixed from the first; every value of theirs is drawn."""
+    channels = formats[0].channels, formats[1].channels
+    config = replace(config, input_channels=channels[0], output_channels=channels[1])
+    bank = open_or_new(path, config)
+    networks = {"forward": network(config), "backward": bank.empty_network("backward")}
+    for task in ("first", "second"):
+        states = []
+        for learner in networks.values():
+            learner.add_task(task, 0.25)
+            chance = torch.Generator().manual_seed(len(learner.tasks))
+            with torch.no_grad():
+                for tensor in learner.trainable_parameters():
+                    tensor.add_(torch.randn(tensor.shape, generator=chance), alpha=0.05)
+                for name, tensor in learner.module.named_buffers():
+                    if name.endswith("running_mean"):
+                        tensor.add_(0.1)
+            learner.finish_task()
+            states.append(learner.task_state(task))
+        about = card(networks["forward"], task, 0.25)
+        about["image"] |= {"input": asdict(formats[0]), "output": asdict(formats[1])}
+        about |= {"mode": "unpaired"} if unpaired else {}
+        with bank.writing("test"):
+            bank.add(states[0], about, states[1] if unpaired else None)
+    return Bank.open(path)
+
+
+@pytest.fixture(scope="module")
+def resnet(tmp_path_factory: pytest.TempPathFactory) -> Bank:
+    return bank_of(tmp_path_factory.mktemp("resnet") / "bank")
+
+
+@pytest.fixture(scope="module")
+def unet(tmp_path_factory: pytest.TempPathFactory) -> Bank:
+    return bank_of(tmp_path_factory.mktemp("unet") / "bank", UNET)
+
+
+def noise(*shape: int) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(5)) * 2 - 1
+
+
+def photograph(path: Path, height: int = 37, width: int = 50) -> Path:
+    values = np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8)
+    Image.fromarray(values).save(path)
+    return path
+
+
+def run_onnx(path: Path) -> Callable[[Tensor], Tensor]:
+    session = onnxruntime.InferenceSession(path)
+    return lambda images: torch.from_numpy(session.run(None, {"image": images.numpy()})[0])
+
+
+def run_alone(example: Path, *arguments: Path) -> None:
+    """Run an example as a user would, where this library can't be imported."""
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", RUNS_ALONE, example, *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert (ran.returncode, ran.stdout) == (0, ""), ran.stderr
+
+
+# --- what files compute ---
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        RESNET,
+        GeneratorConfig(name="resnet-9", ngf=4, norm="batch", dropout=True),
+        GeneratorConfig(name="resnet-6", ngf=4, antialias="both"),
+        GeneratorConfig(name="resnet-6", ngf=4, norm="none", antialias="down"),
+        UNET,
+        GeneratorConfig(name="unet-128", ngf=2, norm="batch", dropout=True),
+        GeneratorConfig(name="unet-256", ngf=2),
+    ],
+    ids=lambda config: f"{config.name}-{config.norm}-{config.antialias}",
+)
+def test_onnx_gives_the_banks_outputs_for_any_batch_and_size(
+    config: GeneratorConfig, tmp_path: Path
+) -> None:
+    bank = bank_of(tmp_path / "bank", config)
+    made = export_task(bank, "second", tmp_path / "second.onnx")
+    assert made.largest < 1e-4
+    generator, exported = bank.generator("second"), run_onnx(made.path)
+    multiple = config.size_multiple
+    least = max(multiple, config.minimum_size)
+    sizes = [(1, least, least), (1, 2 * least, least), (3, least, least + 2 * multiple)]
+    for batch, height, width in sizes:
+        images = noise(batch, 3, height, width)
+        with torch.no_grad():
+            expected = generator(images)
+        assert (exported(images) - expected).abs().max() < 1e-4
+        assert expected.std() > 0.01  # two constants would agree as well
+
+
+@pytest.mark.parametrize("format", ["torch-export", "torchscript"])
+@pytest.mark.parametrize("which", ["resnet", "unet"])
+def test_programs_of_torch_give_the_banks_outputs_for_any_batch_and_size(
+    format: ExportFormat, which: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    bank: Bank = request.getfixturevalue(which)
+    made = export_task(bank, "second", tmp_path / "file", ExportOptions(format=format))
+    with pytest.warns(DeprecationWarning) if format == "torchscript" else torch.no_grad():
+        exported = (
+            torch.export.load(made.path).module()
+            if format == "torch-export"
+            else torch.jit.load(made.path)  # type: ignore[no-untyped-call]
+        )
+    for shape in ((1, 3, 64, 64), (3, 3, 128, 192)):
+        images = noise(*shape)
+        with torch.no_grad():
+            assert torch.allclose(exported(images), bank.generator("second")(images), atol=1e-5)
+
+
+@pytest.mark.parametrize("format", ["safetensors", "state-dict"])
+def test_weights_are_the_banks_bit_for_bit(
+    resnet: Bank, format: ExportFormat, tmp_path: Path
+) -> None:
+    made = export_task(resnet, "second", tmp_path / "file", ExportOptions(format=format))
+    found = (
+        safetensors.torch.load_file(made.path)
+        if format == "safetensors"
+        else torch.load(made.path, weights_only=True)
+    )
+    expected = resnet.generator("second").state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+    assert made.largest == 0
+
+
+def test_a_state_dict_comes_back_by_import(unet: Bank, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoints/second/latest_net_G.pth"
+    export_task(unet, "second", path, ExportOptions(format="state-dict"))
+    import_task(tmp_path / "bank", "again", path)
+    images = noise(2, 3, 64, 64)
+    again = Bank.open(tmp_path / "bank").generator("again")
+    assert torch.equal(again(images), unet.generator("second")(images))
+
+
+def test_both_directions_of_an_unpaired_task_are_exported(tmp_path: Path) -> None:
+    gray = ImageFormat(channels=1)
+    bank = bank_of(tmp_path / "bank", formats=(EIGHT_BITS, gray), unpaired=True)
+    for direction, channels in (("AtoB", 3), ("BtoA", 1)):
+        made = export_task(
+            bank, "second", tmp_path / f"{direction}.onnx", ExportOptions(direction=direction)
+        )
+        assert (made.contract.direction, made.contract.input.channels) == (direction, channels)
+        images = noise(1, channels, 16, 16)
+        expected = bank.generator("second", direction=direction)(images)
+        assert (run_onnx(made.path)(images) - expected).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("format", EXPORT_FORMATS)
+def test_half_precision_halves_the_weights_and_says_its_error(
+    format: ExportFormat, tmp_path: Path
+) -> None:
+    bank = bank_of(tmp_path / "bank", replace(RESNET, ngf=16))
+    sizes = {}
+    for precision in ("fp32", "fp16"):
+        made = export_task(
+            bank,
+            "second",
+            tmp_path / precision,
+            ExportOptions(format=format, precision=precision),
+        )
+        sizes[precision] = made.path.stat().st_size
+    assert sizes["fp16"] < 0.65 * sizes["fp32"]
+    assert 1e-6 < made.mean < made.largest < 0.05
+    assert made.contract.precision == "fp16"
+
+
+def test_bf16_is_written_where_it_can_be_checked(resnet: Bank, tmp_path: Path) -> None:
+    bf16 = ExportOptions(format="torch-export", precision="bf16")
+    made = export_task(resnet, "second", tmp_path / "second.pt2", bf16)
+    assert 0 < made.mean < 0.05
+    with pytest.raises(PiggybackError, match=r"onnxruntime .* choose fp16"):
+        export_task(resnet, "second", tmp_path / "second.onnx", replace(bf16, format="onnx"))
+    assert not (tmp_path / "second.onnx").exists()
+
+
+# --- what they say of themselves ---
+
+
+def stored_contract(path: Path, format: ExportFormat) -> str:
+    """The contract as others find it, without this library's readers."""
+    if format == "onnx":
+        return next(p.value for p in onnx.load(path).metadata_props if p.key == CONTRACT_KEY)
+    if format == "safetensors":
+        with safetensors.safe_open(path, "pt") as file:
+            return str(file.metadata()[CONTRACT_KEY])
+    if format == "state-dict":
+        return path.with_name(f"{path.name}.json").read_text()
+    archive = zipfile.ZipFile(path)
+    return archive.read(next(n for n in archive.namelist() if "image_contract" in n)).decode()
+
+
+@pytest.mark.parametrize("format", EXPORT_FORMATS)
+def test_a_file_says_what_its_images_are(format: ExportFormat, tmp_path: Path) -> None:
+    formats = ImageFormat(channels=2, depth="uint16", high=4095.0), ImageFormat(channels=1)
+    bank = bank_of(tmp_path / "bank", formats=formats)
+    made = export_task(bank, "second", tmp_path / "file", ExportOptions(format=format))
+    text = stored_contract(made.path, format)
+    said = json.loads(text)
+    assert (said["task"], said["direction"], said["size_multiple"]) == ("second", "AtoB", 4)
+    assert said["minimum_size"] == 8
+    assert said["tensor_range"] == [-1, 1]
+    assert (said["input"]["channels"], said["input"]["high"]) == (2, 4095)
+    assert said["task_sha256"] == bank.entries[1].sha256
+    assert ImageContract.from_json(text) == made.contract
+
+
+def test_an_onnx_file_names_its_axes(resnet: Bank, tmp_path: Path) -> None:
+    path = export_task(resnet, "first", tmp_path / "first.onnx").path
+    model = onnx.load(path)
+    for value in (model.graph.input[0], model.graph.output[0]):
+        axes = [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
+        assert axes == ["batch", 3, "height", "width"]
+    assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 20)]
+
+
+# --- the examples beside them ---
+
+
+@pytest.mark.parametrize("format", EXPORT_FORMATS)
+@pytest.mark.parametrize("which", ["resnet", "unet"])
+def test_the_example_translates_as_the_bank_does_without_this_library(
+    format: ExportFormat, which: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    bank: Bank = request.getfixturevalue(which)
+    made = export_task(bank, "second", tmp_path / "it's.file", ExportOptions(format=format))
+    source = photograph(tmp_path / "photo.png")
+    run_alone(made.beside[0], source, tmp_path / "out.png")
+    found = np.asarray(Image.open(tmp_path / "out.png")).astype(int)
+    expected = np.asarray(bank.translate("second", Image.open(source)))
+    assert np.abs(found - expected).max() <= 1  # where a value lies between two, rounding decides
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        GeneratorConfig(name="resnet-9", ngf=4, norm="batch", dropout=True),
+        GeneratorConfig(name="resnet-6", ngf=4, antialias="both"),
+        GeneratorConfig(name="resnet-6", ngf=4, norm="none", antialias="up"),
+        GeneratorConfig(name="unet-128", ngf=2, norm="batch", dropout=True),
+        GeneratorConfig(name="unet-256", ngf=2, norm="none"),
+    ],
+    ids=lambda config: f"{config.name}-{config.norm}-{config.antialias}",
+)
+def test_examples_for_weights_have_the_network_that_they_are_of(
+    config: GeneratorConfig, tmp_path: Path
+) -> None:
+    bank = bank_of(tmp_path / "bank", config)
+    options = ExportOptions(format="safetensors")
+    made = export_task(bank, "second", tmp_path / "second.safetensors", options)
+    source = photograph(tmp_path / "photo.png")
+    run_alone(made.beside[0], source, tmp_path / "out.png")
+    found = np.asarray(Image.open(tmp_path / "out.png")).astype(int)
+    expected = np.asarray(bank.translate("second", Image.open(source)))
+    assert np.abs(found - expected).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("formats", "suffixes"),
+    [
+        ((ImageFormat(channels=1), ImageFormat(channels=4)), (".png", ".png")),
+        (
+            (ImageFormat(depth="uint16", high=65535.0), ImageFormat(channels=1)),
+            (".tif", ".png"),
+        ),
+        (
+            (
+                ImageFormat(channels=5, depth="float32", low=-2.0, high=3.0),
+                ImageFormat(channels=2, depth="float32", low=0.0, high=0.5),
+            ),
+            (".tif", ".tif"),
+        ),
+        (
+            (ImageFormat(channels=6, labels=True), ImageFormat(depth="uint16", high=65535.0)),
+            (".png", ".tif"),
+        ),
+    ],
+    ids=["gray-to-rgba", "16-bit-to-gray", "float-channels", "labels-to-16-bit"],
+)
+def test_examples_read_and_write_what_the_task_does(
+    formats: tuple[ImageFormat, ImageFormat], suffixes: tuple[str, str], tmp_path: Path
+) -> None:
+    bank = bank_of(tmp_path / "bank", formats=formats)
+    options = ExportOptions(format="safetensors")
+    made = export_task(bank, "second", tmp_path / "second.safetensors", options)
+    source, out = tmp_path / f"source{suffixes[0]}", tmp_path / f"out{suffixes[1]}"
+    chance = np.random.default_rng(2)
+    first, second = formats
+    if first.labels or suffixes[0] == ".png":
+        most = first.channels if first.labels else 256
+        Image.fromarray(chance.integers(0, most, (37, 50), np.uint8)).save(source)
+    else:
+        values = chance.uniform(first.low, first.high, (37, 50, first.channels))
+        source.write_bytes(encode(values.astype(first.depth), ".tif"))
+    run_alone(made.beside[0], source, out)
+    found = read_image(out, second)
+    done = pbgan("translate", bank.path, "second", source, "--out", tmp_path / "translated")
+    assert done.returncode == 0, done.stderr
+    expected = read_image(next((tmp_path / "translated").iterdir()), second)
+    assert found.shape == expected.shape
+    step = 1e-6 if second.depth == "float32" else 1
+    assert np.abs(found.astype(float) - expected.astype(float)).max() <= step
+
+
+# --- what is refused, and then nothing is written ---
+
+
+def test_outputs_over_the_tolerance_leave_no_file(resnet: Bank, tmp_path: Path) -> None:
+    options = ExportOptions(format="safetensors", precision="fp16", tolerance=1e-7)
+    with pytest.raises(PiggybackError, match="over the tolerance of 1e-07: nothing was written"):
+        export_task(resnet, "second", tmp_path / "second.safetensors", options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_whose_file_gives_no_number_is_over_any_tolerance(
+    resnet: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return images * torch.nan
+
+    from piggyback_gan.export import exporting
+
+    broken = replace(exporting.FORMATS["safetensors"], read=lambda path, generator: Broken())
+    monkeypatch.setattr(exporting, "FORMATS", {"safetensors": broken})
+    options = ExportOptions(format="safetensors", tolerance=100)
+    with pytest.raises(PiggybackError, match="differ by up to nan"):
+        export_task(resnet, "second", tmp_path / "second.safetensors", options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_that_are_there_are_kept_unless_told_otherwise(resnet: Bank, tmp_path: Path) -> None:
+    options = ExportOptions(format="state-dict")
+    path = tmp_path / "second.pth"
+    for name in ("second.pth", "second.pth.py", "second.pth.json"):
+        (tmp_path / name).write_text("mine")
+        with pytest.raises(PiggybackError, match=f"{name} exists: give --overwrite"):
+            export_task(resnet, "second", path, options)
+        assert [p.read_text() for p in tmp_path.iterdir()] == ["mine"]
+        (tmp_path / name).unlink()
+    path.write_text("mine")
+    export_task(resnet, "second", path, replace(options, overwrite=True))
+    assert len(torch.load(path, weights_only=True)) > 10
+    with pytest.raises(PiggybackError, match="is a folder"):
+        export_task(resnet, "second", tmp_path, options)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["third", "--format", "onnx"], "no task 'third'; tasks: first, second"),
+        (["first", "--format", "tflite"], "tflite"),
+        (["first", "--format", "onnx", "--direction", "BtoA"], "does not translate BtoA"),
+        (["first", "--format", "onnx", "--check", "no.png"], "no.png"),
+        (["first", "--format", "onnx", "--tolerance", "-1"], "invalid tolerance"),
+        (["first", "--format", "onnx", "--out", "/proc/x/y.onnx"], "/proc/x"),
+    ],
+)
+def test_bad_input_is_told_in_one_line(
+    resnet: Bank, words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = pbgan("export", resnet.path, *words)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_onnxruntime_it_is_said_how_to_get_it(
+    resnet: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(PiggybackError, match=r"pip install 'piggyback-gan\[export\]'"):
+        export_task(resnet, "first", tmp_path / "first.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- the command line ---
+
+
+def test_a_task_is_exported_compared_on_images_and_tried(resnet: Bank, tmp_path: Path) -> None:
+    source = photograph(tmp_path / "photo.png")
+    path = tmp_path / "second.onnx"
+    done = pbgan(
+        "export",
+        resnet.path,
+        "second",
+        "--format",
+        "onnx",
+        "--out",
+        path,
+        "--check",
+        source,
+        source,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "second, AtoB, onnx, opset 20, fp32" in done.stdout
+    assert "compared on 2 images" in done.stdout
+    assert done.stderr == ""
+    tried = pbgan("translate", "--runtime", "onnx", path, source, "--out", tmp_path / "onnx")
+    assert tried.returncode == 0, tried.stderr
+    whole = pbgan("translate", resnet.path, "second", source, "--out", tmp_path / "bank")
+    assert whole.returncode == 0, whole.stderr
+    found, expected = (
+        np.asarray(Image.open(tmp_path / folder / "photo.png")).astype(int)
+        for folder in ("onnx", "bank")
+    )
+    assert np.abs(found - expected).max() <= 1
+    tiled = pbgan(
+        "translate", path, source, "--out", tmp_path / "tiled", "--tile", "32", "--runtime=onnx"
+    )
+    assert tiled.returncode == 0, tiled.stderr
+
+
+def test_only_files_of_export_can_be_tried(tmp_path: Path) -> None:
+    source = photograph(tmp_path / "photo.png")
+
+    def tried(path: Path, *words: str) -> str:
+        done = pbgan(
+            "translate", "--runtime", "onnx", path, source, "--out", tmp_path / "o", *words
+        )
+        assert (done.returncode, done.stdout) == (2, "")
+        assert len(done.stderr.splitlines()) == 1
+        return done.stderr
+
+    text = tmp_path / "text.onnx"
+    text.write_text("no model")
+    assert "can't be run by onnxruntime" in tried(text)
+    assert "no such file" in tried(tmp_path / "none.onnx")
+    foreign = tmp_path / "foreign.onnx"
+    identity = onnx.helper.make_node("Identity", ["image"], ["translated"])
+    ends = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 3, "h", "w"])
+        for name in ("image", "translated")
+    ]
+    graph = onnx.helper.make_graph([identity], "g", ends[:1], ends[1:])
+    opsets = [onnx.helper.make_opsetid("", 20)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10), foreign)
+    assert "has no image contract" in tried(foreign)
+    assert "--norm-from image" in tried(foreign, "--tile", "32", "--norm-from", "image")
