@@ -11,7 +11,7 @@ import tyro
 
 from piggyback_gan.cli.arguments import BankPath, TaskName, parse
 from piggyback_gan.filter_options import default_hint
-from piggyback_gan.names import ExportFormat, Storage
+from piggyback_gan.names import ExportFormat, ExportPrecision
 from piggyback_gan.options import Direction
 
 
@@ -35,13 +35,17 @@ class Arguments:
     """The file."""
     direction: Annotated[Direction | None, default_hint("as it was trained", "{AtoB,BtoA}")] = None
     """Which way it translates; unpaired tasks know both."""
-    precision: Storage = "fp32"
-    """What weights are kept in, and a network that runs computes in; it takes and gives float32."""
+    precision: ExportPrecision = "fp32"
+    """What weights are kept in, and a network that runs computes in; it takes and gives float32. int8: ONNX only."""
+    calibrate: Annotated[
+        tuple[Path, ...] | None, tyro.conf.arg(metavar="IMAGE...", help_behavior_hint="")
+    ] = None
+    """For int8: inputs such as will be translated, files or folders; some hundred are enough."""
     check: Annotated[tuple[Path, ...] | None, default_hint("generated ones", "IMAGE...")] = None
-    """Inputs to compare the file's outputs with the bank's on."""
-    tolerance: Annotated[float | None, default_hint("1e-4; fp16 0.05, bf16 0.25", "DIFFERENCE")] = (
-        None
-    )
+    """Inputs to compare the file's outputs with the bank's on, files or folders."""
+    tolerance: Annotated[
+        float | None, default_hint("1e-4; fp16 0.05, bf16 0.25, int8 0.5", "DIFFERENCE")
+    ] = None
     """How far an output may be from the bank's, of values in [-1, 1]; over it nothing is written."""
     overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
     """Replace files that are there."""
@@ -60,6 +64,7 @@ def run(arguments: list[str]) -> int:
         direction=given.direction,
         precision=given.precision,
         images=given.check or (),
+        calibration=given.calibrate or (),
         tolerance=given.tolerance,
         overwrite=given.overwrite,
     )

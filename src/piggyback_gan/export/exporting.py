@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,13 +19,20 @@ from piggyback_gan.config import check_choice
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.export.contract import ImageContract
 from piggyback_gan.export.formats import FORMATS
+from piggyback_gan.export.quantizing import quantize
 from piggyback_gan.export.usage import usage_example
-from piggyback_gan.images import read_image, to_tensor
+from piggyback_gan.images import list_images, read_image, to_tensor
 from piggyback_gan.manifest import require_writable
-from piggyback_gan.names import EXPORT_FORMATS, STORAGES, ExportFormat, Storage
+from piggyback_gan.names import (
+    EXPORT_FORMATS,
+    EXPORT_PRECISIONS,
+    ExportFormat,
+    ExportPrecision,
+)
+from piggyback_gan.tiling import lay
 from piggyback_gan.translate import translate_batch
 
-TOLERANCES = {"fp32": 1e-4, "fp16": 0.05, "bf16": 0.25}
+TOLERANCES = {"fp32": 1e-4, "fp16": 0.05, "bf16": 0.25, "int8": 0.5}
 """The largest difference of an output from the bank's, of values in [-1, 1], that is let pass."""
 
 _MOST_GENERATED = 256  # pixels: larger inputs would take long and show no more
@@ -39,7 +46,9 @@ class ExportOptions:
         format: of the file, one of `EXPORT_FORMATS`.
         direction: "AtoB" or "BtoA"; the one that the task was trained in if None.
         precision: what its weights are kept in, and a graph computes in; it takes and gives float32.
-        images: files to compare outputs on; none: generated inputs of several sizes.
+        images: files, and folders of them, to compare outputs on; none: generated inputs of several sizes.
+        calibration: for int8, files and folders of inputs such as will be translated: the values that the
+            network has on them are those that its 8 bits are spread over.
         tolerance: how far an output value may be from the bank's, of values in [-1, 1]; None:
             `TOLERANCES`.
         overwrite: replace files that are there.
@@ -50,14 +59,22 @@ class ExportOptions:
 
     format: ExportFormat = "onnx"
     direction: str | None = None
-    precision: Storage = "fp32"
+    precision: ExportPrecision = "fp32"
     images: Sequence[Path] = ()
+    calibration: Sequence[Path] = ()
     tolerance: float | None = None
     overwrite: bool = False
 
     def __post_init__(self) -> None:
         check_choice("format", self.format, EXPORT_FORMATS)
-        check_choice("precision", self.precision, STORAGES)
+        check_choice("precision", self.precision, EXPORT_PRECISIONS)
+        if (self.precision == "int8") != bool(self.calibration):
+            raise PiggybackError(
+                "int8 is calibrated on images such as will be translated: give both int8 and calibration "
+                "images, or neither"
+            )
+        if self.precision == "int8" and self.format != "onnx":
+            raise PiggybackError(f"{self.format} files can't be in int8: choose onnx")
         if self.tolerance is not None and not self.tolerance >= 0:
             raise PiggybackError(
                 f"invalid tolerance: found {self.tolerance!r}, give a number from 0 on"
@@ -128,6 +145,8 @@ def export_task(
         written = Path(folder) / path.name
         with _naming_failures(options.format):
             format.write(generator, contract, written)
+            if options.precision == "int8":
+                quantize(written, _padded(_read(options.calibration, contract), contract))
         # What reads it, PyTorch's exporters above all, is asked as a user's program would ask it.
         read = format.read(written, generator)
         largest, mean = _compare(generator, read, contract, inputs)
@@ -188,8 +207,20 @@ def _naming_failures(format: ExportFormat) -> Iterator[None]:
 
 
 def _read(paths: Sequence[Path], contract: ImageContract) -> Iterator[Tensor]:
+    """The images of these files and folders, one by one."""
     for path in paths:
-        yield to_tensor(read_image(path, contract.input), contract.input)[None]
+        files = list_images(path) if path.is_dir() else [path]
+        if not files:
+            raise PiggybackError(f"{path} has no images")
+        for file in files:
+            yield to_tensor(read_image(file, contract.input), contract.input)[None]
+
+
+def _padded(inputs: Iterable[Tensor], contract: ImageContract) -> Iterator[Tensor]:
+    """The same in sizes that the network takes."""
+    for images in inputs:
+        rows, columns = (lay(side, contract.generator).indices for side in images.shape[2:])
+        yield images[:, :, torch.from_numpy(rows)[:, None], torch.from_numpy(columns)]
 
 
 def _generated(contract: ImageContract) -> Iterator[Tensor]:

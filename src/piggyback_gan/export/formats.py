@@ -57,7 +57,8 @@ class _Narrow(nn.Module):
 
 def _graph(generator: nn.Module, contract: ImageContract) -> nn.Module:
     """What a file that computes is to compute."""
-    dtype = STORED_TYPES[contract.precision]
+    # What is to be in 8 bits is so only when it is written.
+    dtype = STORED_TYPES.get(contract.precision, torch.float32)
     return generator if dtype == torch.float32 else _Narrow(generator, dtype).eval()
 
 

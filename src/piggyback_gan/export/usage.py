@@ -27,6 +27,7 @@ def usage_example(format: ExportFormat, contract: ImageContract, file: str) -> s
         keep_trailing_newline=True,
     )
     environment.filters["python"] = repr
+    environment.filters["number"] = lambda value: repr(int(value) if value == int(value) else value)
     generator = contract.generator
     return environment.get_template("usage.py.jinja").render(
         task=contract.task,

@@ -1,0 +1,142 @@
+"""Exported files of a task: size, distance from the bank, quality, and speed against the bank's own network.
+
+    python benchmarks/export.py BANK TASK --data DATA --out OUT --features FILE --distance FILE
+
+Every format and precision is exported by `pbgan export`'s own code, int8 calibrated on training inputs, and judged
+on all held-out pairs, as `pbgan evaluate` does. Times are of one image, with onnxruntime and torch on as many
+threads, in turn. Figures go to OUT/export-64px.json; copy them to docs/results.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from lifelong import machine, require_new
+from piggyback_gan import Bank, ExportOptions, export_task
+from piggyback_gan.data import PairedDataset
+from piggyback_gan.export.contract import ImageContract
+from piggyback_gan.export.formats import FORMATS
+from piggyback_gan.feature_networks import load_distance, load_features
+from piggyback_gan.folders import find_pairs
+from piggyback_gan.images import encode, to_pixels
+from piggyback_gan.judging import Judge
+from piggyback_gan.names import EXPORT_FORMATS, EXPORT_PRECISIONS
+from piggyback_gan.task_data import load_held_out
+from timing import compared, in_turn
+
+SIZES = (64, 256, 512)
+ROUNDS = 15
+CALIBRATION = 100
+CPU = torch.device("cpu")
+
+
+def write_inputs(dataset: PairedDataset, contract: ImageContract, folder: Path) -> Path:
+    """A data set's inputs as files, in the size that the task was trained on."""
+    folder.mkdir(parents=True)
+    for index in range(len(dataset)):
+        pixels = to_pixels(dataset.pair(index)[0], contract.input)
+        (folder / f"{index:04}.png").write_bytes(encode(pixels, ".png"))
+    return folder
+
+
+def on_threads(network: nn.Module, sizes: Sequence[int], channels: int) -> dict[int, Any]:
+    inputs = {size: torch.rand(1, channels, size, size) * 2 - 1 for size in sizes}
+
+    def work(images: Tensor) -> Any:
+        def run(_: int) -> None:
+            with torch.inference_mode():
+                network(images)
+
+        return run
+
+    return {size: work(images) for size, images in inputs.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("bank", type=Path)
+    parser.add_argument("task")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--features", required=True)
+    parser.add_argument("--distance", required=True)
+    given = parser.parse_args()
+    require_new(given.out)
+    bank = Bank.open(given.bank)
+    held_out, _ = load_held_out(bank, given.task, given.data, lambda *_: None)
+    assert isinstance(held_out, PairedDataset)
+    formats = bank.formats(given.task)
+    learned = PairedDataset(
+        find_pairs(given.data).train[:CALIBRATION],
+        direction=bank.directions(given.task)[0],
+        formats=formats,
+        size=held_out.size,
+    )
+    judge = Judge(load_features(given.features, CPU), load_distance(given.distance, CPU), None)
+    generator = bank.generator(given.task)
+    networks: dict[str, nn.Module] = {"bank": generator}
+    rows: dict[str, dict[str, Any]] = {"bank": {}}
+    plain = export_task(
+        bank, given.task, given.out / "plain.pth", ExportOptions(format="state-dict")
+    )
+    calibration = write_inputs(learned, plain.contract, given.out / "calibration")
+    judged = write_inputs(held_out, plain.contract, given.out / "inputs")
+    for format in EXPORT_FORMATS:
+        for precision in EXPORT_PRECISIONS:
+            if (precision == "int8" and format != "onnx") or (format, precision) == (
+                "onnx",
+                "bf16",
+            ):
+                continue
+            name = f"{format} {precision}"
+            options = ExportOptions(
+                format=format,
+                precision=precision,
+                images=(judged,),
+                calibration=(calibration,) if precision == "int8" else (),
+                tolerance=2,
+            )
+            path = given.out / f"{precision}{FORMATS[format].suffix}"
+            made = export_task(bank, given.task, path, options)
+            rows[name] = {
+                "bytes": path.stat().st_size,
+                "largest": made.largest,
+                "mean": made.mean,
+                "inputs": made.inputs,
+            }
+            networks[name] = FORMATS[format].read(path, generator)
+            print(name, rows[name], flush=True)
+    for name, network in networks.items():
+        figures = judge.judge([network], held_out, CPU, direction="AtoB", paired=True).figures
+        rows[name]["figures"] = {key: figure.value for key, figure in figures.items()}
+    timed = {
+        name: on_threads(network, SIZES, formats[0].channels)
+        for name, network in networks.items()
+        if name.split()[0] in ("bank", "onnx", "torch-export", "torchscript")
+    }
+    against = {name: "bank" for name in timed if name != "bank"}
+    speed = {
+        size: compared(
+            in_turn({name: works[size] for name, works in timed.items()}, ROUNDS, CPU), against
+        )
+        for size in SIZES
+    }
+    found = {
+        "machine": {**machine(), "onnxruntime": onnxruntime.__version__},
+        "generator": asdict(bank.generator_config(given.task)),
+        "task": given.task,
+        "files": rows,
+        "speed": speed,
+    }
+    (given.out / "export-64px.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
