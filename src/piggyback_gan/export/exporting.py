@@ -137,8 +137,8 @@ def export_task(
     if not format.has_metadata:
         beside.append(path.with_name(f"{path.name}.json"))
     _require_free((path, *beside), overwrite=options.overwrite)
-    # Before the work is done: both may be wrong.
-    inputs = list(_read(options.images, contract) if options.images else _generated(contract))
+    # Before the work is done: all of these may be wrong.
+    images, calibration = _files(options.images), _files(options.calibration)
     require_writable(path.parent)
     generator = bank.generator(task, direction=direction)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name[:40]}.") as folder:
@@ -146,10 +146,11 @@ def export_task(
         with _naming_failures(options.format):
             format.write(generator, contract, written)
             if options.precision == "int8":
-                quantize(written, _padded(_read(options.calibration, contract), contract))
+                quantize(written, _padded(_read(calibration, contract), contract))
         # What reads it, PyTorch's exporters above all, is asked as a user's program would ask it.
         read = format.read(written, generator)
-        largest, mean = _compare(generator, read, contract, inputs)
+        inputs = _read(images, contract) if images else _generated(contract)
+        count, largest, mean = _compare(generator, read, contract, inputs)
         tolerance = (
             TOLERANCES[options.precision] if options.tolerance is None else options.tolerance
         )
@@ -164,7 +165,7 @@ def export_task(
             (Path(folder) / place.name).write_text(text, encoding="utf-8")
         for place in (*beside, path):
             os.replace(Path(folder) / place.name, place)
-    return Exported(path, tuple(beside), contract, sum(map(len, inputs)), largest, mean)
+    return Exported(path, tuple(beside), contract, count, largest, mean)
 
 
 def _contract(bank: Bank, task: str, direction: str, precision: str) -> ImageContract:
@@ -206,14 +207,22 @@ def _naming_failures(format: ExportFormat) -> Iterator[None]:
         ) from None
 
 
-def _read(paths: Sequence[Path], contract: ImageContract) -> Iterator[Tensor]:
-    """The images of these files and folders, one by one."""
+def _files(paths: Sequence[Path]) -> list[Path]:
+    """These files, and those in these folders."""
+    files: list[Path] = []
     for path in paths:
-        files = list_images(path) if path.is_dir() else [path]
-        if not files:
-            raise PiggybackError(f"{path} has no images")
-        for file in files:
-            yield to_tensor(read_image(file, contract.input), contract.input)[None]
+        found = list_images(path) if path.is_dir() else [path]
+        if not found or not found[0].is_file():
+            raise PiggybackError(
+                f"{path}: {'it has no images' if path.is_dir() else 'no such file'}"
+            )
+        files += found
+    return files
+
+
+def _read(files: Sequence[Path], contract: ImageContract) -> Iterator[Tensor]:
+    for file in files:
+        yield to_tensor(read_image(file, contract.input), contract.input)[None]
 
 
 def _padded(inputs: Iterable[Tensor], contract: ImageContract) -> Iterator[Tensor]:
@@ -245,18 +254,19 @@ def _generated(contract: ImageContract) -> Iterator[Tensor]:
 
 
 def _compare(
-    generator: nn.Module, read: nn.Module, contract: ImageContract, inputs: Sequence[Tensor]
-) -> tuple[float, float]:
-    """The largest and the mean absolute difference of outputs."""
-    largest = total = count = 0.0
-    for images in inputs:
+    generator: nn.Module, read: nn.Module, contract: ImageContract, inputs: Iterable[Tensor]
+) -> tuple[int, float, float]:
+    """How many images were compared; the largest and the mean absolute difference of their outputs."""
+    largest = total = 0.0
+    images = values = 0
+    for batch in inputs:
         expected, found = (
-            translate_batch(network, contract.generator, images) for network in (generator, read)
+            translate_batch(network, contract.generator, batch) for network in (generator, read)
         )
         difference = (found.double() - expected.double()).abs()
-        # Not max: that of Python's passes over a NaN.
+        # Not max: that of Python passes over a NaN.
         worst = difference.max().item()
         largest = worst if not worst <= largest else largest
         total += difference.sum().item()
-        count += difference.numel()
-    return largest, total / count
+        images, values = images + len(batch), values + difference.numel()
+    return images, largest, total / values
