@@ -19,6 +19,7 @@ import pytest
 import safetensors
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
@@ -113,6 +114,11 @@ def photograph(path: Path, height: int = 37, width: int = 50) -> Path:
     values = np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8)
     Image.fromarray(values).save(path)
     return path
+
+
+def pixels(path: Path) -> NDArray[np.int64]:
+    """As integers that can be subtracted."""
+    return np.asarray(Image.open(path)).astype(np.int64)
 
 
 def run_onnx(path: Path) -> Callable[[Tensor], Tensor]:
@@ -337,7 +343,7 @@ def test_the_example_translates_as_the_bank_does_without_this_library(
     bank, made = banks[which], exported(which, format)
     source = photograph(tmp_path / "photo.png")
     run_alone(made.beside[0], source, tmp_path / "out.png")
-    found = np.asarray(Image.open(tmp_path / "out.png")).astype(int)
+    found = pixels(tmp_path / "out.png")
     expected = np.asarray(bank.translate("second", Image.open(source)))
     assert np.abs(found - expected).max() <= 1  # where a value lies between two, rounding decides
 
@@ -361,7 +367,7 @@ def test_examples_for_weights_have_the_network_that_they_are_of(
     made = export_task(bank, "second", tmp_path / "second.safetensors", options)
     source = photograph(tmp_path / "photo.png")
     run_alone(made.beside[0], source, tmp_path / "out.png")
-    found = np.asarray(Image.open(tmp_path / "out.png")).astype(int)
+    found = pixels(tmp_path / "out.png")
     expected = np.asarray(bank.translate("second", Image.open(source)))
     assert np.abs(found - expected).max() <= 1
 
@@ -511,15 +517,12 @@ def test_a_task_is_exported_compared_on_images_and_tried(resnet: Bank, tmp_path:
     assert done.stderr == ""
     example = [sys.executable, f"{path}.py", source, tmp_path / "example.png"]
     subprocess.run(example, check=True)
-    assert Image.open(tmp_path / "example.png").size == Image.open(source).size
+    assert pixels(tmp_path / "example.png").shape == pixels(source).shape
     tried = pbgan("translate", "--runtime", "onnx", path, source, "--out", tmp_path / "onnx")
     assert tried.returncode == 0, tried.stderr
     whole = pbgan("translate", resnet.path, "second", source, "--out", tmp_path / "bank")
     assert whole.returncode == 0, whole.stderr
-    found, expected = (
-        np.asarray(Image.open(tmp_path / folder / "photo.png")).astype(int)
-        for folder in ("onnx", "bank")
-    )
+    found, expected = (pixels(tmp_path / folder / "photo.png") for folder in ("onnx", "bank"))
     assert np.abs(found - expected).max() <= 1
     tiled = pbgan(
         "translate", path, source, "--out", tmp_path / "tiled", "--tile", "32", "--runtime=onnx"
