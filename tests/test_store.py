@@ -406,7 +406,7 @@ _WRITING = {
         manifest_module.writer_lock.__wrapped__,
         Store.append,
         Store.remove,
-        Store._clear_leftovers,
+        Store.clear_leftovers,
     )
 }
 
