@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from piggyback_gan.mixings import FullMixing, LowRankMixing, SelectedMixing
     from piggyback_gan.network import PiggybackNetwork
     from piggyback_gan.options import GeneratorOptions, TrainingOptions
+    from piggyback_gan.packing import Packed, pack
+    from piggyback_gan.sharing import Transfer, pull, push
     from piggyback_gan.tasks import ParameterCount
     from piggyback_gan.teaching import Interrupted, teach
     from piggyback_gan.tiling import Tiling
@@ -30,16 +32,21 @@ _HOMES = {
     "ImportOptions": "importing",
     "Interrupted": "teaching",
     "LowRankMixing": "mixings",
+    "Packed": "packing",
     "ParameterCount": "tasks",
     "PiggybackError": "errors",
     "PiggybackNetwork": "network",
     "SelectedMixing": "mixings",
     "Tiling": "tiling",
     "TrainingOptions": "options",
+    "Transfer": "sharing",
     "build_discriminator": "discriminators",
     "build_generator": "generators",
     "factorize": "factorization",
     "import_task": "importing",
+    "pack": "packing",
+    "pull": "sharing",
+    "push": "sharing",
     "teach": "teaching",
 }
 
@@ -53,16 +60,21 @@ __all__ = [
     "ImportOptions",
     "Interrupted",
     "LowRankMixing",
+    "Packed",
     "ParameterCount",
     "PiggybackError",
     "PiggybackNetwork",
     "SelectedMixing",
     "Tiling",
     "TrainingOptions",
+    "Transfer",
     "build_discriminator",
     "build_generator",
     "factorize",
     "import_task",
+    "pack",
+    "pull",
+    "push",
     "teach",
 ]
 

@@ -53,22 +53,6 @@ class TaskEntry:
     bytes: int
     added: str
 
-    def check(self, content: bytes, where: str | Path) -> None:
-        """Compare a file's content with what is known of it.
-
-        Raises:
-            PiggybackError: its size or its SHA-256 is another; `where` names the file.
-        """
-        if len(content) != self.bytes:
-            raise PiggybackError(
-                f"task {self.name!r}: {where} is damaged: expected {self.bytes} bytes, "
-                f"found {len(content)}"
-            )
-        if hashlib.sha256(content).hexdigest() != self.sha256:
-            raise PiggybackError(
-                f"task {self.name!r}: {where} is damaged: its SHA-256 is not the one in the manifest"
-            )
-
 
 @dataclass(frozen=True)
 class Manifest:
@@ -174,6 +158,23 @@ class Manifest:
     def write(self, bank: Path) -> None:
         """Replace `bank.json` atomically: this is the moment at which a bank changes."""
         atomic_write(bank / MANIFEST_NAME, self.render())
+
+
+def check_content(entry: TaskEntry, content: bytes, where: str | Path) -> None:
+    """Compare the content of a task's file with what the manifest says of it.
+
+    Raises:
+        PiggybackError: its size or its SHA-256 is another; `where` names the file.
+    """
+    if len(content) != entry.bytes:
+        raise PiggybackError(
+            f"task {entry.name!r}: {where} is damaged: expected {entry.bytes} bytes, "
+            f"found {len(content)}"
+        )
+    if hashlib.sha256(content).hexdigest() != entry.sha256:
+        raise PiggybackError(
+            f"task {entry.name!r}: {where} is damaged: its SHA-256 is not the one in the manifest"
+        )
 
 
 def now() -> str:

@@ -23,6 +23,7 @@ from piggyback_gan.manifest import (
     Manifest,
     TaskEntry,
     atomic_write,
+    check_content,
     now,
     parse_header,
     read_header,
@@ -253,7 +254,7 @@ class Store:
             raise PiggybackError(f"task {entry.name!r}: {path} is missing") from None
         except OSError as error:
             raise PiggybackError(f"{path} can't be read: {error.strerror}") from None
-        entry.check(content, path)
+        check_content(entry, content, path)
         try:
             return self._parse(entry, path, content, previous)
         except (KeyError, ValueError, safetensors.SafetensorError) as error:
