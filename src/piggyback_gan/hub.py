@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _SCHEME = "hf://"
 _ADDRESS = re.compile(r"hf://([A-Za-z0-9._-]+/[A-Za-z0-9._-]+)(?:@([^@\s]+))?")
 _LOG_IN = "log in with 'hf auth login', or set HF_TOKEN"
+_NOT_THERE = f"there is no such repository, or you may not see it: {_LOG_IN}"
 
 
 def is_address(place: str | Path) -> bool:
@@ -69,6 +70,15 @@ class HubSite:
                 raise
             except RepositoryNotFoundError:
                 return None
+
+    def require(self) -> None:
+        """Refuse an address where there is nothing.
+
+        Raises:
+            PiggybackError: there is no such repository, or none that this user may see.
+        """
+        if not self.exists():
+            raise PiggybackError(f"{self.name}: {_NOT_THERE}")
 
     def exists(self) -> bool:
         """Whether there is such a repository."""
@@ -148,15 +158,17 @@ class HubSite:
             return f"it has no revision {self._revision!r}"
         status = getattr(getattr(error, "response", None), "status_code", None)
         if isinstance(error, errors.RepositoryNotFoundError) or status == 401:
-            return f"there is no such repository, or you may not see it: {_LOG_IN}"
+            return _NOT_THERE
         if status == 403:
             return f"you may not do this there: {_LOG_IN} as somebody who may"
         if status in (409, 412):
             return "somebody else changed it meanwhile: run this again"
-        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        words = " ".join(str(error).split()) or type(error).__name__
         if status is not None:
-            return f"the hub refused: {getattr(error, 'server_message', None) or first}"
-        return f"the hub can't be reached: {first}"
+            return f"the hub refused: {getattr(error, 'server_message', None) or words}"
+        # An address or a README that the library refuses; a full disk.
+        plain = isinstance(error, ValueError) or getattr(error, "errno", None) is not None
+        return words if plain else f"the hub can't be reached: {words}"
 
 
 def _library() -> "HfApi":

@@ -12,7 +12,6 @@ from piggyback_gan.manifest import (
     NOTES_NAME,
     Manifest,
     atomic_write,
-    require_empty,
     require_writable,
 )
 from piggyback_gan.mixings import FullMixing

@@ -128,6 +128,8 @@ def pull(source: str | Path, bank: str | Path, task: str | None = None) -> Trans
     """
     folder = _folder(bank, "a bank is pulled into a directory")
     site = _site(source)
+    if isinstance(site, HubSite):
+        site.require()
     theirs = _manifest(site)
     if theirs is None:
         raise PiggybackError(f"{site.name} is no bank: it has no {MANIFEST_NAME}")

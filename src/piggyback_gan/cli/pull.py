@@ -21,7 +21,7 @@ class Arguments:
     bank: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="BANK")]
     """The directory that is brought up; it is made if it is not there."""
     task: Annotated[
-        str | None, tyro.conf.Positional, tyro.conf.arg(metavar="TASK", help_behavior_hint="")
+        str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[TASK]", help_behavior_hint="")
     ] = None
     """Bring this task and those before it, and no later one."""
 
