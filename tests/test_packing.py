@@ -116,7 +116,7 @@ def test_damage_in_a_file_that_is_needed_is_refused(light: Path, tmp_path: Path)
     bank = Bank.open(shutil.copytree(light, tmp_path / "bank"))
     file = file_of(bank._store, "first")
     file.write_bytes(next(flips(file.read_bytes(), [-1 % file.stat().st_size])))
-    with pytest.raises(PiggybackError, match="task 'first': .* is damaged: its SHA-256"):
+    with pytest.raises(PiggybackError, match=r"task 'first': .* is damaged: its SHA-256"):
         pack(bank.path, tmp_path / "out", ["a"])
     assert not (tmp_path / "out").exists()
 
