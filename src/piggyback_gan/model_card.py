@@ -119,14 +119,12 @@ def model_card(bank: Bank, notes: BankNotes, shown: Collection[str], address: st
 
 def _front_matter(tasks: Iterable[str], notes: BankNotes, modes: Collection[Any]) -> str:
     found = {notes.of(task).license for task in tasks}
-    if found == {None}:
-        words = ["license: unknown"]
-    else:
-        name = " ".join(sorted(text or "not stated" for text in found)).lower()
-        words = [f"license: {name}"]
-        if name not in _KNOWN_LICENSES:
-            slug = re.sub(r"[^a-z0-9.]+", "-", name).strip("-.") or "own"
-            words = ["license: other", f"license_name: {json.dumps(slug)}"]
+    name = str(found.pop() or "unknown").lower() if len(found) == 1 else "several"
+    words = [f"license: {name}"]
+    if name not in (*_KNOWN_LICENSES, "unknown"):
+        # A name of the form that the hub takes; the table has the licences in their owner's words.
+        slug = re.sub(r"[^a-z0-9.]+", "-", name).strip("-.") or "own"
+        words = ["license: other", f"license_name: {json.dumps(slug)}"]
     tags = ["piggyback-gan", "gan", "pix2pix", "continual-learning"]
     tags += ["cyclegan"] if "unpaired" in modes else []
     words += ["library_name: piggyback-gan", "pipeline_tag: image-to-image", "tags:"]
