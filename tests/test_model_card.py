@@ -266,9 +266,25 @@ def test_the_card_of_a_bank_with_later_tasks_stays(bank: Path, dest: Path) -> No
     before = contents(dest)
     done = push(bank, dest)
     assert done.remarks == (
-        f"{dest} has 1 later tasks than {bank}: its model card stays as it is; pull them first",
+        f"{dest} goes on after the last task of {bank}: its model card stays as it is; pull first",
     )
     assert contents(dest) == before
+
+
+def test_a_bank_without_tasks_and_a_damaged_card_are_refused_before_anything_is_written(
+    bank: Path, dest: Path
+) -> None:
+    config = Bank.open(bank).config
+    with (opened := open_or_new(bank.parent / "odd", config)).writing("test"):
+        network = opened.empty_network()
+        opened.add(learn(network, Task("maps", 1.0, FULL), FORWARD), {"mode": "paired"})
+    with pytest.raises(PiggybackError, match=r"task 'maps': 0001-maps.* has a damaged card"):
+        push(opened.path, dest)
+    with opened.writing("test"):
+        opened.remove("maps")
+    with pytest.raises(PiggybackError, match="odd has no tasks yet: there is nothing to copy"):
+        push(opened.path, dest)
+    assert not dest.exists()
 
 
 def test_notes_at_the_destination_serve_where_the_bank_has_none(bank: Path, dest: Path) -> None:
@@ -276,6 +292,8 @@ def test_notes_at_the_destination_serve_where_the_bank_has_none(bank: Path, dest
     (dest / "card.toml").write_text('license = "mit"\n')
     assert push(bank, dest).remarks == ()
     assert "license: mit\n" in readme(dest)
+    (dest / "card.toml").write_text("license = mit")
+    assert push(bank, dest).remarks[0].startswith(f"what it says is not told: {dest}/card.toml")
     (bank / "card.toml").write_text('license = "cc0-1.0"\n')
     assert push(bank, dest).documents == ("card.toml", "README.md")
     assert "license: cc0-1.0\n" in readme(dest)

@@ -173,6 +173,14 @@ def test_a_missing_file_and_a_missing_task_are_one_line(source: Store, tmp_path:
     assert not (tmp_path / "copy").exists()
 
 
+def test_a_bank_without_tasks_is_not_copied(source: Store, tmp_path: Path) -> None:
+    for name in reversed(TASKS):
+        source.remove(name)
+    with pytest.raises(PiggybackError, match="source has no tasks yet"):
+        pull(source.path, tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+
 def test_a_manifest_that_leads_out_of_the_folder_is_refused(source: Store, tmp_path: Path) -> None:
     entries = list(source.manifest.tasks)
     entries[0] = replace(entries[0], file="../../stolen")
@@ -331,7 +339,9 @@ def test_card_toml_travels_with_the_tasks_that_it_tells_of(source: Store, tmp_pa
     copy = tmp_path / "copy" / "card.toml"
     pull(source.path, copy.parent, "night")
     assert copy.read_text() == 'license = "mit"\n\n[tasks."maps"]\ndata = "drawn"\n'
-    pull(source.path, copy.parent)
+    assert pull(source.path, copy.parent).documents == ("card.toml",)
+    assert copy.read_text() == text
+    assert pull(source.path, copy.parent, "maps").documents == ()
     assert copy.read_text() == text
 
 

@@ -91,9 +91,14 @@ class Bank:
         return self._store.path
 
     @property
+    def manifest(self) -> Manifest:
+        """What `bank.json` says: as it was when the bank was opened, and with what was added since."""
+        return self._store.manifest
+
+    @property
     def entries(self) -> tuple[TaskEntry, ...]:
         """The manifest's line for each task, in order."""
-        return self._store.manifest.tasks
+        return self.manifest.tasks
 
     @property
     def tasks(self) -> tuple[str, ...]:

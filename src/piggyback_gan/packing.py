@@ -50,7 +50,7 @@ def pack(bank: str | Path, out: str | Path, tasks: Collection[str]) -> Packed:
             written.
     """
     source, out = Bank.open(bank), Path(out)
-    store = Store.open(source.path)
+    store = Store(source.path, source.manifest)
     asked = [store.manifest.entry(task).name for task in tasks]
     if not asked:
         raise PiggybackError("a bank is packed of one task at least: name some")

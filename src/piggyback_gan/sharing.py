@@ -133,14 +133,18 @@ def pull(source: str | Path, bank: str | Path, task: str | None = None) -> Trans
     theirs = _manifest(site)
     if theirs is None:
         raise PiggybackError(f"{site.name} is no bank: it has no {MANIFEST_NAME}")
+    _require_tasks(theirs, site.name)
     wanted = theirs
     if task is not None:
         last = theirs.places[theirs.entry(task).name]
         wanted = replace(theirs, tasks=theirs.tasks[: last + 1])
     with _receiving(folder, f"pull from {site.name}"):
-        transfer = _receive(site, wanted, folder)
-        remarks = _receive_notes(site, theirs, folder, list(wanted.places))
-    return replace(transfer, remarks=tuple(remarks))
+        known, fresh = _compare(wanted, site.name, FolderSite(folder))
+        if isinstance(site, FolderSite):
+            _check_files(site.path, theirs, fresh)
+        _receive(site, folder, known, _extended(known, theirs, fresh))
+        documents, remarks = _receive_notes(site, theirs, folder)
+    return replace(_transfer(known, fresh), documents=documents, remarks=remarks)
 
 
 def push(
@@ -166,47 +170,61 @@ def push(
         PiggybackError: as `pull`; or the hub refuses, can't be reached, or huggingface_hub is missing.
     """
     sender = Bank.open(_folder(bank, "a bank is pushed from a directory"))
-    notes = read_notes(sender.path, sender.tasks)
+    _require_tasks(sender.manifest, str(bank))
     site = _site(destination)
+    notes = read_notes(sender.path, sender.tasks)
     pictures = {} if samples is None else sample_pictures(sender, Path(samples))
     if isinstance(site, HubSite):
-        return _push_to_hub(sender, site, notes, pictures, private)
-    if private:
+        if private and site.exists() and not site.is_private():
+            raise PiggybackError(
+                f"{site.name} is there and public: make it private on its page first"
+            )
+        known, changes, transfer = _plan(sender, site, notes, pictures)
+        _commit(sender, site, known, transfer, changes, private)
+    elif private:
         raise PiggybackError(f"{site.name} is a directory: --private is for the hub")
-    with _receiving(site.path, f"push from {sender.path}"):
-        manifest = Manifest.read(sender.path)
-        transfer = _receive(FolderSite(sender.path), manifest, site.path)
-        changes, remarks = _documents(sender, site, transfer, notes, pictures)
-        site.put(changes)
-    return replace(transfer, documents=tuple(changes), remarks=remarks)
+    else:
+        with _receiving(site.path, f"push from {sender.path}"):
+            known, changes, transfer = _plan(sender, site, notes, pictures)
+            fresh = sender.entries[len(known.tasks) :]
+            wanted = _extended(known, sender.manifest, fresh)
+            _receive(FolderSite(sender.path), site.path, known, wanted)
+            site.put(changes)
+    return transfer
 
 
-def _push_to_hub(
+def _plan(
     sender: Bank,
-    site: HubSite,
+    site: FolderSite | HubSite,
     notes: BankNotes | None,
     pictures: Mapping[str, Sequence[bytes]],
+) -> tuple[Manifest, dict[str, bytes | None], Transfer]:
+    """All of a push that can fail for what is in the two banks: what is there, what beside tasks is to change."""
+    known, fresh = _compare(sender.manifest, str(sender.path), site)
+    _check_files(sender.path, sender.manifest, fresh)
+    changes, remarks = _documents(sender, site, known, notes, pictures)
+    transfer = replace(_transfer(known, fresh), documents=tuple(changes), remarks=remarks)
+    return known, changes, transfer
+
+
+def _commit(
+    sender: Bank,
+    site: HubSite,
+    known: Manifest,
+    transfer: Transfer,
+    documents: Mapping[str, bytes | None],
     private: bool,
-) -> Transfer:
-    is_new = not site.exists()
-    if private and not is_new and not site.is_private():
-        raise PiggybackError(f"{site.name} is there and public: make it private on its page first")
-    manifest = Manifest.read(sender.path)
-    known = _manifest(site) or Manifest(manifest.architecture)
-    fresh = _missing(manifest, known, str(sender.path), site.name)
-    _check_files(sender.path, manifest, fresh)
-    transfer = _transfer(known, fresh)
-    documents, remarks = _documents(sender, site, transfer, notes, pictures)
+) -> None:
+    """Tasks and documents in one commit; none if there is nothing to change."""
     changes: dict[str, bytes | Path | None] = dict(documents)
-    for entry in fresh:
-        changes[f"{TASKS_FOLDER}/{entry.file}"] = sender.path / TASKS_FOLDER / entry.file
-    if fresh:
-        changes[MANIFEST_NAME] = _extended(known, manifest, fresh).render()
+    if fresh := sender.entries[len(known.tasks) :]:
+        for entry in fresh:
+            changes[f"{TASKS_FOLDER}/{entry.file}"] = sender.path / TASKS_FOLDER / entry.file
+        changes[MANIFEST_NAME] = _extended(known, sender.manifest, fresh).render()
     if changes:
-        if is_new:
+        if not site.exists():
             site.create(private)
         site.commit(changes, f"pbgan push: {', '.join(transfer.tasks) or 'the model card'}")
-    return replace(transfer, documents=tuple(documents), remarks=remarks)
 
 
 def _folder(path: str | Path, rule: str) -> Path:
@@ -234,20 +252,20 @@ def _receiving(folder: Path, purpose: str) -> Iterator[None]:
         yield
 
 
-def _receive(site: Site, theirs: Manifest, folder: Path) -> Transfer:
-    """Bring the tasks of a manifest that are missing in a folder; then, in one moment, they are the bank's."""
-    known = _manifest(FolderSite(folder)) or Manifest(theirs.architecture)
-    fresh = _missing(theirs, known, site.name, str(folder))
-    if isinstance(site, FolderSite):
-        _check_files(site.path, theirs, fresh)
+def _require_tasks(manifest: Manifest, name: str) -> None:
+    if not manifest.tasks:
+        raise PiggybackError(f"{name} has no tasks yet: there is nothing to copy")
+
+
+def _receive(site: Site, folder: Path, known: Manifest, wanted: Manifest) -> None:
+    """Bring the tasks that are wanted and not known; then, in one moment, they are the bank's."""
+    fresh = wanted.tasks[len(known.tasks) :]
     if fresh:
-        wanted = _extended(known, theirs, fresh)
         require_writable(folder / TASKS_FOLDER)
         Store(folder, known).clear_leftovers(keep=[entry.file for entry in fresh])
         for entry in fresh:
             _receive_task(site, entry, Store(folder, wanted))
         wanted.write(folder)
-    return _transfer(known, fresh)
 
 
 def _receive_task(site: Site, entry: TaskEntry, store: Store) -> None:
@@ -269,19 +287,26 @@ def _receive_task(site: Site, entry: TaskEntry, store: Store) -> None:
         raise
 
 
-def _missing(theirs: Manifest, ours: Manifest, sender: str, receiver: str) -> tuple[TaskEntry, ...]:
-    """The sender's tasks that the receiver lacks; those that both have must be the same, in the same order."""
+def _compare(
+    theirs: Manifest, sender: str, receiver: Site
+) -> tuple[Manifest, tuple[TaskEntry, ...]]:
+    """What the receiver has, and the sender's tasks that it lacks.
+
+    Raises:
+        PiggybackError: the tasks that both have are not the same ones, in the same order.
+    """
+    ours = _manifest(receiver) or Manifest(theirs.architecture)
     if ours.tasks and ours.architecture != theirs.architecture:
         raise PiggybackError(
-            f"{receiver} has networks of another architecture than {sender}: choose another place"
+            f"{receiver.name} has networks of another architecture than {sender}: choose another place"
         )
     for number, (there, here) in enumerate(zip(theirs.tasks, ours.tasks, strict=False), 1):
         if there.sha256 != here.sha256:
             raise PiggybackError(
-                f"{receiver} and {sender} differ from task {number} on: {here.name!r} and {there.name!r} are "
-                "different files, and later tasks are built on them: choose another place"
+                f"{receiver.name} and {sender} differ from task {number} on: {here.name!r} and {there.name!r} "
+                "are different files, and later tasks are built on them: choose another place"
             )
-    return theirs.tasks[len(ours.tasks) :]
+    return ours, theirs.tasks[len(ours.tasks) :]
 
 
 def _extended(known: Manifest, theirs: Manifest, fresh: tuple[TaskEntry, ...]) -> Manifest:
@@ -303,46 +328,54 @@ def _transfer(known: Manifest, fresh: Sequence[TaskEntry]) -> Transfer:
     return Transfer(names, sum(entry.bytes for entry in fresh), len(known.tasks) + len(fresh))
 
 
-def _receive_notes(site: Site, theirs: Manifest, folder: Path, tasks: Sequence[str]) -> list[str]:
-    """Bring card.toml, for these tasks; one that says other things stays. Returns what to tell of it."""
+def _receive_notes(
+    site: Site, theirs: Manifest, folder: Path
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Bring what card.toml says of the tasks that are here; one that says other things stays.
+
+    Returns:
+        What was written, and what to tell of it.
+    """
     raw = site.read(NOTES_NAME)
     if raw is None:
-        return []
+        return (), ()
     where = f"{site.name}/{NOTES_NAME}"
+    held = Manifest.read(folder).places
     try:
         notes = parse_notes(raw, where, theirs.places)
-        mine = read_notes(folder, theirs.places)
+        mine = read_notes(folder, held)
     except PiggybackError as error:
-        return [f"{where} was not taken: {error}"]
+        return (), (f"{where} was not taken: {error}",)
     if mine is not None and mine != notes.only(mine.tasks):
-        return [f"{folder / NOTES_NAME} stays as it is: {where} says other things"]
-    brought = raw if len(tasks) == len(theirs.tasks) else notes.only(tasks).render()
-    if brought != FolderSite(folder).read(NOTES_NAME):
-        atomic_write(folder / NOTES_NAME, brought)
-    return []
+        return (), (f"{folder / NOTES_NAME} stays as it is: {where} says other things",)
+    brought = raw if theirs.places.keys() <= held.keys() else notes.only(held).render()
+    if brought == FolderSite(folder).read(NOTES_NAME):
+        return (), ()
+    atomic_write(folder / NOTES_NAME, brought)
+    return (NOTES_NAME,), ()
 
 
 def _documents(
     sender: Bank,
     site: Site,
-    transfer: Transfer,
+    known: Manifest,
     notes: BankNotes | None,
     pictures: Mapping[str, Sequence[bytes]],
 ) -> tuple[dict[str, bytes | None], tuple[str, ...]]:
     """What beside tasks is to change at the receiver, by path; and what to tell of it."""
-    if transfer.held > len(sender.tasks):
-        later = (
-            f"{site.name} has {transfer.held - len(sender.tasks)} later tasks than {sender.path}"
-        )
-        return {}, (f"{later}: its model card stays as it is; pull them first",)
+    if len(known.tasks) > len(sender.tasks):
+        ahead = f"{site.name} goes on after the last task of {sender.path}"
+        return {}, (f"{ahead}: its model card stays as it is; pull first",)
     wanted: dict[str, bytes | None] = {}
     remarks = []
     if notes is not None:
         wanted[NOTES_NAME] = (sender.path / NOTES_NAME).read_bytes()
     elif (theirs := site.read(NOTES_NAME)) is not None:
-        notes = parse_notes(theirs, f"{site.name}/{NOTES_NAME}", sender.tasks)
-    else:
-        notes = BankNotes()
+        try:
+            notes = parse_notes(theirs, f"{site.name}/{NOTES_NAME}", sender.tasks)
+        except PiggybackError as error:
+            remarks.append(f"what it says is not told: {error}")
+    notes = notes or BankNotes()
     if silent := [task for task in sender.tasks if notes.of(task).license is None]:
         remarks.append(
             f"licence not stated of {', '.join(silent)}: {sender.path / NOTES_NAME} can say it"
