@@ -29,7 +29,7 @@ def run(arguments: list[str]) -> int:
     given = parse(Arguments, "pack", arguments)
     from piggyback_gan.packing import pack
 
-    packed = pack(given.bank, given.out, given.tasks.split(","))
+    packed = pack(given.bank, given.out, [task.strip() for task in given.tasks.split(",")])
     along = (
         f", and {', '.join(packed.along)}, of whose filters they are made" if packed.along else ""
     )
