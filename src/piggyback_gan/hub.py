@@ -116,6 +116,7 @@ class HubSite:
         with self._in_one_line():
             self._api.create_repo(self._repository, private=private, exist_ok=True)
         del self._info
+        self.require()  # somebody else may have one of this name, which this user may not see
 
     def commit(self, changes: Mapping[str, bytes | Path | None], title: str) -> None:
         """Change files in one commit, on the one that was looked at; None removes a file.

@@ -12,7 +12,7 @@ from piggyback_gan.errors import PiggybackError
 from piggyback_gan.image_formats import FULL_RANGE, ImageFormat
 from piggyback_gan.manifest import SAMPLES_FOLDER, TaskEntry
 
-_MARK = "<!-- Written by pbgan push: changes here are lost; card.toml is the place for them. -->"
+_MARK = "<!-- Written by pbgan push"
 _SAMPLES = 3
 _KNOWN_LICENSES = [
     "agpl-3.0",
@@ -102,7 +102,7 @@ def model_card(bank: Bank, notes: BankNotes, shown: Collection[str], address: st
     )
     parts = [
         _front_matter(bank.tasks, notes, modes),
-        f"{_MARK}\n\n# {title}",
+        f"{_MARK}: changes here are lost; card.toml is the place for them. -->\n\n# {title}",
         notes.description,
         intro,
         "## Tasks",
