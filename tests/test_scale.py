@@ -4,100 +4,26 @@ import json
 import math
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 import pytest
 import torch
 from torch import nn
 
 from banks import file_of, forge, pbgan, with_metadata
+from mixed_banks import CONFIG, FIRST, FULL, LAST, LOW, MIXED, SELECTED, Task, bits, fill, learn
 from piggyback_gan.allocation import Shares
-from piggyback_gan.bank import BACKWARD, FORWARD, Bank, open_or_new
-from piggyback_gan.channels import own_layers
-from piggyback_gan.config import GeneratorConfig
+from piggyback_gan.bank import BACKWARD, FORWARD, Bank
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.ledger import Ledger
 from piggyback_gan.manifest import Manifest, read_header
-from piggyback_gan.mixings import FullMixing, LowRankMixing, Mixing, SelectedMixing
+from piggyback_gan.mixings import FullMixing, LowRankMixing, Mixing
 from piggyback_gan.network import PiggybackNetwork
 from piggyback_gan.store import Store
 from piggyback_gan.tasks import Needs, TaskState
-
-CONFIG = GeneratorConfig(name="resnet-6", ngf=4)
-LAST: Shares = {"model.1[69]": 1.0, "model.23": 1.0, "*": 0.0}
-FULL, LOW, SELECTED = FullMixing(), LowRankMixing(rank=1), SelectedMixing(bank_filters=3)
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a task of these banks is made as."""
-
-    name: str
-    shares: Shares
-    mixing: Mixing
-    init: str | None = None
-    unpaired: bool = False
-    channels: tuple[int, int] = (3, 3)
-
-
-FIRST = Task("first", 1.0, FULL, unpaired=True)
-MIXED = (
-    FIRST,
-    Task("gray", 0.25, LOW, channels=(1, 3)),
-    Task("last", LAST, LOW),
-    Task("both", LAST, SELECTED, "last", unpaired=True),
-    Task("even", 0.25, FULL),
-    Task("free", 1.0, FULL, "both"),
-    Task("full", LAST, FULL, "even", unpaired=True),
-    Task("far", LAST, LOW, "gray"),
-    Task("chosen", 0.25, SELECTED, "far", unpaired=True, channels=(1, 1)),
-    Task("chain", LAST, SELECTED, "chosen", unpaired=True),
-)
-
-
-def learn(network: PiggybackNetwork, task: Task, which: str) -> TaskState:
-    """A task whose every value is its own, without training."""
-    channels = task.channels if which == FORWARD else task.channels[::-1]
-    own = own_layers(CONFIG, channels, seed=0)
-    init = task.init if task.init in network.tasks else None
-    network.add_task(task.name, task.shares, init, own_layers=own, mixing=task.mixing)
-    chance = torch.Generator().manual_seed(crc32(f"{task.name} {which}".encode()))
-    banks = {f"{layer.name}.selected_filters": layer.bank for layer in network.plan_of(task.name)}
-    with torch.no_grad():
-        for parameter in network.trainable_parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=chance), alpha=0.05)
-        for key, buffer in network.module.named_buffers():
-            if key in banks:
-                buffer.copy_(torch.randperm(banks[key], generator=chance)[: len(buffer)])
-    network.finish_task()
-    return network.task_state(task.name)
-
-
-def fill(path: Path, *tasks: Task) -> Bank:
-    networks = {which: Bank.new(path, CONFIG).empty_network(which) for which in (FORWARD, BACKWARD)}
-    for task in tasks:
-        bank = open_or_new(path, CONFIG)
-        states = {
-            which: learn(network, task, which)
-            for which, network in networks.items()
-            if which == FORWARD or task.unpaired
-        }
-        with bank.writing("test"):
-            card = {
-                "mode": "unpaired" if task.unpaired else "paired",
-                "options": {"direction": "AtoB"},
-                "image": {
-                    "input": {"channels": task.channels[0]},
-                    "output": {"channels": task.channels[1]},
-                },
-            }
-            bank.add(states[FORWARD], card, states.get(BACKWARD))
-    return Bank.open(path)
 
 
 @pytest.fixture(scope="module")
@@ -116,10 +42,6 @@ def needs(bank: Bank, name: str, which: str = FORWARD) -> tuple[str, ...]:
     state = stored.state if which == FORWARD else stored.others[which]
     assert state.needs is not None
     return state.needs.tasks
-
-
-def bits(module: nn.Module) -> dict[str, bytes]:
-    return {key: tensor.numpy().tobytes() for key, tensor in module.state_dict().items()}
 
 
 def problems(bank: Bank) -> dict[str, str]:

@@ -4,19 +4,16 @@ import hashlib
 import json
 import os
 import resource
-import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from signal import SIGKILL
-from types import FrameType
-from typing import Any
 
 import numpy as np
 import pytest
 import safetensors
 import torch
 
+import kills
 from banks import (
     ARCHITECTURE,
     append,
@@ -29,6 +26,7 @@ from banks import (
     state,
     with_metadata,
 )
+from kills import Line
 from piggyback_gan import manifest as manifest_module
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.manifest import Manifest, writer_lock
@@ -397,7 +395,6 @@ def test_a_new_bank_does_not_write_over_one_that_came_to_be_meanwhile(tmp_path: 
 
 # --- kills ---
 
-Line = tuple[str, int, int]
 _WRITING = {
     function.__code__
     for function in (
@@ -406,25 +403,9 @@ _WRITING = {
         manifest_module.writer_lock.__wrapped__,
         Store.append,
         Store.remove,
-        Store._clear_leftovers,
+        Store.clear_leftovers,
     )
 }
-
-
-def trace(at_line: Callable[[Line], object]) -> None:
-    """Call with (function, line number, how often it was run) before each line that may change a file."""
-    visits: Counter[tuple[str, int]] = Counter()
-
-    def tracer(frame: FrameType, event: str, argument: object) -> Any:
-        if frame.f_code not in _WRITING:
-            return None
-        if event == "line":
-            place = frame.f_code.co_name, frame.f_lineno
-            visits[place] += 1
-            at_line((*place, visits[place]))
-        return tracer
-
-    sys.settrace(tracer)
 
 
 def add_night(path: Path) -> None:
@@ -441,31 +422,14 @@ def remove_maps(path: Path) -> None:
 def die_at_each_line(
     action: Callable[[Path], None], folder: Path, tasks: tuple[str, ...]
 ) -> list[tuple[Line, Path]]:
-    """Kill a process before each line of an action that may change a file.
-
-    Each works on a bank of its own that has these tasks; the action is done whole in `folder / "new"`.
-    """
+    """`kills.die_at_each_line` of an action on banks that have these tasks."""
     os.environ["SOURCE_DATE_EPOCH"] = "1"
-    lines: list[Line] = []
-    new_store(folder / "new", *tasks)
-    trace(lines.append)
-    action(folder / "new")
-    sys.settrace(None)
-    killed = []
-    for number, line in enumerate(lines):
-        path = folder / str(number)
-        if tasks:
-            new_store(path, *tasks)
-        process = os.fork()
-        if process == 0:
-            try:
-                trace(lambda reached, line=line: reached == line and os.kill(os.getpid(), SIGKILL))
-                action(path)
-            finally:
-                os._exit(1)
-        assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -SIGKILL, line
-        killed.append((line, path))
-    return killed
+    return kills.die_at_each_line(_WRITING, action, lambda path: make(path, tasks), folder)
+
+
+def make(path: Path, tasks: tuple[str, ...]) -> None:
+    if tasks:
+        new_store(path, *tasks)
 
 
 @pytest.mark.parametrize("action", [add_night, remove_maps])

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from piggyback_gan.mixings import FullMixing, LowRankMixing, SelectedMixing
     from piggyback_gan.network import PiggybackNetwork
     from piggyback_gan.options import GeneratorOptions, TrainingOptions
+    from piggyback_gan.packing import Packed, pack
+    from piggyback_gan.sharing import Transfer, pull, push
     from piggyback_gan.tasks import ParameterCount
     from piggyback_gan.teaching import Interrupted, teach
     from piggyback_gan.tiling import Tiling
@@ -33,17 +35,22 @@ _HOMES = {
     "ImportOptions": "importing",
     "Interrupted": "teaching",
     "LowRankMixing": "mixings",
+    "Packed": "packing",
     "ParameterCount": "tasks",
     "PiggybackError": "errors",
     "PiggybackNetwork": "network",
     "SelectedMixing": "mixings",
     "Tiling": "tiling",
     "TrainingOptions": "options",
+    "Transfer": "sharing",
     "build_discriminator": "discriminators",
     "build_generator": "generators",
     "export_task": "export.exporting",
     "factorize": "factorization",
     "import_task": "importing",
+    "pack": "packing",
+    "pull": "sharing",
+    "push": "sharing",
     "teach": "teaching",
 }
 
@@ -59,17 +66,22 @@ __all__ = [
     "ImportOptions",
     "Interrupted",
     "LowRankMixing",
+    "Packed",
     "ParameterCount",
     "PiggybackError",
     "PiggybackNetwork",
     "SelectedMixing",
     "Tiling",
     "TrainingOptions",
+    "Transfer",
     "build_discriminator",
     "build_generator",
     "export_task",
     "factorize",
     "import_task",
+    "pack",
+    "pull",
+    "push",
     "teach",
 ]
 

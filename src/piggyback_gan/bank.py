@@ -19,11 +19,10 @@ from piggyback_gan.image_formats import ImageFormat
 from piggyback_gan.images import from_pil, to_pil, to_pixels, to_tensor
 from piggyback_gan.manifest import (
     MANIFEST_NAME,
-    RUNS_FOLDER,
-    TASKS_FOLDER,
     Manifest,
     TaskEntry,
     read_card,
+    require_empty,
     writer_lock,
 )
 from piggyback_gan.network import PiggybackNetwork
@@ -83,8 +82,7 @@ class Bank:
             PiggybackError: the folder holds other things.
         """
         path = Path(path)
-        if path.exists() and (not path.is_dir() or any(map(_is_foreign, path.iterdir()))):
-            raise PiggybackError(f"{path} is no bank and not an empty folder: choose another place")
+        require_empty(path)
         return cls(Store(path, Manifest({"generator": asdict(config)})), config)
 
     @property
@@ -93,9 +91,14 @@ class Bank:
         return self._store.path
 
     @property
+    def manifest(self) -> Manifest:
+        """What `bank.json` says: as it was when the bank was opened, and with what was added since."""
+        return self._store.manifest
+
+    @property
     def entries(self) -> tuple[TaskEntry, ...]:
         """The manifest's line for each task, in order."""
-        return self._store.manifest.tasks
+        return self.manifest.tasks
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -398,11 +401,3 @@ def _directions(card: Mapping[str, Any]) -> tuple[str, ...]:
     trained = str(card.get("options", {}).get("direction", "AtoB"))
     other = "AtoB" if trained == "BtoA" else "BtoA"
     return (trained, other) if card.get("mode") == "unpaired" else (trained,)
-
-
-def _is_foreign(path: Path) -> bool:
-    # With a dot before it: a manifest that was being written when its process was killed.
-    return not path.name.startswith(("bank.", ".bank.")) and path.name not in (
-        TASKS_FOLDER,
-        RUNS_FOLDER,
-    )

@@ -6,6 +6,7 @@ A bank is a directory::
     tasks/0001-<name>.safetensors what the first task added: shares, options and tensors
     tasks/0002-<name>.safetensors what the second added, and the SHA-256 of the first one's file
     runs/<name>/                  how a task's training goes or went; no part of what the bank is
+    card.toml, README.md, samples/  what its owner says of it, and what `push` writes for its readers
 
 Nothing here imports torch, so that listing a bank is instant.
 """
@@ -33,6 +34,9 @@ FORMAT_VERSION = 4
 MANIFEST_NAME = "bank.json"
 TASKS_FOLDER = "tasks"
 RUNS_FOLDER = "runs"
+NOTES_NAME = "card.toml"
+README_NAME = "README.md"
+SAMPLES_FOLDER = "samples"
 LOCK_NAME = "bank.lock"
 _WRITER_NAME = "bank.writer.json"
 _LOCK_SECONDS = 0.5
@@ -113,6 +117,15 @@ class Manifest:
             raise PiggybackError(f"{bank} is no bank: it has no {MANIFEST_NAME}") from None
         except OSError as error:
             raise PiggybackError(f"{path} can't be read: {error.strerror}") from None
+        return cls.parse(raw, path)
+
+    @classmethod
+    def parse(cls, raw: bytes, path: str | Path) -> Self:
+        """The manifest in the bytes of `bank.json`, wherever they come from.
+
+        Raises:
+            PiggybackError: it comes from a newer version, or is damaged; `path` names it.
+        """
         try:
             content = json.loads(raw)
             ours = content["format"] == FORMAT
@@ -145,6 +158,23 @@ class Manifest:
     def write(self, bank: Path) -> None:
         """Replace `bank.json` atomically: this is the moment at which a bank changes."""
         atomic_write(bank / MANIFEST_NAME, self.render())
+
+
+def check_content(entry: TaskEntry, content: bytes, where: str | Path) -> None:
+    """Compare the content of a task's file with what the manifest says of it.
+
+    Raises:
+        PiggybackError: its size or its SHA-256 is another; `where` names the file.
+    """
+    if len(content) != entry.bytes:
+        raise PiggybackError(
+            f"task {entry.name!r}: {where} is damaged: expected {entry.bytes} bytes, "
+            f"found {len(content)}"
+        )
+    if hashlib.sha256(content).hexdigest() != entry.sha256:
+        raise PiggybackError(
+            f"task {entry.name!r}: {where} is damaged: its SHA-256 is not the one in the manifest"
+        )
 
 
 def now() -> str:
@@ -213,6 +243,27 @@ def read_card(path: Path, entry: TaskEntry) -> dict[str, Any]:
     if not isinstance(card, dict):
         raise PiggybackError(f"{file} is damaged: its card can't be read")
     return card
+
+
+def require_empty(path: Path) -> None:
+    """Check that a bank can come to be in a folder: nothing is there, or what belongs to a bank.
+
+    Raises:
+        PiggybackError: the folder holds other things.
+    """
+    if path.exists() and (not path.is_dir() or any(map(_is_foreign, path.iterdir()))):
+        raise PiggybackError(f"{path} is no bank and not an empty folder: choose another place")
+
+
+def _is_foreign(path: Path) -> bool:
+    # With a dot before it: a manifest that was being written when its process was killed.
+    return not path.name.startswith(("bank.", ".bank.")) and path.name not in (
+        TASKS_FOLDER,
+        RUNS_FOLDER,
+        NOTES_NAME,
+        README_NAME,
+        SAMPLES_FOLDER,
+    )
 
 
 def atomic_write(path: Path, content: bytes) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +23,7 @@ from piggyback_gan.manifest import (
     Manifest,
     TaskEntry,
     atomic_write,
+    check_content,
     now,
     parse_header,
     read_header,
@@ -162,7 +163,7 @@ class Store:
             raise PiggybackError(f"the bank has a task {state.name!r} already")
         self._require_unchanged()
         require_writable(self.path / TASKS_FOLDER)
-        self._clear_leftovers()
+        self.clear_leftovers()
         metadata = {
             "format": _TASK_FORMAT,
             "format_version": str(FORMAT_VERSION),
@@ -209,7 +210,7 @@ class Store:
         manifest = replace(self.manifest, tasks=self.manifest.tasks[:-1])
         manifest.write(self.path)
         self.manifest = manifest
-        self._clear_leftovers()
+        self.clear_leftovers()
 
     def leftovers(self) -> list[Path]:
         """Files in the tasks folder that the manifest does not name."""
@@ -231,11 +232,16 @@ class Store:
         path = self.path / MANIFEST_NAME
         return path.exists() and path.read_bytes() == manifest.render()
 
-    def _clear_leftovers(self) -> None:
-        """Remove what a killed writer left, and nothing else."""
+    def clear_leftovers(self, keep: Collection[str] = ()) -> None:
+        """Remove what a killed writer left, and nothing else. Hold the writer's lock.
+
+        Args:
+            keep: files in the tasks folder that are to stay: they are about to become tasks.
+        """
         for path in (*self.leftovers(), *self.path.glob(".bank.*.tmp")):
             task_file = TASK_FILE.fullmatch(path.name)
-            unnamed = task_file and int(task_file[1]) > len(self.manifest.tasks)
+            number = int(task_file[1]) if task_file else 0
+            unnamed = number > len(self.manifest.tasks) and path.name not in keep
             temporary = path.name.startswith(".") and path.suffix == ".tmp"
             if (unnamed or temporary) and path.is_file():
                 path.unlink(missing_ok=True)
@@ -248,15 +254,7 @@ class Store:
             raise PiggybackError(f"task {entry.name!r}: {path} is missing") from None
         except OSError as error:
             raise PiggybackError(f"{path} can't be read: {error.strerror}") from None
-        if len(content) != entry.bytes:
-            raise PiggybackError(
-                f"task {entry.name!r}: {path} is damaged: expected {entry.bytes} bytes, "
-                f"found {len(content)}"
-            )
-        if hashlib.sha256(content).hexdigest() != entry.sha256:
-            raise PiggybackError(
-                f"task {entry.name!r}: {path} is damaged: its SHA-256 is not the one in the manifest"
-            )
+        check_content(entry, content, path)
         try:
             return self._parse(entry, path, content, previous)
         except (KeyError, ValueError, safetensors.SafetensorError) as error:

@@ -1,0 +1,129 @@
+"""card.toml: what its owner says of a bank and its tasks: licences, data, descriptions. No torch here."""
+
+import json
+import tomllib
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.manifest import NOTES_NAME
+from piggyback_gan.option_files import check_keys
+
+_FREE_TEXT = "description"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskNotes:
+    """Of one task; None where it is not said.
+
+    Attributes:
+        license: of the task's weights, where it is not the bank's.
+        data: what it was trained on, as words or an address.
+        description: Markdown.
+    """
+
+    license: str | None = None
+    data: str | None = None
+    description: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BankNotes:
+    """Of a bank; None where it is not said.
+
+    Attributes:
+        license: of all tasks that have none of their own.
+        description: Markdown.
+        tasks: by name.
+    """
+
+    license: str | None = None
+    description: str | None = None
+    tasks: Mapping[str, TaskNotes] = field(default_factory=dict)
+
+    def of(self, task: str) -> TaskNotes:
+        """A task's notes, with the bank's licence where it has none of its own."""
+        notes = self.tasks.get(task, TaskNotes())
+        return replace(notes, license=notes.license or self.license)
+
+    def only(self, tasks: Collection[str]) -> "BankNotes":
+        """Without those of other tasks."""
+        kept = {name: notes for name, notes in self.tasks.items() if name in tasks}
+        return replace(self, tasks=kept)
+
+    def render(self) -> bytes:
+        """As a `card.toml`."""
+        lines = _lines({"license": self.license, "description": self.description})
+        for name, notes in self.tasks.items():
+            lines += ["", f"[tasks.{_quoted(name)}]", *_lines(asdict(notes))]
+        return ("\n".join(lines).lstrip("\n") + "\n").encode()
+
+
+def parse_notes(raw: bytes, where: str | Path, tasks: Iterable[str]) -> BankNotes:
+    """What a `card.toml` says.
+
+    Args:
+        raw: its bytes.
+        where: names it in errors.
+        tasks: those of the bank.
+
+    Raises:
+        PiggybackError: it is no TOML, or has keys, tasks or values that nothing reads.
+    """
+    try:
+        content = tomllib.loads(raw.decode())
+    except (ValueError, RecursionError) as error:
+        raise PiggybackError(f"{where} is no valid TOML: {error}") from None
+    check_keys(content, [f.name for f in fields(BankNotes)], str(where))
+    tables = content.pop("tasks", {})
+    known = list(tasks)
+    if not isinstance(tables, dict):
+        raise PiggybackError(f"{where}: tasks must be tables such as [tasks.{known[0]}]")
+    notes = {}
+    for name, table in tables.items():
+        if name not in known:
+            raise PiggybackError(
+                f"{where} names a task that the bank does not have: {name!r}; tasks: {', '.join(known)}"
+            )
+        if not isinstance(table, dict):
+            raise PiggybackError(f"{where}: {name} must be a table: [tasks.{name}]")
+        place = f"{where}, [tasks.{name}]"
+        check_keys(table, [f.name for f in fields(TaskNotes)], place)
+        notes[name] = TaskNotes(**_texts(table, place))
+    return BankNotes(**_texts(content, str(where)), tasks=notes)
+
+
+def read_notes(bank: Path, tasks: Iterable[str]) -> BankNotes | None:
+    """What the `card.toml` of the bank at this path says; None where there is none.
+
+    Raises:
+        PiggybackError: it can't be read, or as `parse_notes`.
+    """
+    path = bank / NOTES_NAME
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise PiggybackError(f"{path} can't be read: {error.strerror}") from None
+    return parse_notes(raw, path, tasks)
+
+
+def _texts(table: Mapping[str, Any], where: str) -> dict[str, str]:
+    for key, value in table.items():
+        one_line = key == _FREE_TEXT or (isinstance(value, str) and len(value.splitlines()) == 1)
+        if not isinstance(value, str) or not value.strip() or not one_line:
+            kind = "text" if key == _FREE_TEXT else "text of one line"
+            raise PiggybackError(f"{where}: {key} must be {kind}, found {value!r}")
+    return dict(table)
+
+
+def _lines(texts: Mapping[str, str | None]) -> list[str]:
+    return [f"{key} = {_quoted(text)}" for key, text in texts.items() if text is not None]
+
+
+def _quoted(text: str) -> str:
+    """A JSON string is one of TOML, but for one character."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

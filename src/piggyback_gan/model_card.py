@@ -1,0 +1,226 @@
+"""The README of a shared bank: a model card, made of the tasks' files and of what their owner says of them."""
+
+import json
+import re
+import shlex
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from piggyback_gan.bank import Bank
+from piggyback_gan.bank_notes import BankNotes, TaskNotes
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.image_formats import FULL_RANGE, ImageFormat
+from piggyback_gan.manifest import SAMPLES_FOLDER, TaskEntry
+
+_MARK = "<!-- Written by pbgan push"
+_SAMPLES = 3
+_KNOWN_LICENSES = [
+    "agpl-3.0",
+    "apache-2.0",
+    "artistic-2.0",
+    "bsd",
+    "bsd-2-clause",
+    "bsd-3-clause",
+    "cc",
+    "cc-by-2.0",
+    "cc-by-3.0",
+    "cc-by-4.0",
+    "cc-by-nc-2.0",
+    "cc-by-nc-3.0",
+    "cc-by-nc-4.0",
+    "cc-by-nc-nd-4.0",
+    "cc-by-nc-sa-4.0",
+    "cc-by-nd-4.0",
+    "cc-by-sa-3.0",
+    "cc-by-sa-4.0",
+    "cc0-1.0",
+    "creativeml-openrail-m",
+    "gpl",
+    "gpl-2.0",
+    "gpl-3.0",
+    "lgpl",
+    "lgpl-2.1",
+    "lgpl-3.0",
+    "mit",
+    "mpl-2.0",
+    "openrail",
+    "openrail++",
+    "pddl",
+    "unlicense",
+    "wtfpl",
+]
+"""What the hub takes in the field `license`; others go under a name of their own."""
+
+
+def is_ours(readme: bytes) -> bool:
+    """Whether `model_card` wrote this file."""
+    return _MARK.encode() in readme
+
+
+def sample_names(task: str) -> tuple[str, ...]:
+    """Where a task's sample pictures lie in a bank, those that there can be."""
+    return tuple(f"{SAMPLES_FOLDER}/{task}-{number}.png" for number in range(1, _SAMPLES + 1))
+
+
+def model_card(bank: Bank, notes: BankNotes, shown: Collection[str], address: str) -> str:
+    """The whole file, Markdown with the fields that the Hugging Face hub reads at its head.
+
+    Args:
+        bank: what it describes, from the headers of its files.
+        notes: what its owner says of it.
+        shown: the paths of pictures that lie in the bank; those that `sample_names` names are shown.
+        address: where it lies: `hf://OWNER/NAME` on the hub, else the name of its directory.
+
+    Raises:
+        PiggybackError: a file is missing or damaged.
+    """
+    cards = {entry.name: (entry, bank.card(entry.name)) for entry in bank.entries}
+    rows, sections = [], []
+    for task, (entry, card) in cards.items():
+        try:
+            rows.append(_row(bank, entry, card, notes.of(task)))
+            figures = _figures(card)
+        except (KeyError, TypeError, ValueError) as error:
+            raise PiggybackError(
+                f"task {task!r}: {entry.file} has a damaged card ({error}): pbgan verify tells more"
+            ) from None
+        pictures = [name for name in sample_names(task) if name in shown]
+        sections.append(_section(task, notes.of(task), figures, pictures))
+    modes = {card.get("mode") for _, card in cards.values()}
+    generator, title = bank.config, address.rsplit("/", 1)[-1].split("@")[0]
+    intro = (
+        f"A bank of {len(cards)} image-to-image translators that share their filters ({generator.name}, "
+        f"{generator.ngf} channels after the first convolution, {generator.norm} norm): later tasks are mixed "
+        "from the filters of earlier ones, which never change. Made with Piggyback GAN (Zhai et al., ECCV 2020, "
+        "[arXiv 2104.11939](https://arxiv.org/abs/2104.11939))."
+    )
+    checks = (
+        "`bank.json` names the SHA-256 of each task's file, and each file that of the one before it. The newest "
+        f"one's, `{bank.entries[-1].sha256}`, stands for all {len(cards)}: `pbgan verify` reads every file and says "
+        "whether each bit is as it was written, and `pbgan pull` checks what it brings. There is no pickle in "
+        "them, and no code."
+    )
+    parts = [
+        _front_matter(bank.tasks, notes, modes),
+        f"{_MARK}: changes here are lost; card.toml is the place for them. -->\n\n# {title}",
+        notes.description,
+        intro,
+        "## Tasks",
+        _table(("task", "mode", "input → output", "size", "adds", "bytes", "licence"), rows),
+        _unmeasured(cards),
+        *sections,
+        "## Use",
+        _use(bank, address),
+        "## What is checked",
+        checks,
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _front_matter(tasks: Iterable[str], notes: BankNotes, modes: Collection[Any]) -> str:
+    found = {notes.of(task).license for task in tasks}
+    name = str(found.pop() or "unknown").lower() if len(found) == 1 else "several"
+    words = [f"license: {name}"]
+    if name not in (*_KNOWN_LICENSES, "unknown"):
+        # A name of the form that the hub takes; the table has the licences in their owner's words.
+        slug = re.sub(r"[^a-z0-9.]+", "-", name).strip("-.") or "own"
+        words = ["license: other", f"license_name: {json.dumps(slug)}"]
+    tags = ["piggyback-gan", "gan", "pix2pix", "continual-learning"]
+    tags += ["cyclegan"] if "unpaired" in modes else []
+    words += ["library_name: piggyback-gan", "pipeline_tag: image-to-image", "tags:"]
+    return "\n".join(["---", *words, *(f"- {tag}" for tag in tags), "---"])
+
+
+def _row(bank: Bank, entry: TaskEntry, card: Mapping[str, Any], notes: TaskNotes) -> list[str]:
+    first, second = bank.formats(entry.name)
+    ways = " and ".join(bank.directions(entry.name))
+    mode = f"{card['mode']}{', imported' if 'imported' in card else ''}, {ways}"
+    parameters = card["parameters"]
+    return [
+        f"`{entry.name}`",
+        mode,
+        f"{_words(first)} → {_words(second)}",
+        f"{card['image']['size']} px",
+        f"{parameters['total']:,} parameters, {parameters['share']:.3f} of a network",
+        f"{entry.bytes:,}",
+        notes.license or "not stated",
+    ]
+
+
+def _words(format: ImageFormat) -> str:
+    """What files of a format hold, in a few words."""
+    if format.labels:
+        return f"label map of {format.channels} classes"
+    names = {1: "gray", 3: "RGB", 4: "RGBA"}
+    bits = {"uint8": "8 bit", "uint16": "16 bit", "float32": "float32"}[format.depth]
+    limits = (
+        ""
+        if FULL_RANGE.get(format.depth) == (format.low, format.high)
+        else (f" from {format.low:g} to {format.high:g}")
+    )
+    return f"{names.get(format.channels, f'{format.channels} channels')} {bits}{limits}"
+
+
+def _figures(card: Mapping[str, Any]) -> list[str]:
+    """What was measured of a task when it was made."""
+    lines = []
+    if validation := card.get("validation"):
+        lines.append(f"Held-out images when it was learned: {_listed(validation)}.")
+    for way, distance in card.get("imported", {}).get("distances", {}).items():
+        lines.append(
+            f"Distance of its outputs from the imported network's, {way}: {_listed(distance)}."
+        )
+    return lines
+
+
+def _unmeasured(cards: Mapping[str, tuple[TaskEntry, Mapping[str, Any]]]) -> str | None:
+    names = [name for name, (_, card) in cards.items() if not _figures(card)]
+    return f"There are no held-out figures of {', '.join(names)}." if names else None
+
+
+def _listed(figures: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+
+
+def _section(task: str, notes: TaskNotes, figures: Iterable[str], pictures: Iterable[str]) -> str:
+    images = " ".join(f"![{task}: input, output]({name})" for name in pictures)
+    data = None if notes.data is None else f"Trained on: {notes.data}"
+    said = [part for part in (notes.description, data, *figures, images) if part]
+    return "\n\n".join([f"### {task}", *said]) if said else ""
+
+
+def _use(bank: Bank, address: str) -> str:
+    task = bank.tasks[0]
+    on_hub = address.startswith("hf://")
+    install = "pip install 'piggyback-gan[hub]'\n" if on_hub else ""
+    place = "" if on_hub else "   # in the folder that holds this one"
+    pull = f"pbgan pull {shlex.quote(address)} bank{place}"
+    simple = next((task for task in bank.tasks if all(map(_in_pil, bank.formats(task)))), None)
+    parts = [f"```\n{install}{pull}\npbgan translate bank {task} photos/ --out translated\n```"]
+    if simple is not None:
+        parts.append(
+            "```python\nfrom PIL import Image\n\nfrom piggyback_gan import Bank\n\n"
+            'bank = Bank.open("bank")\n'
+            f'bank.translate("{simple}", Image.open("photo.png")).save("translated.png")\n```'
+        )
+    return "\n\n".join(parts)
+
+
+def _in_pil(format: ImageFormat) -> bool:
+    """Whether Pillow has images like these, and PNG files can hold them."""
+    gray = format.labels or format.channels == 1
+    return (gray and format.depth != "float32") or (
+        format.depth == "uint8" and format.channels in (3, 4)
+    )
+
+
+def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    lines = [list(heads)]
+    lines.append(["---"] * len(lines[0]))
+    lines += [[_cell(text) for text in row] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """Words of others, which must not end a cell or begin markup."""
+    return text.replace("|", "\\|").replace("<", "&lt;")

@@ -1,0 +1,402 @@
+"""Banks copied task by task, between folders and the Hugging Face hub: only what is missing travels."""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from piggyback_gan.bank import Bank
+from piggyback_gan.bank_notes import BankNotes, parse_notes, read_notes
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.hub import HubSite, is_address
+from piggyback_gan.manifest import (
+    MANIFEST_NAME,
+    NOTES_NAME,
+    README_NAME,
+    SAMPLES_FOLDER,
+    TASKS_FOLDER,
+    Manifest,
+    TaskEntry,
+    atomic_write,
+    check_content,
+    require_empty,
+    require_writable,
+    writer_lock,
+)
+from piggyback_gan.model_card import is_ours, model_card, sample_names
+from piggyback_gan.showcase import sample_pictures
+from piggyback_gan.store import Store
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What a pull or a push did.
+
+    Attributes:
+        tasks: those that travelled, in order.
+        bytes: of their files.
+        held: how many tasks the receiver has now.
+        documents: other files that were written or removed, by their paths in the bank.
+        remarks: what the user should know, a line each.
+    """
+
+    tasks: tuple[str, ...]
+    bytes: int
+    held: int
+    documents: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+class Site(Protocol):
+    """Where a bank lies, or can come to lie."""
+
+    @property
+    def name(self) -> str:
+        """What users call it."""
+
+    @property
+    def address(self) -> str:
+        """Where its readers find it."""
+
+    def read(self, path: str) -> bytes | None:
+        """A file of the bank; None if there is none."""
+
+    def names(self) -> frozenset[str]:
+        """The paths of its sample pictures; others may be among them."""
+
+
+@dataclass(frozen=True)
+class FolderSite:
+    """A bank's directory."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The directory's path."""
+        return str(self.path)
+
+    @property
+    def address(self) -> str:
+        """Its last part: above it, others have other folders."""
+        return self.path.resolve().name
+
+    def read(self, path: str) -> bytes | None:
+        """A file in it; None if there is none.
+
+        Raises:
+            PiggybackError: it can't be read.
+        """
+        try:
+            return (self.path / path).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise PiggybackError(f"{self.path / path} can't be read: {error.strerror}") from None
+
+    def names(self) -> frozenset[str]:
+        """The paths of its sample pictures."""
+        found = (self.path / SAMPLES_FOLDER).glob("*.png")
+        return frozenset(f"{SAMPLES_FOLDER}/{path.name}" for path in found)
+
+    def put(self, changes: Mapping[str, bytes | None]) -> None:
+        """Write and remove files, each in one moment."""
+        for name, content in changes.items():
+            path = self.path / name
+            if content is None:
+                path.unlink(missing_ok=True)
+            else:
+                require_writable(path.parent)
+                atomic_write(path, content)
+
+
+def pull(source: str | Path, bank: str | Path, task: str | None = None) -> Transfer:
+    """Bring a bank up to what another one has.
+
+    Each file is checked before the manifest names it. What arrived whole before an interruption is not
+    fetched again.
+
+    Args:
+        source: a bank's directory, or `hf://owner/name`, `hf://owner/name@revision`.
+        bank: the directory that is brought up; it is made if it is not there.
+        task: the last task to bring, with those before it; all if None.
+
+    Raises:
+        PiggybackError: there is no such bank or task, a file is damaged, the two banks have different
+            tasks, or `bank` can't be written. It is as it was.
+    """
+    folder = _folder(bank, "a bank is pulled into a directory")
+    site = _site(source)
+    if isinstance(site, HubSite):
+        site.require()
+    theirs = _manifest(site)
+    if theirs is None:
+        raise PiggybackError(f"{site.name} is no bank: it has no {MANIFEST_NAME}")
+    _require_tasks(theirs, site.name)
+    wanted = theirs
+    if task is not None:
+        last = theirs.places[theirs.entry(task).name]
+        wanted = replace(theirs, tasks=theirs.tasks[: last + 1])
+    with _receiving(folder, f"pull from {site.name}"):
+        known, fresh = _compare(wanted, site.name, FolderSite(folder))
+        if isinstance(site, FolderSite):
+            _check_files(site.path, theirs, fresh)
+        _receive(site, folder, known, _extended(known, theirs, fresh))
+        documents, remarks = _receive_notes(site, theirs, folder)
+    return replace(_transfer(known, fresh), documents=documents, remarks=remarks)
+
+
+def push(
+    bank: str | Path,
+    destination: str | Path,
+    *,
+    samples: str | Path | None = None,
+    private: bool = False,
+) -> Transfer:
+    """Bring another bank up to what this one has, and write its README: a model card.
+
+    A README that something else wrote is left alone.
+
+    Args:
+        bank: a bank's directory; its `card.toml`, if there is one, goes along.
+        destination: a directory, or `hf://owner/name`, `hf://owner/name@branch`; it is made if it is not
+            there. What goes to the hub goes in one commit.
+        samples: a folder of images, `samples/TASK/` for each task or one for all, of which up to
+            three are translated and shown. Without it the pictures at the destination stay.
+        private: make the hub's repository for its owner's eyes only.
+
+    Raises:
+        PiggybackError: as `pull`; or the hub refuses, can't be reached, or huggingface_hub is missing.
+    """
+    sender = Bank.open(_folder(bank, "a bank is pushed from a directory"))
+    _require_tasks(sender.manifest, str(bank))
+    site = _site(destination)
+    notes = read_notes(sender.path, sender.tasks)
+    pictures = {} if samples is None else sample_pictures(sender, Path(samples))
+    if isinstance(site, HubSite):
+        if private and site.exists() and not site.is_private():
+            raise PiggybackError(
+                f"{site.name} is there and public: make it private on its page first"
+            )
+        known, changes, transfer = _plan(sender, site, notes, pictures)
+        _commit(sender, site, known, transfer, changes, private)
+    elif private:
+        raise PiggybackError(f"{site.name} is a directory: --private is for the hub")
+    else:
+        with _receiving(site.path, f"push from {sender.path}"):
+            known, changes, transfer = _plan(sender, site, notes, pictures)
+            fresh = sender.entries[len(known.tasks) :]
+            wanted = _extended(known, sender.manifest, fresh)
+            _receive(FolderSite(sender.path), site.path, known, wanted)
+            site.put(changes)
+    return transfer
+
+
+def _plan(
+    sender: Bank,
+    site: FolderSite | HubSite,
+    notes: BankNotes | None,
+    pictures: Mapping[str, Sequence[bytes]],
+) -> tuple[Manifest, dict[str, bytes | None], Transfer]:
+    """All of a push that can fail for what is in the two banks: what is there, what beside tasks is to change."""
+    known, fresh = _compare(sender.manifest, str(sender.path), site)
+    _check_files(sender.path, sender.manifest, fresh)
+    changes, remarks = _documents(sender, site, known, notes, pictures)
+    transfer = replace(_transfer(known, fresh), documents=tuple(changes), remarks=remarks)
+    return known, changes, transfer
+
+
+def _commit(
+    sender: Bank,
+    site: HubSite,
+    known: Manifest,
+    transfer: Transfer,
+    documents: Mapping[str, bytes | None],
+    private: bool,
+) -> None:
+    """Tasks and documents in one commit; none if there is nothing to change."""
+    changes: dict[str, bytes | Path | None] = dict(documents)
+    if fresh := sender.entries[len(known.tasks) :]:
+        for entry in fresh:
+            changes[f"{TASKS_FOLDER}/{entry.file}"] = sender.path / TASKS_FOLDER / entry.file
+        changes[MANIFEST_NAME] = _extended(known, sender.manifest, fresh).render()
+    if changes:
+        if not site.exists():
+            site.create(private)
+        site.commit(changes, f"pbgan push: {', '.join(transfer.tasks) or 'the model card'}")
+
+
+def _folder(path: str | Path, rule: str) -> Path:
+    if is_address(path):
+        raise PiggybackError(f"{path} is no directory: {rule}")
+    return Path(path)
+
+
+def _site(address: str | Path) -> FolderSite | HubSite:
+    return HubSite(str(address)) if is_address(address) else FolderSite(Path(address))
+
+
+def _manifest(site: Site) -> Manifest | None:
+    """Of the bank that is there, if one is. What comes from elsewhere is checked as what lies here."""
+    raw = site.read(MANIFEST_NAME)
+    return None if raw is None else Manifest.parse(raw, f"{site.name}/{MANIFEST_NAME}")
+
+
+@contextlib.contextmanager
+def _receiving(folder: Path, purpose: str) -> Iterator[None]:
+    """Be the one writer of a bank, or of a folder in which one can come to be."""
+    if not (folder / MANIFEST_NAME).exists():
+        require_empty(folder)
+    with writer_lock(folder, purpose):
+        yield
+
+
+def _require_tasks(manifest: Manifest, name: str) -> None:
+    if not manifest.tasks:
+        raise PiggybackError(f"{name} has no tasks yet: there is nothing to copy")
+
+
+def _receive(site: Site, folder: Path, known: Manifest, wanted: Manifest) -> None:
+    """Bring the tasks that are wanted and not known; then, in one moment, they are the bank's."""
+    fresh = wanted.tasks[len(known.tasks) :]
+    if fresh:
+        require_writable(folder / TASKS_FOLDER)
+        Store(folder, known).clear_leftovers(keep=[entry.file for entry in fresh])
+        for entry in fresh:
+            _receive_task(site, entry, Store(folder, wanted))
+        wanted.write(folder)
+
+
+def _receive_task(site: Site, entry: TaskEntry, store: Store) -> None:
+    """A task's file, unless it arrived before an interruption; checked alone and as a link of the chain."""
+    name = f"{TASKS_FOLDER}/{entry.file}"
+    path = store.path / name
+    with contextlib.suppress(PiggybackError):
+        store.read_task(entry.name)
+        return
+    content = site.read(name)
+    if content is None:
+        raise PiggybackError(f"task {entry.name!r}: {site.name}/{name} is missing")
+    check_content(entry, content, f"{site.name}/{name}")
+    atomic_write(path, content)
+    try:
+        store.read_task(entry.name)
+    except PiggybackError:
+        path.unlink()
+        raise
+
+
+def _compare(
+    theirs: Manifest, sender: str, receiver: Site
+) -> tuple[Manifest, tuple[TaskEntry, ...]]:
+    """What the receiver has, and the sender's tasks that it lacks.
+
+    Raises:
+        PiggybackError: the tasks that both have are not the same ones, in the same order.
+    """
+    ours = _manifest(receiver) or Manifest(theirs.architecture)
+    if ours.tasks and ours.architecture != theirs.architecture:
+        raise PiggybackError(
+            f"{receiver.name} has networks of another architecture than {sender}: choose another place"
+        )
+    for number, (there, here) in enumerate(zip(theirs.tasks, ours.tasks, strict=False), 1):
+        if there.sha256 != here.sha256:
+            raise PiggybackError(
+                f"{receiver.name} and {sender} differ from task {number} on: {here.name!r} and {there.name!r} "
+                "are different files, and later tasks are built on them: choose another place"
+            )
+    return ours, theirs.tasks[len(ours.tasks) :]
+
+
+def _extended(known: Manifest, theirs: Manifest, fresh: tuple[TaskEntry, ...]) -> Manifest:
+    """The receiver's manifest with these tasks; no file changes, so the format is the newer of the two."""
+    version = (
+        max(known.format_version, theirs.format_version) if known.tasks else theirs.format_version
+    )
+    return Manifest(theirs.architecture, known.tasks + fresh, version)
+
+
+def _check_files(path: Path, manifest: Manifest, entries: Sequence[TaskEntry]) -> None:
+    """Read what is to be sent, so that damage is found before anything changes elsewhere."""
+    for _ in Store(path, manifest).read_tasks(entry.name for entry in entries):
+        pass
+
+
+def _transfer(known: Manifest, fresh: Sequence[TaskEntry]) -> Transfer:
+    names = tuple(entry.name for entry in fresh)
+    return Transfer(names, sum(entry.bytes for entry in fresh), len(known.tasks) + len(fresh))
+
+
+def _receive_notes(
+    site: Site, theirs: Manifest, folder: Path
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Bring what card.toml says of the tasks that are here; one that says other things stays.
+
+    Returns:
+        What was written, and what to tell of it.
+    """
+    raw = site.read(NOTES_NAME)
+    if raw is None:
+        return (), ()
+    where = f"{site.name}/{NOTES_NAME}"
+    held = Manifest.read(folder).places
+    try:
+        notes = parse_notes(raw, where, theirs.places)
+        mine = read_notes(folder, held)
+    except PiggybackError as error:
+        return (), (f"{where} was not taken: {error}",)
+    if mine is not None and mine != notes.only(mine.tasks):
+        return (), (f"{folder / NOTES_NAME} stays as it is: {where} says other things",)
+    brought = raw if theirs.places.keys() <= held.keys() else notes.only(held).render()
+    if brought == FolderSite(folder).read(NOTES_NAME):
+        return (), ()
+    atomic_write(folder / NOTES_NAME, brought)
+    return (NOTES_NAME,), ()
+
+
+def _documents(
+    sender: Bank,
+    site: Site,
+    known: Manifest,
+    notes: BankNotes | None,
+    pictures: Mapping[str, Sequence[bytes]],
+) -> tuple[dict[str, bytes | None], tuple[str, ...]]:
+    """What beside tasks is to change at the receiver, by path; and what to tell of it."""
+    if len(known.tasks) > len(sender.tasks):
+        ahead = f"{site.name} goes on after the last task of {sender.path}"
+        return {}, (f"{ahead}: its model card stays as it is; pull first",)
+    wanted: dict[str, bytes | None] = {}
+    remarks = []
+    if notes is not None:
+        wanted[NOTES_NAME] = (sender.path / NOTES_NAME).read_bytes()
+    elif (theirs := site.read(NOTES_NAME)) is not None:
+        try:
+            notes = parse_notes(theirs, f"{site.name}/{NOTES_NAME}", sender.tasks)
+        except PiggybackError as error:
+            remarks.append(f"what it says is not told: {error}")
+    notes = notes or BankNotes()
+    if silent := [task for task in sender.tasks if notes.of(task).license is None]:
+        remarks.append(
+            f"licence not stated of {', '.join(silent)}: {sender.path / NOTES_NAME} can say it"
+        )
+    shown = set(site.names())
+    for task, made in pictures.items():
+        for place, name in enumerate(sample_names(task)):
+            if place < len(made):
+                wanted[name] = made[place]
+                shown.add(name)
+            elif name in shown:
+                wanted[name] = None
+                shown.remove(name)
+    readme = site.read(README_NAME)
+    if readme is None or is_ours(readme):
+        wanted[README_NAME] = model_card(sender, notes, shown, site.address).encode()
+    else:
+        remarks.append(f"{site.name}/{README_NAME} was written by hand and stays as it is")
+    changes = {
+        name: content
+        for name, content in wanted.items()
+        if content is None or content != site.read(name)
+    }
+    return changes, tuple(remarks)

@@ -1,0 +1,61 @@
+"""Sample pictures for a bank's model card: images that its owner chose, each beside its translation."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from piggyback_gan.bank import Bank
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.image_encoding import encode
+from piggyback_gan.images import (
+    display,
+    grid,
+    list_images,
+    read_image,
+    resize,
+    to_pixels,
+    to_tensor,
+)
+from piggyback_gan.model_card import sample_names
+from piggyback_gan.translate import translate_batch
+
+
+def sample_pictures(bank: Bank, folder: Path) -> Mapping[str, list[bytes]]:
+    """Input | output of the first images in `folder / task`, or in `folder` for tasks without one.
+
+    Of each image it is the middle square, at the size that the task was trained at, translated the way it
+    was trained.
+
+    Returns:
+        PNG files by task, 8-bit RGB; of tasks without images none.
+
+    Raises:
+        PiggybackError: there are no images, or one is not what its task takes.
+    """
+    if not folder.is_dir():
+        raise PiggybackError(f"{folder}: no such folder of sample images")
+    chosen = {}
+    for task in bank.tasks:
+        own = folder / task
+        if images := list_images(own if own.is_dir() else folder)[: len(sample_names(task))]:
+            chosen[task] = images
+    if not chosen:
+        raise PiggybackError(f"{folder} has no images, and no folder of images named as a task")
+    return {task: _pictures(bank, task, images) for task, images in chosen.items()}
+
+
+def _pictures(bank: Bank, task: str, images: list[Path]) -> list[bytes]:
+    source, target = bank.formats(task)
+    config, generator = bank.generator_config(task), bank.generator(task)
+    size = int(bank.card(task)["image"]["size"])
+    made = []
+    for path in images:
+        pixels = read_image(path, source)
+        side = min(pixels.shape[:2])
+        top, left = ((length - side) // 2 for length in pixels.shape[:2])
+        square = resize(pixels[top : top + side, left : left + side], size, labels=source.labels)
+        output = translate_batch(generator, config, to_tensor(square, source).unsqueeze(0))[0]
+        pair = [display(square, source), display(to_pixels(output, target), target)]
+        made.append(encode(np.ascontiguousarray(grid([pair])), ".png"))
+    return made

@@ -1,0 +1,63 @@
+"""Processes killed before each line that may change a file."""
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Collection
+from pathlib import Path
+from signal import SIGKILL
+from types import CodeType, FrameType
+from typing import Any
+
+Line = tuple[str, int, int]
+"""Function, line number, how often it was run."""
+
+
+def trace(codes: Collection[CodeType], at_line: Callable[[Line], object]) -> None:
+    """Call before each line of these functions."""
+    visits: Counter[tuple[str, int]] = Counter()
+
+    def tracer(frame: FrameType, event: str, argument: object) -> Any:
+        if frame.f_code not in codes:
+            return None
+        if event == "line":
+            place = frame.f_code.co_name, frame.f_lineno
+            visits[place] += 1
+            at_line((*place, visits[place]))
+        return tracer
+
+    sys.settrace(tracer)
+
+
+def die_at_each_line(
+    codes: Collection[CodeType],
+    action: Callable[[Path], None],
+    make: Callable[[Path], None],
+    folder: Path,
+) -> list[tuple[Line, Path]]:
+    """Kill a process before each line of an action that lies in these functions. Call it in a process of its own.
+
+    Each works on a path of its own, which `make` prepared; the action is done whole on `folder / "new"`.
+    """
+    lines: list[Line] = []
+    make(folder / "new")
+    trace(codes, lines.append)
+    action(folder / "new")
+    sys.settrace(None)
+    killed = []
+    for number, line in enumerate(lines):
+        path = folder / str(number)
+        make(path)
+        process = os.fork()
+        if process == 0:
+            try:
+                trace(
+                    codes,
+                    lambda reached, line=line: reached == line and os.kill(os.getpid(), SIGKILL),
+                )
+                action(path)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -SIGKILL, line
+        killed.append((line, path))
+    return killed

@@ -1,0 +1,369 @@
+"""Claims about the README that a push writes: what it says, that it is true, and what it leaves alone."""
+
+import io
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from huggingface_hub import ModelCard
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from banks import contents, pbgan
+from mixed_banks import CONFIG, FULL, LOW, Task, learn
+from piggyback_gan import Bank, PiggybackError, push
+from piggyback_gan.bank import BACKWARD, FORWARD, open_or_new
+from piggyback_gan.bank_notes import BankNotes, TaskNotes, parse_notes
+from piggyback_gan.image_formats import ImageFormat
+from piggyback_gan.images import display, to_pixels, to_tensor
+
+RGB = ImageFormat()
+FORMATS = {
+    "maps": (RGB, RGB),
+    "deep": (
+        ImageFormat(channels=2, depth="uint16", high=1000.0),
+        ImageFormat(channels=1, depth="float32", high=1.0),
+    ),
+    "classes": (ImageFormat(channels=3, labels=True), ImageFormat(depth="uint16", high=65535.0)),
+    "winter": (RGB, RGB),
+}
+MORE: dict[str, dict[str, Any]] = {
+    "maps": {"validation": {"l1": 0.03125, "psnr": 24.12345}},
+    "winter": {"imported": {"distances": {"BtoA": {"l1": 0.01}, "AtoB": {"l1": 0.02}}}},
+}
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tasks of many formats; winter goes both ways, and was trained from B to A."""
+    path = tmp_path_factory.mktemp("template") / "bank"
+    networks = {which: Bank.new(path, CONFIG).empty_network(which) for which in (FORWARD, BACKWARD)}
+    for name, (first, second) in FORMATS.items():
+        unpaired = name == "winter"
+        channels = (first.channels, second.channels)
+        task = Task(name, 0.25, FULL if name == "maps" else LOW, channels=channels)
+        ways = (FORWARD, BACKWARD) if unpaired else (FORWARD,)
+        states = [learn(networks[which], task, which) for which in ways]
+        card = {
+            "mode": "unpaired" if unpaired else "paired",
+            "options": {"direction": "BtoA" if unpaired else "AtoB"},
+            "parameters": networks[FORWARD].parameter_count(name).as_card(),
+            "image": {"size": 16, "input": asdict(first), "output": asdict(second)},
+            **MORE.get(name, {}),
+        }
+        bank = open_or_new(path, CONFIG)
+        with bank.writing("test"):
+            bank.add(states[0], card, *states[1:])
+    return path
+
+
+@pytest.fixture
+def bank(template: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(template, tmp_path / "bank")
+
+
+@pytest.fixture
+def dest(tmp_path: Path) -> Path:
+    return tmp_path / "shared bank"
+
+
+def readme(dest: Path) -> str:
+    return (dest / "README.md").read_text()
+
+
+# --- what it says ---
+
+
+def test_the_table_tells_what_each_task_takes_gives_and_costs(bank: Path, dest: Path) -> None:
+    (bank / "card.toml").write_text(
+        'license = "mit"\n[tasks.deep]\nlicense = "Mine | <b>free</b>"\n'
+    )
+    push(bank, dest)
+    opened = Bank.open(bank)
+    rows = [line for line in readme(dest).splitlines() if line.startswith("| `")]
+    for row, entry, said, licence in zip(
+        rows,
+        opened.entries,
+        (
+            "paired, AtoB | RGB 8 bit → RGB 8 bit",
+            "paired, AtoB | 2 channels 16 bit from 0 to 1000 → gray float32 from 0 to 1",
+            "paired, AtoB | label map of 3 classes → RGB 16 bit",
+            "unpaired, imported, BtoA and AtoB | RGB 8 bit → RGB 8 bit",
+        ),
+        ("mit", "Mine \\| &lt;b>free&lt;/b>", "mit", "mit"),
+        strict=True,
+    ):
+        count = opened.card(entry.name)["parameters"]
+        costs = f"{count['total']:,} parameters, {count['share']:.3f} of a network"
+        assert row == (
+            f"| `{entry.name}` | {said} | 16 px | {costs} | {entry.bytes:,} | {licence} |"
+        )
+
+
+def test_it_tells_figures_notes_and_the_hash_that_stands_for_all(bank: Path, dest: Path) -> None:
+    (bank / "card.toml").write_text(
+        'description = "Maps and\\n\\nmore."\n'
+        '[tasks.maps]\ndata = "https://example.org"\ndescription = "Aerial *photos*."\n'
+    )
+    push(bank, dest)
+    text = readme(dest)
+    assert "\n\nMaps and\n\nmore.\n\n" in text
+    assert (
+        "### maps\n\nAerial *photos*.\n\nTrained on: https://example.org\n\n"
+        "Held-out images when it was learned: l1 0.03125, psnr 24.12.\n\n### winter\n\n"
+        "Distance of its outputs from the imported network's, AtoB: l1 0.02.\n\n"
+        "Distance of its outputs from the imported network's, BtoA: l1 0.01.\n\n## Use"
+    ) in text
+    assert "There are no held-out figures of deep, classes.\n" in text
+    assert f"`{Bank.open(bank).entries[-1].sha256}`, stands for all 4" in text
+
+
+@pytest.mark.parametrize(
+    ("notes", "license", "name"),
+    [
+        (None, "unknown", None),
+        ('license = "CC-BY-4.0"', "cc-by-4.0", None),
+        ('license = "For Friends, only!"', "other", "for-friends-only"),
+        ('license = "mit"\n[tasks.maps]\nlicense = "cc0-1.0"', "other", "several"),
+        ('[tasks.maps]\nlicense = "mit"', "other", "several"),
+    ],
+)
+def test_the_hub_understands_its_head(
+    bank: Path, dest: Path, notes: str | None, license: str, name: str | None
+) -> None:
+    if notes is not None:
+        (bank / "card.toml").write_text(notes)
+    push(bank, dest)
+    data = ModelCard(readme(dest)).data
+    assert (data.license, data.license_name) == (license, name)
+    assert (data.library_name, data.pipeline_tag) == ("piggyback-gan", "image-to-image")
+    assert {"piggyback-gan", "cyclegan"} <= set(data.tags or [])
+
+
+def test_what_it_tells_to_do_works_as_it_is_written(bank: Path, dest: Path, tmp_path: Path) -> None:
+    push(bank, dest)
+    away = tmp_path / "away"
+    away.mkdir()
+    dest.rename(away / dest.name)
+    shell, python = re.findall(r"```(?:python)?\n(.*?)```", readme(away / dest.name), re.DOTALL)
+    (away / "photos").mkdir()
+    Image.fromarray(noise(20, 24)).save(away / "photos" / "a.png")
+    shutil.copy(away / "photos" / "a.png", away / "photo.png")
+    for line in shell.splitlines():
+        program, *arguments = shlex.split(line, comments=True)
+        assert program == "pbgan"
+        done = subprocess.run(
+            [sys.executable, "-m", "piggyback_gan", *arguments],
+            cwd=away,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+    subprocess.run([sys.executable, "-c", python], cwd=away, check=True)
+    expected = np.asarray(Bank.open(bank).translate("maps", Image.open(away / "photo.png")))
+    for made in ("translated/a.png", "translated.png"):
+        assert np.array_equal(np.asarray(Image.open(away / made)), expected)
+
+
+# --- sample pictures ---
+
+
+def noise(height: int, width: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def save(path: Path, *images: np.ndarray[Any, Any]) -> None:
+    path.mkdir(parents=True, exist_ok=True)
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(path / f"{number}.png")
+
+
+def test_samples_are_the_middle_of_an_image_beside_what_its_task_makes_of_it(
+    bank: Path, dest: Path, tmp_path: Path
+) -> None:
+    images = [noise(16, 20, seed) for seed in range(4)]
+    save(tmp_path / "images" / "maps", *images)
+    save(tmp_path / "images" / "classes", np.arange(256, dtype=np.uint8).reshape(16, 16) % 3)
+    done = push(bank, dest, samples=tmp_path / "images")
+    names = [f"samples/{name}.png" for name in ("maps-1", "maps-2", "maps-3", "classes-1")]
+    assert done.documents == (*names, "README.md")
+    assert re.findall(r"!\[\w+: input, output\]\((.*?)\)", readme(dest)) == names
+    opened = Bank.open(bank)
+    for name, image in zip(names[:3], images, strict=False):
+        shown = np.asarray(Image.open(dest / name))
+        assert shown.shape == (16, 34, 3)
+        square = np.ascontiguousarray(image[:, 2:18])
+        output = opened.translate("maps", to_tensor(square, RGB))
+        assert np.array_equal(shown[:, :16], square)
+        assert np.array_equal(shown[:, 18:], to_pixels(output, RGB))
+    first, second = FORMATS["classes"]
+    labels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1) % 3
+    output = opened.translate("classes", to_tensor(labels, first))
+    shown = np.asarray(Image.open(dest / names[3]))
+    assert np.array_equal(shown[:, :16], display(labels, first))
+    assert np.array_equal(shown[:, 18:], display(to_pixels(output, second), second))
+
+
+def test_images_for_all_tasks_go_to_those_without_a_folder_and_new_ones_replace_old(
+    template: Path, dest: Path, tmp_path: Path
+) -> None:
+    bank = tmp_path / "bank"
+    push(template, bank)
+    images = tmp_path / "images"
+    save(images, noise(16, 16), noise(18, 16))
+    for task in ("deep", "classes"):
+        (images / task).mkdir()
+    assert len(push(bank, dest, samples=images).documents) == 5
+    before = contents(dest)
+    assert push(bank, dest).documents == (), "they stay without images, too"
+    (images / "1.png").unlink()
+    done = push(bank, dest, samples=images)
+    assert done.documents == ("samples/maps-2.png", "samples/winter-2.png", "README.md")
+    assert before.keys() - contents(dest).keys() == {"samples/maps-2.png", "samples/winter-2.png"}
+    assert "maps-2" not in readme(dest)
+
+
+def test_images_that_a_task_does_not_take_are_told_before_anything_is_written(
+    bank: Path, dest: Path, tmp_path: Path
+) -> None:
+    save(tmp_path / "images", noise(16, 16))
+    (tmp_path / "none").mkdir()
+    for folder, words in (
+        ("images", "images/0.png: "),
+        ("none", "none has no images, and no folder of images named as a task"),
+        ("nowhere", "nowhere: no such folder of sample images"),
+    ):
+        with pytest.raises(PiggybackError, match=words):
+            push(bank, dest, samples=tmp_path / folder)
+    assert not dest.exists()
+
+
+# --- what is left alone ---
+
+
+def test_a_readme_by_hand_stays_and_that_is_told(bank: Path, dest: Path) -> None:
+    dest.mkdir()
+    (dest / "README.md").write_text("# Mine\n")
+    done = push(bank, dest)
+    assert len(done.tasks) == 4
+    assert f"{dest}/README.md was written by hand and stays as it is" in done.remarks
+    assert readme(dest) == "# Mine\n"
+
+
+def test_the_card_of_a_bank_with_later_tasks_stays(bank: Path, dest: Path) -> None:
+    push(bank, dest)
+    with (earlier := Bank.open(bank)).writing("test"):
+        earlier.remove("winter")
+    before = contents(dest)
+    done = push(bank, dest)
+    assert done.remarks == (
+        f"{dest} goes on after the last task of {bank}: its model card stays as it is; pull first",
+    )
+    assert contents(dest) == before
+
+
+def test_a_bank_without_tasks_and_a_damaged_card_are_refused_before_anything_is_written(
+    bank: Path, dest: Path
+) -> None:
+    config = Bank.open(bank).config
+    with (opened := open_or_new(bank.parent / "odd", config)).writing("test"):
+        network = opened.empty_network()
+        opened.add(learn(network, Task("maps", 1.0, FULL), FORWARD), {"mode": "paired"})
+    with pytest.raises(PiggybackError, match=r"task 'maps': 0001-maps.* has a damaged card"):
+        push(opened.path, dest)
+    with opened.writing("test"):
+        opened.remove("maps")
+    with pytest.raises(PiggybackError, match="odd has no tasks yet: there is nothing to copy"):
+        push(opened.path, dest)
+    assert not dest.exists()
+
+
+def test_notes_at_the_destination_serve_where_the_bank_has_none(bank: Path, dest: Path) -> None:
+    push(bank, dest)
+    (dest / "card.toml").write_text('license = "mit"\n')
+    assert push(bank, dest).remarks == ()
+    assert "license: mit\n" in readme(dest)
+    (dest / "card.toml").write_text("license = mit")
+    assert push(bank, dest).remarks[0].startswith(f"what it says is not told: {dest}/card.toml")
+    (bank / "card.toml").write_text('license = "cc0-1.0"\n')
+    assert push(bank, dest).documents == ("card.toml", "README.md")
+    assert "license: cc0-1.0\n" in readme(dest)
+
+
+# --- card.toml ---
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("license = mit", "card.toml is no valid TOML: "),
+        (
+            'licence = "mit"',
+            "card.toml: unknown options licence; known: description, license, tasks",
+        ),
+        ("license = 3", "card.toml: license must be text of one line, found 3"),
+        ('license = " "', "card.toml: license must be text of one line, found ' '"),
+        ('license = "a\\nb"', r"card.toml: license must be text of one line, found 'a\\nb'"),
+        ("description = []", r"card.toml: description must be text, found \[\]"),
+        ("tasks = 3", r"card.toml: tasks must be tables such as \[tasks.maps\]"),
+        ("[tasks]\nmaps = 3", r"card.toml: maps must be a table: \[tasks.maps\]"),
+        (
+            "[tasks.night]",
+            "card.toml names a task that the bank does not have: 'night'; tasks: maps, deep, classes, winter",
+        ),
+        (
+            '[tasks.maps]\nmode = "x"',
+            r"card.toml, \[tasks.maps\]: unknown options mode; known: data, description, license",
+        ),
+    ],
+)
+def test_a_card_toml_that_nothing_can_be_made_of_is_one_line(
+    bank: Path, dest: Path, text: str, words: str
+) -> None:
+    (bank / "card.toml").write_text(text)
+    with pytest.raises(PiggybackError, match=words) as caught:
+        push(bank, dest)
+    assert "\n" not in str(caught.value)
+    assert not dest.exists()
+
+
+said = st.none() | st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
+line = said.filter(lambda text: text is None or len(text.splitlines()) == 1)
+
+
+@given(
+    st.builds(
+        BankNotes,
+        license=line,
+        description=said,
+        tasks=st.dictionaries(
+            st.sampled_from(["maps", "a.b"]),
+            st.builds(TaskNotes, license=line, data=line, description=said),
+        ),
+    )
+)
+def test_notes_that_are_written_are_read_as_they_were(notes: BankNotes) -> None:
+    assert parse_notes(notes.render(), "card.toml", ["maps", "a.b"]) == notes
+
+
+def test_the_command_says_whose_licence_is_not_stated(
+    bank: Path, dest: Path, tmp_path: Path
+) -> None:
+    (bank / "card.toml").write_text('[tasks.maps]\nlicense = "mit"\n')
+    save(tmp_path / "images" / "maps", noise(16, 16))
+    done = pbgan("push", bank, dest, "--samples", tmp_path / "images")
+    assert done.returncode == 0
+    assert done.stderr == (
+        f"pbgan: licence not stated of deep, classes, winter: {bank}/card.toml can say it\n"
+    )
+    assert done.stdout.endswith("\nchanged: card.toml, samples/maps-1.png, README.md\n")
+    assert Image.open(io.BytesIO((dest / "samples" / "maps-1.png").read_bytes())).mode == "RGB"
