@@ -10,11 +10,13 @@ if TYPE_CHECKING:
     from piggyback_gan.errors import PiggybackError
     from piggyback_gan.factorization import factorize
     from piggyback_gan.filter_options import FilterOptions
+    from piggyback_gan.generator_options import GeneratorOptions
     from piggyback_gan.generators import build_generator
     from piggyback_gan.importing import ImportOptions, import_task
     from piggyback_gan.mixings import FullMixing, LowRankMixing, SelectedMixing
     from piggyback_gan.network import PiggybackNetwork
-    from piggyback_gan.options import GeneratorOptions, TrainingOptions
+    from piggyback_gan.options import TrainingOptions
+    from piggyback_gan.own_code import allow_generator
     from piggyback_gan.tasks import ParameterCount
     from piggyback_gan.teaching import Interrupted, teach
     from piggyback_gan.tiling import Tiling
@@ -26,7 +28,7 @@ _HOMES = {
     "FilterOptions": "filter_options",
     "FullMixing": "mixings",
     "GeneratorConfig": "config",
-    "GeneratorOptions": "options",
+    "GeneratorOptions": "generator_options",
     "ImportOptions": "importing",
     "Interrupted": "teaching",
     "LowRankMixing": "mixings",
@@ -36,6 +38,7 @@ _HOMES = {
     "SelectedMixing": "mixings",
     "Tiling": "tiling",
     "TrainingOptions": "options",
+    "allow_generator": "own_code",
     "build_discriminator": "discriminators",
     "build_generator": "generators",
     "factorize": "factorization",
@@ -59,6 +62,7 @@ __all__ = [
     "SelectedMixing",
     "Tiling",
     "TrainingOptions",
+    "allow_generator",
     "build_discriminator",
     "build_generator",
     "factorize",

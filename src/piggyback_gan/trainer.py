@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from piggyback_gan.augment import Augmentation
 from piggyback_gan.chance import chance_at, seed_of
-from piggyback_gan.config import GeneratorConfig
+from piggyback_gan.checkpoints import load_module_state, module_state
+from piggyback_gan.config import Architecture
 from piggyback_gan.data import share_of
 from piggyback_gan.discriminators import build_discriminator
 from piggyback_gan.objectives import discriminator_loss, generator_loss, gradient_penalty
@@ -178,7 +179,7 @@ class Trainer(ABC):
     def state(self) -> dict[str, Any]:
         """All that the next step depends on beside the data: tensors and plain values."""
         return {
-            "generators": {n: g.module.state_dict() for n, g in self.generators.items()},
+            "generators": {n: module_state(g.module) for n, g in self.generators.items()},
             "discriminators": {n: d.state_dict() for n, d in self.discriminators.items()},
             "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
         }
@@ -186,7 +187,7 @@ class Trainer(ABC):
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on where `state` was taken."""
         for name, generator in self.generators.items():
-            generator.module.load_state_dict(state["generators"][name])
+            load_module_state(generator.module, state["generators"][name])
         for name, discriminator in self.discriminators.items():
             discriminator.load_state_dict(state["discriminators"][name])
         for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
@@ -280,7 +281,7 @@ class PairedTrainer(Trainer):
     def __init__(
         self,
         network: TrainableNetwork,
-        config: GeneratorConfig,
+        config: Architecture,
         options: TrainingOptions,
         device: torch.device,
         processes: Processes | None = None,
