@@ -40,20 +40,7 @@ def build(input_channels: int, output_channels: int, width: int = 16) -> nn.Modu
     )
 
 
-def main() -> None:
-    """Two tasks on drawn blobs: make them clean, and find their edges."""
-    from two_tasks import blobs, teach_two
-
-    def clean(count: int) -> tuple[Tensor, Tensor]:
-        shapes = blobs(count, 32, 32)
-        return (shapes + torch.randn_like(shapes)).clamp(-1, 1), shapes
-
-    def edges(count: int) -> tuple[Tensor, Tensor]:
-        shapes = blobs(count, 32, 32)
-        return shapes, nn.functional.max_pool2d(shapes, 3, 1, 1) - shapes - 1
-
-    teach_two(build(1, 1), {"clean": clean, "edges": edges})
-
-
 if __name__ == "__main__":
-    main()
+    from two_tasks import edges, masks, teach_two
+
+    teach_two(build(1, 1), {"masks": masks(16, 24), "edges": edges(16, 24)})

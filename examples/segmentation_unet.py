@@ -50,20 +50,7 @@ def build(input_channels: int, output_channels: int, width: int = 8, depth: int 
     return SegmentationUnet(input_channels, output_channels, width, depth)
 
 
-def main() -> None:
-    """Two tasks on drawn blobs: find them in noise, and find their edges."""
-    from two_tasks import blobs, teach_two
-
-    def masks(count: int) -> tuple[Tensor, Tensor]:
-        shapes = blobs(count, 32, 48)
-        return (shapes + torch.randn_like(shapes)).clamp(-1, 1), shapes
-
-    def edges(count: int) -> tuple[Tensor, Tensor]:
-        shapes = blobs(count, 32, 48)
-        return shapes, nn.functional.max_pool2d(shapes, 3, 1, 1) - shapes - 1
-
-    teach_two(build(1, 1), {"masks": masks, "edges": edges})
-
-
 if __name__ == "__main__":
-    main()
+    from two_tasks import edges, masks, teach_two
+
+    teach_two(build(1, 1), {"masks": masks(32, 48), "edges": edges(32, 48)})

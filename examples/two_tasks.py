@@ -47,8 +47,28 @@ def error(network: nn.Module, inputs: Tensor, targets: Tensor) -> float:
     return (network.eval()(inputs) - targets).abs().mean().item()
 
 
-def blobs(count: int, *size: int) -> Tensor:
-    """Random ellipsoids: (count, 1, *size), 1 inside and -1 outside."""
+def masks(*size: int) -> Draw:
+    """Drawn ellipsoids (count, 1, *size), 1 inside and -1 outside, to be found in noise."""
+
+    def draw(count: int) -> tuple[Tensor, Tensor]:
+        shapes = _ellipsoids(count, size)
+        return (shapes + torch.randn_like(shapes)).clamp(-1, 1), shapes
+
+    return draw
+
+
+def edges(*size: int) -> Draw:
+    """The layer around the ellipsoids, to be made of them."""
+    grown = nn.functional.max_pool3d if len(size) == 3 else nn.functional.max_pool2d
+
+    def draw(count: int) -> tuple[Tensor, Tensor]:
+        shapes = _ellipsoids(count, size)
+        return shapes, grown(shapes, 3, 1, 1) - shapes - 1
+
+    return draw
+
+
+def _ellipsoids(count: int, size: tuple[int, ...]) -> Tensor:
     axes = [torch.linspace(-1, 1, length) for length in size]
     places = torch.stack(torch.meshgrid(*axes, indexing="ij"))
     shape = (count, len(size), *(1 for _ in size))

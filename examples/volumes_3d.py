@@ -7,9 +7,8 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import max_pool3d
 
-from two_tasks import blobs, teach_two
+from two_tasks import edges, masks, teach_two
 
 
 def block(channels_in: int, channels_out: int, stride: int = 1) -> nn.Sequential:
@@ -40,17 +39,5 @@ class VolumeUnet(nn.Module):
         return torch.tanh(self.head(torch.cat([top, self.up_to_top(up)], 1)))
 
 
-def bodies(count: int) -> tuple[Tensor, Tensor]:
-    """Find ellipsoids in noise."""
-    shapes = blobs(count, 16, 16, 16)
-    return shapes + torch.randn_like(shapes), shapes
-
-
-def hulls(count: int) -> tuple[Tensor, Tensor]:
-    """The layer around them."""
-    shapes = blobs(count, 16, 16, 16)
-    return shapes, max_pool3d(shapes, 3, 1, 1) - shapes - 1
-
-
 if __name__ == "__main__":
-    teach_two(VolumeUnet(), {"bodies": bodies, "hulls": hulls})
+    teach_two(VolumeUnet(), {"masks": masks(16, 16, 16), "edges": edges(16, 16, 16)})

@@ -55,6 +55,20 @@ class Plain(nn.Module):
         return torch.tanh(self.leave(features))
 
 
+class Fourier(Plain):
+    """With complex parameters beside its filters."""
+
+    def __init__(self, **channels: int) -> None:
+        super().__init__(**channels)
+        self.waves = nn.Parameter(
+            torch.randn(channels["output_channels"], 1, 1, dtype=torch.cfloat)
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        made = super().forward(images)
+        return torch.tanh(torch.fft.irfft2(torch.fft.rfft2(made) * self.waves, s=made.shape[2:]))
+
+
 class Nets:
     """For names with dots after the colon."""
 

@@ -22,11 +22,13 @@ from piggyback_gan import (
     import_task,
     teach,
 )
+from piggyback_gan.cli.progress import describe
 from piggyback_gan.config import CustomGeneratorConfig, GeneratorConfig
 from piggyback_gan.custom_generators import build_custom, fitted
 from piggyback_gan.generators import build_generator
 from piggyback_gan.own_code import VARIABLE
-from running import OPTIONS, Watch, bank_files, files, run_folder
+from piggyback_gan.planning import plan_task
+from running import GENERATOR, OPTIONS, Watch, bank_files, files, run_folder
 
 pytestmark = pytest.mark.usefixtures("without_curves", "same_time", "consent")
 
@@ -41,7 +43,16 @@ def consent(monkeypatch: pytest.MonkeyPatch) -> None:
     """All of this file's networks may be made, and nothing else is remembered by later tests."""
     monkeypatch.setattr("piggyback_gan.own_code._allowed", set())
     names = [
-        *("mixed", "Mixed", "Nets.plain", "Plain", "Stated", "InstanceNormed", "HalfSize"),
+        *(
+            "mixed",
+            "Mixed",
+            "Fourier",
+            "Nets.plain",
+            "Plain",
+            "Stated",
+            "InstanceNormed",
+            "HalfSize",
+        ),
         *("OneChannel", "TwoOutputs", "NotFinite", "Raises", "RandomAttribute", "Noisy", "Growing"),
         *("ChannelNormed", "AddsInput", "OneWay", "fails", "no_module", "nothing"),
     ]
@@ -171,6 +182,34 @@ def test_buffers_that_no_state_dict_has_are_kept_with_a_task(tmp_path: Path, pai
     # Task two started as task one, and went on counting.
     assert torch.equal(first.table, second.table)
     assert second.calls > first.calls > 0
+
+
+def test_complex_parameters_beside_the_filters_are_kept_too(tmp_path: Path, pairs: Path) -> None:
+    network = GeneratorOptions(generator="custom_nets:Fourier")
+    teach(tmp_path, "one", pairs, BUDGET, network)
+    before = outputs(tmp_path, "one")
+    teach(tmp_path, "two", pairs, BUDGET)
+    assert outputs(tmp_path, "one") == before
+    assert Bank.open(tmp_path).generator("one").waves.dtype == torch.cfloat
+
+
+def test_the_plan_says_how_much_can_not_be_shared(tmp_path: Path, pairs: Path) -> None:
+    narrow = dataclasses.replace(MIXED, generator_arguments={"width": 4})
+    unpaired = dataclasses.replace(BUDGET, mode="unpaired")
+    for options, network, expected in (
+        (BUDGET, narrow, True),
+        (unpaired, narrow, True),
+        (BUDGET, GENERATOR, False),
+    ):
+        plan = plan_task(tmp_path / "bank", "one", pairs, options, network)
+        share = plan.parameters.private / plan.parameters.standalone
+        words = f"1.000 of a standalone network; {share:.3f} is no conv filter"
+        assert (words in describe(plan)) == expected
+    small = dataclasses.replace(BUDGET, budget=0.05)
+    teach(tmp_path / "bank", "one", pairs, dataclasses.replace(BUDGET, epochs=1), narrow)
+    said = refusal(lambda: plan_task(tmp_path / "bank", "two", pairs, small, narrow))
+    assert said.startswith("budget 0.05 is too small")
+    assert "for what is no conv filter (norms, biases, linear and attention layers)" in said
 
 
 def test_the_bank_says_which_code_makes_its_network(tmp_path: Path, pairs: Path) -> None:

@@ -1,4 +1,4 @@
-"""A run's checkpoint on disk, and a module's state for it: all that training goes on from. Read without running anything in it.
+"""A run's checkpoint on disk: all that training goes on from. Read without running anything in it.
 
 The file is what `torch.save` writes, and its SHA-256, 32 bytes, at the end. PyTorch itself does not see a
 flipped bit in a tensor, and a run that goes on from one would not end as it should.

@@ -1,6 +1,5 @@
-"""Generators that a user's own code makes: built, tried out, and the image sizes found that they take."""
+"""Generators that a user's own code makes: built, tried out; which image sizes they take."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -10,7 +9,7 @@ from piggyback_gan.config import Architecture, CustomGeneratorConfig
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.own_code import call_allowed, place, said
 
-_LARGEST_MULTIPLE = 256
+_MULTIPLES = [2**power for power in range(9)]
 _JUDGED = 16  # pixels: smaller images are not trained on
 
 
@@ -72,7 +71,7 @@ def try_out(network: nn.Module, config: CustomGeneratorConfig) -> None:
 
 def _found_by_trial(network: nn.Module, config: CustomGeneratorConfig) -> CustomGeneratorConfig:
     problem = None
-    for multiple in _powers_of_two():
+    for multiple in _MULTIPLES:
         problem = _problem(network, config, *_sides(multiple))
         if problem is None:
             smaller = range(multiple, max(_sides(multiple)), multiple)
@@ -80,16 +79,9 @@ def _found_by_trial(network: nn.Module, config: CustomGeneratorConfig) -> Custom
             least = next(sizes, max(_sides(multiple)))
             return replace(config, size_multiple=multiple, minimum_size=least)
     raise PiggybackError(
-        f"{config.name} {problem}; no image whose sides are multiples of 1, 2, 4 ... {_LARGEST_MULTIPLE} "
+        f"{config.name} {problem}; no image whose sides are multiples of 1, 2, 4 ... {_MULTIPLES[-1]} "
         "comes out in its own size: give the network an integer attribute size_multiple, or mend it"
     )
-
-
-def _powers_of_two() -> Iterator[int]:
-    multiple = 1
-    while multiple <= _LARGEST_MULTIPLE:
-        yield multiple
-        multiple *= 2
 
 
 def _sides(multiple: int, least: int = _JUDGED) -> tuple[int, int]:

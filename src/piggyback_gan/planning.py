@@ -269,7 +269,9 @@ def _estimate_memory(
         # It computes, as it has values: a small image stands for a batch.
         side = min(options.image_size, max(config.minimum_size, 4 * config.size_multiple))
         images = options.batch_size * (options.image_size / side) ** 2
-        values = round(2 * passes * images * _activations(generator, (1, channels[0], side, side)))
+        values = round(
+            2 * passes * images * _activations(generator.eval(), (1, channels[0], side, side))
+        )
     else:
         values = 2 * passes * _activations(generator, shape)
     # A discriminator sees real and fake images in its own step, and fake ones in the generator's.

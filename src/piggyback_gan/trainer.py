@@ -110,8 +110,11 @@ class Trainer(ABC):
         self._discriminator_parameters = [
             p for d in self.discriminators.values() for p in d.parameters()
         ]
+        # A network of the user's own may have complex parameters beside its filters.
+        trained = (p for g in self.generators.values() for p in g.trainable_parameters())
+        is_real = not any(p.is_complex() for p in trained)
         self._optimizers = (
-            torch.optim.Adam(groups, betas=betas, fused=fused),
+            torch.optim.Adam(groups, betas=betas, fused=fused and is_real),
             torch.optim.Adam(
                 self._discriminator_parameters,
                 options.discriminator_learning_rate,

@@ -41,7 +41,9 @@ def refuse_unfit(module: nn.Module) -> None:
             )
         if found := _made_of_others(part):
             what, remedy = found
-            raise PiggybackError(f"{called} has {what}, and no plain weight: first {remedy}")
+            raise PiggybackError(
+                f"{called} has {what}, and no plain weight: take it off first: {remedy}"
+            )
         if isinstance(part, ConvLayer):
             _check_weight(called, part)
     owners = Counter(id(p) for m in module.modules() for p in m._parameters.values())

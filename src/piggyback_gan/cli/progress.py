@@ -16,13 +16,14 @@ from rich.progress import (
 from rich.table import Table
 
 from piggyback_gan.allocation import SMALLEST_SHARED_LAYER
+from piggyback_gan.bank import FORWARD
 from piggyback_gan.cli.console import wide_console
 from piggyback_gan.folders import PairedFolder
 from piggyback_gan.image_formats import FULL_RANGE, ImageFormat
 from piggyback_gan.names import METRICS
 from piggyback_gan.planning import TaskPlan
 from piggyback_gan.runs import list_runs
-from piggyback_gan.tasks import LayerPlan, ParameterCount
+from piggyback_gan.tasks import LayerPlan
 from piggyback_gan.teaching import Position, Reporter
 
 _MUCH = 0.05  # a share of private parameters that most of the default budget goes into
@@ -147,16 +148,19 @@ def describe(plan: TaskPlan) -> str:
         f"{options.device}; rate {options.learning_rate:g}{falling}"
         f"{'; augmented' if options.augment == 'on' else ''}",
         "parameters": f"{count.total:,} new ({count.unconstrained:,} unconstrained, {count.mixing:,} "
-        f"mixing, {count.private:,} private): {count.share:.3f} of a standalone network{_private(count)}",
+        f"mixing, {count.private:,} private): {count.share:.3f} of a standalone network{_private(plan)}",
         "memory": f"about {plan.memory / 1e9:.2f} GB while training",
     }
     return "\n".join(f"{name:<10} {words}" for name, words in lines.items())
 
 
-def _private(count: ParameterCount) -> str:
+def _private(plan: TaskPlan) -> str:
     """A word on a network of which much can't be shared."""
-    share = count.private / count.standalone
-    return f"; {share:.3f} is no conv filter, which every task pays" if share > _MUCH else ""
+    share = plan.parameters.private / plan.parameters.standalone
+    has_own_layers = len(plan.layers) < len(plan.networks[FORWARD].layouts)
+    if share <= _MUCH or has_own_layers:
+        return ""
+    return f"; {share:.3f} is no conv filter, which every task pays"
 
 
 def _count(number: int, what: str) -> str:
