@@ -17,6 +17,7 @@ def teach_two(module: nn.Module, tasks: Mapping[str, Draw], *, budget: float = 0
     steps = int(sys.argv[1]) if len(sys.argv) > 1 else 100
     network = PiggybackNetwork(module)
     first, outputs = next(iter(tasks)), []
+    torch.set_num_threads(1)  # more would only slow so small networks down
     torch.manual_seed(0)
     held_out = {name: draw(4) for name, draw in tasks.items()}
     for name, draw in tasks.items():
