@@ -101,6 +101,9 @@ def test_leave_is_given_by_name_in_python_or_by_the_environment(
     assert "not run unasked" in refusal(lambda: call_allowed("custom_nets:Plain", **channels))
     monkeypatch.setenv(VARIABLE, "custom_nets:Mixed,custom_nets:Plain")
     call_allowed("custom_nets:Plain", **channels)
+    assert "unexpected keyword argument 'name'" in refusal(
+        lambda: call_allowed("custom_nets:Plain", **channels, name="os:system")
+    )
     assert "not run unasked" in refusal(lambda: call_allowed("custom_nets:OneWay", **channels))
     allow_generator("custom_nets:OneWay")
     call_allowed("custom_nets:OneWay", **channels)

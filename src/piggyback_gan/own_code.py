@@ -38,10 +38,10 @@ def allow_generator(name: str) -> None:
 
 def look_in_working_folder() -> None:
     """Let own code be found in the working folder, too: for commands, which no script's folder stands for."""
-    _folders[:] = [os.getcwd()]
+    _folders[:] = [""]
 
 
-def call_allowed(name: str, **arguments: Any) -> Any:
+def call_allowed(name: str, /, **arguments: Any) -> Any:
     """Call code that makes a generator.
 
     Raises:
