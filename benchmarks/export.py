@@ -114,7 +114,7 @@ def main() -> None:
                 "mean": made.mean,
                 "inputs": made.inputs,
             }
-            networks[name] = FORMATS[format].read(path, generator)
+            networks[name] = FORMATS[format].read(path, made.contract)
             print(name, rows[name], flush=True)
     for name, network in networks.items():
         figures = judge.judge([network], held_out, CPU, direction="AtoB", paired=True).figures

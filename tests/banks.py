@@ -221,8 +221,10 @@ def _call(sender: Connection, function: Callable[..., Any], args: tuple[object, 
     sender.send(result)
 
 
-def pbgan(*arguments: str | Path, columns: int = 120) -> subprocess.CompletedProcess[str]:
-    """Run the command line without a terminal."""
+def pbgan(
+    *arguments: str | Path, columns: int = 120, folder: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line without a terminal, in a working folder."""
     program = "import sys; from piggyback_gan.cli.main import main; sys.exit(main())"
     return subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)],
@@ -231,4 +233,5 @@ def pbgan(*arguments: str | Path, columns: int = 120) -> subprocess.CompletedPro
         capture_output=True,
         text=True,
         env=os.environ | {"COLUMNS": str(columns)},
+        cwd=folder,
     )

@@ -358,6 +358,9 @@ def test_what_a_killed_first_writer_left_is_no_obstacle_to_a_new_bank(tmp_path: 
         {"generator": {"heads": 8}},
         {"generator": {"ngf": "many"}},
         {"generator": 7},
+        {"generator": {"name": "os:system; rm"}},
+        {"generator": {"name": "nets:build", "arguments": [1]}},
+        {"generator": {"name": "nets:build", "size_multiple": 0}},
         [],
     ],
 )

@@ -1,5 +1,6 @@
 """Claims about an experiment's tasks as they are found: steps, what is held out, channels."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from drawn import draw_pairs
 from piggyback_gan.data import PairedDataset, UnpairedDataset
 from piggyback_gan.experiments.tasks import architecture, find_search_tasks, find_tasks
 from piggyback_gan.folders import PairedFolder, UnpairedFolder
+from piggyback_gan.generator_options import GeneratorOptions
 from tiny_experiments import HEAD, TASKS, read, strategies_text, tasks_text
 
 ALL = HEAD + tasks_text(**TASKS) + strategies_text("standalone")
@@ -115,6 +117,16 @@ def test_tasks_of_other_channels_are_refused(images: Path) -> None:
     found = find_tasks(experiment, "cpu")
     said = refusal(lambda: architecture(experiment, found))
     assert "task 'night' has 3 channels in and 1 out, the first task 3 and 3" in said
+
+
+def test_a_network_of_ones_own_is_refused(images: Path) -> None:
+    experiment = dataclasses.replace(
+        read(images, ALL), generator=GeneratorOptions(generator="custom_nets:Plain")
+    )
+    found = find_tasks(experiment, "cpu")
+    assert "on built-in networks, not on custom_nets:Plain" in refusal(
+        lambda: architecture(experiment, found)
+    )
 
 
 def test_an_image_size_that_the_architecture_cannot_take_is_refused(images: Path) -> None:

@@ -12,7 +12,6 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from conv_layers import LayerCase, layer_cases
 from piggyback_gan import PiggybackNetwork
@@ -521,30 +520,6 @@ def test_a_network_without_conv_layers_is_refused() -> None:
 def test_a_call_without_any_task_is_refused(x: Tensor) -> None:
     with pytest.raises(PiggybackError, match="no task yet"):
         PiggybackNetwork(Net())(x)
-
-
-def test_tied_conv_weights_are_refused_by_name() -> None:
-    tied = nn.Sequential(nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 3))
-    tied[1].weight = tied[0].weight
-    with pytest.raises(PiggybackError, match="'0' and '1' share one weight"):
-        PiggybackNetwork(tied)
-
-
-@pytest.mark.parametrize(
-    ("layer", "words"),
-    [
-        (weight_norm(nn.Conv2d(3, 3, 3)), "parametrizations"),
-        (spectral_norm(nn.Conv2d(3, 3, 3)), "parametrizations"),
-        (nn.LazyConv2d(3, 3), "lazy"),
-        (nn.LazyBatchNorm2d(), "lazy"),
-        (nn.Conv2d(3, 3, 3, dtype=torch.complex64), "complex64"),
-    ],
-)
-def test_layers_without_a_plain_float_weight_are_refused_by_name(
-    layer: nn.Module, words: str
-) -> None:
-    with pytest.raises(PiggybackError, match=words):
-        PiggybackNetwork(nn.Sequential(layer))
 
 
 def test_another_dtype_is_refused_as_it_would_change_earlier_tasks() -> None:

@@ -14,10 +14,11 @@ from PIL import Image
 from piggyback_gan.bank import Bank
 from piggyback_gan.config import GeneratorConfig
 from piggyback_gan.errors import PiggybackError
+from piggyback_gan.generator_options import GeneratorOptions
 from piggyback_gan.generators import build_generator
 from piggyback_gan.network import PiggybackNetwork
 from piggyback_gan.option_files import read_options
-from piggyback_gan.options import GeneratorOptions, TrainingOptions
+from piggyback_gan.options import TrainingOptions
 
 WRONG = {
     "direction": ["AtoC", 1, ["AtoB"]],
@@ -49,6 +50,7 @@ WRONG = {
     "discriminator_norm": ["layer", 1],
     "discriminator_init": ["zeros", 1],
     "samples": [0, "4"],
+    "generator_arguments": [3, "width", ["width"], {"input_channels": 3}, {"width": float("nan")}],
     "generator": ["resnet-7", 9],
     "ngf": [0, "64", 1.5],
     "norm": ["layer", 1, ["instance"]],
@@ -299,11 +301,18 @@ def test_every_option_can_be_set_in_a_file(tmp_path: Path) -> None:
     path = tmp_path / "options.toml"
     del values["input_labels"]  # it does not go with input_channels
     del values["unconstrained"]  # nor this with a budget
+    del values["generator_arguments"]  # nor this with a built-in network
     assert None not in values.values()
     path.write_text("\n".join(f"{key} = {literal(value)}" for key, value in values.items()))
     assert read_options(path) == (training, generator)
     path.write_text("input_labels = 19\nunconstrained = 0.5\n")
     assert read_options(path)[0] == TrainingOptions(input_labels=19, unconstrained=0.5)
+    path.write_text(
+        'generator = "nets:build"\n[generator_arguments]\nwidth = 8\nmore = [1.5, "x"]\n'
+    )
+    arguments = {"width": 8, "more": [1.5, "x"]}
+    expected = GeneratorOptions(generator="nets:build", generator_arguments=arguments)
+    assert read_options(path)[1] == expected
 
 
 def test_the_unconstrained_table_keeps_its_order(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from torch.nn import functional as F
 from piggyback_gan.config import DiscriminatorConfig, GeneratorConfig
 from piggyback_gan.discriminators import build_discriminator
 from piggyback_gan.errors import PiggybackError
+from piggyback_gan.generator_options import GeneratorOptions
 from piggyback_gan.generators import build_generator
 from piggyback_gan.layers import BlurDown, BlurUp
-from piggyback_gan.options import GeneratorOptions
 from piggyback_gan.public_networks import read_generator, same_modules
 
 CONFIGS = [

@@ -11,11 +11,13 @@ if TYPE_CHECKING:
     from piggyback_gan.export.exporting import Exported, ExportOptions, export_task
     from piggyback_gan.factorization import factorize
     from piggyback_gan.filter_options import FilterOptions
+    from piggyback_gan.generator_options import GeneratorOptions
     from piggyback_gan.generators import build_generator
     from piggyback_gan.importing import ImportOptions, import_task
     from piggyback_gan.mixings import FullMixing, LowRankMixing, SelectedMixing
     from piggyback_gan.network import PiggybackNetwork
-    from piggyback_gan.options import GeneratorOptions, TrainingOptions
+    from piggyback_gan.options import TrainingOptions
+    from piggyback_gan.own_code import allow_generator
     from piggyback_gan.packing import Packed, pack
     from piggyback_gan.sharing import Transfer, pull, push
     from piggyback_gan.tasks import ParameterCount
@@ -31,7 +33,7 @@ _HOMES = {
     "FilterOptions": "filter_options",
     "FullMixing": "mixings",
     "GeneratorConfig": "config",
-    "GeneratorOptions": "options",
+    "GeneratorOptions": "generator_options",
     "ImportOptions": "importing",
     "Interrupted": "teaching",
     "LowRankMixing": "mixings",
@@ -43,6 +45,7 @@ _HOMES = {
     "Tiling": "tiling",
     "TrainingOptions": "options",
     "Transfer": "sharing",
+    "allow_generator": "own_code",
     "build_discriminator": "discriminators",
     "build_generator": "generators",
     "export_task": "export.exporting",
@@ -74,6 +77,7 @@ __all__ = [
     "Tiling",
     "TrainingOptions",
     "Transfer",
+    "allow_generator",
     "build_discriminator",
     "build_generator",
     "export_task",

@@ -117,8 +117,9 @@ def allot(options: FilterOptions, layers: Mapping[str, LayerSize], private: int)
     if values < least:
         raise PiggybackError(
             f"budget {options.budget:g} is too small: without any new filters, {mixing.kind} mixing and "
-            f"the small layers take {(least + private) / whole:.4f} of a network; give a larger budget, "
-            "or a mixing of fewer values"
+            f"the small layers take {(least + private) / whole:.4f} of a network, with {private / whole:.4f} for "
+            "what is no conv filter (norms, biases, linear and attention layers); give a larger budget, or a "
+            "mixing of fewer values"
         )
     if options.allocation == "last":
         shares = _last_layers(layers, mixing, values, spare=0.5)

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any, overload
@@ -11,10 +12,10 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
-from piggyback_gan.config import GeneratorConfig
+from piggyback_gan.config import Architecture, GeneratorConfig, read_architecture
 from piggyback_gan.devices import choose_device
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.generators import build_generator, generator_modules
+from piggyback_gan.generators import build_generator, build_outline
 from piggyback_gan.image_formats import ImageFormat
 from piggyback_gan.images import from_pil, to_pil, to_pixels, to_tensor
 from piggyback_gan.manifest import (
@@ -52,7 +53,7 @@ class Bank:
         picture = bank.translate("maps", Image.open("aerial.jpg"))
     """
 
-    def __init__(self, store: Store, config: GeneratorConfig) -> None:
+    def __init__(self, store: Store, config: Architecture) -> None:
         self._store = store
         self.config = config
         self._generators: dict[tuple[str, str, str], nn.Module] = {}
@@ -67,7 +68,7 @@ class Bank:
         store = Store.open(Path(path))
         architecture = store.manifest.architecture
         try:
-            config = GeneratorConfig(**architecture["generator"])
+            config = read_architecture(architecture["generator"])
         except (KeyError, TypeError, PiggybackError) as error:
             raise PiggybackError(
                 f"{path} has a generator this version does not know: {error}"
@@ -75,7 +76,7 @@ class Bank:
         return cls(store, config)
 
     @classmethod
-    def new(cls, path: str | Path, config: GeneratorConfig) -> "Bank":
+    def new(cls, path: str | Path, config: Architecture) -> "Bank":
         """A bank that comes to be on disk when its first task is added.
 
         Raises:
@@ -126,16 +127,19 @@ class Bank:
 
     def empty_network(self, which: str = FORWARD) -> PiggybackNetwork:
         """A network of the bank's architecture without tasks; it draws on no random numbers."""
+        config = self.network_config(which)
         with torch.random.fork_rng(devices=[]):
-            return PiggybackNetwork(build_generator(self.network_config(which)), factored=True)
+            module = build_generator(config)
+        # What others' modules do with their conv layers is not known.
+        return PiggybackNetwork(module, factored=isinstance(config, GeneratorConfig))
 
     def _network_to_read(self, which: str) -> PiggybackNetwork:
         """The same, but only for tasks that are there: it has no values for new ones to start from."""
-        with torch.device("meta"):
-            modules = generator_modules(self.network_config(which))
-        return PiggybackNetwork(modules).to_empty(device="cpu")
+        network = PiggybackNetwork(build_outline(self.network_config(which)))
+        is_empty = any(parameter.is_meta for parameter in network.parameters())
+        return network.to_empty(device="cpu") if is_empty else network
 
-    def network_config(self, which: str) -> GeneratorConfig:
+    def network_config(self, which: str) -> Architecture:
         """The architecture of one of the bank's networks: the backward one's channels are swapped."""
         channels = (self.config.input_channels, self.config.output_channels)
         first, second = channels if which == FORWARD else channels[::-1]
@@ -165,7 +169,7 @@ class Bank:
         """
         return self._formats(task, self.card(task), direction)
 
-    def generator_config(self, task: str, direction: str | None = None) -> GeneratorConfig:
+    def generator_config(self, task: str, direction: str | None = None) -> Architecture:
         """The architecture of a task's generator: the bank's, with the task's channels."""
         return self._for_formats(self.formats(task, direction))
 
@@ -276,7 +280,7 @@ class Bank:
         both = card_formats(card, self.config)
         return both if self._which(task, card, direction) == FORWARD else both[::-1]
 
-    def _for_formats(self, formats: tuple[ImageFormat, ImageFormat]) -> GeneratorConfig:
+    def _for_formats(self, formats: tuple[ImageFormat, ImageFormat]) -> Architecture:
         first, second = formats
         return replace(self.config, input_channels=first.channels, output_channels=second.channels)
 
@@ -353,15 +357,14 @@ class Bank:
         Returns:
             A finding for each task, in order. Damage is told, not raised.
         """
-        networks = {which: self._network_to_read(which) for which in (FORWARD, BACKWARD)}
-        return check_tasks(self._store.check(), networks)
+        return check_tasks(self._store.check(), cache(self._network_to_read))
 
     def leftovers(self) -> list[Path]:
         """Files among the tasks that are no part of the bank, such as a killed writer's; they do no harm."""
         return self._store.leftovers()
 
 
-def open_or_new(path: Path, config: GeneratorConfig) -> Bank:
+def open_or_new(path: Path, config: Architecture) -> Bank:
     """The bank at `path`, or a new one with this architecture.
 
     Raises:
@@ -385,9 +388,7 @@ def _restored(
     return network
 
 
-def card_formats(
-    card: Mapping[str, Any], config: GeneratorConfig
-) -> tuple[ImageFormat, ImageFormat]:
+def card_formats(card: Mapping[str, Any], config: Architecture) -> tuple[ImageFormat, ImageFormat]:
     """What a task's input and output files hold, in the direction that it was trained in."""
     image = card.get("image", {})
     if "input" in image:

@@ -1,7 +1,6 @@
 """The conv layers of a module, with their weights taken out and a filter bank for each."""
 
 import copy
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,7 +9,6 @@ from typing import get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from piggyback_gan.added_outputs import add_up
 from piggyback_gan.errors import PiggybackError
@@ -304,40 +302,18 @@ def plan_layers(
 
 
 def take_weights(module: nn.Module) -> dict[str, BankedLayer]:
-    """Find all conv layers by name and take their weights out of them.
+    """Find all conv layers by name and take their weights out of them; `refuse_unfit` has looked at them.
 
     Raises:
-        PiggybackError: no conv layers, a conv weight shared with another layer, or a layer whose weight
-            is not a plain float parameter (weight norm, spectral norm, complex).
+        PiggybackError: there are none.
     """
-    layers = [(n, m) for n, m in module.named_modules() if isinstance(m, ConvLayer)]
+    layers = {n: m for n, m in module.named_modules() if isinstance(m, ConvLayer)}
     if not layers:
         raise PiggybackError(
             f"{type(module).__name__} has no conv layers: there is nothing to share"
         )
-    owners = Counter(id(p) for m in module.modules() for p in m._parameters.values())
-    for name, layer in layers:
-        weight = layer._parameters.get("weight")
-        called = f"layer {name!r} ({type(layer).__name__})"
-        if weight is None or parametrize.is_parametrized(layer):
-            raise PiggybackError(
-                f"{called} has no plain weight: remove weight norm, spectral norm or other "
-                "parametrizations first"
-            )
-        if not weight.is_floating_point():
-            raise PiggybackError(
-                f"{called} has a weight of type {weight.dtype}: only floats can be mixed"
-            )
-        if owners[id(weight)] > 1:
-            shared = [n for n, m in module.named_modules() if _holds(m, weight)]
-            raise PiggybackError(
-                f"layers {' and '.join(map(repr, shared))} share one weight: tied conv weights can't "
-                "have filter banks; untie them or use one module twice"
-            )
-        if any(hasattr(layer, name) for name in TRAINED):
-            raise PiggybackError(f"{called} has filter banks already: wrap the plain module")
     banked, normed = {}, _normed(module)
-    for name, layer in layers:
+    for name, layer in layers.items():
         layout = FilterLayout.of(layer)
         filters = layout.to_filters(layer.weight.detach()).clone()
         trainable = layer.weight.requires_grad
@@ -368,10 +344,6 @@ def _normed(module: nn.Module) -> set[int]:
     return {
         id(layer) for s in sequences for layer, after in pairwise(s) if isinstance(after, _NORMS)
     }
-
-
-def _holds(module: nn.Module, parameter: nn.Parameter) -> bool:
-    return any(p is parameter for p in module._parameters.values())
 
 
 def _set_channels(layer: nn.Module, weight_shape: tuple[int, ...]) -> None:

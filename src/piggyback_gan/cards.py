@@ -5,7 +5,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
-from piggyback_gan.config import GeneratorConfig
+from piggyback_gan.config import Architecture
 from piggyback_gan.folders import PairedFolder, UnpairedFolder
 from piggyback_gan.image_formats import ImageFormat
 from piggyback_gan.options import TrainingOptions
@@ -16,7 +16,7 @@ def task_card(
     folder: PairedFolder | UnpairedFolder,
     formats: tuple[ImageFormat, ImageFormat],
     options: TrainingOptions,
-    config: GeneratorConfig,
+    config: Architecture,
     *,
     data_name: str,
     library_version: str,
@@ -66,7 +66,7 @@ def imported_card(
     unpaired: bool,
     direction: str,
     image_size: int,
-    config: GeneratorConfig,
+    config: Architecture,
     options: Mapping[str, Any],
     parameters: ParameterCount,
     files: Mapping[str, Mapping[str, Any]],
@@ -104,7 +104,7 @@ def imported_card(
 
 
 def _image(
-    size: int, config: GeneratorConfig, formats: tuple[ImageFormat, ImageFormat]
+    size: int, config: Architecture, formats: tuple[ImageFormat, ImageFormat]
 ) -> dict[str, Any]:
     first, second = formats
     return {

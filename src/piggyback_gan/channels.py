@@ -1,18 +1,20 @@
 """Layers of a task's own, where its images have other channels than the bank's network."""
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from piggyback_gan.chance import seed_of
-from piggyback_gan.config import GeneratorConfig
+from piggyback_gan.config import Architecture
+from piggyback_gan.errors import PiggybackError
 from piggyback_gan.filters import ConvLayer
-from piggyback_gan.generators import build_generator
+from piggyback_gan.generators import build_generator, build_outline
 
 
 def own_layers(
-    config: GeneratorConfig, channels: tuple[int, int], seed: int, source: nn.Module | None = None
+    config: Architecture, channels: tuple[int, int], seed: int, source: nn.Module | None = None
 ) -> dict[str, ConvLayer]:
     """The first or last layer, or both, of a generator for other channels; none where they are the bank's.
 
@@ -27,6 +29,9 @@ def own_layers(
 
     Returns:
         The layers that differ, by name.
+
+    Raises:
+        PiggybackError: a generator for these channels differs in more than its conv layers' channels.
     """
     wanted = replace(config, input_channels=channels[0], output_channels=channels[1])
     if wanted == config:
@@ -34,21 +39,43 @@ def own_layers(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed))
         network = build_generator(wanted)
-    with torch.device("meta"), torch.random.fork_rng(devices=[]):
-        shared = dict(build_generator(config).named_modules())
+    shared = build_outline(config)
+    modules = dict(shared.named_modules())
     own = {}
     for name, layer in network.named_modules():
-        if isinstance(layer, ConvLayer):
-            module = shared[name]
-            assert isinstance(module, ConvLayer)
-            if layer.weight.shape != module.weight.shape:
-                own[name] = layer
+        module = modules.get(name)
+        if not isinstance(layer, ConvLayer) or not isinstance(module, ConvLayer):
+            continue
+        if layer.weight.shape != module.weight.shape:
+            own[name] = layer
+    _check_others(config.name, channels, network, shared, own)
     if source is not None:
         for name, layer in own.items():
             model = source.get_submodule(name)
             assert isinstance(model, ConvLayer)
             _start_as(layer, model)
     return own
+
+
+def _check_others(
+    generator: str,
+    channels: tuple[int, int],
+    network: nn.Module,
+    shared: nn.Module,
+    own: Collection[str],
+) -> None:
+    """Refuse what differs in anything but these layers: only they can be a task's own."""
+    wanted, there = (
+        {key: tuple(t.shape) for key, t in (*m.named_parameters(), *m.named_buffers())}
+        for m in (network, shared)
+    )
+    for key in sorted(wanted.keys() | there.keys()):
+        if wanted.get(key) != there.get(key) and key.rpartition(".")[0] not in own:
+            raise PiggybackError(
+                f"a task of {channels[0]} -> {channels[1]} channels does not fit the bank: in {generator} for "
+                f"these, {key!r} is {wanted.get(key, 'not there')}, in the bank {there.get(key, 'not there')}, "
+                "and only conv layers can be a task's own; begin another bank"
+            )
 
 
 @torch.no_grad()

@@ -1,8 +1,9 @@
 """The networks' configurations: plain checked values, which a bank stores. Nothing here imports torch."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
 from piggyback_gan.errors import PiggybackError
 
@@ -78,6 +79,72 @@ class GeneratorConfig:
         # has no neighbour to reflect.
         return self.size_multiple if self.name in UNET_LEVELS else 8
 
+    @property
+    def summary(self) -> str:
+        """The network in a few words, without its channels."""
+        return f"{self.name}, ngf {self.ngf}, {self.norm} norm"
+
+    @property
+    def sees_images_alone(self) -> bool:
+        """Whether what it makes of an image in training depends neither on its batch nor on chance."""
+        return self.norm != "batch" and not self.dropout
+
+
+@dataclass(frozen=True, kw_only=True)
+class CustomGeneratorConfig:
+    """A generator that a user's own code makes: which code, and what it is called with.
+
+    Raises:
+        PiggybackError: a field has a value that is not allowed.
+    """
+
+    name: str
+    """The callable that makes it: ``"package.module:callable"``."""
+    input_channels: int = 3
+    """Channels of the image that is translated."""
+    output_channels: int = 3
+    """Channels of the image that comes out."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """What the callable is given beside the channels: values that JSON has."""
+    size_multiple: int = 1
+    """The number of pixels that an image's height and width must be multiples of."""
+    minimum_size: int = 1
+    """The smallest height and width, in pixels, that the network takes."""
+
+    sees_images_alone = False  # nothing is known of its layers
+
+    def __post_init__(self) -> None:
+        check_code_name(self.name)
+        for field_name in ("input_channels", "output_channels", "size_multiple", "minimum_size"):
+            check_positive(field_name, getattr(self, field_name))
+        if self.minimum_size % self.size_multiple:
+            raise PiggybackError(
+                f"invalid minimum_size: found {self.minimum_size}, give a multiple of size_multiple "
+                f"{self.size_multiple}"
+            )
+        check_arguments(self.arguments)
+
+    @property
+    def summary(self) -> str:
+        """The network in a few words, without its channels."""
+        return ", ".join([self.name, *(f"{key} {value}" for key, value in self.arguments.items())])
+
+
+Architecture = GeneratorConfig | CustomGeneratorConfig
+"""What a bank's generators can be."""
+
+
+def read_architecture(stored: Mapping[str, Any]) -> Architecture:
+    """The architecture that a bank has stored.
+
+    Raises:
+        PiggybackError: a value that is not allowed.
+        TypeError: a field that this version does not know.
+    """
+    if isinstance(stored, Mapping) and is_code_name(stored.get("name")):
+        return CustomGeneratorConfig(**stored)
+    return GeneratorConfig(**stored)
+
 
 @dataclass(frozen=True, kw_only=True)
 class DiscriminatorConfig:
@@ -120,3 +187,36 @@ def check_positive(field: str, value: object) -> None:
     """Raise PiggybackError unless ``value`` is an integer from 1 to 65536."""
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MOST:
         raise PiggybackError(f"invalid {field}: found {value!r}, give an integer from 1 to {_MOST}")
+
+
+def is_code_name(name: object) -> bool:
+    """Whether a generator's name is meant to be that of a user's own code."""
+    return isinstance(name, str) and ":" in name
+
+
+def check_code_name(name: str) -> None:
+    """Raise PiggybackError unless it is ``package.module:callable``."""
+    parts = [part for side in name.split(":") for part in side.split(".")]
+    if name.count(":") != 1 or not all(map(str.isidentifier, parts)):
+        raise PiggybackError(f"invalid name of code: found {name!r}, give package.module:callable")
+
+
+def check_arguments(arguments: object) -> None:
+    """Raise PiggybackError unless these are arguments for a user's own code that JSON can keep."""
+    if not isinstance(arguments, Mapping) or not all(isinstance(key, str) for key in arguments):
+        raise PiggybackError(
+            f"invalid generator_arguments: found {arguments!r}, give a table of names and values"
+        )
+    if given := sorted(arguments.keys() & {"input_channels", "output_channels"}):
+        raise PiggybackError(
+            f"invalid generator_arguments: {given[0]} is as the images have it; leave it out"
+        )
+    try:
+        kept = json.loads(json.dumps(arguments, allow_nan=False))
+    except (TypeError, ValueError):
+        kept = None
+    if kept != arguments:
+        raise PiggybackError(
+            f"invalid generator_arguments: found {arguments!r}, give only what JSON keeps: finite numbers, "
+            "words, true, false, null, lists and tables"
+        )

@@ -1,7 +1,6 @@
 """Networks that judge images: features, perceptual distance, recogniser; from files, Python or by name."""
 
 import hashlib
-import importlib
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from piggyback_gan.downloads import cache_folder, fetch
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.image_formats import ImageFormat
+from piggyback_gan.own_code import import_callable, said
 
 INCEPTION = "inception"
 INCEPTION_URL = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
@@ -201,15 +201,9 @@ class _Inception(nn.Module):
 def _load(spec: str, device: str | torch.device) -> tuple[Callable[..., object], str, str | None]:
     """A network, its name, and the SHA-256 of its file if it is one."""
     path = Path(spec)
-    module, colon, attribute = spec.partition(":")
+    _, colon, attribute = spec.partition(":")
     if colon and not path.exists():
-        try:
-            found = getattr(importlib.import_module(module), attribute)
-        except Exception as error:  # noqa: BLE001 - code of others raises what it likes
-            raise PiggybackError(f"{spec} can't be imported: {_said(error)}") from None
-        if not callable(found):
-            raise PiggybackError(f"{spec} is no network: {type(found).__name__} can't be called")
-        return found, attribute, None
+        return import_callable(spec), attribute, None
     try:
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
@@ -228,10 +222,8 @@ def _load(spec: str, device: str | torch.device) -> tuple[Callable[..., object],
 
 def _said(error: Exception) -> str:
     """What an error says in a line: its kind and first line, or the last below TorchScript's traceback."""
-    lines = str(error).strip().splitlines() or [""]
-    if "TorchScript interpreter" in lines[0]:
-        return lines[-1]
-    return f"{type(error).__name__}: {lines[0]}"
+    lines = str(error).strip().splitlines()
+    return lines[-1] if lines and "TorchScript interpreter" in lines[0] else said(error)
 
 
 def _shape(tensor: Tensor) -> str:

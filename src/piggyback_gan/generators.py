@@ -9,17 +9,29 @@ with Conditional Adversarial Networks", CVPR 2017 (U-Net); with anti-alias layer
 import torch
 from torch import Tensor, nn
 
-from piggyback_gan.config import RESNET_BLOCKS, UNET_LEVELS, GeneratorConfig
+from piggyback_gan.config import (
+    RESNET_BLOCKS,
+    UNET_LEVELS,
+    Architecture,
+    CustomGeneratorConfig,
+    GeneratorConfig,
+)
+from piggyback_gan.custom_generators import build_custom
 from piggyback_gan.layers import BlurDown, BlurUp, init_weights, make_norm, needs_bias
 
 
-def build_generator(config: GeneratorConfig) -> "Generator":
+def build_generator(config: Architecture) -> nn.Module:
     """Build a generator with fresh weights, drawn from torch's global random generator.
 
     It maps images (B, input_channels, H, W) to images (B, output_channels, H, W), both with values
     in [-1, 1]. H and W must be multiples of ``config.size_multiple`` and at least
     ``config.minimum_size``; the network itself does not check this.
+
+    Raises:
+        PiggybackError: code of the user's own makes it, and can't (`custom_generators.build_custom`).
     """
+    if isinstance(config, CustomGeneratorConfig):
+        return build_custom(config)
     network = generator_modules(config)
     init_weights(network, config.init)
     return network
@@ -28,6 +40,22 @@ def build_generator(config: GeneratorConfig) -> "Generator":
 def generator_modules(config: GeneratorConfig) -> "Generator":
     """The same network with weights that are still to come."""
     return UnetGenerator(config) if config.name in UNET_LEVELS else ResnetGenerator(config)
+
+
+def build_outline(config: Architecture) -> nn.Module:
+    """The same network to look at, or to be given values; it draws on no random numbers.
+
+    A built-in one is on the meta device. One of the user's own has values, as its code may know of no such
+    device, and what is neither parameter nor buffer would have none.
+
+    Raises:
+        PiggybackError: as `build_generator`.
+    """
+    if isinstance(config, CustomGeneratorConfig):
+        with torch.random.fork_rng(devices=[]):
+            return build_custom(config)
+    with torch.device("meta"):
+        return generator_modules(config)
 
 
 class ResnetGenerator(nn.Module):

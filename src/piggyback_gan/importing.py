@@ -18,12 +18,13 @@ from piggyback_gan.distillation import distil, load_inputs, output_distance
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.factorization import LayerFit, factorize, layer_fits
 from piggyback_gan.folders import find_unpaired
+from piggyback_gan.generator_options import GeneratorOptions
 from piggyback_gan.image_formats import ImageFormat
 from piggyback_gan.image_reading import Source, list_images
 from piggyback_gan.manifest import TaskEntry
 from piggyback_gan.names import DEFAULT_UNCONSTRAINED, STORAGES, Storage, check_task_name
 from piggyback_gan.network import PiggybackNetwork
-from piggyback_gan.options import Direction, GeneratorOptions
+from piggyback_gan.options import Direction
 from piggyback_gan.public_networks import PublicGenerator, describe, read_generator, same_modules
 from piggyback_gan.tasks import ParameterCount, TaskState
 
@@ -215,9 +216,11 @@ class _Maker:
         """The task, finetuned if that is asked for, and measured if there are images."""
         task, options, config = self.task, self.options, self.given.config
         network = self.bank.network(which=self.which)
+        of_bank = self.bank.network_config(self.which)
+        assert isinstance(of_bank, GeneratorConfig), "check_fit refuses others"
         module = self.given.as_built(
             replace(
-                self.bank.network_config(self.which),
+                of_bank,
                 input_channels=config.input_channels,
                 output_channels=config.output_channels,
             )

@@ -89,9 +89,8 @@ def model_card(bank: Bank, notes: BankNotes, shown: Collection[str], address: st
     modes = {card.get("mode") for _, card in cards.values()}
     generator, title = bank.config, address.rsplit("/", 1)[-1].split("@")[0]
     intro = (
-        f"A bank of {len(cards)} image-to-image translators that share their filters ({generator.name}, "
-        f"{generator.ngf} channels after the first convolution, {generator.norm} norm): later tasks are mixed "
-        "from the filters of earlier ones, which never change. Made with Piggyback GAN (Zhai et al., ECCV 2020, "
+        f"A bank of {len(cards)} image-to-image translators that share their filters ({generator.summary}): "
+        "later tasks are mixed from the filters of earlier ones, which never change. Made with Piggyback GAN (Zhai et al., ECCV 2020, "
         "[arXiv 2104.11939](https://arxiv.org/abs/2104.11939))."
     )
     checks = (

@@ -9,7 +9,6 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from piggyback_gan.allocation import Allotment, Shares, allot
@@ -33,6 +32,7 @@ from piggyback_gan.tasks import (
     resolve_start,
     tensor_key,
 )
+from piggyback_gan.unfit_layers import refuse_unfit
 
 
 def _count_fused_steps(optimizer: torch.optim.Optimizer, *_: object) -> None:
@@ -97,18 +97,16 @@ class PiggybackNetwork(nn.Module):
             needs no gradients of gradients.
 
     Raises:
-        PiggybackError: no conv layers, a conv weight shared with another layer, or a layer whose weight
-            is not a plain float parameter (weight norm, spectral norm, lazy, complex).
+        PiggybackError: no conv layers, a conv weight shared with another layer, or a layer whose weight is not
+            a plain float parameter: spectral norm, weight norm, other parametrizations, pruning, quantised,
+            complex, lazy. It names the layer, and says what to do.
     """
 
     def __init__(self, module: nn.Module, *, factored: bool = False) -> None:
         super().__init__()
         self.factored = factored
-        for name, tensor in (*module.named_parameters(), *module.named_buffers()):
-            if is_lazy(tensor):
-                raise PiggybackError(
-                    f"{name!r} is lazy: call the network once before it is wrapped"
-                )
+        # Some of these can't be copied.
+        refuse_unfit(module)
         self.module = copy.deepcopy(module)
         self._banks = FilterBanks(take_weights(self.module))
         layers = self._banks.layers

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.options import GeneratorOptions, TrainingOptions
+from piggyback_gan.generator_options import GeneratorOptions
+from piggyback_gan.options import TrainingOptions
 
 _Options = TypeVar("_Options")
 

@@ -8,20 +8,15 @@ from typing import Annotated, Any, Literal, get_args
 import tyro
 
 from piggyback_gan.config import (
-    ANTIALIAS,
     AUGMENTATIONS,
     DISCRIMINATOR_NAMES,
     GAN_LOSSES,
-    GENERATOR_NAMES,
     INITS,
     NORMS,
-    Antialias,
     AugmentationName,
     DiscriminatorConfig,
     DiscriminatorName,
     GanLoss,
-    GeneratorConfig,
-    GeneratorName,
     Norm,
     WeightInit,
     check_choice,
@@ -77,80 +72,6 @@ FIRST_TASK_RATE = 2e-4
 LATER_TASK_RATE = 1e-3
 SMALL_DATA = 500  # training images below which augmentation was measured to help
 _MOST_LAYERS = 10
-
-
-@dataclass(frozen=True, kw_only=True)
-class GeneratorOptions:
-    """The architecture. It is chosen with a bank's first task; later tasks take it from the bank."""
-
-    generator: Annotated[
-        GeneratorName | None,
-        default_hint(
-            "resnet-9, under 256 px resnet-6", "{resnet-6,resnet-9,unet-64,unet-128,unet-256}"
-        ),
-    ] = None
-    """The network. A new bank's first task fixes it."""
-    ngf: Annotated[int | None, default_hint("64", "INT")] = None
-    """Channels after the network's first convolution."""
-    norm: Annotated[Norm | None, default_hint("instance", "{instance,batch,none}")] = None
-    """Norm layers of the network."""
-    dropout: Annotated[bool | None, default_hint("False", "{True,False}")] = None
-    """Dropout in the network, while it trains."""
-    antialias: Annotated[Antialias | None, default_hint("none", "{none,down,up,both}")] = None
-    """A ResNet's layers that blur where it changes the size, as CUT's."""
-    weight_init: Annotated[
-        WeightInit | None, default_hint("normal", "{normal,xavier,kaiming,orthogonal}")
-    ] = None
-    """How the network's first weights are drawn."""
-
-    def __post_init__(self) -> None:
-        for field, allowed in (
-            ("generator", GENERATOR_NAMES),
-            ("norm", NORMS),
-            ("antialias", ANTIALIAS),
-            ("weight_init", INITS),
-        ):
-            if getattr(self, field) is not None:
-                check_choice(field, getattr(self, field), allowed)
-        if self.ngf is not None:
-            check_positive("ngf", self.ngf)
-        if self.dropout is not None and not isinstance(self.dropout, bool):
-            raise PiggybackError(f"invalid dropout: found {self.dropout!r}, give true or false")
-
-    def for_new_bank(self, image_size: int, channels: tuple[int, int] = (3, 3)) -> GeneratorConfig:
-        """The architecture that a new bank gets, for input and output of so many channels.
-
-        Raises:
-            PiggybackError: a value that no network can have.
-        """
-        given = {
-            "name": "resnet-9" if image_size >= 256 else "resnet-6",
-            "input_channels": channels[0],
-            "output_channels": channels[1],
-        }
-        return GeneratorConfig(**given | self._chosen())
-
-    def for_bank(self, config: GeneratorConfig) -> GeneratorConfig:
-        """The bank's own architecture, if what was chosen does not speak against it.
-
-        Raises:
-            PiggybackError: an option asks for another architecture than the bank has.
-        """
-        for field, asked in self._chosen().items():
-            if getattr(config, field) != asked:
-                option = next((o for o, f in _CONFIG_FIELDS.items() if f == field), field)
-                raise PiggybackError(
-                    f"{option} {asked!r} does not fit the bank, whose first task fixed it to "
-                    f"{getattr(config, field)!r}: leave it out, or begin another bank"
-                )
-        return config
-
-    def _chosen(self) -> dict[str, Any]:
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(GeneratorOptions)}
-        return {_CONFIG_FIELDS.get(k, k): value for k, value in values.items() if value is not None}
-
-
-_CONFIG_FIELDS = {"generator": "name", "weight_init": "init"}
 
 
 @dataclass(frozen=True, kw_only=True)

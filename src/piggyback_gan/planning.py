@@ -11,18 +11,20 @@ from torch import nn
 from piggyback_gan.bank import BACKWARD, FORWARD, Bank, open_or_new
 from piggyback_gan.chance import seed_of
 from piggyback_gan.channels import own_layers
-from piggyback_gan.config import GeneratorConfig
+from piggyback_gan.config import Architecture, CustomGeneratorConfig
+from piggyback_gan.custom_generators import fitted, try_out
 from piggyback_gan.devices import choose_device
 from piggyback_gan.discriminators import build_discriminator
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.evaluation import unpaired_metric_names
 from piggyback_gan.folders import PairedFolder, UnpairedFolder, find_pairs, find_unpaired
-from piggyback_gan.generators import build_generator
+from piggyback_gan.generator_options import GeneratorOptions
+from piggyback_gan.generators import build_outline
 from piggyback_gan.image_formats import ImageFormat
 from piggyback_gan.image_reading import Source, detect_format, stored_depth, value_range
 from piggyback_gan.names import METRICS, STANDALONE, check_task_name
 from piggyback_gan.network import PiggybackNetwork
-from piggyback_gan.options import Device, GeneratorOptions, TrainingOptions
+from piggyback_gan.options import Device, TrainingOptions
 from piggyback_gan.tasks import LayerPlan, ParameterCount
 
 
@@ -62,7 +64,7 @@ class TaskPlan:
         return self.options.epochs * self.epoch_steps
 
     @property
-    def config(self) -> GeneratorConfig:
+    def config(self) -> Architecture:
         """The architecture of the task's generator: the bank's, with the task's channels."""
         first, second = self.formats
         return replace(
@@ -116,7 +118,8 @@ def plan_task(
     if bank.tasks:
         generator.for_bank(bank.config)
     else:
-        bank = open_or_new(bank_path, generator.for_new_bank(options.image_size, channels))
+        asked = generator.for_new_bank(options.image_size, channels)
+        bank = open_or_new(bank_path, fitted(asked))
     device = cast(Device, choose_device(options.device))
     backward_tasks = [t for t in bank.tasks if len(bank.directions(t)) > 1]
     options = options.resolved(
@@ -179,6 +182,11 @@ def _add(
     network.add_task(
         task, made.shares, init, own_layers=own, mixing=made.mixing, storage=options.storage
     )
+    if isinstance(config, CustomGeneratorConfig):
+        # It may not work in this direction, or with a task's own layers.
+        of_task = replace(config, input_channels=channels[0], output_channels=channels[1])
+        try_out(network.eval(), of_task)
+        network.train()
     return network
 
 
@@ -189,7 +197,7 @@ def train_counts(folder: PairedFolder | UnpairedFolder) -> tuple[int, ...]:
 
 
 def find_formats(
-    folder: PairedFolder | UnpairedFolder, options: TrainingOptions, config: GeneratorConfig | None
+    folder: PairedFolder | UnpairedFolder, options: TrainingOptions, config: Architecture | None
 ) -> tuple[ImageFormat, ImageFormat]:
     """What input and output files hold: as the first file of each side, or as the options say."""
     sides: tuple[Sequence[Source], ...]
@@ -224,7 +232,7 @@ def _format(
     return found
 
 
-def check_size(config: GeneratorConfig, options: TrainingOptions) -> None:
+def check_size(config: Architecture, options: TrainingOptions) -> None:
     size, multiple = options.image_size, config.size_multiple
     if size % multiple or size < config.minimum_size:
         raise PiggybackError(
@@ -243,7 +251,7 @@ def check_size(config: GeneratorConfig, options: TrainingOptions) -> None:
 
 def _estimate_memory(
     networks: Mapping[str, PiggybackNetwork],
-    config: GeneratorConfig,
+    config: Architecture,
     channels: tuple[int, int],
     options: TrainingOptions,
 ) -> int:
@@ -251,13 +259,21 @@ def _estimate_memory(
     unpaired = len(networks) > 1
     judged = max(channels) if unpaired else sum(channels)
     config = replace(config, input_channels=channels[0], output_channels=channels[1])
+    generator = build_outline(config)
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
-        generator = build_generator(config)
         discriminator = build_discriminator(options.discriminator_config(judged))
     shape = (options.batch_size, channels[0], options.image_size, options.image_size)
     # Unpaired, each generator translates its own side and the other one, and then goes back.
     passes = len(networks) * (1 + unpaired + bool(unpaired and options.identity_weight))
-    values = 2 * passes * _activations(generator, shape)
+    if isinstance(config, CustomGeneratorConfig):
+        # It computes, as it has values: a small image stands for a batch.
+        side = min(options.image_size, max(config.minimum_size, 4 * config.size_multiple))
+        images = options.batch_size * (options.image_size / side) ** 2
+        values = round(
+            2 * passes * images * _activations(generator.eval(), (1, channels[0], side, side))
+        )
+    else:
+        values = 2 * passes * _activations(generator, shape)
     # A discriminator sees real and fake images in its own step, and fake ones in the generator's.
     values += 3 * 2 * _activations(discriminator, (shape[0], judged, *shape[2:]))
     values += len(networks) * sum(p.numel() for p in generator.parameters())
@@ -271,13 +287,13 @@ def _activations(network: nn.Module, shape: tuple[int, ...]) -> int:
     """How many values the layers' outputs have together for an input of this shape."""
     total = 0
 
-    def count(module: nn.Module, inputs: object, output: torch.Tensor) -> None:
+    def count(module: nn.Module, inputs: object, output: object) -> None:
         nonlocal total
-        total += output.numel()
+        total += output.numel() if isinstance(output, torch.Tensor) else 0
 
     for module in network.modules():
         if not list(module.children()):
             module.register_forward_hook(count)
     with torch.no_grad():
-        network(torch.empty(shape, device="meta"))
+        network(torch.zeros(shape, device=next(network.parameters()).device))
     return total

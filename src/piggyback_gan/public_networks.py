@@ -19,10 +19,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from piggyback_gan.config import RESNET_BLOCKS, UNET_LEVELS, GeneratorConfig
+from piggyback_gan.config import RESNET_BLOCKS, UNET_LEVELS, Architecture, GeneratorConfig
 from piggyback_gan.errors import PiggybackError
+from piggyback_gan.generator_options import GeneratorOptions
 from piggyback_gan.generators import Generator, generator_modules
-from piggyback_gan.options import GeneratorOptions
 
 _WRAPPINGS = ("module.",)
 _FREE = ("dropout", "init", "input_channels", "output_channels")
@@ -97,7 +97,7 @@ def describe(config: GeneratorConfig) -> str:
     """An architecture in a few words."""
     blurs = "" if config.antialias == "none" else f", anti-aliased ({config.antialias})"
     return (
-        f"{config.name}, ngf {config.ngf}, {config.norm} norm{', dropout' if config.dropout else ''}{blurs}, "
+        f"{config.summary}{', dropout' if config.dropout else ''}{blurs}, "
         f"{config.input_channels} -> {config.output_channels} channels"
     )
 
@@ -191,9 +191,7 @@ def _recognise(
         found = _resnet(path, shapes)
     else:
         raise PiggybackError(f"{path} {_looks_like(shapes)}")
-    given = {key: value for key, value in asdict(options).items() if value is not None}
-    named = {"generator": "name", "weight_init": "init"}
-    return GeneratorConfig(**found | {named.get(key, key): value for key, value in given.items()})
+    return options.built_in(found)
 
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -303,12 +301,12 @@ def _filled(config: GeneratorConfig, tensors: Mapping[str, Tensor]) -> Generator
     return module.eval()
 
 
-def same_modules(first: GeneratorConfig, second: GeneratorConfig) -> str | None:
+def same_modules(first: GeneratorConfig, second: Architecture) -> str | None:
     """What keeps two generators from sharing filters, in words; dropout, first weights and channels don't."""
     one, other = asdict(first), asdict(second)
     for key, value in one.items():
-        if value != other[key] and key not in _FREE:
-            return f"{key} {value!r}, not {other[key]!r}"
+        if key not in _FREE and value != other.get(key):
+            return f"{key} {value!r}, not {other.get(key)!r}"
     return None
 
 

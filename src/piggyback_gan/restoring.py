@@ -1,6 +1,6 @@
 """Tasks of a bank put back into its networks, each with what it says that it needs; and what is wrong with them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from piggyback_gan.errors import PiggybackError
@@ -25,9 +25,14 @@ class Finding:
 
 def check_tasks(
     tasks: Iterable[tuple[TaskEntry, StoredTask | PiggybackError]],
-    networks: Mapping[str, PiggybackNetwork],
+    network_of: Callable[[str], PiggybackNetwork],
 ) -> list[Finding]:
-    """A finding for each task, after it was put into the networks; those without what they need are not."""
+    """A finding for each task, after it was put into the networks; those without what they need are not.
+
+    Args:
+        tasks: what was read of each.
+        network_of: the bank's networks by name, to be filled; asked for when a task is in it.
+    """
     findings = []
     broken: list[str] = []
     for entry, result in tasks:
@@ -37,7 +42,7 @@ def check_tasks(
         elif (missing := _first_needed(result, broken)) is not None:
             problem = f"task {entry.name!r}: can't be composed without {missing!r}"
         else:
-            problem = _composition_problem(networks, result)
+            problem = _composition_problem(network_of, result)
         if problem:
             broken.append(entry.name)
         findings.append(Finding(entry.name, problem))
@@ -71,16 +76,17 @@ def _first_needed(stored: StoredTask, tasks: Sequence[str]) -> str | None:
 
 
 def _composition_problem(
-    networks: Mapping[str, PiggybackNetwork], stored: StoredTask
+    network_of: Callable[[str], PiggybackNetwork], stored: StoredTask
 ) -> str | None:
     name = stored.state.name
     unpaired = stored.card.get("mode") == "unpaired"
     if unpaired != (BACKWARD in stored.others):
         return f"task {name!r}: its card and its tensors disagree on whether it is unpaired"
-    for which, network in networks.items():
+    for which in (FORWARD, BACKWARD):
         state = state_in(stored, which)
         if state is None:
             continue
+        network = network_of(which)
         try:
             restore_task(network, state)
         except PiggybackError as error:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from piggyback_gan.bank import Bank, open_or_new
 from piggyback_gan.errors import PiggybackError
+from piggyback_gan.generator_options import GeneratorOptions
 from piggyback_gan.importing import Imported, ImportOptions, check_fit, check_pair, import_task
 from piggyback_gan.names import check_task_name
-from piggyback_gan.options import Direction, GeneratorOptions
+from piggyback_gan.options import Direction
 from piggyback_gan.public_networks import PublicGenerator, read_generator, same_modules
 
 _WEIGHT_FILES = (".pth", ".pt", ".safetensors")

@@ -10,8 +10,10 @@ from piggyback_gan.bank import open_or_new
 from piggyback_gan.devices import choose_device
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.filter_options import FilterOptions
+from piggyback_gan.generator_options import GeneratorOptions
 from piggyback_gan.manifest import TaskEntry
-from piggyback_gan.options import GeneratorOptions, TrainingOptions
+from piggyback_gan.options import TrainingOptions
+from piggyback_gan.own_code import allow_generator
 from piggyback_gan.planning import plan_task
 from piggyback_gan.processes import Processes, processes
 from piggyback_gan.reporting import Interrupted, Reporter
@@ -47,7 +49,8 @@ def teach(
         task: the new task's name.
         data: a folder of images (`folders.find_pairs`, `folders.find_unpaired`).
         options: how to train.
-        generator: the architecture, for a new bank.
+        generator: the architecture, for a new bank. Code that it names is run; what a bank or a begun run
+            names is not, unless it was allowed (`own_code.allow_generator`).
         resume: go on with the run that was begun for this task. All else may be left out; what is
             given must be as it was, but for device and log.
         reporter: who is told how it goes.
@@ -61,6 +64,8 @@ def teach(
         Interrupted: `should_stop` said so.
     """
     bank_path = Path(bank_path)
+    if generator is not None and generator.code is not None and not resume:
+        allow_generator(generator.code)
     folder = RunFolder(bank_path, task)
     run = None
     if resume:

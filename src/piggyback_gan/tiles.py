@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from piggyback_gan.config import GeneratorConfig
+from piggyback_gan.config import Architecture
 from piggyback_gan.devices import device_of
 from piggyback_gan.shared_norms import Window, with_shared_norms
 from piggyback_gan.tiling import Line, Tiling, lay
@@ -22,7 +22,7 @@ _SEED = 0
 
 def translated_strips(
     generator: nn.Module,
-    config: GeneratorConfig,
+    config: Architecture,
     size: tuple[int, int],
     read: ReadTile,
     tiling: Tiling,
@@ -79,7 +79,7 @@ def _row_of_tiles(
 
 
 def sample_windows(
-    config: GeneratorConfig, size: tuple[int, int], read: ReadTile, tiling: Tiling
+    config: Architecture, size: tuple[int, int], read: ReadTile, tiling: Tiling
 ) -> list[Window]:
     """Parts of an image from which norm layers take their statistics: all of it where that is allowed.
 

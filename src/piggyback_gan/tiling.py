@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from piggyback_gan.config import GeneratorConfig, check_choice, check_positive
+from piggyback_gan.config import Architecture, check_choice, check_positive
 from piggyback_gan.errors import PiggybackError
 
 NormFrom = Literal["tile", "image"]
@@ -48,7 +48,7 @@ class Tiling:
                 f"{self.tile} pixels"
             )
 
-    def check(self, config: GeneratorConfig) -> None:
+    def check(self, config: Architecture) -> None:
         """Check that a network takes tiles of this size.
 
         Raises:
@@ -100,7 +100,7 @@ class Line:
         return slice(first, last), self.weights[tile, first:last]
 
 
-def lay(length: int, config: GeneratorConfig, tiling: Tiling | None = None) -> Line:
+def lay(length: int, config: Architecture, tiling: Tiling | None = None) -> Line:
     """Lay tiles along an axis of `length` pixels; without a tiling, a single one.
 
     Tiles are spread evenly. They begin in the phase of the network's strides if the overlap is a multiple
@@ -131,7 +131,7 @@ def lay(length: int, config: GeneratorConfig, tiling: Tiling | None = None) -> L
     return Line(length, before, indices, size, tuple(map(int, starts)), weights)
 
 
-def padding(length: int, config: GeneratorConfig) -> tuple[int, int]:
+def padding(length: int, config: Architecture) -> tuple[int, int]:
     """How many pixels to add before and after, so that the network takes the axis."""
     multiple = config.size_multiple
     needed = max(math.ceil(length / multiple) * multiple, config.minimum_size)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from piggyback_gan.augment import Augmentation
 from piggyback_gan.chance import chance_at, seed_of
-from piggyback_gan.config import GeneratorConfig
+from piggyback_gan.checkpoints import load_module_state, module_state
+from piggyback_gan.config import Architecture
 from piggyback_gan.data import share_of
 from piggyback_gan.discriminators import build_discriminator
 from piggyback_gan.objectives import discriminator_loss, generator_loss, gradient_penalty
@@ -109,8 +110,11 @@ class Trainer(ABC):
         self._discriminator_parameters = [
             p for d in self.discriminators.values() for p in d.parameters()
         ]
+        # A network of the user's own may have complex parameters beside its filters.
+        trained = (p for g in self.generators.values() for p in g.trainable_parameters())
+        is_real = not any(p.is_complex() for p in trained)
         self._optimizers = (
-            torch.optim.Adam(groups, betas=betas, fused=fused),
+            torch.optim.Adam(groups, betas=betas, fused=fused and is_real),
             torch.optim.Adam(
                 self._discriminator_parameters,
                 options.discriminator_learning_rate,
@@ -178,7 +182,7 @@ class Trainer(ABC):
     def state(self) -> dict[str, Any]:
         """All that the next step depends on beside the data: tensors and plain values."""
         return {
-            "generators": {n: g.module.state_dict() for n, g in self.generators.items()},
+            "generators": {n: module_state(g.module) for n, g in self.generators.items()},
             "discriminators": {n: d.state_dict() for n, d in self.discriminators.items()},
             "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
         }
@@ -186,7 +190,7 @@ class Trainer(ABC):
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on where `state` was taken."""
         for name, generator in self.generators.items():
-            generator.module.load_state_dict(state["generators"][name])
+            load_module_state(generator.module, state["generators"][name])
         for name, discriminator in self.discriminators.items():
             discriminator.load_state_dict(state["discriminators"][name])
         for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
@@ -280,7 +284,7 @@ class PairedTrainer(Trainer):
     def __init__(
         self,
         network: TrainableNetwork,
-        config: GeneratorConfig,
+        config: Architecture,
         options: TrainingOptions,
         device: torch.device,
         processes: Processes | None = None,

@@ -11,10 +11,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from piggyback_gan.bank import BACKWARD, FORWARD
 from piggyback_gan.cards import task_card
-from piggyback_gan.checkpoints import load_checkpoint, save_checkpoint
+from piggyback_gan.checkpoints import (
+    load_checkpoint,
+    load_module_state,
+    module_state,
+    save_checkpoint,
+)
 from piggyback_gan.curves import plot_curves
 from piggyback_gan.data import PairedDataset
 from piggyback_gan.errors import PiggybackError
@@ -162,7 +168,7 @@ class TrainingRun:
             self._epoch(trainer, data)
         if best := self.progress.best:
             for name, network in self.plan.networks.items():
-                network.module.load_state_dict(best["networks"][name])
+                load_module_state(network.module, best["networks"][name])
         for network in self.plan.networks.values():
             network.finish_task()
         entry: TaskEntry | None = None
@@ -381,7 +387,7 @@ class TrainingRun:
                 "value": value,
                 "metrics": dict(metrics),
                 "networks": {
-                    which: {k: t.clone() for k, t in network.module.state_dict().items()}
+                    which: {k: t.clone() for k, t in module_state(network.module).items()}
                     for which, network in self.plan.networks.items()
                 },
             }
@@ -438,9 +444,11 @@ class TrainingRun:
         content = load_checkpoint(self.folder.checkpoint)
         if content is None:
             return
-        norms = (self.plan.config.norm, self.options.discriminator_norm)
+        modules = (m for network in self.plan.networks.values() for m in network.modules())
+        has_batch_norm = any(isinstance(module, _BatchNorm) for module in modules)
+        has_batch_norm |= self.options.discriminator_norm == "batch"
         world = content.get("world")
-        if "batch" in norms and world != self.team.world:
+        if has_batch_norm and world != self.team.world:
             raise PiggybackError(
                 f"this run was begun by {world} processes, and batch norm's statistics are of "
                 f"a process's share of a batch: resume it with as many, not {self.team.world}"

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from piggyback_gan.config import GeneratorConfig
+from piggyback_gan.config import Architecture
 from piggyback_gan.devices import device_of
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.image_decoding import naming
@@ -24,7 +24,7 @@ Formats = tuple[ImageFormat, ImageFormat]
 
 
 def translate_batch(
-    generator: nn.Module, config: GeneratorConfig, images: Tensor, tiling: Tiling | None = None
+    generator: nn.Module, config: Architecture, images: Tensor, tiling: Tiling | None = None
 ) -> Tensor:
     """Translate images of one size, padded to what the network needs and cropped back.
 
@@ -63,7 +63,7 @@ def translate_batch(
 
 def translate_files(
     generator: nn.Module,
-    config: GeneratorConfig,
+    config: Architecture,
     planned: Sequence[Outcome],
     formats: Formats,
     *,
@@ -119,7 +119,7 @@ def translate_files(
 
 
 def _translate_tiled(
-    generator: nn.Module, config: GeneratorConfig, image: Tensor, tiling: Tiling
+    generator: nn.Module, config: Architecture, image: Tensor, tiling: Tiling
 ) -> Tensor:
     """(C, H, W) -> (output channels, H, W)."""
     strips = translated_strips(
@@ -134,7 +134,7 @@ def _translate_tiled(
 
 def _strips_of_file(
     generator: nn.Module,
-    config: GeneratorConfig,
+    config: Architecture,
     pixels: Pixels,
     formats: Formats,
     tiling: Tiling,

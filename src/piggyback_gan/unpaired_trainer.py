@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from piggyback_gan.chance import chance_at
-from piggyback_gan.config import GeneratorConfig
+from piggyback_gan.config import Architecture
 from piggyback_gan.data import share_of
 from piggyback_gan.discriminators import build_discriminator
 from piggyback_gan.image_pool import ImagePool
@@ -35,7 +35,7 @@ class UnpairedTrainer(Trainer):
         self,
         forward: TrainableNetwork,
         backward: TrainableNetwork,
-        config: GeneratorConfig,
+        config: Architecture,
         options: TrainingOptions,
         device: torch.device,
         processes: Processes | None = None,
@@ -61,7 +61,7 @@ class UnpairedTrainer(Trainer):
         )
         self.sides = sides
         self.pools = {side: ImagePool(options.pool_size) for side in sides}
-        self._together = config.norm != "batch" and not config.dropout
+        self._together = config.sees_images_alone
 
     def state(self) -> dict[str, Any]:
         """As `Trainer.state`, with the pools."""

@@ -12,8 +12,9 @@ import tyro
 from piggyback_gan.cli.arguments import BankPath, parse
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.filter_options import default_hint
+from piggyback_gan.generator_options import GeneratorOptions
 from piggyback_gan.names import DEFAULT_UNCONSTRAINED, Storage
-from piggyback_gan.options import Device, Direction, GeneratorOptions
+from piggyback_gan.options import Device, Direction
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

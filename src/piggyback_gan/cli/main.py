@@ -8,6 +8,7 @@ import warnings
 from importlib.metadata import version
 
 from piggyback_gan.errors import PiggybackError, SaidElsewhere
+from piggyback_gan.own_code import look_in_working_folder
 
 COMMANDS = {
     "train": "teach a bank an image-to-image task, or go on with one",
@@ -42,6 +43,7 @@ def main() -> int:
     """
     # What Pillow has to say of a damaged file is in the one line that names it.
     warnings.filterwarnings("ignore", module="PIL")
+    look_in_working_folder()
     try:
         status = _run(*(sys.argv[1:] or ["--help"]))
         sys.stdout.flush()

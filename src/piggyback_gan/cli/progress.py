@@ -16,6 +16,7 @@ from rich.progress import (
 from rich.table import Table
 
 from piggyback_gan.allocation import SMALLEST_SHARED_LAYER
+from piggyback_gan.bank import FORWARD
 from piggyback_gan.cli.console import wide_console
 from piggyback_gan.folders import PairedFolder
 from piggyback_gan.image_formats import FULL_RANGE, ImageFormat
@@ -24,6 +25,8 @@ from piggyback_gan.planning import TaskPlan
 from piggyback_gan.runs import list_runs
 from piggyback_gan.tasks import LayerPlan
 from piggyback_gan.teaching import Position, Reporter
+
+_MUCH = 0.05  # a share of private parameters that most of the default budget goes into
 
 
 class TrainingProgress(Reporter):
@@ -138,17 +141,26 @@ def describe(plan: TaskPlan) -> str:
         "task": f"{plan.task}, number {len(plan.bank.tasks) + 1} of {plan.bank.path}; starts from: {start}",
         "data": f"{folder.root} ({folder.layout}, {options.mode}, {options.direction}): {train}, {held_out}; "
         f"{first} -> {second}",
-        "network": f"{plan.config.name}, ngf {plan.config.ngf}, {plan.config.norm} norm, "
+        "network": f"{plan.config.summary}, "
         f"{plan.config.input_channels} -> {plan.config.output_channels} channels, "
         f"{options.image_size} px{', in both directions' if len(plan.networks) > 1 else ''}",
         "steps": f"{plan.steps} of {plan.effective_batch}, in {_count(options.epochs, 'epoch')}, on "
         f"{options.device}; rate {options.learning_rate:g}{falling}"
         f"{'; augmented' if options.augment == 'on' else ''}",
         "parameters": f"{count.total:,} new ({count.unconstrained:,} unconstrained, {count.mixing:,} "
-        f"mixing, {count.private:,} private): {count.share:.3f} of a standalone network",
+        f"mixing, {count.private:,} private): {count.share:.3f} of a standalone network{_private(plan)}",
         "memory": f"about {plan.memory / 1e9:.2f} GB while training",
     }
     return "\n".join(f"{name:<10} {words}" for name, words in lines.items())
+
+
+def _private(plan: TaskPlan) -> str:
+    """A word on a network of which much can't be shared."""
+    share = plan.parameters.private / plan.parameters.standalone
+    has_own_layers = len(plan.layers) < len(plan.networks[FORWARD].layouts)
+    if share <= _MUCH or has_own_layers:
+        return ""
+    return f"; {share:.3f} is no conv filter, which every task pays"
 
 
 def _count(number: int, what: str) -> str:

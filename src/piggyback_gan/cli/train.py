@@ -10,9 +10,11 @@ import tyro
 from piggyback_gan.cli.arguments import BankPath, TaskName, parse
 from piggyback_gan.cli.signals import stopped_by_signals
 from piggyback_gan.errors import PartnerEnded, PiggybackError
+from piggyback_gan.generator_options import GeneratorOptions
 from piggyback_gan.launch import find_place
 from piggyback_gan.option_files import read_options
-from piggyback_gan.options import GeneratorOptions, TrainingOptions
+from piggyback_gan.options import TrainingOptions
+from piggyback_gan.own_code import allow_generator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +96,8 @@ def _run(arguments: list[str], *, is_first: bool, world: int) -> int:
             if isinstance(end, PartnerEnded) and not stop.asked():
                 raise
             on = f"pbgan train {given.bank} {given.task} --resume"
+            if given.generator.code is not None:
+                on += f" --generator {given.generator.code}"
             words = f"go on with: {on}" if folder.exists else "nothing was trained yet"
             if is_first:
                 print(f"pbgan: {end}; {given.bank} is unchanged; {words}", file=sys.stderr)
@@ -113,6 +117,8 @@ def _parse(arguments: list[str]) -> Arguments:
     """The arguments; what is not given is as in the --config file, or as when a resumed run began."""
     default = Arguments(bank=tyro.MISSING, task=tyro.MISSING)
     given = parse(Arguments, "train", arguments, _with(default, *_from_file(arguments)))
+    if given.generator.code is not None:
+        allow_generator(given.generator.code)
     if given.resume and given.config is None:
         from piggyback_gan.runs import RunFolder
         from piggyback_gan.teaching import recorded_options

@@ -21,7 +21,7 @@ from piggyback_gan.tiling import NormFrom, Tiling
 if TYPE_CHECKING:
     from torch import nn
 
-    from piggyback_gan.config import GeneratorConfig
+    from piggyback_gan.config import Architecture
     from piggyback_gan.image_formats import ImageFormat
 
 _OVERLAP = 64
@@ -91,7 +91,7 @@ class _Network:
 
     name: str
     generator: nn.Module
-    config: GeneratorConfig
+    config: Architecture
     formats: tuple[ImageFormat, ImageFormat]
 
 

@@ -14,9 +14,10 @@ from piggyback_gan.demo.scenes import SCENE_TASKS, write_dataset
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.evaluation import Evaluation, evaluate
 from piggyback_gan.folders import find_pairs
+from piggyback_gan.generator_options import GeneratorOptions
 from piggyback_gan.image_formats import ImageFormat
 from piggyback_gan.images import Pixels, to_pixels
-from piggyback_gan.options import GeneratorOptions, TrainingOptions
+from piggyback_gan.options import TrainingOptions
 from piggyback_gan.teaching import Reporter, teach
 
 SIZE = 64

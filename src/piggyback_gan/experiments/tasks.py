@@ -126,6 +126,11 @@ def architecture(experiment: Experiment, tasks: Sequence[Task]) -> GeneratorConf
             )
     size = tasks[0].options.image_size
     config = experiment.generator.for_new_bank(size, (channels[0], channels[1]))
+    if not isinstance(config, GeneratorConfig):
+        raise PiggybackError(
+            f"an experiment compares strategies on built-in networks, not on {config.name}: choose another "
+            "generator"
+        )
     for task in tasks:
         check_size(config, task.options)
     return config

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from piggyback_gan.config import GeneratorConfig
+from piggyback_gan.config import Architecture, read_architecture
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.image_formats import ImageFormat
 
@@ -43,7 +43,7 @@ class ImageContract:
     output: ImageFormat
     image_size: int
     precision: str
-    generator: GeneratorConfig
+    generator: Architecture
     task_sha256: str
     library_version: str
 
@@ -80,7 +80,7 @@ class ImageContract:
                 input=ImageFormat.from_card(content["input"]),
                 output=ImageFormat.from_card(content["output"]),
                 image_size=int(content["image_size"]),
-                generator=GeneratorConfig(**content["generator"]),
+                generator=read_architecture(content["generator"]),
             )
         except (ValueError, KeyError, TypeError) as error:
             if isinstance(error, PiggybackError):

@@ -149,7 +149,7 @@ def export_task(
             if options.precision == "int8":
                 quantize(written, _padded(_read(calibration, contract), contract))
         # What reads it, PyTorch's exporters above all, is asked as a user's program would ask it.
-        read = format.read(written, generator)
+        read = format.read(written, contract)
         inputs = _read(images, contract) if images else _generated(contract)
         count, largest, mean = _compare(generator, read, contract, inputs)
         tolerance = (

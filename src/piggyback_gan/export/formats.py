@@ -17,12 +17,13 @@ from piggyback_gan.errors import PiggybackError
 from piggyback_gan.export.contract import CONTRACT_KEY, ImageContract
 from piggyback_gan.export.onnx_file import OnnxGenerator, quiet, require, write_onnx
 from piggyback_gan.filter_banks import STORED_TYPES
+from piggyback_gan.generators import build_outline
 from piggyback_gan.names import ExportFormat
 
 _CONTRACT_FILE = "image_contract.json"  # in archives that hold files
 
 Write = Callable[[nn.Module, ImageContract, Path], None]
-Read = Callable[[Path, nn.Module], nn.Module]
+Read = Callable[[Path, ImageContract], nn.Module]
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Format:
     Attributes:
         suffix: of its files.
         write: (generator in float32, contract, file): writes it in the contract's precision.
-        read: (file, a generator of the same architecture) -> what the file computes, in float32 at its ends.
+        read: (file, contract) -> what the file computes, in float32 at its ends.
         has_metadata: whether the file holds the contract; else it lies beside it as JSON.
     """
 
@@ -92,7 +93,7 @@ def _write_onnx(generator: nn.Module, contract: ImageContract, path: Path) -> No
     write_onnx(_program(generator, contract), contract, path)
 
 
-def _read_onnx(path: Path, generator: nn.Module) -> nn.Module:
+def _read_onnx(path: Path, contract: ImageContract) -> nn.Module:
     return OnnxGenerator(path)
 
 
@@ -103,7 +104,7 @@ def _write_program(generator: nn.Module, contract: ImageContract, path: Path) ->
         )
 
 
-def _read_program(path: Path, generator: nn.Module) -> nn.Module:
+def _read_program(path: Path, contract: ImageContract) -> nn.Module:
     with quiet():
         module = torch.export.load(path).module()
     assert isinstance(module, nn.Module)
@@ -119,7 +120,7 @@ def _write_script(generator: nn.Module, contract: ImageContract, path: Path) -> 
         torch.jit.save(script, path, _extra_files={_CONTRACT_FILE: contract.to_json()})
 
 
-def _read_script(path: Path, generator: nn.Module) -> nn.Module:
+def _read_script(path: Path, contract: ImageContract) -> nn.Module:
     with quiet():
         script: nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
     return script
@@ -133,10 +134,12 @@ def _weights(generator: nn.Module, contract: ImageContract) -> dict[str, Tensor]
     }
 
 
-def _with_weights(generator: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
-    filled = copy.deepcopy(generator)
-    filled.load_state_dict(weights)
-    return filled
+def _with_weights(contract: ImageContract, weights: Mapping[str, Tensor]) -> nn.Module:
+    """A new network with these, as whoever reads the file has it: it knows of nothing that they leave out."""
+    network = build_outline(contract.generator)
+    widened = {k: t.float() if t.is_floating_point() else t for k, t in weights.items()}
+    network.load_state_dict(widened, assign=True)
+    return network.eval()
 
 
 def _write_safetensors(generator: nn.Module, contract: ImageContract, path: Path) -> None:
@@ -144,16 +147,16 @@ def _write_safetensors(generator: nn.Module, contract: ImageContract, path: Path
     path.write_bytes(safetensors.torch.save(_weights(generator, contract), metadata))
 
 
-def _read_safetensors(path: Path, generator: nn.Module) -> nn.Module:
-    return _with_weights(generator, safetensors.torch.load_file(path))
+def _read_safetensors(path: Path, contract: ImageContract) -> nn.Module:
+    return _with_weights(contract, safetensors.torch.load_file(path))
 
 
 def _write_state_dict(generator: nn.Module, contract: ImageContract, path: Path) -> None:
     torch.save(_weights(generator, contract), path)
 
 
-def _read_state_dict(path: Path, generator: nn.Module) -> nn.Module:
-    return _with_weights(generator, torch.load(path, map_location="cpu", weights_only=True))
+def _read_state_dict(path: Path, contract: ImageContract) -> nn.Module:
+    return _with_weights(contract, torch.load(path, map_location="cpu", weights_only=True))
 
 
 FORMATS: Mapping[ExportFormat, Format] = {

@@ -2,7 +2,7 @@
 
 import jinja2
 
-from piggyback_gan.config import RESNET_BLOCKS, UNET_LEVELS
+from piggyback_gan.config import RESNET_BLOCKS, UNET_LEVELS, CustomGeneratorConfig
 from piggyback_gan.export.contract import INPUT_NAME, ImageContract
 from piggyback_gan.image_encoding import tiff_options
 from piggyback_gan.image_formats import FULL_RANGE, ImageFormat
@@ -35,14 +35,11 @@ def usage_example(format: ExportFormat, contract: ImageContract, file: str) -> s
         file=file,
         format=format,
         imports="\n".join(_imports(format, contract)),
-        defines_network=format in _WEIGHTS,
-        code=None,
+        defines_network=format in _WEIGHTS and not isinstance(generator, CustomGeneratorConfig),
+        build=_build(contract),
         generator=generator,
-        bias=generator.norm == "instance",
         unet_levels=UNET_LEVELS.get(generator.name),
         resnet_blocks=RESNET_BLOCKS.get(generator.name),
-        blur_down=generator.antialias in ("down", "both"),
-        blur_up=generator.antialias in ("up", "both"),
         size_multiple=generator.size_multiple,
         minimum_size=generator.minimum_size,
         input=contract.input,
@@ -65,7 +62,7 @@ def _imports(format: ExportFormat, contract: ImageContract) -> list[str]:
     if format != "onnx":
         modules.add("torch")
     if format in _WEIGHTS:
-        names.append("from torch import nn")
+        names.append(_import_of_network(contract))
     if _pillow_holds(contract.input):
         names.append("from PIL import Image, ImageOps")
     else:
@@ -75,6 +72,28 @@ def _imports(format: ExportFormat, contract: ImageContract) -> list[str]:
     elif not _pillow_holds(contract.input):
         names.append("from PIL import Image")
     return [f"import {module}" for module in sorted(modules)] + sorted(names)
+
+
+def _import_of_network(contract: ImageContract) -> str:
+    """What the network is made with: torch, or the user's own code."""
+    if isinstance(contract.generator, CustomGeneratorConfig):
+        module, _, attribute = contract.generator.name.partition(":")
+        return f"from {module} import {attribute.partition('.')[0]}"
+    return "from torch import nn"
+
+
+def _build(contract: ImageContract) -> str:
+    """The call that makes the network."""
+    generator = contract.generator
+    if not isinstance(generator, CustomGeneratorConfig):
+        return "network()"
+    _, _, attribute = generator.name.partition(":")
+    given = {
+        "input_channels": generator.input_channels,
+        "output_channels": generator.output_channels,
+        **generator.arguments,
+    }
+    return f"{attribute}(**{given!r})"
 
 
 def _pillow_holds(format: ImageFormat) -> bool:
