@@ -55,6 +55,20 @@ class Plain(nn.Module):
         return torch.tanh(self.leave(features))
 
 
+class NoMultiple(Plain):
+    """For images of any size."""
+
+    def __init__(self, **channels: int) -> None:
+        super().__init__(levels=0, **channels)
+
+
+class Branching(NoMultiple):
+    """What it computes depends on what it sees."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images if images.mean() > 0 else -images)
+
+
 class Fourier(Plain):
     """With complex parameters beside its filters."""
 

@@ -20,6 +20,9 @@ from piggyback_gan import (
     PiggybackError,
     Tiling,
     import_task,
+    pack,
+    pull,
+    push,
     teach,
 )
 from piggyback_gan.cli.progress import describe
@@ -231,6 +234,18 @@ def test_the_bank_says_which_code_makes_its_network(tmp_path: Path, pairs: Path)
     ):
         with pytest.raises(PiggybackError, match="does not fit the bank, whose first task fixed"):
             teach(tmp_path, "two", pairs, BUDGET, other)
+
+
+def test_it_is_shared_and_packed_and_its_readme_names_the_code(tmp_path: Path, pairs: Path) -> None:
+    options = dataclasses.replace(BUDGET, epochs=1)
+    for task in ("first", "second"):
+        teach(tmp_path / "bank", task, pairs, options, MIXED)
+    push(tmp_path / "bank", tmp_path / "shelf")
+    pull(tmp_path / "shelf", tmp_path / "copy")
+    assert pack(tmp_path / "copy", tmp_path / "small", ["first"]).tasks == ("first",)
+    expected = outputs(tmp_path / "bank", "first")
+    assert outputs(tmp_path / "copy", "first") == outputs(tmp_path / "small", "first") == expected
+    assert f"export {VARIABLE}=custom_nets:mixed" in (tmp_path / "shelf/README.md").read_text()
 
 
 def test_a_first_task_starts_with_the_weights_that_the_code_draws(

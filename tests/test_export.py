@@ -33,10 +33,12 @@ from piggyback_gan import (
     import_task,
 )
 from piggyback_gan.bank import Bank, open_or_new
+from piggyback_gan.config import Architecture, CustomGeneratorConfig
 from piggyback_gan.export.contract import CONTRACT_KEY, ImageContract
 from piggyback_gan.image_formats import ImageFormat
 from piggyback_gan.images import encode, read_image
 from piggyback_gan.names import EXPORT_FORMATS, ExportFormat
+from piggyback_gan.own_code import VARIABLE
 
 RESNET = GeneratorConfig(name="resnet-6", ngf=4)
 UNET = GeneratorConfig(name="unet-64", ngf=2)
@@ -45,7 +47,7 @@ EIGHT_BITS = ImageFormat()
 
 def bank_of(
     path: Path,
-    config: GeneratorConfig = RESNET,
+    config: Architecture = RESNET,
     formats: tuple[ImageFormat, ImageFormat] = (EIGHT_BITS, EIGHT_BITS),
     *,
     unpaired: bool = False,
@@ -76,6 +78,7 @@ def bank_of(
     return Bank.open(path)
 
 
+MIXED = {"name": "custom_nets:Mixed", "size_multiple": 2, "minimum_size": 2}
 BANKS = {"resnet": RESNET, "unet": UNET}
 
 
@@ -417,6 +420,71 @@ def test_examples_read_and_write_what_the_task_does(
     assert found.shape == expected.shape
     step = 1e-6 if second.depth == "float32" else 1
     assert np.abs(found.astype(float) - expected.astype(float)).max() <= step
+
+
+# --- networks of a user's own ---
+
+
+def own_bank(path: Path, monkeypatch: pytest.MonkeyPatch, **config: Any) -> Bank:
+    own = CustomGeneratorConfig(**config)
+    monkeypatch.setenv(VARIABLE, own.name)
+    return bank_of(path, own)
+
+
+@pytest.mark.parametrize("format", EXPORT_FORMATS)
+def test_a_network_of_ones_own_is_exported_and_its_example_names_the_code(
+    format: ExportFormat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {"name": "custom_nets:Nets.plain", "arguments": {"levels": 2}, "size_multiple": 4}
+    bank = own_bank(tmp_path / "bank", monkeypatch, minimum_size=4, **config)
+    made = export_task(bank, "second", tmp_path / "second", ExportOptions(format=format))
+    assert made.largest < 1e-4
+    assert ImageContract.from_json(stored_contract(made.path, format)).generator == (
+        CustomGeneratorConfig(minimum_size=4, **config)
+    )
+    source = photograph(tmp_path / "photo.png")
+    run_alone(made.beside[0], source, tmp_path / "out.png")
+    expected = np.asarray(bank.translate("second", Image.open(source)))
+    assert np.abs(pixels(tmp_path / "out.png") - expected).max() <= 1
+    needs_code = format in ("safetensors", "state-dict")
+    assert ("from custom_nets import Nets" in made.beside[0].read_text()) == needs_code
+
+
+def test_attention_and_odd_sizes_go_into_onnx_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank = own_bank(tmp_path / "bank", monkeypatch, name="custom_nets:NoMultiple")
+    made = export_task(bank, "second", tmp_path / "second.onnx")
+    images = noise(1, 3, 17, 23)
+    expected = bank.generator("second")(images)
+    assert (run_onnx(made.path)(images) - expected).abs().max() < 1e-4
+
+
+def test_weights_that_do_not_make_the_network_are_no_export_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank = own_bank(tmp_path / "bank", monkeypatch, **MIXED)  # it draws a buffer that none keeps
+    path = tmp_path / "second.safetensors"
+    with pytest.raises(PiggybackError, match="over the tolerance"):
+        export_task(bank, "second", path, ExportOptions(format="safetensors"))
+    assert not path.exists()
+    assert export_task(bank, "second", path, ExportOptions(format="onnx")).largest < 1e-4
+
+
+def test_a_network_that_an_exporter_can_not_follow_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank = own_bank(tmp_path / "bank", monkeypatch, name="custom_nets:Branching")
+    # Another one's program loads, and then takes no batch of one.
+    attentive = own_bank(tmp_path / "attentive", monkeypatch, **MIXED)
+    for given, format in ((bank, "onnx"), (attentive, "torch-export")):
+        monkeypatch.setenv(VARIABLE, given.config.name)
+        options = ExportOptions(format=format)
+        said = rf"can't be written as {format}: .*safetensors"
+        with pytest.raises(PiggybackError, match=said) as raised:
+            export_task(given, "second", tmp_path / "file", options)
+        assert "\n" not in str(raised.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["attentive", "bank"]
 
 
 # --- what is refused, and then nothing is written ---

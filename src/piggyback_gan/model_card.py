@@ -8,9 +8,11 @@ from typing import Any
 
 from piggyback_gan.bank import Bank
 from piggyback_gan.bank_notes import BankNotes, TaskNotes
+from piggyback_gan.config import CustomGeneratorConfig
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.image_formats import FULL_RANGE, ImageFormat
 from piggyback_gan.manifest import SAMPLES_FOLDER, TaskEntry
+from piggyback_gan.own_code import VARIABLE
 
 _MARK = "<!-- Written by pbgan push"
 _SAMPLES = 3
@@ -99,6 +101,12 @@ def model_card(bank: Bank, notes: BankNotes, shown: Collection[str], address: st
         "whether each bit is as it was written, and `pbgan pull` checks what it brings. There is no pickle in "
         "them, and no code."
     )
+    code = (
+        f"The code that makes its networks, `{generator.name}`, is not in it: have that importable, and say that "
+        f"you trust it with `export {VARIABLE}={generator.name}`."
+        if isinstance(generator, CustomGeneratorConfig)
+        else None
+    )
     parts = [
         _front_matter(bank.tasks, notes, modes),
         f"{_MARK}: changes here are lost; card.toml is the place for them. -->\n\n# {title}",
@@ -109,6 +117,7 @@ def model_card(bank: Bank, notes: BankNotes, shown: Collection[str], address: st
         _unmeasured(cards),
         *sections,
         "## Use",
+        code,
         _use(bank, address),
         "## What is checked",
         checks,

@@ -148,10 +148,10 @@ def export_task(
             format.write(generator, contract, written)
             if options.precision == "int8":
                 quantize(written, _padded(_read(calibration, contract), contract))
-        # What reads it, PyTorch's exporters above all, is asked as a user's program would ask it.
-        read = format.read(written, contract)
-        inputs = _read(images, contract) if images else _generated(contract)
-        count, largest, mean = _compare(generator, read, contract, inputs)
+            # As a user's program would: a program that loads may yet refuse an input.
+            read = format.read(written, contract)
+            inputs = _read(images, contract) if images else _generated(contract)
+            count, largest, mean = _compare(generator, read, contract, inputs)
         tolerance = (
             TOLERANCES[options.precision] if options.tolerance is None else options.tolerance
         )
@@ -195,7 +195,7 @@ def _require_free(paths: Sequence[Path], *, overwrite: bool) -> None:
 
 @contextlib.contextmanager
 def _naming_failures(format: ExportFormat) -> Iterator[None]:
-    """What torch's exporters raise, which may be anything, as one line."""
+    """What torch's exporters and what they write raise, which may be anything, as one line."""
     try:
         yield
     except (PiggybackError, OSError, MemoryError):
