@@ -3,8 +3,11 @@
 import functools
 import json
 import runpy
+import shutil
+import signal
 import subprocess
 import sys
+import time
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
@@ -23,7 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from banks import card, network, pbgan
+from banks import card, file_of, forge, network, pbgan, with_metadata
 from piggyback_gan import (
     Exported,
     ExportOptions,
@@ -35,10 +38,13 @@ from piggyback_gan import (
 from piggyback_gan.bank import Bank, open_or_new
 from piggyback_gan.config import Architecture, CustomGeneratorConfig
 from piggyback_gan.export.contract import CONTRACT_KEY, ImageContract
+from piggyback_gan.export.onnx_file import open_onnx
 from piggyback_gan.image_formats import ImageFormat
 from piggyback_gan.images import encode, read_image
 from piggyback_gan.names import EXPORT_FORMATS, ExportFormat
 from piggyback_gan.own_code import VARIABLE
+from piggyback_gan.store import Store
+from running import start
 
 RESNET = GeneratorConfig(name="resnet-6", ngf=4)
 UNET = GeneratorConfig(name="unet-64", ngf=2)
@@ -480,14 +486,147 @@ def test_a_network_that_an_exporter_can_not_follow_is_refused_in_one_line(
     for given, format in ((bank, "onnx"), (attentive, "torch-export")):
         monkeypatch.setenv(VARIABLE, given.config.name)
         options = ExportOptions(format=format)
-        said = rf"can't be written as {format}: .*safetensors"
+        said = rf"can't be written as {format}: .*; try another format"
         with pytest.raises(PiggybackError, match=said) as raised:
             export_task(given, "second", tmp_path / "file", options)
         assert "\n" not in str(raised.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["attentive", "bank"]
 
 
+# --- what comes from elsewhere ---
+
+
+def with_card(bank: Bank, path: Path, change: Callable[[dict[str, Any]], Any]) -> Bank:
+    """The same bank, whole and with all its hashes, whose last task says other things of itself."""
+    shutil.copytree(bank.path, path)
+    store = Store.open(path)
+    card = dict(bank.card("second"))
+    change(card)
+    forge(store, "second", with_metadata(file_of(store, "second"), card=json.dumps(card)))
+    return Bank.open(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda card: card["options"].update(direction='AtoB"""\nimport os\n"""'), "direction"),
+        (lambda card: card.update(options=None), "options"),
+        (lambda card: card.update(image=None), "image"),
+        (lambda card: card["image"].pop("size"), "image_size"),
+        (lambda card: card["image"].update(size="64\n"), "image_size"),
+        (lambda card: card["image"]["input"].update(channels="3 or 4"), "image format"),
+        (lambda card: card["image"]["input"].update(low="0"), "image format"),
+        (lambda card: card["image"]["output"].update(high=float("inf")), "image format"),
+        (lambda card: card["image"].pop("output"), "image format"),
+    ],
+)
+def test_no_word_of_a_forged_card_gets_into_a_program(
+    change: Callable[[dict[str, Any]], Any], said: str, resnet: Bank, tmp_path: Path
+) -> None:
+    forged = with_card(resnet, tmp_path / "forged", change)
+    out = tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(PiggybackError, match=said) as raised:
+        export_task(forged, "second", out / "x.pth", ExportOptions(format="state-dict"))
+    assert "\n" not in str(raised.value)
+    assert list(out.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ['a"""b.pth', r"a\N{x}b.pth", "a\nimport os.pth", "a'b.pth"])
+def test_any_name_of_a_file_gives_a_program(name: str, resnet: Bank, tmp_path: Path) -> None:
+    made = export_task(resnet, "second", tmp_path / name, ExportOptions(format="state-dict"))
+    source = photograph(tmp_path / "photo.png")
+    run_alone(made.beside[0], source, tmp_path / "out.png")
+    assert pixels(tmp_path / "out.png").shape == pixels(source).shape
+
+
+def test_an_example_refuses_what_its_task_does_not_take(tmp_path: Path) -> None:
+    formats = ImageFormat(channels=3, labels=True), ImageFormat(channels=1)
+    bank = bank_of(tmp_path / "labels", formats=formats)
+    options = ExportOptions(format="safetensors")
+    made = export_task(bank, "second", tmp_path / "labels.safetensors", options)
+    values = np.full((16, 16), 3, np.uint8)
+    Image.fromarray(values).save(tmp_path / "classes.png")
+    with pytest.raises(SystemExit, match="classes below 3"):
+        run_alone(made.beside[0], tmp_path / "classes.png", tmp_path / "out.png")
+    bank = bank_of(tmp_path / "gray", formats=formats[1:] * 2)
+    made = export_task(bank, "second", tmp_path / "gray.safetensors", options)
+    Image.fromarray(values.astype(np.uint16) * 9999).save(tmp_path / "deep.png")
+    with pytest.raises(SystemExit, match="8 bits"):
+        run_alone(made.beside[0], tmp_path / "deep.png", tmp_path / "out.png")
+    assert not (tmp_path / "out.png").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda said: "[" * 200_000,
+        lambda said: said | {"format": "another's"},
+        lambda said: said | {"format_version": 9},
+        lambda said: said | {"image_size": float("inf")},
+        lambda said: said | {"task": "../maps"},
+        lambda said: said | {"direction": "up"},
+        lambda said: said | {"input": said["input"] | {"low": "0"}},
+        lambda said: said | {"generator": {"name": "os:system"}, "input": None},
+    ],
+)
+def test_a_contract_of_elsewhere_is_checked(
+    change: Callable[[dict[str, Any]], Any],
+    exported: Callable[[str, ExportFormat], Exported],
+    tmp_path: Path,
+) -> None:
+    model = onnx.load(exported("resnet", "onnx").path)
+    said = change(json.loads(exported("resnet", "onnx").contract.to_json()))
+    text = said if isinstance(said, str) else json.dumps(said)
+    onnx.helper.set_model_props(model, {CONTRACT_KEY: text})
+    onnx.save(model, tmp_path / "x.onnx")
+    with pytest.raises(PiggybackError, match=r"x\.onnx: "):
+        open_onnx(tmp_path / "x.onnx")
+
+
+def test_an_onnx_network_that_gives_no_such_images_is_refused(
+    exported: Callable[[str, ExportFormat], Exported], tmp_path: Path
+) -> None:
+    made = exported("resnet", "onnx")
+    model = onnx.load(made.path)
+    said = json.loads(made.contract.to_json())
+    said["output"]["channels"] = said["generator"]["output_channels"] = 1
+    onnx.helper.set_model_props(model, {CONTRACT_KEY: json.dumps(said)})
+    onnx.save(model, tmp_path / "x.onnx")
+    generator, _ = open_onnx(tmp_path / "x.onnx")
+    with pytest.raises(PiggybackError, match=r"should give float32 \(1, 1, 16, 16\); found"):
+        generator(noise(1, 3, 16, 16))
+
+
 # --- what is refused, and then nothing is written ---
+
+
+def test_a_failed_export_leaves_no_folder_either(resnet: Bank, tmp_path: Path) -> None:
+    options = ExportOptions(format="safetensors", precision="fp16", tolerance=0)
+    with pytest.raises(PiggybackError, match="nothing was written"):
+        export_task(resnet, "second", tmp_path / "a/b/second.safetensors", options)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(PiggybackError, match="can't be written"):
+        export_task(resnet, "second", tmp_path / "file/second.safetensors", options)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    whole = ExportOptions(format="safetensors")
+    assert export_task(resnet, "second", tmp_path / "a/b/c", whole).path.is_file()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_leaves_nothing_half_written(
+    number: signal.Signals, resnet: Bank, tmp_path: Path
+) -> None:
+    process = start(
+        "export", resnet.path, "second", "--format", "onnx", "--out", tmp_path / "second.onnx"
+    )
+    while not any(tmp_path.iterdir()):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(number)
+    process.communicate()
+    assert process.returncode == 128 + number
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_outputs_over_the_tolerance_leave_no_file(resnet: Bank, tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """Code that a bank names is run only if the user named it; then the command line does all it does otherwise."""
 
+import os
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -180,3 +182,27 @@ def test_wrong_names_and_arguments_are_one_line_each(folder: Path) -> None:
         assert done.stderr.startswith("pbgan: error: ") and done.stderr.count("\n") == 1
         assert words in done.stderr
     assert not (folder / "bank").exists()
+
+
+def test_what_is_installed_was_named_and_not_a_file_of_the_working_folder(
+    folder: Path, tmp_path: Path
+) -> None:
+    network = ("--generator", NAME, "--generator-arguments", '{"width": 4, "depth": 2}')
+    common = ("--config", "options.toml", "--epochs", "1")
+    done = pbgan("train", "bank", "one", "--data", "boxes", *network, *common, folder=folder)
+    assert done.returncode == 0, done.stderr
+    here = tmp_path / "downloads"
+    mine = NAME.partition(":")[0].split(".")
+    stranger = here.joinpath(*mine).with_suffix(".py")
+    stranger.parent.mkdir(parents=True)
+    stranger.write_text("raise SystemExit('a stranger')")
+    done = subprocess.run(
+        # -P: as the installed command, which has no folder of its own on the path.
+        [sys.executable, "-P", "-m", "piggyback_gan", "verify", folder / "bank"],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=here,
+        env=os.environ | {VARIABLE: NAME, "PYTHONPATH": str(folder)},
+    )
+    assert done.returncode == 0, done.stderr

@@ -155,3 +155,10 @@ def test_layers_that_are_no_convolutions_may_be_parametrized() -> None:
     network(torch.zeros(1, 3, 4)).sum().backward()
     network.finish_task()
     assert network.fold("one")(torch.zeros(1, 3, 4)).shape == (1, 3, 4)
+
+
+def test_a_module_that_has_filter_banks_is_not_wrapped_again() -> None:
+    network = PiggybackNetwork(nn.Sequential(nn.Conv2d(3, 4, 3)))
+    network.add_task("one")
+    with pytest.raises(PiggybackError, match="has filter banks already: wrap the plain module"):
+        PiggybackNetwork(network.module)

@@ -390,15 +390,26 @@ def _restored(
 
 def card_formats(card: Mapping[str, Any], config: Architecture) -> tuple[ImageFormat, ImageFormat]:
     """What a task's input and output files hold, in the direction that it was trained in."""
-    image = card.get("image", {})
+    image = _table(card, "image")
     if "input" in image:
-        return ImageFormat.from_card(image["input"]), ImageFormat.from_card(image["output"])
+        return ImageFormat.from_card(image["input"]), ImageFormat.from_card(image.get("output"))
     # Format 1 knew 8-bit images only, with the bank's channels.
     first, second = config.input_channels, config.output_channels
     return ImageFormat(channels=first), ImageFormat(channels=second)
 
 
 def _directions(card: Mapping[str, Any]) -> tuple[str, ...]:
-    trained = str(card.get("options", {}).get("direction", "AtoB"))
+    trained = _table(card, "options").get("direction", "AtoB")
+    # A card may come from anywhere, and this word goes far.
+    if trained not in ("AtoB", "BtoA"):
+        raise PiggybackError(f"a damaged card: its direction is {trained!r}, not AtoB or BtoA")
     other = "AtoB" if trained == "BtoA" else "BtoA"
     return (trained, other) if card.get("mode") == "unpaired" else (trained,)
+
+
+def _table(card: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """One of a card's tables; an empty one where there is none."""
+    table = card.get(key, {})
+    if not isinstance(table, Mapping):
+        raise PiggybackError(f"a damaged card: its {key} is no table, but {table!r:.40}")
+    return table

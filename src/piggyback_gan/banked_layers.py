@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from piggyback_gan.added_outputs import add_up
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.filters import ConvLayer, FilterLayout, unconstrained_count
-from piggyback_gan.mixings import MIXING, MIXING_TENSORS, Added, FullMixing, Mixing
-from piggyback_gan.tasks import BIAS, PLACES, UNCONSTRAINED, WEIGHT, LayerPlan, tensor_key
+from piggyback_gan.mixings import MIXING, Added, FullMixing, Mixing
+from piggyback_gan.tasks import BIAS, TRAINED, UNCONSTRAINED, WEIGHT, LayerPlan, tensor_key
 
-TRAINED = (UNCONSTRAINED, PLACES, *MIXING_TENSORS)
 """The names of tensors that a layer has while a task trains."""
 
 PutOn = tuple[Tensor, Added | None]

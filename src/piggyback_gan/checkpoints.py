@@ -13,31 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.manifest import atomic_write
 
 _DIGEST_BYTES = 32
-
-
-def module_state(module: nn.Module) -> dict[str, Tensor]:
-    """A module's tensors by name: its `state_dict`, and the buffers that are left out of it."""
-    return {**dict(module.named_buffers()), **module.state_dict()}
-
-
-@torch.no_grad()
-def load_module_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Give a module what `module_state` told.
-
-    Raises:
-        RuntimeError, KeyError: it is of another module.
-    """
-    kept = module.state_dict()
-    left_out = {key: b for key, b in module.named_buffers() if key not in kept}
-    module.load_state_dict({key: tensor for key, tensor in state.items() if key not in left_out})
-    for key, buffer in left_out.items():
-        buffer.copy_(state[key])
 
 
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:

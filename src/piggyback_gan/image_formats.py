@@ -1,6 +1,6 @@
 """What a task's images are: channels, bit depth, value range, label maps. Nothing here imports torch."""
 
-from collections.abc import Mapping
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -33,13 +33,16 @@ class ImageFormat:
     labels: bool = False
 
     def __post_init__(self) -> None:
-        if self.depth not in DEPTHS or self.channels < 1 or not self.low < self.high:
+        numbers = all(type(end) in (int, float) for end in (self.low, self.high))
+        whole = type(self.channels) is int and type(self.labels) is bool
+        fits = numbers and whole and self.depth in DEPTHS and self.channels >= 1
+        if not fits or not -math.inf < self.low < self.high < math.inf:
             raise PiggybackError(f"there can be no such image format: {self}")
         if self.labels and self.depth == "float32":
             raise PiggybackError("label maps hold integers, not float32")
 
     @classmethod
-    def from_card(cls, content: Mapping[str, Any]) -> "ImageFormat":
+    def from_card(cls, content: Any) -> "ImageFormat":
         """The format that a task's card describes (`dataclasses.asdict` of one).
 
         Raises:

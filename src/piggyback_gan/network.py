@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from piggyback_gan.allocation import Allotment, Shares, allot
-from piggyback_gan.banked_layers import TRAINED, OwnLayer, PutOn, take_weights
+from piggyback_gan.banked_layers import OwnLayer, PutOn, take_weights
 from piggyback_gan.config import check_choice
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.filter_banks import FilterBanks, TaskFilters, check_values
@@ -24,6 +24,7 @@ from piggyback_gan.names import DEFAULT_UNCONSTRAINED, STORAGES, Storage, check_
 from piggyback_gan.private_tensors import PrivateTensors
 from piggyback_gan.tasks import (
     BIAS,
+    TRAINED,
     WEIGHT,
     LayerPlan,
     ParameterCount,

@@ -4,8 +4,7 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -53,16 +52,17 @@ def call_allowed(name: str, /, **arguments: Any) -> Any:
             f"the bank's generator is made by {name}, and code that a bank names is not run unasked: if "
             f"you trust it, set {VARIABLE}={name} (in Python: piggyback_gan.allow_generator({name!r}))"
         )
-    # Around the call too: it may import what it needs when it needs it.
-    with _importable():
-        found = import_callable(name)
-        try:
-            return found(**arguments)
-        except (Exception, SystemExit) as error:
-            given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
-            raise PiggybackError(
-                f"{name} fails, called with {given}: {said(error)}{place(error)}"
-            ) from error
+    # At the end: what is installed was named, and no file that lies where somebody happens to work. For good:
+    # the code may import what it needs when it needs it.
+    sys.path.extend(folder for folder in _folders if folder not in sys.path)
+    found = import_callable(name)
+    try:
+        return found(**arguments)
+    except (Exception, SystemExit) as error:
+        given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+        raise PiggybackError(
+            f"{name} fails, called with {given}: {said(error)}{place(error)}"
+        ) from error
 
 
 def import_callable(name: str) -> Callable[..., Any]:
@@ -94,14 +94,3 @@ def place(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     own = [at for at in frames if not _OTHERS.intersection(Path(at.filename).parts)]
     return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
-
-
-@contextmanager
-def _importable() -> Iterator[None]:
-    sys.path[:0] = _folders
-    try:
-        yield
-    finally:
-        for folder in _folders:
-            with suppress(ValueError):
-                sys.path.remove(folder)

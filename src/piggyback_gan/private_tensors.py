@@ -63,3 +63,22 @@ class PrivateTensors:
     def move(self, fn: Callable[..., Any]) -> None:
         """Move what is kept beside the module, as `nn.Module._apply` does."""
         self.given = {key: fn(tensor) for key, tensor in self.given.items()}
+
+
+def module_state(module: nn.Module) -> dict[str, Tensor]:
+    """A module's tensors by name: its `state_dict`, and the buffers that are left out of it."""
+    return {**dict(module.named_buffers()), **module.state_dict()}
+
+
+@torch.no_grad()
+def load_module_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Give a module what `module_state` told.
+
+    Raises:
+        RuntimeError, KeyError: it is of another module.
+    """
+    kept = module.state_dict()
+    left_out = {key: b for key, b in module.named_buffers() if key not in kept}
+    module.load_state_dict({key: tensor for key, tensor in state.items() if key not in left_out})
+    for key, buffer in left_out.items():
+        buffer.copy_(state[key])

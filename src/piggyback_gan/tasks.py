@@ -6,13 +6,15 @@ from dataclasses import asdict, dataclass, field
 from torch import Tensor
 
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.mixings import FullMixing, Mixing, Shape
+from piggyback_gan.mixings import MIXING_TENSORS, FullMixing, Mixing, Shape
 from piggyback_gan.names import PREVIOUS, STANDALONE, Storage
 
 UNCONSTRAINED = "unconstrained_filters"
 PLACES = "unconstrained_places"
 WEIGHT = "weight"
 BIAS = "bias"
+TRAINED = (UNCONSTRAINED, PLACES, *MIXING_TENSORS)
+"""What a layer has of a task in training."""
 
 
 @dataclass(frozen=True)

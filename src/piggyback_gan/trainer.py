@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from piggyback_gan.augment import Augmentation
 from piggyback_gan.chance import chance_at, seed_of
-from piggyback_gan.checkpoints import load_module_state, module_state
 from piggyback_gan.config import Architecture
 from piggyback_gan.data import share_of
 from piggyback_gan.discriminators import build_discriminator
 from piggyback_gan.objectives import discriminator_loss, generator_loss, gradient_penalty
 from piggyback_gan.options import TrainingOptions
+from piggyback_gan.private_tensors import load_module_state, module_state
 from piggyback_gan.processes import Processes
 
 _GRADIENT_PENALTY_WEIGHT = 10.0

@@ -17,8 +17,6 @@ from piggyback_gan.bank import BACKWARD, FORWARD
 from piggyback_gan.cards import task_card
 from piggyback_gan.checkpoints import (
     load_checkpoint,
-    load_module_state,
-    module_state,
     save_checkpoint,
 )
 from piggyback_gan.curves import plot_curves
@@ -31,6 +29,7 @@ from piggyback_gan.manifest import TaskEntry, atomic_write
 from piggyback_gan.names import HIGHER_IS_BETTER
 from piggyback_gan.options import TrainingOptions
 from piggyback_gan.planning import TaskPlan
+from piggyback_gan.private_tensors import load_module_state, module_state
 from piggyback_gan.processes import Processes
 from piggyback_gan.reporting import REPORT_EVERY, Interrupted, Reporter
 from piggyback_gan.runs import Position, Run, RunFolder, State

@@ -9,7 +9,7 @@ from torch.nn.utils import parametrize, prune
 
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.filters import ConvLayer
-from piggyback_gan.tasks import WEIGHT
+from piggyback_gan.tasks import TRAINED, WEIGHT
 
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _QUANTISED = ("torch.ao.nn.", "torch.nn.")
@@ -58,6 +58,8 @@ def refuse_unfit(module: nn.Module) -> None:
 
 def _check_weight(called: str, layer: ConvLayer) -> None:
     weight = layer._parameters.get(WEIGHT)
+    if any(hasattr(layer, name) for name in TRAINED):
+        raise PiggybackError(f"{called} has filter banks already: wrap the plain module")
     if weight is None:
         raise PiggybackError(f"{called} has no parameter {WEIGHT!r} that could be mixed")
     if weight.is_complex():

@@ -10,6 +10,7 @@ from typing import Annotated
 import tyro
 
 from piggyback_gan.cli.arguments import BankPath, TaskName, parse
+from piggyback_gan.cli.signals import unwound_by_sigterm
 from piggyback_gan.filter_options import default_hint
 from piggyback_gan.names import ExportFormat, ExportPrecision
 from piggyback_gan.options import Direction
@@ -68,7 +69,8 @@ def run(arguments: list[str]) -> int:
         tolerance=given.tolerance,
         overwrite=given.overwrite,
     )
-    made = export_task(given.bank, given.task, given.out, options)
+    with unwound_by_sigterm():
+        made = export_task(given.bank, given.task, given.out, options)
     contract = made.contract
     opset = f", opset {OPSET}" if given.format == "onnx" else ""
     megabytes = made.path.stat().st_size / 1e6

@@ -28,6 +28,20 @@ class Stop:
 
 
 @contextmanager
+def unwound_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does, so that what it began is cleared away."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def stopped_by_signals() -> Iterator[Stop]:
     """Let Ctrl-C and SIGTERM ask for an end rather than end the process where it stands."""
     stop = Stop()

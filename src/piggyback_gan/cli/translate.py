@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -97,7 +97,10 @@ class _Network:
 
 def run(arguments: list[str]) -> int:
     """Translate; exit status 1 if some inputs could not be translated."""
-    with_onnx = re.search(r"--runtime[ =]onnx\b", " ".join(arguments)) is not None
+    # What the words mean depends on this one.
+    asked = [b for a, b in pairwise(arguments) if a == "--runtime"]
+    asked += [a.partition("=")[2] for a in arguments if a.startswith("--runtime=")]
+    with_onnx = asked[-1:] == ["onnx"]
     given: Arguments | OnnxArguments
     if with_onnx:
         given = parse(OnnxArguments, "translate", arguments)

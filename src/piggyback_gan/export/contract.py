@@ -3,11 +3,14 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, get_args
 
-from piggyback_gan.config import Architecture, read_architecture
+from piggyback_gan.config import Architecture, check_choice, check_positive, read_architecture
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.image_formats import ImageFormat
+from piggyback_gan.names import EXPORT_PRECISIONS, check_task_name
+from piggyback_gan.options import Direction
+from piggyback_gan.own_code import said
 
 CONTRACT_KEY = "image_contract"
 """Where a file's metadata has its contract."""
@@ -35,6 +38,9 @@ class ImageContract:
         generator: the architecture.
         task_sha256: of the task's file in the bank.
         library_version: what exported it.
+
+    Raises:
+        PiggybackError: a field has a value that is not allowed.
     """
 
     task: str
@@ -46,6 +52,12 @@ class ImageContract:
     generator: Architecture
     task_sha256: str
     library_version: str
+
+    def __post_init__(self) -> None:
+        check_task_name(self.task)
+        check_choice("direction", self.direction, get_args(Direction))
+        check_choice("precision", self.precision, EXPORT_PRECISIONS)
+        check_positive("image_size", self.image_size)
 
     @property
     def formats(self) -> tuple[ImageFormat, ImageFormat]:
@@ -73,8 +85,12 @@ class ImageContract:
         """
         try:
             content: Mapping[str, Any] = json.loads(text)
-            if content["format"] != _FORMAT or content["format_version"] > _FORMAT_VERSION:
-                raise PiggybackError("its image contract is of a newer version")
+            if content["format"] != _FORMAT:
+                raise PiggybackError("its image contract is none of pbgan export's")
+            if content["format_version"] > _FORMAT_VERSION:
+                raise PiggybackError(
+                    "its image contract is of a newer version: update piggyback-gan"
+                )
             return cls(
                 **{key: str(content[key]) for key in _WORDS},
                 input=ImageFormat.from_card(content["input"]),
@@ -82,10 +98,10 @@ class ImageContract:
                 image_size=int(content["image_size"]),
                 generator=read_architecture(content["generator"]),
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             if isinstance(error, PiggybackError):
                 raise
-            raise PiggybackError(f"its image contract can't be read: {error}") from None
+            raise PiggybackError(f"its image contract can't be read: {said(error)}") from None
 
 
 _WORDS = ("task", "direction", "precision", "task_sha256", "library_version")

@@ -22,13 +22,13 @@ from piggyback_gan.export.formats import FORMATS
 from piggyback_gan.export.quantizing import quantize
 from piggyback_gan.export.usage import usage_example
 from piggyback_gan.images import list_images, read_image, to_tensor
-from piggyback_gan.manifest import require_writable
 from piggyback_gan.names import (
     EXPORT_FORMATS,
     EXPORT_PRECISIONS,
     ExportFormat,
     ExportPrecision,
 )
+from piggyback_gan.own_code import said
 from piggyback_gan.tiling import lay
 from piggyback_gan.translate import translate_batch
 
@@ -140,10 +140,9 @@ def export_task(
     _require_free((path, *beside), overwrite=options.overwrite)
     # Before the work is done: all of these may be wrong.
     images, calibration = _files(options.images), _files(options.calibration)
-    require_writable(path.parent)
     generator = bank.generator(task, direction=direction)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name[:40]}.") as folder:
-        written = Path(folder) / path.name
+    with _workplace(path) as folder:
+        written = folder / path.name
         with _naming_failures(options.format):
             format.write(generator, contract, written)
             if options.precision == "int8":
@@ -163,21 +162,34 @@ def export_task(
             )
         texts = [usage_example(options.format, contract, path.name), contract.to_json() + "\n"]
         for place, text in zip(beside, texts, strict=False):
-            (Path(folder) / place.name).write_text(text, encoding="utf-8")
+            (folder / place.name).write_text(text, encoding="utf-8")
+        path.parent.mkdir(parents=True, exist_ok=True)
         for place in (*beside, path):
-            os.replace(Path(folder) / place.name, place)
+            os.replace(folder / place.name, place)
     return Exported(path, tuple(beside), contract, count, largest, mean)
+
+
+@contextlib.contextmanager
+def _workplace(path: Path) -> Iterator[Path]:
+    """A folder that ends with the block, in the nearest folder above a file that is there."""
+    above = next((place for place in path.absolute().parents if place.exists()), Path("/"))
+    try:
+        with tempfile.TemporaryDirectory(dir=above, prefix=f".{path.name[:40]}.") as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise PiggybackError(f"{path} can't be written: {error.strerror or error}") from None
 
 
 def _contract(bank: Bank, task: str, direction: str, precision: str) -> ImageContract:
     first, second = bank.formats(task, direction)
     entry = next(entry for entry in bank.entries if entry.name == task)
+    image_size = bank.card(task).get("image", {}).get("size")
     return ImageContract(
         task=task,
         direction=direction,
         input=first,
         output=second,
-        image_size=int(bank.card(task)["image"]["size"]),
+        image_size=image_size,
         precision=precision,
         generator=bank.generator_config(task, direction),
         task_sha256=entry.sha256,
@@ -201,10 +213,8 @@ def _naming_failures(format: ExportFormat) -> Iterator[None]:
     except (PiggybackError, OSError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001
-        first = (str(error).strip().splitlines() or [""])[0]
         raise PiggybackError(
-            f"this network can't be written as {format}: {type(error).__name__}: {first}; safetensors and "
-            "state-dict always can"
+            f"this network can't be written as {format}: {said(error)}; try another format"
         ) from None
 
 

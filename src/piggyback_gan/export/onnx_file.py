@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.export.contract import CONTRACT_KEY, INPUT_NAME, OUTPUT_NAME, ImageContract
+from piggyback_gan.own_code import said
 
 OPSET = 20
 _AXES = ("batch", None, "height", "width")
@@ -33,6 +35,9 @@ class OnnxGenerator(nn.Module):
             can run.
     """
 
+    output_channels: int | None = None
+    """How many its outputs must have, where that is known."""
+
     def __init__(self, path: Path, device: str = "cpu") -> None:
         super().__init__()
         runtime = require("onnxruntime")
@@ -49,7 +54,7 @@ class OnnxGenerator(nn.Module):
         try:
             self._session = runtime.InferenceSession(path, options, providers=providers)
         except Exception as error:  # noqa: BLE001 - its errors have no class in common
-            raise PiggybackError(f"{path} can't be run by onnxruntime: {_line(error)}") from None
+            raise PiggybackError(f"{path} can't be run by onnxruntime: {said(error)}") from None
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -61,14 +66,29 @@ class OnnxGenerator(nn.Module):
         """Translate (B, C, H, W) in [-1, 1].
 
         Raises:
-            PiggybackError: onnxruntime can't.
+            PiggybackError: onnxruntime can't, or no images of this size come out.
         """
         try:
             given = {INPUT_NAME: images.contiguous().numpy()}
             output = self._session.run([OUTPUT_NAME], given)[0]
         except Exception as error:  # noqa: BLE001 - as above
-            raise PiggybackError(f"onnxruntime can't run the network: {_line(error)}") from None
+            raise PiggybackError(f"onnxruntime can't run the network: {said(error)}") from None
+        if not self._fits(output, images.shape):
+            found = (
+                f"{getattr(output, 'dtype', type(output).__name__)} {getattr(output, 'shape', '')}"
+            )
+            raise PiggybackError(
+                f"the ONNX network should give float32 ({len(images)}, {self.output_channels or 'C'}, "
+                f"{images.shape[2]}, {images.shape[3]}); found {found}"
+            )
         return torch.from_numpy(output)
+
+    def _fits(self, output: object, given: torch.Size) -> bool:
+        """Whether these are images of the size of those that were given."""
+        if not isinstance(output, np.ndarray) or output.dtype != np.float32 or output.ndim != 4:
+            return False
+        channels = self.output_channels or output.shape[1]
+        return bool(output.shape == (given[0], channels, *given[2:]))
 
 
 def write_onnx(program: ExportedProgram, contract: ImageContract, path: Path) -> None:
@@ -109,9 +129,11 @@ def open_onnx(path: Path, device: str = "cpu") -> tuple[OnnxGenerator, ImageCont
             f"{path} has no image contract: only ONNX files of pbgan export can be translated with"
         )
     try:
-        return generator, ImageContract.from_json(text)
+        contract = ImageContract.from_json(text)
     except PiggybackError as error:
         raise PiggybackError(f"{path}: {error}") from None
+    generator.output_channels = contract.output.channels
+    return generator, contract
 
 
 def require(module: str) -> Any:
@@ -124,7 +146,7 @@ def require(module: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise PiggybackError(
-            f"ONNX needs {module}, which can't be imported ({_line(error)}): pip install "
+            f"ONNX needs {module}, which can't be imported ({said(error)}): pip install "
             "'piggyback-gan[export]'"
         ) from None
 
@@ -140,7 +162,3 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

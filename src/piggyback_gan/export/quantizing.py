@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from piggyback_gan.errors import PiggybackError
 from piggyback_gan.export.contract import INPUT_NAME
 from piggyback_gan.export.onnx_file import quiet, require
 
@@ -44,6 +45,10 @@ def quantize(path: Path, inputs: Iterable[Tensor]) -> None:
         shapes.quant_pre_process(path, prepared)
         nodes = onnx.load(prepared).graph.node
         convolutions = [node.name for node in nodes if node.op_type in _CONVOLUTIONS]
+        if len(convolutions) <= 2:
+            raise PiggybackError(
+                "int8 leaves the first and the last convolution as they are, and this network has no others"
+            )
         quantization.quantize_static(
             prepared,
             path,
