@@ -14,7 +14,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import onnxruntime
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +22,7 @@ from piggyback_gan import Bank, ExportOptions, export_task
 from piggyback_gan.data import PairedDataset
 from piggyback_gan.export.contract import ImageContract
 from piggyback_gan.export.formats import FORMATS
+from piggyback_gan.export.onnx_file import require
 from piggyback_gan.feature_networks import load_distance, load_features
 from piggyback_gan.folders import find_pairs
 from piggyback_gan.images import encode, to_pixels
@@ -137,7 +137,7 @@ def main() -> None:
         for size in SIZES
     }
     found = {
-        "machine": {**machine(), "onnxruntime": onnxruntime.__version__},
+        "machine": {**machine(), "onnxruntime": require("onnxruntime").__version__},
         "generator": asdict(bank.generator_config(given.task)),
         "task": given.task,
         "files": rows,

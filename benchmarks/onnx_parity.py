@@ -12,13 +12,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import onnxruntime
 import torch
 
 from lifelong import machine, require_new
 from piggyback_gan import GeneratorConfig, build_generator
 from piggyback_gan.export.contract import ImageContract
 from piggyback_gan.export.formats import FORMATS
+from piggyback_gan.export.onnx_file import require
 from piggyback_gan.image_formats import ImageFormat
 
 GENERATORS = [
@@ -78,7 +78,7 @@ def main() -> None:
     require_new(given.out)
     given.out.mkdir(parents=True)
     found: dict[str, Any] = {
-        "machine": {**machine(), "onnxruntime": onnxruntime.__version__},
+        "machine": {**machine(), "onnxruntime": require("onnxruntime").__version__},
         "generators": {},
     }
     for config in GENERATORS:

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import safetensors
 import safetensors.torch
@@ -26,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from banks import card, file_of, forge, network, pbgan, with_metadata
+from banks import card, contents, file_of, forge, network, pbgan, with_metadata
 from piggyback_gan import (
     Exported,
     ExportOptions,
@@ -38,7 +37,7 @@ from piggyback_gan import (
 from piggyback_gan.bank import Bank, open_or_new
 from piggyback_gan.config import Architecture, CustomGeneratorConfig
 from piggyback_gan.export.contract import CONTRACT_KEY, ImageContract
-from piggyback_gan.export.onnx_file import open_onnx
+from piggyback_gan.export.onnx_file import open_onnx, require
 from piggyback_gan.image_formats import ImageFormat
 from piggyback_gan.images import encode, read_image
 from piggyback_gan.names import EXPORT_FORMATS, ExportFormat
@@ -104,7 +103,7 @@ def exported(
 
     @functools.cache
     def export(which: str, format: ExportFormat) -> Exported:
-        path = folder / f"{which}'s {format}"
+        path = folder / f"{which}'s {format}.pt2"
         return export_task(banks[which], "second", path, ExportOptions(format=format))
 
     return export
@@ -131,7 +130,7 @@ def pixels(path: Path) -> NDArray[np.int64]:
 
 
 def run_onnx(path: Path) -> Callable[[Tensor], Tensor]:
-    session = onnxruntime.InferenceSession(path)
+    session = require("onnxruntime").InferenceSession(path)
     return lambda images: torch.from_numpy(session.run(None, {"image": images.numpy()})[0])
 
 
@@ -248,7 +247,7 @@ def test_half_precision_halves_the_weights_and_says_its_error(
         made = export_task(
             bank,
             "second",
-            tmp_path / precision,
+            tmp_path / f"{precision}.pt2",
             ExportOptions(format=format, precision=precision),
         )
         sizes[precision] = made.path.stat().st_size
@@ -266,8 +265,11 @@ def test_bf16_is_written_where_it_can_be_checked(resnet: Bank, tmp_path: Path) -
     assert not (tmp_path / "second.onnx").exists()
 
 
-def test_int8_is_a_quarter_of_the_size_and_near_the_bank(tmp_path: Path) -> None:
-    bank = bank_of(tmp_path / "bank", replace(RESNET, ngf=32))
+@pytest.mark.parametrize("config", [replace(RESNET, ngf=32), replace(UNET, ngf=16)])
+def test_int8_is_a_quarter_of_the_size_and_near_the_bank(
+    config: GeneratorConfig, tmp_path: Path
+) -> None:
+    bank = bank_of(tmp_path / "bank", config)
     folder = tmp_path / "inputs"
     folder.mkdir()
     for number in range(3):
@@ -316,7 +318,7 @@ def stored_contract(path: Path, format: ExportFormat) -> str:
 def test_a_file_says_what_its_images_are(format: ExportFormat, tmp_path: Path) -> None:
     formats = ImageFormat(channels=2, depth="uint16", high=4095.0), ImageFormat(channels=1)
     bank = bank_of(tmp_path / "bank", formats=formats)
-    made = export_task(bank, "second", tmp_path / "file", ExportOptions(format=format))
+    made = export_task(bank, "second", tmp_path / "file.pt2", ExportOptions(format=format))
     text = stored_contract(made.path, format)
     said = json.loads(text)
     assert (said["task"], said["direction"], said["size_multiple"]) == ("second", "AtoB", 4)
@@ -443,7 +445,7 @@ def test_a_network_of_ones_own_is_exported_and_its_example_names_the_code(
 ) -> None:
     config = {"name": "custom_nets:Nets.plain", "arguments": {"levels": 2}, "size_multiple": 4}
     bank = own_bank(tmp_path / "bank", monkeypatch, minimum_size=4, **config)
-    made = export_task(bank, "second", tmp_path / "second", ExportOptions(format=format))
+    made = export_task(bank, "second", tmp_path / "second.pt2", ExportOptions(format=format))
     assert made.largest < 1e-4
     assert ImageContract.from_json(stored_contract(made.path, format)).generator == (
         CustomGeneratorConfig(minimum_size=4, **config)
@@ -488,7 +490,7 @@ def test_a_network_that_an_exporter_can_not_follow_is_refused_in_one_line(
         options = ExportOptions(format=format)
         said = rf"can't be written as {format}: .*; try another format"
         with pytest.raises(PiggybackError, match=said) as raised:
-            export_task(given, "second", tmp_path / "file", options)
+            export_task(given, "second", tmp_path / "file.pt2", options)
         assert "\n" not in str(raised.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["attentive", "bank"]
 
@@ -565,6 +567,8 @@ def test_an_example_refuses_what_its_task_does_not_take(tmp_path: Path) -> None:
         lambda said: said | {"format_version": 9},
         lambda said: said | {"image_size": float("inf")},
         lambda said: said | {"task": "../maps"},
+        lambda said: said | {"size_multiple": 3},
+        lambda said: [said],
         lambda said: said | {"direction": "up"},
         lambda said: said | {"input": said["input"] | {"low": "0"}},
         lambda said: said | {"generator": {"name": "os:system"}, "input": None},
@@ -599,6 +603,33 @@ def test_an_onnx_network_that_gives_no_such_images_is_refused(
 
 
 # --- what is refused, and then nothing is written ---
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("bank.json", "would lie in the bank"),
+        ("tasks/0002-second.safetensors", "would lie in the bank"),
+        ("runs/second/x.onnx", "would lie in the bank"),
+        ("", "no file's name"),
+        ("..", "no file's name"),
+    ],
+)
+def test_no_export_goes_over_a_banks_own_files(
+    name: str, said: str, resnet: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bank = shutil.copytree(resnet.path, tmp_path / "bank")
+    before = contents(bank)
+    path = bank / name if "bank" in said else name
+    with pytest.raises(PiggybackError, match=said):
+        export_task(bank, "second", path, ExportOptions(format="state-dict", overwrite=True))
+    assert contents(bank) == before
+
+
+def test_what_torch_can_not_read_by_its_name_is_not_written(resnet: Bank, tmp_path: Path) -> None:
+    with pytest.raises(PiggybackError, match=r"files that end in \.pt2"):
+        export_task(resnet, "second", tmp_path / "x.pt", ExportOptions(format="torch-export"))
 
 
 def test_a_failed_export_leaves_no_folder_either(resnet: Bank, tmp_path: Path) -> None:

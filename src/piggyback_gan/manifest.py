@@ -318,6 +318,17 @@ def require_writable(folder: Path) -> None:
         raise PiggybackError(f"{folder} can't be written to: {error.strerror}") from None
 
 
+def require_outside_banks(path: Path) -> None:
+    """Refuse a place inside a bank's directory, whose files are the bank's alone.
+
+    Raises:
+        PiggybackError: it is in one.
+    """
+    for folder in path.absolute().parents:
+        if (folder / MANIFEST_NAME).exists():
+            raise PiggybackError(f"{path} would lie in the bank {folder}: choose another place")
+
+
 @contextlib.contextmanager
 def writer_lock(bank: Path, purpose: str) -> Iterator[None]:
     """Be the one writer of a bank. The lock ends with the process, however it ends.

@@ -31,7 +31,7 @@ class Arguments:
     format: ExportFormat
     """safetensors, state-dict: weights, under the names of pix2pix and CycleGAN; the others: a network that runs."""
     out: Annotated[
-        Path | None, default_hint("TASK with the format's suffix, in this folder", "FILE")
+        Path | None, default_hint("TASK or TASK-DIRECTION, with the format's suffix", "FILE")
     ] = None
     """The file."""
     direction: Annotated[Direction | None, default_hint("as it was trained", "{AtoB,BtoA}")] = None

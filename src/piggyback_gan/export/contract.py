@@ -85,19 +85,23 @@ class ImageContract:
         """
         try:
             content: Mapping[str, Any] = json.loads(text)
-            if content["format"] != _FORMAT:
+            if not isinstance(content, dict) or content.get("format") != _FORMAT:
                 raise PiggybackError("its image contract is none of pbgan export's")
             if content["format_version"] > _FORMAT_VERSION:
                 raise PiggybackError(
                     "its image contract is of a newer version: update piggyback-gan"
                 )
-            return cls(
+            contract = cls(
                 **{key: str(content[key]) for key in _WORDS},
                 input=ImageFormat.from_card(content["input"]),
                 output=ImageFormat.from_card(content["output"]),
                 image_size=int(content["image_size"]),
                 generator=read_architecture(content["generator"]),
             )
+            # What other programs go by must be what this one goes by.
+            if json.loads(contract.to_json()) != content:
+                raise PiggybackError("its image contract contradicts itself")
+            return contract
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             if isinstance(error, PiggybackError):
                 raise

@@ -18,10 +18,11 @@ from piggyback_gan.bank import Bank
 from piggyback_gan.config import check_choice
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.export.contract import ImageContract
-from piggyback_gan.export.formats import FORMATS
+from piggyback_gan.export.formats import FORMATS, Format
 from piggyback_gan.export.quantizing import quantize
 from piggyback_gan.export.usage import usage_example
 from piggyback_gan.images import list_images, read_image, to_tensor
+from piggyback_gan.manifest import require_outside_banks
 from piggyback_gan.names import (
     EXPORT_FORMATS,
     EXPORT_PRECISIONS,
@@ -71,8 +72,8 @@ class ExportOptions:
         check_choice("precision", self.precision, EXPORT_PRECISIONS)
         if (self.precision == "int8") != bool(self.calibration):
             raise PiggybackError(
-                "int8 is calibrated on images such as will be translated: give both int8 and calibration "
-                "images, or neither"
+                "int8 is calibrated on images such as will be translated: give both --precision int8 and "
+                "--calibrate, or neither"
             )
         if self.precision == "int8" and self.format != "onnx":
             raise PiggybackError(f"{self.format} files can't be in int8: choose onnx")
@@ -134,6 +135,7 @@ def export_task(
         way = "" if direction == bank.directions(task)[0] else f"-{direction}"
         path = f"{task}{way}{format.suffix}"
     path = Path(path)
+    _require_name(path, format, options.format)
     beside = [path.with_name(f"{path.name}.py")]
     if not format.has_metadata:
         beside.append(path.with_name(f"{path.name}.json"))
@@ -195,6 +197,15 @@ def _contract(bank: Bank, task: str, direction: str, precision: str) -> ImageCon
         task_sha256=entry.sha256,
         library_version=version("piggyback-gan"),
     )
+
+
+def _require_name(path: Path, format: Format, name: ExportFormat) -> None:
+    """Whether a file may be called so."""
+    if path.name in ("", ".."):
+        raise PiggybackError(f"{str(path)!r} is no file's name: give another --out")
+    if format.needs_suffix and path.suffix != format.suffix:
+        raise PiggybackError(f"{path}: torch reads {name} files that end in {format.suffix} alone")
+    require_outside_banks(path)
 
 
 def _require_free(paths: Sequence[Path], *, overwrite: bool) -> None:

@@ -35,12 +35,14 @@ class Format:
         write: (generator in float32, contract, file): writes it in the contract's precision.
         read: (file, contract) -> what the file computes, in float32 at its ends.
         has_metadata: whether the file holds the contract; else it lies beside it as JSON.
+        needs_suffix: whether its readers want files to be called so.
     """
 
     suffix: str
     write: Write
     read: Read
     has_metadata: bool = True
+    needs_suffix: bool = False
 
 
 class _Narrow(nn.Module):
@@ -162,7 +164,7 @@ def _read_state_dict(path: Path, contract: ImageContract) -> nn.Module:
 FORMATS: Mapping[ExportFormat, Format] = {
     "safetensors": Format(".safetensors", _write_safetensors, _read_safetensors),
     "onnx": Format(".onnx", _write_onnx, _read_onnx),
-    "torch-export": Format(".pt2", _write_program, _read_program),
+    "torch-export": Format(".pt2", _write_program, _read_program, needs_suffix=True),
     "torchscript": Format(".ts", _write_script, _read_script),
     "state-dict": Format(".pth", _write_state_dict, _read_state_dict, has_metadata=False),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,7 +43,7 @@ class OnnxGenerator(nn.Module):
         super().__init__()
         runtime = require("onnxruntime")
         if not path.is_file():
-            raise PiggybackError(f"{path}: no such file")
+            raise PiggybackError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}")
         there = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
         providers = [p for p in there.values() if p in runtime.get_available_providers()]
         if device != "auto":
@@ -139,9 +140,13 @@ def open_onnx(path: Path, device: str = "cpu") -> tuple[OnnxGenerator, ImageCont
 def require(module: str) -> Any:
     """A module of the export extra.
 
+    onnxruntime is told to send nothing to its makers, as it does by itself in some builds: it must know before it
+    is imported. Whoever wants it to sets ORT_DISABLE_TELEMETRY to 0.
+
     Raises:
         PiggybackError: it is missing or can't be imported.
     """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         return importlib.import_module(module)
     except ImportError as error:

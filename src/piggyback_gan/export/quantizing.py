@@ -42,7 +42,8 @@ def quantize(path: Path, inputs: Iterable[Tensor]) -> None:
     properties = {p.key: p.value for p in onnx.load(path).metadata_props}
     prepared = path.with_name("prepared.onnx")
     with quiet():
-        shapes.quant_pre_process(path, prepared)
+        # Shapes of a graph of any height and width are not all to be known, nor needed here.
+        shapes.quant_pre_process(path, prepared, skip_symbolic_shape=True)
         nodes = onnx.load(prepared).graph.node
         convolutions = [node.name for node in nodes if node.op_type in _CONVOLUTIONS]
         if len(convolutions) <= 2:
