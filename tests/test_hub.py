@@ -244,6 +244,36 @@ def test_a_push_beside_another_one_is_refused(hub: FakeHub, bank: Path, there: R
     assert there.titles == ["begun", "of another"]
 
 
+@pytest.mark.parametrize("files", [{"bank.json": b"another's"}, {"README.md": b"another's"}])
+def test_the_first_push_to_a_new_repository_overwrites_nothing_of_somebody_elses_first_one(
+    hub: FakeHub, bank: Path, files: dict[str, bytes]
+) -> None:
+    def first(name: str) -> None:
+        hub.repositories[name] = Repository(private=False)
+        hub.repositories[name].commit({".gitattributes": b"", **files}, "of another")
+
+    hub.before_create = first
+    with pytest.raises(PiggybackError, match=f"{HERE}: somebody else changed it meanwhile: run"):
+        pushed(bank)
+    assert hub.repositories["me/winter"].titles == ["of another"]
+
+
+def test_a_private_push_does_not_go_to_a_public_repository_that_was_just_made(
+    hub: FakeHub, bank: Path
+) -> None:
+    def first(name: str) -> None:
+        hub.repositories[name] = Repository(private=False)
+        hub.repositories[name].commit({".gitattributes": b""}, "initial commit")
+
+    hub.before_create = first
+    with pytest.raises(PiggybackError, match="somebody else changed it meanwhile"):
+        pushed(bank, HERE, None, True)
+    assert hub.repositories["me/winter"].titles == ["initial commit"]
+    hub.repositories.clear()
+    pushed(bank)
+    assert len(hub.repositories["me/winter"].titles) == 2, "without --private it serves as it is"
+
+
 def test_a_bank_of_other_tasks_is_not_pushed_over_one(
     bank: Path, there: Repository, tmp_path: Path
 ) -> None:
