@@ -19,7 +19,7 @@ from PIL import Image
 
 from banks import contents, pbgan
 from mixed_banks import CONFIG, FULL, LOW, Task, learn
-from piggyback_gan import Bank, PiggybackError, push
+from piggyback_gan import Bank, PiggybackError, Transfer, push, sharing
 from piggyback_gan.bank import BACKWARD, FORWARD, open_or_new
 from piggyback_gan.bank_notes import BankNotes, TaskNotes, parse_notes
 from piggyback_gan.image_formats import ImageFormat
@@ -292,11 +292,94 @@ def test_notes_at_the_destination_serve_where_the_bank_has_none(bank: Path, dest
     (dest / "card.toml").write_text('license = "mit"\n')
     assert push(bank, dest).remarks == ()
     assert "license: mit\n" in readme(dest)
-    (dest / "card.toml").write_text("license = mit")
-    assert push(bank, dest).remarks[0].startswith(f"what it says is not told: {dest}/card.toml")
-    (bank / "card.toml").write_text('license = "cc0-1.0"\n')
+    (dest / "card.toml").write_text("[tasks.deep]\ndata = 'drawn'")
+    assert push(bank, dest).remarks == (
+        f"licence not stated of maps, deep, classes, winter: {dest}/card.toml can say it",
+    )
+
+
+def test_notes_at_the_destination_that_say_other_things_stay_and_the_card_tells_them(
+    bank: Path, dest: Path
+) -> None:
+    (bank / "card.toml").write_text('license = "mit"\n[tasks.deep]\ndata = "drawn"\n')
+    dest.mkdir()
+    for theirs, license in (
+        ('license = "cc0-1.0"\n', "cc0-1.0"),
+        ('description = "Ours."\n', "unknown"),
+        ('license = "mit"\n[tasks.maps]\nlicense = "mit"\ndata = "ours"\n', "mit"),
+        ('[tasks.deep]\nlicense = "cc0-1.0"\n', "several"),
+    ):
+        (dest / "card.toml").write_text(theirs)
+        done = push(bank, dest)
+        assert "card.toml" not in done.documents
+        assert done.remarks[0] == (
+            f"{dest}/card.toml stays as it is, and the model card tells what it says: {bank}/card.toml says "
+            f"other things; remove {dest}/card.toml and push again to send yours"
+        )
+        assert (dest / "card.toml").read_text() == theirs
+        data = ModelCard(readme(dest)).data
+        assert license in (data.license, data.license_name)
+    (dest / "card.toml").unlink()
+    done = push(bank, dest)
+    assert (done.documents, done.remarks) == (("card.toml", "README.md"), ())
+
+
+def test_a_task_with_a_licence_of_its_own_keeps_it_though_the_senders_has_another_for_it(
+    bank: Path, dest: Path
+) -> None:
+    (bank / "card.toml").write_text('license = "mit"\n[tasks.maps]\nlicense = "cc0-1.0"\n')
+    dest.mkdir()
+    (dest / "card.toml").write_text('license = "mit"\n')
+    assert push(bank, dest).documents == ("card.toml", "README.md"), "no task was there yet"
+    (dest / "card.toml").write_text('license = "mit"\n')
+    assert "stays as it is" in push(bank, dest).remarks[0]
+    assert (dest / "card.toml").read_text() == 'license = "mit"\n'
+
+
+def test_notes_at_the_destination_that_say_less_are_brought_up_and_the_same_stay_as_they_are(
+    bank: Path, dest: Path
+) -> None:
+    dest.mkdir()
+    mine = 'license = "mit"\n[tasks.maps]\ndata = "drawn"\n'
+    (bank / "card.toml").write_text(mine)
+    (dest / "card.toml").write_text('[tasks.maps]\ndata = "drawn"\n')
     assert push(bank, dest).documents == ("card.toml", "README.md")
-    assert "license: cc0-1.0\n" in readme(dest)
+    assert (dest / "card.toml").read_text() == mine
+    (dest / "card.toml").write_text(f"# ours\n{mine}")
+    assert push(bank, dest) == Transfer((), 0, 4)
+    assert (dest / "card.toml").read_text() == f"# ours\n{mine}"
+
+
+def test_notes_at_the_destination_that_nothing_can_be_made_of_stay_and_are_told(
+    bank: Path, dest: Path
+) -> None:
+    dest.mkdir()
+    (dest / "card.toml").write_text("license = mit")
+    damaged = f"{dest}/card.toml is no valid TOML: "
+    for advice in (
+        "mend it",
+        f"remove {dest}/card.toml and push again to send yours",
+    ):
+        remark = push(bank, dest).remarks[0]
+        assert remark.startswith(damaged)
+        assert remark.endswith(f"; it stays, and what it says is not told: {advice}")
+        assert "license: unknown\n" in readme(dest)
+        (bank / "card.toml").write_text('license = "cc0-1.0"\n')
+    assert (dest / "card.toml").read_text() == "license = mit"
+
+
+def test_the_notes_that_were_checked_are_those_that_are_sent(
+    bank: Path, dest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def changed_meanwhile(*_: object) -> dict[str, list[bytes]]:
+        (bank / "card.toml").write_text("license = mit")
+        return {}
+
+    (bank / "card.toml").write_text('license = "mit"\n')
+    monkeypatch.setattr(sharing, "sample_pictures", changed_meanwhile)
+    push(bank, dest, samples=tmp_path)
+    assert (dest / "card.toml").read_text() == 'license = "mit"\n'
+    assert "license: mit\n" in readme(dest)
 
 
 # --- card.toml ---

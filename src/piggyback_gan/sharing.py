@@ -48,6 +48,15 @@ class Transfer:
     remarks: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class _Notes:
+    """A `card.toml`: its bytes, what they say, and where it lies."""
+
+    raw: bytes
+    said: BankNotes
+    where: str
+
+
 class Site(Protocol):
     """Where a bank lies, or can come to lie."""
 
@@ -143,7 +152,7 @@ def pull(source: str | Path, bank: str | Path, task: str | None = None) -> Trans
         if isinstance(site, FolderSite):
             _check_files(site.path, theirs, fresh)
         _receive(site, folder, known, _extended(known, theirs, fresh))
-        documents, remarks = _receive_notes(site, theirs, folder)
+        documents, remarks = _receive_notes(site, theirs, folder, known)
     return replace(_transfer(known, fresh), documents=documents, remarks=remarks)
 
 
@@ -159,7 +168,8 @@ def push(
     A README that something else wrote is left alone.
 
     Args:
-        bank: a bank's directory; its `card.toml`, if there is one, goes along.
+        bank: a bank's directory; its `card.toml`, if there is one, goes along, unless there is one at the
+            destination that says other things.
         destination: a directory, or `hf://owner/name`, `hf://owner/name@branch`; it is made if it is not
             there. What goes to the hub goes in one commit.
         samples: a folder of images, `samples/TASK/` for each task or one for all, of which up to
@@ -172,7 +182,7 @@ def push(
     sender = Bank.open(_folder(bank, "a bank is pushed from a directory"))
     _require_tasks(sender.manifest, str(bank))
     site = _site(destination)
-    notes = read_notes(sender.path, sender.tasks)
+    notes = _notes_at(FolderSite(sender.path), sender.tasks)
     pictures = {} if samples is None else sample_pictures(sender, Path(samples))
     if isinstance(site, HubSite):
         if private and site.exists() and not site.is_private():
@@ -196,7 +206,7 @@ def push(
 def _plan(
     sender: Bank,
     site: FolderSite | HubSite,
-    notes: BankNotes | None,
+    notes: _Notes | None,
     pictures: Mapping[str, Sequence[bytes]],
 ) -> tuple[Manifest, dict[str, bytes | None], Transfer]:
     """All of a push that can fail for what is in the two banks: what is there, what beside tasks is to change."""
@@ -329,9 +339,15 @@ def _transfer(known: Manifest, fresh: Sequence[TaskEntry]) -> Transfer:
 
 
 def _receive_notes(
-    site: Site, theirs: Manifest, folder: Path
+    site: Site, theirs: Manifest, folder: Path, known: Manifest
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Bring what card.toml says of the tasks that are here; one that says other things stays.
+
+    Args:
+        site: where it comes from.
+        theirs: the manifest there.
+        folder: the bank that receives.
+        known: its manifest as it was before tasks were brought.
 
     Returns:
         What was written, and what to tell of it.
@@ -346,7 +362,7 @@ def _receive_notes(
         mine = read_notes(folder, held)
     except PiggybackError as error:
         return (), (f"{where} was not taken: {error}",)
-    if mine is not None and mine != notes.only(mine.tasks):
+    if mine is not None and not notes.contains(mine, known.places):
         return (), (f"{folder / NOTES_NAME} stays as it is: {where} says other things",)
     brought = raw if theirs.places.keys() <= held.keys() else notes.only(held).render()
     if brought == FolderSite(folder).read(NOTES_NAME):
@@ -355,11 +371,45 @@ def _receive_notes(
     return (NOTES_NAME,), ()
 
 
+def _notes_at(site: Site, tasks: Sequence[str]) -> _Notes | None:
+    """The `card.toml` of a bank with these tasks; None where there is none.
+
+    Raises:
+        PiggybackError: it can't be read, or nothing can be made of it.
+    """
+    where = f"{site.name}/{NOTES_NAME}"
+    raw = site.read(NOTES_NAME)
+    return None if raw is None else _Notes(raw, parse_notes(raw, where, tasks), where)
+
+
+def _told(
+    sender: Bank, site: Site, known: Manifest, notes: _Notes | None
+) -> tuple[_Notes | None, list[str]]:
+    """The notes that the receiver is to have: those there, if they say what the sender's don't.
+
+    Returns:
+        The notes, none where nothing can be made of those that stay; and what to tell of it.
+    """
+    remove = f"remove {site.name}/{NOTES_NAME} and push again to send yours" if notes else "mend it"
+    try:
+        theirs = _notes_at(site, sender.tasks)
+    except PiggybackError as error:
+        return None, [f"{error}; it stays, and what it says is not told: {remove}"]
+    if notes is None or theirs is None:
+        return notes or theirs, []
+    if notes.said == theirs.said:
+        return theirs, []
+    if notes.said.contains(theirs.said, known.places):
+        return notes, []
+    stays = f"{theirs.where} stays as it is, and the model card tells what it says: {notes.where}"
+    return theirs, [f"{stays} says other things; {remove}"]
+
+
 def _documents(
     sender: Bank,
     site: Site,
     known: Manifest,
-    notes: BankNotes | None,
+    notes: _Notes | None,
     pictures: Mapping[str, Sequence[bytes]],
 ) -> tuple[dict[str, bytes | None], tuple[str, ...]]:
     """What beside tasks is to change at the receiver, by path; and what to tell of it."""
@@ -367,19 +417,13 @@ def _documents(
         ahead = f"{site.name} goes on after the last task of {sender.path}"
         return {}, (f"{ahead}: its model card stays as it is; pull first",)
     wanted: dict[str, bytes | None] = {}
-    remarks = []
-    if notes is not None:
-        wanted[NOTES_NAME] = (sender.path / NOTES_NAME).read_bytes()
-    elif (theirs := site.read(NOTES_NAME)) is not None:
-        try:
-            notes = parse_notes(theirs, f"{site.name}/{NOTES_NAME}", sender.tasks)
-        except PiggybackError as error:
-            remarks.append(f"what it says is not told: {error}")
-    notes = notes or BankNotes()
-    if silent := [task for task in sender.tasks if notes.of(task).license is None]:
-        remarks.append(
-            f"licence not stated of {', '.join(silent)}: {sender.path / NOTES_NAME} can say it"
-        )
+    told, remarks = _told(sender, site, known, notes)
+    if told is not None and told is notes:
+        wanted[NOTES_NAME] = told.raw
+    words = BankNotes() if told is None else told.said
+    if silent := [task for task in sender.tasks if words.of(task).license is None]:
+        where = sender.path / NOTES_NAME if told is None else told.where
+        remarks.append(f"licence not stated of {', '.join(silent)}: {where} can say it")
     shown = set(site.names())
     for task, made in pictures.items():
         for place, name in enumerate(sample_names(task)):
@@ -391,7 +435,7 @@ def _documents(
                 shown.remove(name)
     readme = site.read(README_NAME)
     if readme is None or is_ours(readme):
-        wanted[README_NAME] = model_card(sender, notes, shown, site.address).encode()
+        wanted[README_NAME] = model_card(sender, words, shown, site.address).encode()
     else:
         remarks.append(f"{site.name}/{README_NAME} was written by hand and stays as it is")
     changes = {
