@@ -250,13 +250,46 @@ def test_images_that_a_task_does_not_take_are_told_before_anything_is_written(
 # --- what is left alone ---
 
 
+STAYS = "was written or edited by hand and stays as it is: remove it to have one written"
+
+
 def test_a_readme_by_hand_stays_and_that_is_told(bank: Path, dest: Path) -> None:
-    dest.mkdir()
-    (dest / "README.md").write_text("# Mine\n")
-    done = push(bank, dest)
-    assert len(done.tasks) == 4
-    assert f"{dest}/README.md was written by hand and stays as it is" in done.remarks
-    assert readme(dest) == "# Mine\n"
+    push(bank, dest)
+    card = readme(dest)
+    fields, mark, text = re.split(r"(<!-- Written by pbgan push.*-->\n)", card)
+    for by_hand in (
+        "# Mine\n",
+        "",
+        f"# Mine\n\nTheirs begins with\n\n{mark}",
+        f"{fields}# Mine, which begins with\n\n{mark}",
+        f"{fields}{mark}\nMine, after the same words.\n",
+        f"# Mine, which quotes all of it\n\n{card}",
+    ):
+        (dest / "README.md").write_text(by_hand)
+        assert f"{dest}/README.md {STAYS}" in push(bank, dest).remarks
+        assert readme(dest) == by_hand
+
+
+def test_a_card_that_was_edited_stays_and_one_that_was_not_follows_the_bank(
+    bank: Path, dest: Path
+) -> None:
+    push(bank, dest)
+    card = readme(dest)
+    for edited in (
+        card.replace("license: unknown", "license: mit"),
+        card.replace("## Use", "## How to use it"),
+        f"{card}\nMore.\n",
+    ):
+        assert edited != card
+        (dest / "README.md").write_text(edited)
+        assert f"{dest}/README.md {STAYS}" in push(bank, dest).remarks
+        assert readme(dest) == edited
+    (bank / "card.toml").write_text('license = "cc0-1.0"\n')
+    (dest / "README.md").write_bytes(card.replace("\n", "\r\n").encode())
+    assert push(bank, dest).remarks == ()
+    assert "license: cc0-1.0\n" in readme(dest)
+    (dest / "README.md").unlink()
+    assert push(bank, dest).documents == ("README.md",)
 
 
 def test_the_card_of_a_bank_with_later_tasks_stays(bank: Path, dest: Path) -> None:

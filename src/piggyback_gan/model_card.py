@@ -1,5 +1,6 @@
 """The README of a shared bank: a model card, made of the tasks' files and of what their owner says of them."""
 
+import hashlib
 import json
 import re
 import shlex
@@ -14,7 +15,8 @@ from piggyback_gan.image_formats import FULL_RANGE, ImageFormat
 from piggyback_gan.manifest import SAMPLES_FOLDER, TaskEntry
 from piggyback_gan.own_code import VARIABLE
 
-_MARK = "<!-- Written by pbgan push"
+_FENCE = "\n---\n\n"
+"""What ends the fields at its head."""
 _SAMPLES = 3
 _KNOWN_LICENSES = [
     "agpl-3.0",
@@ -55,8 +57,16 @@ _KNOWN_LICENSES = [
 
 
 def is_ours(readme: bytes) -> bool:
-    """Whether `model_card` wrote this file."""
-    return _MARK.encode() in readme
+    """Whether `model_card` wrote this file, and nobody changed it since."""
+    head, _, rest = readme.replace(b"\r\n", b"\n").partition(_FENCE.encode())
+    mark, _, text = rest.partition(b"\n")
+    return mark.startswith(_mark(head, text).encode())
+
+
+def _mark(head: bytes, text: bytes) -> str:
+    """How the comment between them begins: a hash tells whether they are as they were written."""
+    digest = hashlib.sha256(head + text).hexdigest()
+    return f"<!-- Written by pbgan push, {digest}: "
 
 
 def sample_names(task: str) -> tuple[str, ...]:
@@ -108,8 +118,7 @@ def model_card(bank: Bank, notes: BankNotes, shown: Collection[str], address: st
         else None
     )
     parts = [
-        _front_matter(bank.tasks, notes, modes),
-        f"{_MARK}: changes here are lost; card.toml is the place for them. -->\n\n# {title}",
+        f"# {title}",
         notes.description,
         intro,
         "## Tasks",
@@ -122,7 +131,12 @@ def model_card(bank: Bank, notes: BankNotes, shown: Collection[str], address: st
         "## What is checked",
         checks,
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    head = _front_matter(bank.tasks, notes, modes)
+    text = "\n" + "\n\n".join(part for part in parts if part) + "\n"
+    mark = _mark(head.encode(), text.encode())
+    return (
+        f"{head}{_FENCE}{mark}a push leaves it alone once it is edited; card.toml can say more. -->\n{text}"
+    )
 
 
 def _front_matter(tasks: Iterable[str], notes: BankNotes, modes: Collection[Any]) -> str:
@@ -136,7 +150,7 @@ def _front_matter(tasks: Iterable[str], notes: BankNotes, modes: Collection[Any]
     tags = ["piggyback-gan", "gan", "pix2pix", "continual-learning"]
     tags += ["cyclegan"] if "unpaired" in modes else []
     words += ["library_name: piggyback-gan", "pipeline_tag: image-to-image", "tags:"]
-    return "\n".join(["---", *words, *(f"- {tag}" for tag in tags), "---"])
+    return "\n".join(["---", *words, *(f"- {tag}" for tag in tags)])
 
 
 def _row(bank: Bank, entry: TaskEntry, card: Mapping[str, Any], notes: TaskNotes) -> list[str]:

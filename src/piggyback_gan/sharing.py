@@ -165,7 +165,7 @@ def push(
 ) -> Transfer:
     """Bring another bank up to what this one has, and write its README: a model card.
 
-    A README that something else wrote is left alone.
+    A README that was written or edited by hand is left alone.
 
     Args:
         bank: a bank's directory; its `card.toml`, if there is one, goes along, unless there is one at the
@@ -437,7 +437,10 @@ def _documents(
     if readme is None or is_ours(readme):
         wanted[README_NAME] = model_card(sender, words, shown, site.address).encode()
     else:
-        remarks.append(f"{site.name}/{README_NAME} was written by hand and stays as it is")
+        there = f"{site.name}/{README_NAME}"
+        remarks.append(
+            f"{there} was written or edited by hand and stays as it is: remove it to have one written"
+        )
     changes = {
         name: content
         for name, content in wanted.items()

@@ -15,7 +15,7 @@ class Arguments:
     """Bring another bank up to what this one has: only files that are missing travel. Its README tells of it.
 
     What the README can't know of itself (licences, data, descriptions) is in BANK/card.toml, see
-    docs/sharing.md. A README that something else wrote is left alone. Trainings (runs/) never travel.
+    docs/sharing.md. A README that was written or edited by hand is left alone. Trainings (runs/) never travel.
     """
 
     bank: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="BANK")]
