@@ -1,6 +1,7 @@
 """Claims about the README that a push writes: what it says, that it is true, and what it leaves alone."""
 
 import io
+import json
 import re
 import shlex
 import shutil
@@ -17,13 +18,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from banks import contents, pbgan
+from banks import contents, file_of, forge, pbgan, with_metadata
 from mixed_banks import CONFIG, FULL, LOW, Task, learn
 from piggyback_gan import Bank, PiggybackError, Transfer, push, sharing
 from piggyback_gan.bank import BACKWARD, FORWARD, open_or_new
 from piggyback_gan.bank_notes import BankNotes, TaskNotes, parse_notes
 from piggyback_gan.image_formats import ImageFormat
 from piggyback_gan.images import display, to_pixels, to_tensor
+from piggyback_gan.store import Store
 
 RGB = ImageFormat()
 FORMATS = {
@@ -318,6 +320,64 @@ def test_a_bank_without_tasks_and_a_damaged_card_are_refused_before_anything_is_
     with pytest.raises(PiggybackError, match="odd has no tasks yet: there is nothing to copy"):
         push(opened.path, dest)
     assert not dest.exists()
+
+
+def with_card(bank: Path, **changes: object) -> None:
+    """Give the newest task another card, and have the manifest vouch for it."""
+    store, card = Store.open(bank), dict(Bank.open(bank).card("winter"))
+    forge(store, "winter", with_metadata(file_of(store, "winter"), card=json.dumps(card | changes)))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"imported": [1]},
+        {"imported": {"distances": ["AtoB"]}},
+        {"imported": {"distances": {"AtoB": {"l1": "small"}}}},
+        {"validation": "good"},
+        {"validation": ["good"]},
+        {"validation": {"l1": None}},
+        {"validation": {"l1": 10**400}},
+        {"mode": None, "parameters": 3},
+        {"parameters": {"total": "many", "share": 1}},
+        {"image": {}},
+        {"image": None},
+        {"options": []},
+    ],
+)
+def test_a_card_from_elsewhere_that_has_other_things_is_one_line(
+    bank: Path, dest: Path, changes: dict[str, object]
+) -> None:
+    with_card(bank, **changes)
+    with pytest.raises(PiggybackError, match="task 'winter': 0004-winter.* damaged card") as caught:
+        push(bank, dest)
+    assert "\n" not in str(caught.value)
+    assert not dest.exists()
+
+
+@pytest.mark.parametrize("size", [0, -1, None, "x\ny", [16]])
+def test_sample_pictures_of_a_task_without_a_size_are_one_line(
+    bank: Path, dest: Path, tmp_path: Path, size: object
+) -> None:
+    with_card(bank, image=Bank.open(bank).card("winter")["image"] | {"size": size})
+    save(tmp_path / "images" / "winter", noise(16, 16))
+    with pytest.raises(PiggybackError, match="task 'winter': 0004-winter.* damaged card") as caught:
+        push(bank, dest, samples=tmp_path / "images")
+    assert "\n" not in str(caught.value)
+    assert not dest.exists()
+
+
+def test_a_card_that_is_too_deep_is_told_by_the_commands_that_read_it(
+    bank: Path, tmp_path: Path
+) -> None:
+    store = Store.open(bank)
+    forge(store, "winter", with_metadata(file_of(store, "winter"), card="[" * 200_000))
+    for arguments in (("pull", bank, tmp_path / "copy"), ("verify", bank)):
+        done = pbgan(*arguments)
+        assert done.returncode != 0
+        assert "Traceback" not in done.stderr
+        assert "winter" in done.stderr + done.stdout
+    assert not (tmp_path / "copy").exists()
 
 
 def test_notes_at_the_destination_serve_where_the_bank_has_none(bank: Path, dest: Path) -> None:

@@ -134,7 +134,9 @@ class Manifest:
             raise PiggybackError(f"{path} is damaged: it is no valid manifest") from None
         if not ours:
             raise PiggybackError(f"{path} is damaged or no bank's: format {content['format']!r}")
-        if isinstance(version, int) and version > FORMAT_VERSION:
+        if type(version) is not int or version < 1:
+            raise PiggybackError(f"{path} is damaged: format_version is {version!r}")
+        if version > FORMAT_VERSION:
             raise PiggybackError(
                 f"{path} is of format {version}, this version reads up to {FORMAT_VERSION}: "
                 "update piggyback-gan"
@@ -142,9 +144,10 @@ class Manifest:
         try:
             entries = tuple(TaskEntry(**entry) for entry in content["tasks"])
             manifest = cls(content["architecture"], entries, version)
-        except (KeyError, TypeError):
+            rendered = manifest.render()
+        except (KeyError, TypeError, RecursionError):
             raise PiggybackError(f"{path} is damaged: it is no valid manifest") from None
-        if manifest.render() != raw:
+        if rendered != raw:
             raise PiggybackError(f"{path} is damaged: its checksum does not match its content")
         for entry in entries:
             # The checksum keeps accidents out, not malice: a name must not lead out of the folder.
@@ -238,7 +241,7 @@ def read_card(path: Path, entry: TaskEntry) -> dict[str, Any]:
         raise PiggybackError(f"{file} is no task's file")
     try:
         card = json.loads(metadata["card"])
-    except ValueError:
+    except (ValueError, RecursionError):
         card = None
     if not isinstance(card, dict):
         raise PiggybackError(f"{file} is damaged: its card can't be read")

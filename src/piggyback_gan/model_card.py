@@ -92,13 +92,11 @@ def model_card(bank: Bank, notes: BankNotes, shown: Collection[str], address: st
         try:
             rows.append(_row(bank, entry, card, notes.of(task)))
             figures = _figures(card)
-        except (KeyError, TypeError, ValueError) as error:
-            raise PiggybackError(
-                f"task {task!r}: {entry.file} has a damaged card ({error}): pbgan verify tells more"
-            ) from None
+        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
+            raise damaged_card(entry, error) from None
         pictures = [name for name in sample_names(task) if name in shown]
         sections.append(_section(task, notes.of(task), figures, pictures))
-    modes = {card.get("mode") for _, card in cards.values()}
+    modes = [card["mode"] for _, card in cards.values()]
     generator, title = bank.config, address.rsplit("/", 1)[-1].split("@")[0]
     intro = (
         f"A bank of {len(cards)} image-to-image translators that share their filters ({generator.summary}): "
@@ -134,9 +132,13 @@ def model_card(bank: Bank, notes: BankNotes, shown: Collection[str], address: st
     head = _front_matter(bank.tasks, notes, modes)
     text = "\n" + "\n\n".join(part for part in parts if part) + "\n"
     mark = _mark(head.encode(), text.encode())
-    return (
-        f"{head}{_FENCE}{mark}a push leaves it alone once it is edited; card.toml can say more. -->\n{text}"
-    )
+    return f"{head}{_FENCE}{mark}a push leaves it alone once it is edited; card.toml can say more. -->\n{text}"
+
+
+def damaged_card(entry: TaskEntry, reason: Exception) -> PiggybackError:
+    """What is told of a card that can be read, but lacks what a task's card has or has it as something else."""
+    words = " ".join(str(reason).split())
+    return PiggybackError(f"task {entry.name!r}: {entry.file} has a damaged card ({words})")
 
 
 def _front_matter(tasks: Iterable[str], notes: BankNotes, modes: Collection[Any]) -> str:

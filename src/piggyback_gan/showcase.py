@@ -17,7 +17,7 @@ from piggyback_gan.images import (
     to_pixels,
     to_tensor,
 )
-from piggyback_gan.model_card import sample_names
+from piggyback_gan.model_card import damaged_card, sample_names
 from piggyback_gan.translate import translate_batch
 
 
@@ -48,7 +48,7 @@ def sample_pictures(bank: Bank, folder: Path) -> Mapping[str, list[bytes]]:
 def _pictures(bank: Bank, task: str, images: list[Path]) -> list[bytes]:
     source, target = bank.formats(task)
     config, generator = bank.generator_config(task), bank.generator(task)
-    size = int(bank.card(task)["image"]["size"])
+    size = _size(bank, task)
     made = []
     for path in images:
         pixels = read_image(path, source)
@@ -59,3 +59,14 @@ def _pictures(bank: Bank, task: str, images: list[Path]) -> list[bytes]:
         pair = [display(square, source), display(to_pixels(output, target), target)]
         made.append(encode(np.ascontiguousarray(grid([pair])), ".png"))
     return made
+
+
+def _size(bank: Bank, task: str) -> int:
+    """Height and width, in pixels, of the images that a task was trained with."""
+    try:
+        size = int(bank.card(task)["image"]["size"])
+        if size < 1:
+            raise ValueError(f"images of {size} pixels")
+    except (ArithmeticError, KeyError, TypeError, ValueError) as error:
+        raise damaged_card(bank.manifest.entry(task), error) from None
+    return size
