@@ -234,6 +234,23 @@ def test_images_for_all_tasks_go_to_those_without_a_folder_and_new_ones_replace_
     assert "maps-2" not in readme(dest)
 
 
+def test_an_empty_folder_of_a_task_takes_its_pictures_away_and_no_folder_leaves_them(
+    bank: Path, dest: Path, tmp_path: Path
+) -> None:
+    images = tmp_path / "images"
+    save(images / "maps", noise(16, 16), noise(16, 16, 1))
+    save(images / "winter", noise(16, 16, 2))
+    push(bank, dest, samples=images)
+    for path in (*images.glob("maps/*"), *images.glob("winter/*")):
+        path.unlink()
+    (images / "winter").rmdir()
+    done = push(bank, dest, samples=images)
+    assert done.documents == ("samples/maps-1.png", "samples/maps-2.png", "README.md")
+    assert [path.name for path in (dest / "samples").iterdir()] == ["winter-1.png"]
+    assert "maps-" not in readme(dest)
+    assert "](samples/winter-1.png)" in readme(dest)
+
+
 def test_images_that_a_task_does_not_take_are_told_before_anything_is_written(
     bank: Path, dest: Path, tmp_path: Path
 ) -> None:
@@ -349,7 +366,9 @@ def test_a_card_from_elsewhere_that_has_other_things_is_one_line(
     bank: Path, dest: Path, changes: dict[str, object]
 ) -> None:
     with_card(bank, **changes)
-    with pytest.raises(PiggybackError, match="task 'winter': 0004-winter.* damaged card") as caught:
+    with pytest.raises(
+        PiggybackError, match=r"task .winter.: 0004-winter.* damaged card"
+    ) as caught:
         push(bank, dest)
     assert "\n" not in str(caught.value)
     assert not dest.exists()
@@ -361,7 +380,9 @@ def test_sample_pictures_of_a_task_without_a_size_are_one_line(
 ) -> None:
     with_card(bank, image=Bank.open(bank).card("winter")["image"] | {"size": size})
     save(tmp_path / "images" / "winter", noise(16, 16))
-    with pytest.raises(PiggybackError, match="task 'winter': 0004-winter.* damaged card") as caught:
+    with pytest.raises(
+        PiggybackError, match=r"task .winter.: 0004-winter.* damaged card"
+    ) as caught:
         push(bank, dest, samples=tmp_path / "images")
     assert "\n" not in str(caught.value)
     assert not dest.exists()
