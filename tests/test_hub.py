@@ -296,6 +296,17 @@ def test_a_damaged_bank_makes_no_repository(hub: FakeHub, bank: Path) -> None:
     assert hub.repositories == {}
 
 
+def test_a_branch_where_no_repository_is_makes_none(hub: FakeHub, bank: Path) -> None:
+    with pytest.raises(PiggybackError, match="'dev': push to hf://me/new first") as caught:
+        pushed(bank, "hf://me/new@dev")
+    assert "\n" not in str(caught.value)
+    assert hub.repositories == {}
+    pushed(bank, "hf://me/new@main")
+    assert hub.repositories["me/new"].titles[1:] == ["pbgan push: first, gray, last"]
+    with pytest.raises(PiggybackError, match="hf://me/new@dev: it has no revision 'dev'"):
+        pushed(bank, "hf://me/new@dev")
+
+
 def failure(*arguments: str | Path) -> str:
     """The one line that the command says."""
     done = pbgan(*arguments)

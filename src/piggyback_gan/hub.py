@@ -20,6 +20,7 @@ _LOG_IN = "log in with 'hf auth login', or set HF_TOKEN"
 _MEANWHILE = "somebody else changed it meanwhile: run this again"
 _NOT_THERE = f"there is no such repository, or you may not see it: {_LOG_IN}"
 
+_MAIN = "main"
 _MADE_WITH = {".gitattributes"}
 """What the hub puts in a new repository."""
 
@@ -115,8 +116,14 @@ class HubSite:
         """Make the repository, which was not there.
 
         Raises:
-            PiggybackError: the hub refuses, or somebody else made it meanwhile and began to fill it.
+            PiggybackError: the address has a branch, which a new repository has not; the hub refuses; or
+                somebody else made it meanwhile and began to fill it.
         """
+        if self._revision not in (None, _MAIN):
+            raise PiggybackError(
+                f"{self.name}: no such repository is there to have a branch {self._revision!r}: push to "
+                f"{_SCHEME}{self._repository} first"
+            )
         with self._in_one_line():
             self._api.create_repo(self._repository, private=private, exist_ok=True)
         del self._info

@@ -170,8 +170,8 @@ def push(
     Args:
         bank: a bank's directory; its `card.toml`, if there is one, goes along, unless there is one at the
             destination that says other things.
-        destination: a directory, or `hf://owner/name`, `hf://owner/name@branch`; it is made if it is not
-            there. What goes to the hub goes in one commit.
+        destination: a directory or `hf://owner/name`, which is made if it is not there; or
+            `hf://owner/name@branch`, which must be there. What goes to the hub goes in one commit.
         samples: a folder of images, `samples/TASK/` for each task or one for all, of which up to
             three are translated and shown. Without it the pictures at the destination stay.
         private: make the hub's repository for its owner's eyes only.

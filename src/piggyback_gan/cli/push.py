@@ -21,7 +21,7 @@ class Arguments:
     bank: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="BANK")]
     """The bank's directory."""
     destination: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DEST")]
-    """A directory, or hf://OWNER/NAME or hf://OWNER/NAME@BRANCH on the hub; it is made if it is not there."""
+    """A directory or hf://OWNER/NAME on the hub, made if not there; or hf://OWNER/NAME@BRANCH, which must be."""
     samples: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
     """Translate up to 3 images of DIR/TASK, or of DIR for all tasks, and show them in the README."""
     private: tyro.conf.FlagCreatePairsOff[bool] = False
