@@ -23,6 +23,7 @@ from mixed_banks import CONFIG, FULL, LOW, Task, learn
 from piggyback_gan import Bank, PiggybackError, Transfer, push, sharing
 from piggyback_gan.bank import BACKWARD, FORWARD, open_or_new
 from piggyback_gan.bank_notes import BankNotes, TaskNotes, parse_notes
+from piggyback_gan.config import GeneratorConfig
 from piggyback_gan.image_formats import ImageFormat
 from piggyback_gan.images import display, to_pixels, to_tensor
 from piggyback_gan.store import Store
@@ -100,7 +101,7 @@ def test_the_table_tells_what_each_task_takes_gives_and_costs(bank: Path, dest: 
             "paired, AtoB | label map of 3 classes → RGB 16 bit",
             "unpaired, imported, BtoA and AtoB | RGB 8 bit → RGB 8 bit",
         ),
-        ("mit", "Mine \\| &lt;b>free&lt;/b>", "mit", "mit"),
+        ("mit", "Mine \\| &lt;b\\>free&lt;/b\\>", "mit", "mit"),
         strict=True,
     ):
         count = opened.card(entry.name)["parameters"]
@@ -372,6 +373,38 @@ def test_a_card_from_elsewhere_that_has_other_things_is_one_line(
         push(bank, dest)
     assert "\n" not in str(caught.value)
     assert not dest.exists()
+
+
+EVIL = "x\n\n# Big | `code` <script> [a](b) *c* _d_ ~~e~~ &lt; \\"
+TAME = r"x # Big \| \`code\` &lt;script\> \[a\](b) \*c\* \_d\_ \~\~e\~\~ &amp;lt; \\"
+
+
+def test_words_in_cards_from_elsewhere_are_shown_and_make_no_markup(bank: Path, dest: Path) -> None:
+    before = Bank.open(bank).card("winter")
+    with_card(
+        bank,
+        mode=EVIL,
+        validation={EVIL: 1.0},
+        imported={"distances": {EVIL: {EVIL: 0.5}}},
+        image=before["image"] | {"size": EVIL},
+    )
+    push(bank, dest)
+    lines = readme(dest).splitlines()
+    (row,) = [line for line in lines if line.startswith("| `winter`")]
+    assert row.startswith(f"| `winter` | {TAME}, imported, BtoA | ")
+    assert f" | {TAME} px | " in row
+    assert f"Held-out images when it was learned: {TAME} 1." in lines
+    assert f"Distance of its outputs from the imported network's, {TAME}: {TAME} 0.5." in lines
+    assert not [line for line in lines if line.startswith("# Big")]
+
+
+def test_arguments_of_a_users_own_generator_make_no_markup(
+    bank: Path, dest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summary = property(lambda self: f"nets:make, width {EVIL}")
+    monkeypatch.setattr(GeneratorConfig, "summary", summary)
+    push(bank, dest)
+    assert f"share their filters (nets:make, width {TAME}): later" in readme(dest)
 
 
 @pytest.mark.parametrize("size", [0, -1, None, "x\ny", [16]])

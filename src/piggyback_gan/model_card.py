@@ -18,6 +18,8 @@ from piggyback_gan.own_code import VARIABLE
 _FENCE = "\n---\n\n"
 """What ends the fields at its head."""
 _SAMPLES = 3
+_ACTIVE = re.compile(r"[\\`*_\[\]|~$>]")
+"""What makes markup of the words after it; `<` and `&` become HTML's words for them."""
 _KNOWN_LICENSES = [
     "agpl-3.0",
     "apache-2.0",
@@ -99,7 +101,7 @@ def model_card(bank: Bank, notes: BankNotes, shown: Collection[str], address: st
     modes = [card["mode"] for _, card in cards.values()]
     generator, title = bank.config, address.rsplit("/", 1)[-1].split("@")[0]
     intro = (
-        f"A bank of {len(cards)} image-to-image translators that share their filters ({generator.summary}): "
+        f"A bank of {len(cards)} image-to-image translators that share their filters ({_plain(generator.summary)}): "
         "later tasks are mixed from the filters of earlier ones, which never change. Made with Piggyback GAN (Zhai et al., ECCV 2020, "
         "[arXiv 2104.11939](https://arxiv.org/abs/2104.11939))."
     )
@@ -116,7 +118,7 @@ def model_card(bank: Bank, notes: BankNotes, shown: Collection[str], address: st
         else None
     )
     parts = [
-        f"# {title}",
+        f"# {_plain(title)}",
         notes.description,
         intro,
         "## Tasks",
@@ -158,17 +160,16 @@ def _front_matter(tasks: Iterable[str], notes: BankNotes, modes: Collection[Any]
 def _row(bank: Bank, entry: TaskEntry, card: Mapping[str, Any], notes: TaskNotes) -> list[str]:
     first, second = bank.formats(entry.name)
     ways = " and ".join(bank.directions(entry.name))
-    mode = f"{card['mode']}{', imported' if 'imported' in card else ''}, {ways}"
     parameters = card["parameters"]
-    return [
-        f"`{entry.name}`",
-        mode,
+    cells = [
+        f"{card['mode']}{', imported' if 'imported' in card else ''}, {ways}",
         f"{_words(first)} → {_words(second)}",
         f"{card['image']['size']} px",
         f"{parameters['total']:,} parameters, {parameters['share']:.3f} of a network",
         f"{entry.bytes:,}",
         notes.license or "not stated",
     ]
+    return [f"`{entry.name}`", *map(_plain, cells)]
 
 
 def _words(format: ImageFormat) -> str:
@@ -192,7 +193,7 @@ def _figures(card: Mapping[str, Any]) -> list[str]:
         lines.append(f"Held-out images when it was learned: {_listed(validation)}.")
     for way, distance in card.get("imported", {}).get("distances", {}).items():
         lines.append(
-            f"Distance of its outputs from the imported network's, {way}: {_listed(distance)}."
+            f"Distance of its outputs from the imported network's, {_plain(way)}: {_listed(distance)}."
         )
     return lines
 
@@ -203,7 +204,7 @@ def _unmeasured(cards: Mapping[str, tuple[TaskEntry, Mapping[str, Any]]]) -> str
 
 
 def _listed(figures: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+    return ", ".join(f"{_plain(name)} {value:.4g}" for name, value in figures.items())
 
 
 def _section(task: str, notes: TaskNotes, figures: Iterable[str], pictures: Iterable[str]) -> str:
@@ -241,10 +242,12 @@ def _in_pil(format: ImageFormat) -> bool:
 def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     lines = [list(heads)]
     lines.append(["---"] * len(lines[0]))
-    lines += [[_cell(text) for text in row] for row in rows]
+    lines += [list(row) for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _cell(text: str) -> str:
-    """Words of others, which must not end a cell or begin markup."""
-    return text.replace("|", "\\|").replace("<", "&lt;")
+def _plain(text: str) -> str:
+    """Words of others as Markdown that shows them on one line, within a line: they begin and end nothing."""
+    return (
+        _ACTIVE.sub(r"\\\g<0>", " ".join(text.split())).replace("&", "&amp;").replace("<", "&lt;")
+    )
