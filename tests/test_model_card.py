@@ -20,12 +20,13 @@ from PIL import Image
 
 from banks import contents, file_of, forge, pbgan, with_metadata
 from mixed_banks import CONFIG, FULL, LOW, Task, learn
-from piggyback_gan import Bank, PiggybackError, Transfer, push, sharing
+from piggyback_gan import Bank, PiggybackError, Transfer, push
 from piggyback_gan.bank import BACKWARD, FORWARD, open_or_new
-from piggyback_gan.bank_notes import BankNotes, TaskNotes, parse_notes
 from piggyback_gan.config import GeneratorConfig
 from piggyback_gan.image_formats import ImageFormat
 from piggyback_gan.images import display, to_pixels, to_tensor
+from piggyback_gan.share import transfer
+from piggyback_gan.share.notes import BankNotes, TaskNotes, parse_notes
 from piggyback_gan.store import Store
 
 RGB = ImageFormat()
@@ -523,7 +524,7 @@ def test_the_notes_that_were_checked_are_those_that_are_sent(
         return {}
 
     (bank / "card.toml").write_text('license = "mit"\n')
-    monkeypatch.setattr(sharing, "sample_pictures", changed_meanwhile)
+    monkeypatch.setattr(transfer, "sample_pictures", changed_meanwhile)
     push(bank, dest, samples=tmp_path)
     assert (dest / "card.toml").read_text() == 'license = "mit"\n'
     assert "license: mit\n" in readme(dest)

@@ -8,7 +8,7 @@ import pytest
 from banks import contents, file_of, flips, pbgan
 from mixed_banks import FIRST, FULL, LAST, LOW, MIXED, Task, all_bits, fill
 from piggyback_gan import Bank, Packed, PiggybackError, pack
-from piggyback_gan import packing as packing_module
+from piggyback_gan.share import packing as packing_module
 from piggyback_gan.store import Store
 
 LIGHT = (FIRST, *(Task(name, LAST, LOW, unpaired=name == "b") for name in "abcd"))

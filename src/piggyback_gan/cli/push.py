@@ -31,7 +31,7 @@ class Arguments:
 def run(arguments: list[str]) -> int:
     """Push, and say what travelled."""
     given = parse(Arguments, "push", arguments)
-    from piggyback_gan.sharing import push
+    from piggyback_gan.share.transfer import push
 
     done = push(given.bank, given.destination, samples=given.samples, private=given.private)
     say_transfer(done, given.destination)

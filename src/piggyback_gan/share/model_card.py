@@ -8,12 +8,12 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from piggyback_gan.bank import Bank
-from piggyback_gan.bank_notes import BankNotes, TaskNotes
 from piggyback_gan.config import CustomGeneratorConfig
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.image_formats import FULL_RANGE, ImageFormat
 from piggyback_gan.manifest import SAMPLES_FOLDER, TaskEntry
 from piggyback_gan.own_code import VARIABLE
+from piggyback_gan.share.notes import BankNotes, TaskNotes
 
 _FENCE = "\n---\n\n"
 """What ends the fields at its head."""

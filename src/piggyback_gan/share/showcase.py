@@ -17,7 +17,7 @@ from piggyback_gan.images import (
     to_pixels,
     to_tensor,
 )
-from piggyback_gan.model_card import damaged_card, sample_names
+from piggyback_gan.share.model_card import damaged_card, sample_names
 from piggyback_gan.translate import translate_batch
 
 

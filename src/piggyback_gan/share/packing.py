@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from piggyback_gan.bank import Bank
-from piggyback_gan.bank_notes import read_notes
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.manifest import (
     MANIFEST_NAME,
@@ -17,6 +16,7 @@ from piggyback_gan.manifest import (
 )
 from piggyback_gan.mixings import FullMixing
 from piggyback_gan.restoring import BACKWARD
+from piggyback_gan.share.notes import read_notes
 from piggyback_gan.store import Store, tensors_sha256
 from piggyback_gan.tasks import TaskState
 
