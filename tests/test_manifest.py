@@ -19,6 +19,7 @@ import pytest
 
 from banks import ARCHITECTURE, append, contents, flips, in_process, pipe, start, with_metadata
 from piggyback_gan.errors import PiggybackError
+from piggyback_gan.locking import writer_lock
 from piggyback_gan.manifest import (
     FORMAT_VERSION,
     MANIFEST_NAME,
@@ -28,7 +29,6 @@ from piggyback_gan.manifest import (
     now,
     read_card,
     read_header,
-    writer_lock,
 )
 from piggyback_gan.store import Store
 

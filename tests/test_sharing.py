@@ -24,7 +24,8 @@ from banks import (
 from mixed_banks import MIXED, all_bits, fill
 from piggyback_gan import Bank, PiggybackError, Transfer, pull, push
 from piggyback_gan import manifest as manifest_module
-from piggyback_gan.manifest import Manifest, writer_lock
+from piggyback_gan.locking import writer_lock
+from piggyback_gan.manifest import Manifest
 from piggyback_gan.share import documents, transfer
 from piggyback_gan.store import Store
 
@@ -276,7 +277,7 @@ _WRITING = {
         manifest_module.require_writable,
         manifest_module.atomic_write,
         manifest_module.atomic_file.__wrapped__,  # type: ignore[attr-defined]
-        manifest_module.writer_lock.__wrapped__,  # type: ignore[attr-defined]
+        writer_lock.__wrapped__,  # type: ignore[attr-defined]
         Store.clear_leftovers,
     )
 }

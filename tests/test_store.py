@@ -29,7 +29,8 @@ from banks import (
 from kills import Line
 from piggyback_gan import manifest as manifest_module
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.manifest import Manifest, writer_lock
+from piggyback_gan.locking import writer_lock
+from piggyback_gan.manifest import Manifest
 from piggyback_gan.names import check_task_name
 from piggyback_gan.store import Store, tensors_sha256
 
@@ -409,7 +410,7 @@ _WRITING = {
     for function in (
         manifest_module.atomic_write,
         manifest_module.require_writable,
-        manifest_module.writer_lock.__wrapped__,
+        writer_lock.__wrapped__,
         Store.append,
         Store.remove,
         Store.clear_leftovers,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from piggyback_gan.bank import Bank
 from piggyback_gan.errors import PiggybackError
+from piggyback_gan.locking import writer_lock
 from piggyback_gan.manifest import (
     MANIFEST_NAME,
     TASKS_FOLDER,
@@ -16,7 +17,6 @@ from piggyback_gan.manifest import (
     check_content,
     require_empty,
     require_writable,
-    writer_lock,
 )
 from piggyback_gan.share.documents import FoundNotes, documents_to_send, notes_at, receive_notes
 from piggyback_gan.share.hub import HubSite, is_address
