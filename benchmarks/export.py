@@ -1,21 +1,18 @@
-"""Exported files of a task: size, distance from the bank, quality, and speed against the bank's own network.
+"""Exported files of a task: size, distance from the bank, quality.
 
     python benchmarks/export.py BANK TASK --data DATA --out OUT --features FILE --distance FILE
 
 Every format and precision is exported by `pbgan export`'s own code, int8 calibrated on training inputs, and judged
-on all held-out pairs, as `pbgan evaluate` does. Times are of one image, with onnxruntime and torch on as many
-threads, in turn. Figures go to OUT/export-64px.json; copy them to docs/results.
+on all held-out pairs, as `pbgan evaluate` does. Figures go to OUT/export-64px.json; copy them to docs/results.
 """
 
 import argparse
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from lifelong import machine, require_new
 from piggyback_gan import Bank, ExportOptions, export_task
@@ -29,17 +26,13 @@ from piggyback_gan.images import encode, to_pixels
 from piggyback_gan.judging import Judge
 from piggyback_gan.names import EXPORT_FORMATS, EXPORT_PRECISIONS
 from piggyback_gan.task_data import load_held_out
-from timing import compared, in_turn
 
-SIZES = (64, 256, 512)
-ROUNDS = 15
 CALIBRATION = 100
 LEFT_OUT = {
     ("onnx", "bf16"),  # onnxruntime can't run it on a CPU
     ("torchscript", "fp16"),  # the same computation as torch-export's
     ("torchscript", "bf16"),
 }
-SLOW = "torch-export fp16"  # a hundred times as slow as float32: timed on the smallest size alone
 CPU = torch.device("cpu")
 
 
@@ -50,19 +43,6 @@ def write_inputs(dataset: PairedDataset, contract: ImageContract, folder: Path) 
         pixels = to_pixels(dataset.pair(index)[0], contract.input)
         (folder / f"{index:04}.png").write_bytes(encode(pixels, ".png"))
     return folder
-
-
-def on_threads(network: nn.Module, sizes: Sequence[int], channels: int) -> dict[int, Any]:
-    inputs = {size: torch.rand(1, channels, size, size) * 2 - 1 for size in sizes}
-
-    def work(images: Tensor) -> Any:
-        def run(_: int) -> None:
-            with torch.inference_mode():
-                network(images)
-
-        return run
-
-    return {size: work(images) for size, images in inputs.items()}
 
 
 def main() -> None:
@@ -87,7 +67,7 @@ def main() -> None:
     )
     judge = Judge(load_features(given.features, CPU), load_distance(given.distance, CPU), None)
     generator = bank.generator(given.task)
-    networks: dict[str, nn.Module] = {"bank": generator}
+    networks: dict[str, torch.nn.Module] = {"bank": generator}
     rows: dict[str, dict[str, Any]] = {"bank": {}}
     plain = export_task(
         bank, given.task, given.out / "plain.pth", ExportOptions(format="state-dict")
@@ -119,29 +99,11 @@ def main() -> None:
     for name, network in networks.items():
         figures = judge.judge([network], held_out, CPU, direction="AtoB", paired=True).figures
         rows[name]["figures"] = {key: figure.value for key, figure in figures.items()}
-    timed = {
-        name: on_threads(network, SIZES, formats[0].channels)
-        for name, network in networks.items()
-        if name.split()[0] in ("bank", "onnx", "torch-export", "torchscript")
-    }
-    against = {name: "bank" for name in timed if name != "bank"}
-    speed = {
-        size: compared(
-            in_turn(
-                {n: works[size] for n, works in timed.items() if n != SLOW or size == SIZES[0]},
-                ROUNDS,
-                CPU,
-            ),
-            against,
-        )
-        for size in SIZES
-    }
     found = {
         "machine": {**machine(), "onnxruntime": require("onnxruntime").__version__},
         "generator": asdict(bank.generator_config(given.task)),
         "task": given.task,
         "files": rows,
-        "speed": speed,
     }
     (given.out / "export-64px.json").write_text(json.dumps(found, indent=1) + "\n")
 

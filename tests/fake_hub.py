@@ -51,6 +51,7 @@ class FakeHub:
         tamper: what is sent in place of a file's content, by path.
         short: files of which half is sent before the connection ends, as often as this says.
         stall: files of which half is sent, and no more until the hub stops; `stalled` tells of it.
+        before_create: called before a repository is made, with its name.
         before_commit: called before a commit is looked at, with its repository.
         status: what is answered to everything, if set.
     """
@@ -62,6 +63,7 @@ class FakeHub:
         self.short: dict[str, int] = {}
         self.stall: set[str] = set()
         self.stalled, self.ended = threading.Event(), threading.Event()
+        self.before_create: Callable[[str], object] = lambda name: None
         self.before_commit: Callable[[Repository], object] = lambda repository: None
         self.status: int | None = None
         self.url = ""
@@ -189,8 +191,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _create(self, wanted: dict[str, Any]) -> None:
         name = f"{wanted['organization']}/{wanted['name']}"
+        self.hub.before_create(name)
         if name in self.hub.repositories:
-            self._answer({"error": "You already created this model repo"}, 409)
+            url = f"{self.hub.url}/{name}"
+            self._answer({"error": "You already created this model repo", "url": url}, 409)
             return
         private = wanted.get("visibility") == "private" or bool(wanted.get("private"))
         self.hub.repositories[name] = Repository(private)

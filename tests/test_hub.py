@@ -143,7 +143,10 @@ def test_sample_pictures_and_a_readme_by_hand_stay(
     assert there.files.items() >= pictures.items()
     there.commit({**there.files, "README.md": b"# By hand\n"}, "by hand")
     done = pushed(bank)
-    assert "hf://me/winter/README.md was written by hand and stays as it is" in done.remarks
+    assert any(
+        remark.startswith(f"{HERE}/README.md was written or edited by hand and stays")
+        for remark in done.remarks
+    )
     assert there.files["README.md"] == b"# By hand\n"
 
 
@@ -244,6 +247,36 @@ def test_a_push_beside_another_one_is_refused(hub: FakeHub, bank: Path, there: R
     assert there.titles == ["begun", "of another"]
 
 
+@pytest.mark.parametrize("files", [{"bank.json": b"another's"}, {"README.md": b"another's"}])
+def test_the_first_push_to_a_new_repository_overwrites_nothing_of_somebody_elses_first_one(
+    hub: FakeHub, bank: Path, files: dict[str, bytes]
+) -> None:
+    def first(name: str) -> None:
+        hub.repositories[name] = Repository(private=False)
+        hub.repositories[name].commit({".gitattributes": b"", **files}, "of another")
+
+    hub.before_create = first
+    with pytest.raises(PiggybackError, match=f"{HERE}: somebody else changed it meanwhile: run"):
+        pushed(bank)
+    assert hub.repositories["me/winter"].titles == ["of another"]
+
+
+def test_a_private_push_does_not_go_to_a_public_repository_that_was_just_made(
+    hub: FakeHub, bank: Path
+) -> None:
+    def first(name: str) -> None:
+        hub.repositories[name] = Repository(private=False)
+        hub.repositories[name].commit({".gitattributes": b""}, "initial commit")
+
+    hub.before_create = first
+    with pytest.raises(PiggybackError, match="somebody else changed it meanwhile"):
+        pushed(bank, HERE, None, True)
+    assert hub.repositories["me/winter"].titles == ["initial commit"]
+    hub.repositories.clear()
+    pushed(bank)
+    assert len(hub.repositories["me/winter"].titles) == 2, "without --private it serves as it is"
+
+
 def test_a_bank_of_other_tasks_is_not_pushed_over_one(
     bank: Path, there: Repository, tmp_path: Path
 ) -> None:
@@ -261,6 +294,17 @@ def test_a_damaged_bank_makes_no_repository(hub: FakeHub, bank: Path) -> None:
     with pytest.raises(PiggybackError, match="is missing"):
         pushed(bank)
     assert hub.repositories == {}
+
+
+def test_a_branch_where_no_repository_is_makes_none(hub: FakeHub, bank: Path) -> None:
+    with pytest.raises(PiggybackError, match="'dev': push to hf://me/new first") as caught:
+        pushed(bank, "hf://me/new@dev")
+    assert "\n" not in str(caught.value)
+    assert hub.repositories == {}
+    pushed(bank, "hf://me/new@main")
+    assert hub.repositories["me/new"].titles[1:] == ["pbgan push: first, gray, last"]
+    with pytest.raises(PiggybackError, match="hf://me/new@dev: it has no revision 'dev'"):
+        pushed(bank, "hf://me/new@dev")
 
 
 def failure(*arguments: str | Path) -> str:

@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
-from banks import ARCHITECTURE, append, contents, flips, in_process, pipe, start
+from banks import ARCHITECTURE, append, contents, flips, in_process, pipe, start, with_metadata
 from piggyback_gan.errors import PiggybackError
+from piggyback_gan.locking import writer_lock
 from piggyback_gan.manifest import (
     FORMAT_VERSION,
     MANIFEST_NAME,
@@ -28,7 +29,6 @@ from piggyback_gan.manifest import (
     now,
     read_card,
     read_header,
-    writer_lock,
 )
 from piggyback_gan.store import Store
 
@@ -160,6 +160,27 @@ def test_a_bank_of_a_newer_version_asks_for_an_update(bank: Path) -> None:
         Manifest.read(bank)
 
 
+@pytest.mark.parametrize("version", ["4", 0, -1, True, None, 3.0, [4]])
+def test_a_format_version_that_is_none_is_called_damaged(bank: Path, version: object) -> None:
+    rewrite(bank, format_version=version)
+    with pytest.raises(PiggybackError, match="is damaged: format_version is ") as caught:
+        Manifest.read(bank)
+    assert_one_line(caught.value, MANIFEST_NAME)
+
+
+def test_a_manifest_that_is_too_deep_is_called_damaged_at_any_depth(bank: Path) -> None:
+    good = (bank / MANIFEST_NAME).read_bytes()
+    architecture = json.dumps(json.loads(good)["architecture"], indent=1, sort_keys=True)
+    old = architecture.replace("\n", "\n ").encode()
+    assert good.count(old) == 1
+    for depth in (300, 600, 900, 950, 1000, 100_000):
+        deep = good.replace(old, b"[" * depth + b"]" * depth)
+        (bank / MANIFEST_NAME).write_bytes(deep)
+        with pytest.raises(PiggybackError, match="is damaged") as caught:
+            Manifest.read(bank)
+        assert_one_line(caught.value, MANIFEST_NAME)
+
+
 @pytest.mark.parametrize(
     "file",
     [
@@ -224,6 +245,15 @@ def test_a_header_damaged_anywhere_gives_a_card_or_one_line(bank: Path) -> None:
             assert_one_line(error, str(path))
             refused += 1
     assert refused > 50
+
+
+def test_a_card_that_is_too_deep_to_be_read_is_called_damaged(bank: Path) -> None:
+    entry = Manifest.read(bank).entry("maps")
+    path = bank / "tasks" / entry.file
+    path.write_bytes(with_metadata(path, card="[" * 200_000))
+    with pytest.raises(PiggybackError, match="is damaged: its card can't be read") as caught:
+        read_card(bank, entry)
+    assert_one_line(caught.value, str(path))
 
 
 def test_a_missing_truncated_or_foreign_file_has_no_header(tmp_path: Path) -> None:

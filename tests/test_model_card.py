@@ -1,6 +1,7 @@
 """Claims about the README that a push writes: what it says, that it is true, and what it leaves alone."""
 
 import io
+import json
 import re
 import shlex
 import shutil
@@ -17,13 +18,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from banks import contents, pbgan
+from banks import contents, file_of, forge, pbgan, with_metadata
 from mixed_banks import CONFIG, FULL, LOW, Task, learn
-from piggyback_gan import Bank, PiggybackError, push
+from piggyback_gan import Bank, PiggybackError, Transfer, push
 from piggyback_gan.bank import BACKWARD, FORWARD, open_or_new
-from piggyback_gan.bank_notes import BankNotes, TaskNotes, parse_notes
+from piggyback_gan.config import GeneratorConfig
 from piggyback_gan.image_formats import ImageFormat
 from piggyback_gan.images import display, to_pixels, to_tensor
+from piggyback_gan.share import transfer
+from piggyback_gan.share.notes import BankNotes, TaskNotes, parse_notes
+from piggyback_gan.store import Store
 
 RGB = ImageFormat()
 FORMATS = {
@@ -98,7 +102,7 @@ def test_the_table_tells_what_each_task_takes_gives_and_costs(bank: Path, dest: 
             "paired, AtoB | label map of 3 classes → RGB 16 bit",
             "unpaired, imported, BtoA and AtoB | RGB 8 bit → RGB 8 bit",
         ),
-        ("mit", "Mine \\| &lt;b>free&lt;/b>", "mit", "mit"),
+        ("mit", "Mine \\| &lt;b\\>free&lt;/b\\>", "mit", "mit"),
         strict=True,
     ):
         count = opened.card(entry.name)["parameters"]
@@ -232,6 +236,23 @@ def test_images_for_all_tasks_go_to_those_without_a_folder_and_new_ones_replace_
     assert "maps-2" not in readme(dest)
 
 
+def test_an_empty_folder_of_a_task_takes_its_pictures_away_and_no_folder_leaves_them(
+    bank: Path, dest: Path, tmp_path: Path
+) -> None:
+    images = tmp_path / "images"
+    save(images / "maps", noise(16, 16), noise(16, 16, 1))
+    save(images / "winter", noise(16, 16, 2))
+    push(bank, dest, samples=images)
+    for path in (*images.glob("maps/*"), *images.glob("winter/*")):
+        path.unlink()
+    (images / "winter").rmdir()
+    done = push(bank, dest, samples=images)
+    assert done.documents == ("samples/maps-1.png", "samples/maps-2.png", "README.md")
+    assert [path.name for path in (dest / "samples").iterdir()] == ["winter-1.png"]
+    assert "maps-" not in readme(dest)
+    assert "](samples/winter-1.png)" in readme(dest)
+
+
 def test_images_that_a_task_does_not_take_are_told_before_anything_is_written(
     bank: Path, dest: Path, tmp_path: Path
 ) -> None:
@@ -250,13 +271,46 @@ def test_images_that_a_task_does_not_take_are_told_before_anything_is_written(
 # --- what is left alone ---
 
 
+STAYS = "was written or edited by hand and stays as it is: remove it to have one written"
+
+
 def test_a_readme_by_hand_stays_and_that_is_told(bank: Path, dest: Path) -> None:
-    dest.mkdir()
-    (dest / "README.md").write_text("# Mine\n")
-    done = push(bank, dest)
-    assert len(done.tasks) == 4
-    assert f"{dest}/README.md was written by hand and stays as it is" in done.remarks
-    assert readme(dest) == "# Mine\n"
+    push(bank, dest)
+    card = readme(dest)
+    fields, mark, text = re.split(r"(<!-- Written by pbgan push.*-->\n)", card)
+    for by_hand in (
+        "# Mine\n",
+        "",
+        f"# Mine\n\nTheirs begins with\n\n{mark}",
+        f"{fields}# Mine, which begins with\n\n{mark}",
+        f"{fields}{mark}\nMine, after the same words.\n",
+        f"# Mine, which quotes all of it\n\n{card}",
+    ):
+        (dest / "README.md").write_text(by_hand)
+        assert f"{dest}/README.md {STAYS}" in push(bank, dest).remarks
+        assert readme(dest) == by_hand
+
+
+def test_a_card_that_was_edited_stays_and_one_that_was_not_follows_the_bank(
+    bank: Path, dest: Path
+) -> None:
+    push(bank, dest)
+    card = readme(dest)
+    for edited in (
+        card.replace("license: unknown", "license: mit"),
+        card.replace("## Use", "## How to use it"),
+        f"{card}\nMore.\n",
+    ):
+        assert edited != card
+        (dest / "README.md").write_text(edited)
+        assert f"{dest}/README.md {STAYS}" in push(bank, dest).remarks
+        assert readme(dest) == edited
+    (bank / "card.toml").write_text('license = "cc0-1.0"\n')
+    (dest / "README.md").write_bytes(card.replace("\n", "\r\n").encode())
+    assert push(bank, dest).remarks == ()
+    assert "license: cc0-1.0\n" in readme(dest)
+    (dest / "README.md").unlink()
+    assert push(bank, dest).documents == ("README.md",)
 
 
 def test_the_card_of_a_bank_with_later_tasks_stays(bank: Path, dest: Path) -> None:
@@ -287,16 +341,193 @@ def test_a_bank_without_tasks_and_a_damaged_card_are_refused_before_anything_is_
     assert not dest.exists()
 
 
+def with_card(bank: Path, **changes: object) -> None:
+    """Give the newest task another card, and have the manifest vouch for it."""
+    store, card = Store.open(bank), dict(Bank.open(bank).card("winter"))
+    forge(store, "winter", with_metadata(file_of(store, "winter"), card=json.dumps(card | changes)))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"imported": [1]},
+        {"imported": {"distances": ["AtoB"]}},
+        {"imported": {"distances": {"AtoB": {"l1": "small"}}}},
+        {"validation": "good"},
+        {"validation": ["good"]},
+        {"validation": {"l1": None}},
+        {"validation": {"l1": 10**400}},
+        {"mode": None, "parameters": 3},
+        {"parameters": {"total": "many", "share": 1}},
+        {"image": {}},
+        {"image": None},
+        {"options": []},
+    ],
+)
+def test_a_card_from_elsewhere_that_has_other_things_is_one_line(
+    bank: Path, dest: Path, changes: dict[str, object]
+) -> None:
+    with_card(bank, **changes)
+    with pytest.raises(
+        PiggybackError, match=r"task .winter.: 0004-winter.* damaged card"
+    ) as caught:
+        push(bank, dest)
+    assert "\n" not in str(caught.value)
+    assert not dest.exists()
+
+
+EVIL = "x\n\n# Big | `code` <script> [a](b) *c* _d_ ~~e~~ &lt; \\"
+TAME = r"x # Big \| \`code\` &lt;script\> \[a\](b) \*c\* \_d\_ \~\~e\~\~ &amp;lt; \\"
+
+
+def test_words_in_cards_from_elsewhere_are_shown_and_make_no_markup(bank: Path, dest: Path) -> None:
+    before = Bank.open(bank).card("winter")
+    with_card(
+        bank,
+        mode=EVIL,
+        validation={EVIL: 1.0},
+        imported={"distances": {EVIL: {EVIL: 0.5}}},
+        image=before["image"] | {"size": EVIL},
+    )
+    push(bank, dest)
+    lines = readme(dest).splitlines()
+    (row,) = [line for line in lines if line.startswith("| `winter`")]
+    assert row.startswith(f"| `winter` | {TAME}, imported, BtoA | ")
+    assert f" | {TAME} px | " in row
+    assert f"Held-out images when it was learned: {TAME} 1." in lines
+    assert f"Distance of its outputs from the imported network's, {TAME}: {TAME} 0.5." in lines
+    assert not [line for line in lines if line.startswith("# Big")]
+
+
+def test_arguments_of_a_users_own_generator_make_no_markup(
+    bank: Path, dest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summary = property(lambda self: f"nets:make, width {EVIL}")
+    monkeypatch.setattr(GeneratorConfig, "summary", summary)
+    push(bank, dest)
+    assert f"share their filters (nets:make, width {TAME}): later" in readme(dest)
+
+
+@pytest.mark.parametrize("size", [0, -1, None, "x\ny", [16]])
+def test_sample_pictures_of_a_task_without_a_size_are_one_line(
+    bank: Path, dest: Path, tmp_path: Path, size: object
+) -> None:
+    with_card(bank, image=Bank.open(bank).card("winter")["image"] | {"size": size})
+    save(tmp_path / "images" / "winter", noise(16, 16))
+    with pytest.raises(
+        PiggybackError, match=r"task .winter.: 0004-winter.* damaged card"
+    ) as caught:
+        push(bank, dest, samples=tmp_path / "images")
+    assert "\n" not in str(caught.value)
+    assert not dest.exists()
+
+
+def test_a_card_that_is_too_deep_is_told_by_the_commands_that_read_it(
+    bank: Path, tmp_path: Path
+) -> None:
+    store = Store.open(bank)
+    forge(store, "winter", with_metadata(file_of(store, "winter"), card="[" * 200_000))
+    for arguments in (("pull", bank, tmp_path / "copy"), ("verify", bank)):
+        done = pbgan(*arguments)
+        assert done.returncode != 0
+        assert "Traceback" not in done.stderr
+        assert "winter" in done.stderr + done.stdout
+    assert not (tmp_path / "copy").exists()
+
+
 def test_notes_at_the_destination_serve_where_the_bank_has_none(bank: Path, dest: Path) -> None:
     push(bank, dest)
     (dest / "card.toml").write_text('license = "mit"\n')
     assert push(bank, dest).remarks == ()
     assert "license: mit\n" in readme(dest)
-    (dest / "card.toml").write_text("license = mit")
-    assert push(bank, dest).remarks[0].startswith(f"what it says is not told: {dest}/card.toml")
-    (bank / "card.toml").write_text('license = "cc0-1.0"\n')
+    (dest / "card.toml").write_text("[tasks.deep]\ndata = 'drawn'")
+    assert push(bank, dest).remarks == (
+        f"licence not stated of maps, deep, classes, winter: {dest}/card.toml can say it",
+    )
+
+
+def test_notes_at_the_destination_that_say_other_things_stay_and_the_card_tells_them(
+    bank: Path, dest: Path
+) -> None:
+    (bank / "card.toml").write_text('license = "mit"\n[tasks.deep]\ndata = "drawn"\n')
+    dest.mkdir()
+    for theirs, license in (
+        ('license = "cc0-1.0"\n', "cc0-1.0"),
+        ('description = "Ours."\n', "unknown"),
+        ('license = "mit"\n[tasks.maps]\nlicense = "mit"\ndata = "ours"\n', "mit"),
+        ('[tasks.deep]\nlicense = "cc0-1.0"\n', "several"),
+    ):
+        (dest / "card.toml").write_text(theirs)
+        done = push(bank, dest)
+        assert "card.toml" not in done.documents
+        assert done.remarks[0] == (
+            f"{dest}/card.toml stays as it is, and the model card tells what it says: {bank}/card.toml says "
+            f"other things; remove {dest}/card.toml and push again to send yours"
+        )
+        assert (dest / "card.toml").read_text() == theirs
+        data = ModelCard(readme(dest)).data
+        assert license in (data.license, data.license_name)
+    (dest / "card.toml").unlink()
+    done = push(bank, dest)
+    assert (done.documents, done.remarks) == (("card.toml", "README.md"), ())
+
+
+def test_a_task_with_a_licence_of_its_own_keeps_it_though_the_senders_has_another_for_it(
+    bank: Path, dest: Path
+) -> None:
+    (bank / "card.toml").write_text('license = "mit"\n[tasks.maps]\nlicense = "cc0-1.0"\n')
+    dest.mkdir()
+    (dest / "card.toml").write_text('license = "mit"\n')
+    assert push(bank, dest).documents == ("card.toml", "README.md"), "no task was there yet"
+    (dest / "card.toml").write_text('license = "mit"\n')
+    assert "stays as it is" in push(bank, dest).remarks[0]
+    assert (dest / "card.toml").read_text() == 'license = "mit"\n'
+
+
+def test_notes_at_the_destination_that_say_less_are_brought_up_and_the_same_stay_as_they_are(
+    bank: Path, dest: Path
+) -> None:
+    dest.mkdir()
+    mine = 'license = "mit"\n[tasks.maps]\ndata = "drawn"\n'
+    (bank / "card.toml").write_text(mine)
+    (dest / "card.toml").write_text('[tasks.maps]\ndata = "drawn"\n')
     assert push(bank, dest).documents == ("card.toml", "README.md")
-    assert "license: cc0-1.0\n" in readme(dest)
+    assert (dest / "card.toml").read_text() == mine
+    (dest / "card.toml").write_text(f"# ours\n{mine}")
+    assert push(bank, dest) == Transfer((), 0, 4)
+    assert (dest / "card.toml").read_text() == f"# ours\n{mine}"
+
+
+def test_notes_at_the_destination_that_nothing_can_be_made_of_stay_and_are_told(
+    bank: Path, dest: Path
+) -> None:
+    dest.mkdir()
+    (dest / "card.toml").write_text("license = mit")
+    damaged = f"{dest}/card.toml is no valid TOML: "
+    for advice in (
+        "mend it",
+        f"remove {dest}/card.toml and push again to send yours",
+    ):
+        remark = push(bank, dest).remarks[0]
+        assert remark.startswith(damaged)
+        assert remark.endswith(f"; it stays, and what it says is not told: {advice}")
+        assert "license: unknown\n" in readme(dest)
+        (bank / "card.toml").write_text('license = "cc0-1.0"\n')
+    assert (dest / "card.toml").read_text() == "license = mit"
+
+
+def test_the_notes_that_were_checked_are_those_that_are_sent(
+    bank: Path, dest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def changed_meanwhile(*_: object) -> dict[str, list[bytes]]:
+        (bank / "card.toml").write_text("license = mit")
+        return {}
+
+    (bank / "card.toml").write_text('license = "mit"\n')
+    monkeypatch.setattr(transfer, "sample_pictures", changed_meanwhile)
+    push(bank, dest, samples=tmp_path)
+    assert (dest / "card.toml").read_text() == 'license = "mit"\n'
+    assert "license: mit\n" in readme(dest)
 
 
 # --- card.toml ---

@@ -8,7 +8,7 @@ import pytest
 from banks import contents, file_of, flips, pbgan
 from mixed_banks import FIRST, FULL, LAST, LOW, MIXED, Task, all_bits, fill
 from piggyback_gan import Bank, Packed, PiggybackError, pack
-from piggyback_gan import packing as packing_module
+from piggyback_gan.share import packing as packing_module
 from piggyback_gan.store import Store
 
 LIGHT = (FIRST, *(Task(name, LAST, LOW, unpaired=name == "b") for name in "abcd"))
@@ -145,6 +145,33 @@ def test_what_can_not_be_packed_is_one_line_and_leaves_nothing(light: Path, tmp_
         with pytest.raises(PiggybackError, match=words):
             pack(light, tmp_path / out, asked)
     assert contents(tmp_path) == {"taken/mine.txt": b""}
+
+
+def test_an_empty_folder_is_filled_whatever_it_is_called(
+    light: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    (tmp_path / "link").symlink_to(there)
+    monkeypatch.chdir(here)
+    pack(light, ".", ["a"])
+    pack(light, tmp_path / "link", ["a"])
+    assert Path.cwd() == here
+    assert (tmp_path / "link").is_symlink()
+    for folder in (Path(), there):
+        assert Bank.open(folder).tasks == ("first", "a")
+        assert {path.name for path in folder.iterdir()} == {"bank.json", "bank.lock", "tasks"}
+
+
+def test_an_empty_folder_stays_empty_where_packing_fails(light: Path, tmp_path: Path) -> None:
+    bank = shutil.copytree(light, tmp_path / "bank")
+    file = file_of(Store.open(bank), "a")
+    file.write_bytes(next(flips(file.read_bytes(), [-1 % file.stat().st_size])))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(PiggybackError, match="is damaged"):
+        pack(bank, tmp_path / "out", ["a"])
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_the_command_says_what_came_along_and_what_it_takes(light: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from drawn import draw_pairs
 from piggyback_gan import Bank, Interrupted, PiggybackError, teach
 from piggyback_gan.cli import main as command_line
 from piggyback_gan.cli import runs as runs_command
-from piggyback_gan.manifest import writer_lock
+from piggyback_gan.locking import writer_lock
 from piggyback_gan.options import TrainingOptions
 from piggyback_gan.runs import RunFolder, training_purpose
 from running import GENERATOR, OPTIONS, Watch, bank_files, files, run_folder, run_state
@@ -85,7 +85,7 @@ def test_a_run_is_running_while_its_process_holds_the_bank_and_killed_after(
     set_state(bank, "two", "running")
     script = (
         "import sys, time\nfrom pathlib import Path\n"
-        "from piggyback_gan.manifest import writer_lock\n"
+        "from piggyback_gan.locking import writer_lock\n"
         "with writer_lock(Path(sys.argv[1]), sys.argv[2]):\n"
         "    print('held', flush=True)\n    time.sleep(60)\n"
     )

@@ -22,9 +22,11 @@ from banks import (
     with_metadata,
 )
 from mixed_banks import MIXED, all_bits, fill
-from piggyback_gan import Bank, PiggybackError, Transfer, pull, push, sharing
+from piggyback_gan import Bank, PiggybackError, Transfer, pull, push
 from piggyback_gan import manifest as manifest_module
-from piggyback_gan.manifest import Manifest, writer_lock
+from piggyback_gan.locking import writer_lock
+from piggyback_gan.manifest import Manifest
+from piggyback_gan.share import documents, transfer
 from piggyback_gan.store import Store
 
 TASKS = ("maps", "night", "sketch")
@@ -269,13 +271,13 @@ def test_what_arrived_whole_is_not_fetched_again_and_the_rest_is(
 _WRITING = {
     function.__code__
     for function in (
-        sharing._receive,
-        sharing._receive_task,
-        sharing._receive_notes,
+        transfer._receive,
+        transfer._receive_task,
+        documents.receive_notes,
         manifest_module.require_writable,
         manifest_module.atomic_write,
         manifest_module.atomic_file.__wrapped__,  # type: ignore[attr-defined]
-        manifest_module.writer_lock.__wrapped__,  # type: ignore[attr-defined]
+        writer_lock.__wrapped__,  # type: ignore[attr-defined]
         Store.clear_leftovers,
     )
 }

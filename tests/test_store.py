@@ -29,7 +29,8 @@ from banks import (
 from kills import Line
 from piggyback_gan import manifest as manifest_module
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.manifest import Manifest, writer_lock
+from piggyback_gan.locking import writer_lock
+from piggyback_gan.manifest import Manifest
 from piggyback_gan.names import check_task_name
 from piggyback_gan.store import Store, tensors_sha256
 
@@ -330,7 +331,10 @@ def test_a_task_file_of_a_newer_version_asks_for_an_update(store: Store) -> None
     ]
     + [{"mixing": '{"kind": "low-rank", "rank": 0}'}, {"mixing": '{"kind": ["full"]}'}]
     + [{"start": word} for word in ("{", "1", '"../night"')]
-    + [{"storage": "int8"}],
+    + [{"storage": "int8"}]
+    + [
+        {key: "[" * 200_000} for key in ("architecture", "unconstrained", "card", "mixing", "start")
+    ],
 )
 def test_odd_metadata_is_one_line_that_names_the_task(
     store: Store, changes: dict[str, str | None]
@@ -339,6 +343,12 @@ def test_odd_metadata_is_one_line_that_names_the_task(
     assert problems(forged).keys() - {"sketch"} == {"night"}
     assert "\n" not in problems(forged)["night"]
     assert "task 'night': " in problems(forged)["night"]
+
+
+def test_a_header_that_is_too_deep_is_one_line_where_headers_alone_are_read(store: Store) -> None:
+    deep = with_metadata(file_of(store, "night"), card="[" * 200_000)
+    with pytest.raises(PiggybackError, match=r"task 'night': .* is damaged: maximum recursion"):
+        list(forge(store, "night", deep).outlines())
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\3\4 pickled", b"\2\0\0\0\0\0\0\0{}", b"\x80\2}."])
@@ -400,7 +410,7 @@ _WRITING = {
     for function in (
         manifest_module.atomic_write,
         manifest_module.require_writable,
-        manifest_module.writer_lock.__wrapped__,
+        writer_lock.__wrapped__,
         Store.append,
         Store.remove,
         Store.clear_leftovers,

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from piggyback_gan.network import PiggybackNetwork
     from piggyback_gan.options import TrainingOptions
     from piggyback_gan.own_code import allow_generator
-    from piggyback_gan.packing import Packed, pack
-    from piggyback_gan.sharing import Transfer, pull, push
+    from piggyback_gan.share.packing import Packed, pack
+    from piggyback_gan.share.transfer import Transfer, pull, push
     from piggyback_gan.tasks import ParameterCount
     from piggyback_gan.teaching import Interrupted, teach
     from piggyback_gan.tiling import Tiling
@@ -37,23 +37,23 @@ _HOMES = {
     "ImportOptions": "importing",
     "Interrupted": "teaching",
     "LowRankMixing": "mixings",
-    "Packed": "packing",
+    "Packed": "share.packing",
     "ParameterCount": "tasks",
     "PiggybackError": "errors",
     "PiggybackNetwork": "network",
     "SelectedMixing": "mixings",
     "Tiling": "tiling",
     "TrainingOptions": "options",
-    "Transfer": "sharing",
+    "Transfer": "share.transfer",
     "allow_generator": "own_code",
     "build_discriminator": "discriminators",
     "build_generator": "generators",
     "export_task": "export.exporting",
     "factorize": "factorization",
     "import_task": "importing",
-    "pack": "packing",
-    "pull": "sharing",
-    "push": "sharing",
+    "pack": "share.packing",
+    "pull": "share.transfer",
+    "push": "share.transfer",
     "teach": "teaching",
 }
 

@@ -18,13 +18,13 @@ from piggyback_gan.errors import PiggybackError
 from piggyback_gan.generators import build_generator, build_outline
 from piggyback_gan.image_formats import ImageFormat
 from piggyback_gan.images import from_pil, to_pil, to_pixels, to_tensor
+from piggyback_gan.locking import writer_lock
 from piggyback_gan.manifest import (
     MANIFEST_NAME,
     Manifest,
     TaskEntry,
     read_card,
     require_empty,
-    writer_lock,
 )
 from piggyback_gan.network import PiggybackNetwork
 from piggyback_gan.restoring import (

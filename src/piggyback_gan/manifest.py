@@ -1,4 +1,4 @@
-"""The bank's directory without its tensors: the manifest, task files' headers, atomic writing, the writer's lock.
+"""The bank's directory without its tensors: the manifest, task files' headers, atomic writing.
 
 A bank is a directory::
 
@@ -16,7 +16,6 @@ import hashlib
 import json
 import os
 import re
-import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -24,8 +23,6 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, Self
-
-import filelock
 
 from piggyback_gan.errors import PiggybackError
 
@@ -37,9 +34,6 @@ RUNS_FOLDER = "runs"
 NOTES_NAME = "card.toml"
 README_NAME = "README.md"
 SAMPLES_FOLDER = "samples"
-LOCK_NAME = "bank.lock"
-_WRITER_NAME = "bank.writer.json"
-_LOCK_SECONDS = 0.5
 TASK_FILE = re.compile(r"([0-9]{4,})-([a-z0-9][a-z0-9._-]{0,63})\.safetensors")
 
 
@@ -134,7 +128,9 @@ class Manifest:
             raise PiggybackError(f"{path} is damaged: it is no valid manifest") from None
         if not ours:
             raise PiggybackError(f"{path} is damaged or no bank's: format {content['format']!r}")
-        if isinstance(version, int) and version > FORMAT_VERSION:
+        if type(version) is not int or version < 1:
+            raise PiggybackError(f"{path} is damaged: format_version is {version!r}")
+        if version > FORMAT_VERSION:
             raise PiggybackError(
                 f"{path} is of format {version}, this version reads up to {FORMAT_VERSION}: "
                 "update piggyback-gan"
@@ -142,9 +138,10 @@ class Manifest:
         try:
             entries = tuple(TaskEntry(**entry) for entry in content["tasks"])
             manifest = cls(content["architecture"], entries, version)
-        except (KeyError, TypeError):
+            rendered = manifest.render()
+        except (KeyError, TypeError, RecursionError):
             raise PiggybackError(f"{path} is damaged: it is no valid manifest") from None
-        if manifest.render() != raw:
+        if rendered != raw:
             raise PiggybackError(f"{path} is damaged: its checksum does not match its content")
         for entry in entries:
             # The checksum keeps accidents out, not malice: a name must not lead out of the folder.
@@ -238,7 +235,7 @@ def read_card(path: Path, entry: TaskEntry) -> dict[str, Any]:
         raise PiggybackError(f"{file} is no task's file")
     try:
         card = json.loads(metadata["card"])
-    except ValueError:
+    except (ValueError, RecursionError):
         card = None
     if not isinstance(card, dict):
         raise PiggybackError(f"{file} is damaged: its card can't be read")
@@ -327,77 +324,6 @@ def require_outside_banks(path: Path) -> None:
     for folder in path.absolute().parents:
         if (folder / MANIFEST_NAME).exists():
             raise PiggybackError(f"{path} would lie in the bank {folder}: choose another place")
-
-
-@contextlib.contextmanager
-def writer_lock(bank: Path, purpose: str) -> Iterator[None]:
-    """Be the one writer of a bank. The lock ends with the process, however it ends.
-
-    Raises:
-        PiggybackError: another process holds it (the message says which), the folder is read-only, or
-            the disk is full.
-    """
-    is_new = not bank.exists()
-    require_writable(bank)
-    # Not at once: `current_writer` may hold it for a moment.
-    lock = filelock.FileLock(bank / LOCK_NAME, timeout=_LOCK_SECONDS)
-    writer = bank / _WRITER_NAME
-    try:
-        lock.acquire()
-    except filelock.Timeout:
-        raise PiggybackError(
-            f"{bank} is being written by {_describe(writer)}: wait for it"
-        ) from None
-    except OSError as error:
-        raise PiggybackError(f"{bank} can't be locked: {error.strerror}") from None
-    try:
-        holder = {
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "purpose": purpose,
-            "since": now(),
-        }
-        atomic_write(writer, json.dumps(holder).encode())
-        yield
-    finally:
-        writer.unlink(missing_ok=True)
-        unused = is_new and not (bank / MANIFEST_NAME).exists()
-        if unused:
-            # Before it is released: else this could be the lock of the next writer.
-            with contextlib.suppress(OSError):
-                (bank / LOCK_NAME).unlink()
-        lock.release()
-        if unused:
-            for folder in (bank / TASKS_FOLDER, bank):
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
-
-
-def current_writer(bank: Path) -> Mapping[str, Any] | None:
-    """What the process that writes a bank now says of itself; None where there is none."""
-    if not (bank / LOCK_NAME).exists():
-        return None
-    lock = filelock.FileLock(bank / LOCK_NAME, timeout=0)
-    try:
-        with lock:
-            return None
-    except filelock.Timeout:
-        pass
-    except OSError:  # a folder that this process can't write to
-        return None
-    try:
-        holder = json.loads((bank / _WRITER_NAME).read_text())
-    except (OSError, ValueError):
-        holder = None
-    return holder if isinstance(holder, dict) else {}
-
-
-def _describe(writer: Path) -> str:
-    try:
-        holder = json.loads(writer.read_text())
-        return "process {pid} on {host} ({purpose}, since {since})".format_map(holder)
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another process"
 
 
 def _canonical(content: Mapping[str, Any]) -> bytes:

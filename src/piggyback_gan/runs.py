@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from piggyback_gan.errors import PiggybackError
+from piggyback_gan.locking import current_writer
 from piggyback_gan.manifest import (
     MANIFEST_NAME,
     RUNS_FOLDER,
     Manifest,
     TaskEntry,
     atomic_write,
-    current_writer,
     require_writable,
 )
 from piggyback_gan.names import check_task_name

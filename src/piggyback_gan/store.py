@@ -126,7 +126,7 @@ class Store:
             metadata = read_header(path)
             try:
                 yield self._stored(entry, metadata, {})
-            except (KeyError, ValueError) as error:
+            except (KeyError, ValueError, RecursionError) as error:
                 raise PiggybackError(f"task {entry.name!r}: {path} is damaged: {error}") from None
 
     def read_through(self, name: str) -> Iterator[StoredTask]:
@@ -257,7 +257,7 @@ class Store:
         check_content(entry, content, path)
         try:
             return self._parse(entry, path, content, previous)
-        except (KeyError, ValueError, safetensors.SafetensorError) as error:
+        except (KeyError, ValueError, RecursionError, safetensors.SafetensorError) as error:
             if isinstance(error, PiggybackError) and str(path) in str(error):
                 raise
             raise PiggybackError(f"task {entry.name!r}: {path} is damaged: {error}") from None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from piggyback_gan.sharing import Transfer
+    from piggyback_gan.share.transfer import Transfer
 
 _TABLE_WIDTH = 110
 

@@ -27,7 +27,7 @@ class Arguments:
 def run(arguments: list[str]) -> int:
     """Pack, and say what came along and what it takes."""
     given = parse(Arguments, "pack", arguments)
-    from piggyback_gan.packing import pack
+    from piggyback_gan.share.packing import pack
 
     packed = pack(given.bank, given.out, [task.strip() for task in given.tasks.split(",")])
     along = (

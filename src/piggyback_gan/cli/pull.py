@@ -29,7 +29,7 @@ class Arguments:
 def run(arguments: list[str]) -> int:
     """Pull, and say what travelled."""
     given = parse(Arguments, "pull", arguments)
-    from piggyback_gan.sharing import pull
+    from piggyback_gan.share.transfer import pull
 
     say_transfer(pull(given.source, given.bank, given.task), given.bank)
     return 0

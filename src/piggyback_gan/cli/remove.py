@@ -7,7 +7,8 @@ import tyro
 
 from piggyback_gan.cli.arguments import BankPath, TaskName, parse
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.manifest import Manifest, writer_lock
+from piggyback_gan.locking import writer_lock
+from piggyback_gan.manifest import Manifest
 
 
 @dataclass(frozen=True, kw_only=True)

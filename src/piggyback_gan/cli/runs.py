@@ -9,7 +9,7 @@ import tyro
 
 from piggyback_gan.cli.arguments import BankPath, parse
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.manifest import writer_lock
+from piggyback_gan.locking import writer_lock
 from piggyback_gan.runs import RunFolder, list_runs
 
 if TYPE_CHECKING:

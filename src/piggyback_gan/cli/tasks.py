@@ -35,8 +35,7 @@ def run(arguments: list[str]) -> int:
             rows.append(_row(entry, read_card(given.bank, entry)))
         except (KeyError, TypeError) as error:
             raise PiggybackError(
-                f"task {entry.name!r}: {entry.file} has a damaged card (no {error}): pbgan verify "
-                "tells more"
+                f"task {entry.name!r}: {entry.file} has a damaged card (no {error})"
             ) from None
     if given.json:
         print(json.dumps({"architecture": manifest.architecture, "tasks": rows}, indent=1))

@@ -52,6 +52,7 @@ class OnnxGenerator(nn.Module):
             providers = [there[device]]
         options = runtime.SessionOptions()
         options.log_severity_level = 3  # errors: its warnings are for its makers
+        options.intra_op_num_threads = torch.get_num_threads()  # it knows of no OMP_NUM_THREADS
         try:
             self._session = runtime.InferenceSession(path, options, providers=providers)
         except Exception as error:  # noqa: BLE001 - its errors have no class in common

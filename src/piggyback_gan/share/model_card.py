@@ -1,5 +1,6 @@
 """The README of a shared bank: a model card, made of the tasks' files and of what their owner says of them."""
 
+import hashlib
 import json
 import re
 import shlex
@@ -7,15 +8,18 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from piggyback_gan.bank import Bank
-from piggyback_gan.bank_notes import BankNotes, TaskNotes
 from piggyback_gan.config import CustomGeneratorConfig
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.image_formats import FULL_RANGE, ImageFormat
 from piggyback_gan.manifest import SAMPLES_FOLDER, TaskEntry
 from piggyback_gan.own_code import VARIABLE
+from piggyback_gan.share.notes import BankNotes, TaskNotes
 
-_MARK = "<!-- Written by pbgan push"
+_FENCE = "\n---\n\n"
+"""What ends the fields at its head."""
 _SAMPLES = 3
+_ACTIVE = re.compile(r"[\\`*_\[\]|~$>]")
+"""What makes markup of the words after it; `<` and `&` become HTML's words for them."""
 _KNOWN_LICENSES = [
     "agpl-3.0",
     "apache-2.0",
@@ -55,8 +59,16 @@ _KNOWN_LICENSES = [
 
 
 def is_ours(readme: bytes) -> bool:
-    """Whether `model_card` wrote this file."""
-    return _MARK.encode() in readme
+    """Whether `model_card` wrote this file, and nobody changed it since."""
+    head, _, rest = readme.replace(b"\r\n", b"\n").partition(_FENCE.encode())
+    mark, _, text = rest.partition(b"\n")
+    return mark.startswith(_mark(head, text).encode())
+
+
+def _mark(head: bytes, text: bytes) -> str:
+    """How the comment between them begins: a hash tells whether they are as they were written."""
+    digest = hashlib.sha256(head + text).hexdigest()
+    return f"<!-- Written by pbgan push, {digest}: "
 
 
 def sample_names(task: str) -> tuple[str, ...]:
@@ -82,16 +94,14 @@ def model_card(bank: Bank, notes: BankNotes, shown: Collection[str], address: st
         try:
             rows.append(_row(bank, entry, card, notes.of(task)))
             figures = _figures(card)
-        except (KeyError, TypeError, ValueError) as error:
-            raise PiggybackError(
-                f"task {task!r}: {entry.file} has a damaged card ({error}): pbgan verify tells more"
-            ) from None
+        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
+            raise damaged_card(entry, error) from None
         pictures = [name for name in sample_names(task) if name in shown]
         sections.append(_section(task, notes.of(task), figures, pictures))
-    modes = {card.get("mode") for _, card in cards.values()}
+    modes = [card["mode"] for _, card in cards.values()]
     generator, title = bank.config, address.rsplit("/", 1)[-1].split("@")[0]
     intro = (
-        f"A bank of {len(cards)} image-to-image translators that share their filters ({generator.summary}): "
+        f"A bank of {len(cards)} image-to-image translators that share their filters ({_plain(generator.summary)}): "
         "later tasks are mixed from the filters of earlier ones, which never change. Made with Piggyback GAN (Zhai et al., ECCV 2020, "
         "[arXiv 2104.11939](https://arxiv.org/abs/2104.11939))."
     )
@@ -108,8 +118,7 @@ def model_card(bank: Bank, notes: BankNotes, shown: Collection[str], address: st
         else None
     )
     parts = [
-        _front_matter(bank.tasks, notes, modes),
-        f"{_MARK}: changes here are lost; card.toml is the place for them. -->\n\n# {title}",
+        f"# {_plain(title)}",
         notes.description,
         intro,
         "## Tasks",
@@ -122,7 +131,16 @@ def model_card(bank: Bank, notes: BankNotes, shown: Collection[str], address: st
         "## What is checked",
         checks,
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    head = _front_matter(bank.tasks, notes, modes)
+    text = "\n" + "\n\n".join(part for part in parts if part) + "\n"
+    mark = _mark(head.encode(), text.encode())
+    return f"{head}{_FENCE}{mark}a push leaves it alone once it is edited; card.toml can say more. -->\n{text}"
+
+
+def damaged_card(entry: TaskEntry, reason: Exception) -> PiggybackError:
+    """What is told of a card that can be read, but lacks what a task's card has or has it as something else."""
+    words = " ".join(str(reason).split())
+    return PiggybackError(f"task {entry.name!r}: {entry.file} has a damaged card ({words})")
 
 
 def _front_matter(tasks: Iterable[str], notes: BankNotes, modes: Collection[Any]) -> str:
@@ -136,23 +154,22 @@ def _front_matter(tasks: Iterable[str], notes: BankNotes, modes: Collection[Any]
     tags = ["piggyback-gan", "gan", "pix2pix", "continual-learning"]
     tags += ["cyclegan"] if "unpaired" in modes else []
     words += ["library_name: piggyback-gan", "pipeline_tag: image-to-image", "tags:"]
-    return "\n".join(["---", *words, *(f"- {tag}" for tag in tags), "---"])
+    return "\n".join(["---", *words, *(f"- {tag}" for tag in tags)])
 
 
 def _row(bank: Bank, entry: TaskEntry, card: Mapping[str, Any], notes: TaskNotes) -> list[str]:
     first, second = bank.formats(entry.name)
     ways = " and ".join(bank.directions(entry.name))
-    mode = f"{card['mode']}{', imported' if 'imported' in card else ''}, {ways}"
     parameters = card["parameters"]
-    return [
-        f"`{entry.name}`",
-        mode,
+    cells = [
+        f"{card['mode']}{', imported' if 'imported' in card else ''}, {ways}",
         f"{_words(first)} → {_words(second)}",
         f"{card['image']['size']} px",
         f"{parameters['total']:,} parameters, {parameters['share']:.3f} of a network",
         f"{entry.bytes:,}",
         notes.license or "not stated",
     ]
+    return [f"`{entry.name}`", *map(_plain, cells)]
 
 
 def _words(format: ImageFormat) -> str:
@@ -176,7 +193,7 @@ def _figures(card: Mapping[str, Any]) -> list[str]:
         lines.append(f"Held-out images when it was learned: {_listed(validation)}.")
     for way, distance in card.get("imported", {}).get("distances", {}).items():
         lines.append(
-            f"Distance of its outputs from the imported network's, {way}: {_listed(distance)}."
+            f"Distance of its outputs from the imported network's, {_plain(way)}: {_listed(distance)}."
         )
     return lines
 
@@ -187,7 +204,7 @@ def _unmeasured(cards: Mapping[str, tuple[TaskEntry, Mapping[str, Any]]]) -> str
 
 
 def _listed(figures: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+    return ", ".join(f"{_plain(name)} {value:.4g}" for name, value in figures.items())
 
 
 def _section(task: str, notes: TaskNotes, figures: Iterable[str], pictures: Iterable[str]) -> str:
@@ -225,10 +242,12 @@ def _in_pil(format: ImageFormat) -> bool:
 def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     lines = [list(heads)]
     lines.append(["---"] * len(lines[0]))
-    lines += [[_cell(text) for text in row] for row in rows]
+    lines += [list(row) for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _cell(text: str) -> str:
-    """Words of others, which must not end a cell or begin markup."""
-    return text.replace("|", "\\|").replace("<", "&lt;")
+def _plain(text: str) -> str:
+    """Words of others as Markdown that shows them on one line, within a line: they begin and end nothing."""
+    return (
+        _ACTIVE.sub(r"\\\g<0>", " ".join(text.split())).replace("&", "&amp;").replace("<", "&lt;")
+    )

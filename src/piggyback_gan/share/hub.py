@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 _SCHEME = "hf://"
 _ADDRESS = re.compile(r"hf://([A-Za-z0-9._-]+/[A-Za-z0-9._-]+)(?:@([^@\s]+))?")
 _LOG_IN = "log in with 'hf auth login', or set HF_TOKEN"
+_MEANWHILE = "somebody else changed it meanwhile: run this again"
 _NOT_THERE = f"there is no such repository, or you may not see it: {_LOG_IN}"
+
+_MAIN = "main"
+_MADE_WITH = {".gitattributes"}
+"""What the hub puts in a new repository."""
 
 
 def is_address(place: str | Path) -> bool:
@@ -108,15 +113,24 @@ class HubSite:
             return Path(file).read_bytes()
 
     def create(self, private: bool) -> None:
-        """Make the repository.
+        """Make the repository, which was not there.
 
         Raises:
-            PiggybackError: the hub refuses.
+            PiggybackError: the address has a branch, which a new repository has not; the hub refuses; or
+                somebody else made it meanwhile and began to fill it.
         """
+        if self._revision not in (None, _MAIN):
+            raise PiggybackError(
+                f"{self.name}: no such repository is there to have a branch {self._revision!r}: push to "
+                f"{_SCHEME}{self._repository} first"
+            )
         with self._in_one_line():
             self._api.create_repo(self._repository, private=private, exist_ok=True)
         del self._info
         self.require()  # somebody else may have one of this name, which this user may not see
+        # What is to be committed was planned for a place where nothing is.
+        if self.names() - _MADE_WITH or (private and not self.is_private()):
+            raise PiggybackError(f"{self.name}: {_MEANWHILE}")
 
     def commit(self, changes: Mapping[str, bytes | Path | None], title: str) -> None:
         """Change files in one commit, on the one that was looked at; None removes a file.
@@ -163,7 +177,7 @@ class HubSite:
         if status == 403:
             return f"you may not do this there: {_LOG_IN} as somebody who may"
         if status in (409, 412):
-            return "somebody else changed it meanwhile: run this again"
+            return _MEANWHILE
         words = " ".join(str(error).split()) or type(error).__name__
         if status is not None:
             return f"the hub refused: {getattr(error, 'server_message', None) or words}"

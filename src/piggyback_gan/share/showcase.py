@@ -17,18 +17,19 @@ from piggyback_gan.images import (
     to_pixels,
     to_tensor,
 )
-from piggyback_gan.model_card import sample_names
+from piggyback_gan.share.model_card import damaged_card, sample_names
 from piggyback_gan.translate import translate_batch
 
 
 def sample_pictures(bank: Bank, folder: Path) -> Mapping[str, list[bytes]]:
-    """Input | output of the first images in `folder / task`, or in `folder` for tasks without one.
+    """Input | output of the first images in `folder / task`, or in `folder` for tasks without that.
 
     Of each image it is the middle square, at the size that the task was trained at, translated the way it
     was trained.
 
     Returns:
-        PNG files by task, 8-bit RGB; of tasks without images none.
+        PNG files by task, 8-bit RGB: none of a task whose own folder is empty; tasks for which nothing was
+        given are left out.
 
     Raises:
         PiggybackError: there are no images, or one is not what its task takes.
@@ -38,17 +39,18 @@ def sample_pictures(bank: Bank, folder: Path) -> Mapping[str, list[bytes]]:
     chosen = {}
     for task in bank.tasks:
         own = folder / task
-        if images := list_images(own if own.is_dir() else folder)[: len(sample_names(task))]:
+        images = list_images(own if own.is_dir() else folder)[: len(sample_names(task))]
+        if images or own.is_dir():
             chosen[task] = images
     if not chosen:
         raise PiggybackError(f"{folder} has no images, and no folder of images named as a task")
-    return {task: _pictures(bank, task, images) for task, images in chosen.items()}
+    return {task: _pictures(bank, task, found) if found else [] for task, found in chosen.items()}
 
 
 def _pictures(bank: Bank, task: str, images: list[Path]) -> list[bytes]:
     source, target = bank.formats(task)
     config, generator = bank.generator_config(task), bank.generator(task)
-    size = int(bank.card(task)["image"]["size"])
+    size = _size(bank, task)
     made = []
     for path in images:
         pixels = read_image(path, source)
@@ -59,3 +61,14 @@ def _pictures(bank: Bank, task: str, images: list[Path]) -> list[bytes]:
         pair = [display(square, source), display(to_pixels(output, target), target)]
         made.append(encode(np.ascontiguousarray(grid([pair])), ".png"))
     return made
+
+
+def _size(bank: Bank, task: str) -> int:
+    """Height and width, in pixels, of the images that a task was trained with."""
+    try:
+        size = int(bank.card(task)["image"]["size"])
+        if size < 1:
+            raise ValueError(f"images of {size} pixels")
+    except (ArithmeticError, KeyError, TypeError, ValueError) as error:
+        raise damaged_card(bank.manifest.entry(task), error) from None
+    return size

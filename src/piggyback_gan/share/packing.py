@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from piggyback_gan.bank import Bank
-from piggyback_gan.bank_notes import read_notes
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.manifest import (
+    MANIFEST_NAME,
     NOTES_NAME,
     Manifest,
     atomic_write,
@@ -16,6 +16,7 @@ from piggyback_gan.manifest import (
 )
 from piggyback_gan.mixings import FullMixing
 from piggyback_gan.restoring import BACKWARD
+from piggyback_gan.share.notes import read_notes
 from piggyback_gan.store import Store, tensors_sha256
 from piggyback_gan.tasks import TaskState
 
@@ -58,9 +59,11 @@ def pack(bank: str | Path, out: str | Path, tasks: Collection[str]) -> Packed:
         raise PiggybackError(f"{out} is there and no empty folder: choose another place")
     kept = _with_needed(store, asked)
     notes = read_notes(source.path, source.tasks)
-    require_writable(out.parent)
-    # A sibling, so that it becomes `out` in one moment.
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name[:40]}.") as folder:
+    # On the same disk, so that it becomes `out` in one moment: where nothing is a sibling; in a folder that
+    # is there, which may be the working directory, something in it.
+    home = out if out.exists() else out.parent
+    require_writable(home)
+    with tempfile.TemporaryDirectory(dir=home, prefix=f".{out.name[:40]}.") as folder:
         place = Path(folder) / "bank"
         made = Bank(Store(place, Manifest(store.manifest.architecture)), source.config)
         with made.writing(f"pack {source.path}"):
@@ -76,9 +79,7 @@ def pack(bank: str | Path, out: str | Path, tasks: Collection[str]) -> Packed:
         for task in kept:
             _require_equal(source, Bank.open(place), task)
         try:
-            if out.exists():
-                out.rmdir()
-            place.rename(out)
+            _move(place, out)
         except OSError as error:
             raise PiggybackError(f"{out} can't be written: {error.strerror}") from None
     return Packed(
@@ -87,6 +88,15 @@ def pack(bank: str | Path, out: str | Path, tasks: Collection[str]) -> Packed:
         bytes=sum(entry.bytes for entry in made.entries),
         bytes_before=sum(entry.bytes for entry in source.entries),
     )
+
+
+def _move(place: Path, out: Path) -> None:
+    """Make a whole bank another directory, or what is in one that is there: the manifest last."""
+    if not out.exists():
+        place.rename(out)
+        return
+    for path in sorted(place.iterdir(), key=lambda path: path.name == MANIFEST_NAME):
+        path.rename(out / path.name)
 
 
 def _with_needed(store: Store, asked: Collection[str]) -> list[str]:

@@ -3,7 +3,7 @@
 import json
 import tomllib
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,13 @@ class BankNotes:
         """Without those of other tasks."""
         kept = {name: notes for name, notes in self.tasks.items() if name in tasks}
         return replace(self, tasks=kept)
+
+    def contains(self, other: "BankNotes", tasks: Iterable[str]) -> bool:
+        """Whether these say all that the others say, of the bank, of these tasks and of those that they name."""
+        pairs = [(self.license, other.license), (self.description, other.description)]
+        for task in {*tasks, *other.tasks}:
+            pairs += zip(astuple(self.of(task)), astuple(other.of(task)), strict=True)
+        return all(theirs in (None, mine) for mine, theirs in pairs)
 
     def render(self) -> bytes:
         """As a `card.toml`."""

@@ -4,17 +4,12 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 from piggyback_gan.bank import Bank
-from piggyback_gan.bank_notes import BankNotes, parse_notes, read_notes
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.hub import HubSite, is_address
+from piggyback_gan.locking import writer_lock
 from piggyback_gan.manifest import (
     MANIFEST_NAME,
-    NOTES_NAME,
-    README_NAME,
-    SAMPLES_FOLDER,
     TASKS_FOLDER,
     Manifest,
     TaskEntry,
@@ -22,10 +17,11 @@ from piggyback_gan.manifest import (
     check_content,
     require_empty,
     require_writable,
-    writer_lock,
 )
-from piggyback_gan.model_card import is_ours, model_card, sample_names
-from piggyback_gan.showcase import sample_pictures
+from piggyback_gan.share.documents import FoundNotes, documents_to_send, notes_at, receive_notes
+from piggyback_gan.share.hub import HubSite, is_address
+from piggyback_gan.share.showcase import sample_pictures
+from piggyback_gan.share.sites import FolderSite, Site, site_at
 from piggyback_gan.store import Store
 
 
@@ -48,69 +44,6 @@ class Transfer:
     remarks: tuple[str, ...] = ()
 
 
-class Site(Protocol):
-    """Where a bank lies, or can come to lie."""
-
-    @property
-    def name(self) -> str:
-        """What users call it."""
-
-    @property
-    def address(self) -> str:
-        """Where its readers find it."""
-
-    def read(self, path: str) -> bytes | None:
-        """A file of the bank; None if there is none."""
-
-    def names(self) -> frozenset[str]:
-        """The paths of its sample pictures; others may be among them."""
-
-
-@dataclass(frozen=True)
-class FolderSite:
-    """A bank's directory."""
-
-    path: Path
-
-    @property
-    def name(self) -> str:
-        """The directory's path."""
-        return str(self.path)
-
-    @property
-    def address(self) -> str:
-        """Its last part: above it, others have other folders."""
-        return self.path.resolve().name
-
-    def read(self, path: str) -> bytes | None:
-        """A file in it; None if there is none.
-
-        Raises:
-            PiggybackError: it can't be read.
-        """
-        try:
-            return (self.path / path).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise PiggybackError(f"{self.path / path} can't be read: {error.strerror}") from None
-
-    def names(self) -> frozenset[str]:
-        """The paths of its sample pictures."""
-        found = (self.path / SAMPLES_FOLDER).glob("*.png")
-        return frozenset(f"{SAMPLES_FOLDER}/{path.name}" for path in found)
-
-    def put(self, changes: Mapping[str, bytes | None]) -> None:
-        """Write and remove files, each in one moment."""
-        for name, content in changes.items():
-            path = self.path / name
-            if content is None:
-                path.unlink(missing_ok=True)
-            else:
-                require_writable(path.parent)
-                atomic_write(path, content)
-
-
 def pull(source: str | Path, bank: str | Path, task: str | None = None) -> Transfer:
     """Bring a bank up to what another one has.
 
@@ -127,7 +60,7 @@ def pull(source: str | Path, bank: str | Path, task: str | None = None) -> Trans
             tasks, or `bank` can't be written. It is as it was.
     """
     folder = _folder(bank, "a bank is pulled into a directory")
-    site = _site(source)
+    site = site_at(source)
     if isinstance(site, HubSite):
         site.require()
     theirs = _manifest(site)
@@ -143,7 +76,7 @@ def pull(source: str | Path, bank: str | Path, task: str | None = None) -> Trans
         if isinstance(site, FolderSite):
             _check_files(site.path, theirs, fresh)
         _receive(site, folder, known, _extended(known, theirs, fresh))
-        documents, remarks = _receive_notes(site, theirs, folder)
+        documents, remarks = receive_notes(site, theirs, folder, known)
     return replace(_transfer(known, fresh), documents=documents, remarks=remarks)
 
 
@@ -156,12 +89,13 @@ def push(
 ) -> Transfer:
     """Bring another bank up to what this one has, and write its README: a model card.
 
-    A README that something else wrote is left alone.
+    A README that was written or edited by hand is left alone.
 
     Args:
-        bank: a bank's directory; its `card.toml`, if there is one, goes along.
-        destination: a directory, or `hf://owner/name`, `hf://owner/name@branch`; it is made if it is not
-            there. What goes to the hub goes in one commit.
+        bank: a bank's directory; its `card.toml`, if there is one, goes along, unless there is one at the
+            destination that says other things.
+        destination: a directory or `hf://owner/name`, which is made if it is not there; or
+            `hf://owner/name@branch`, which must be there. What goes to the hub goes in one commit.
         samples: a folder of images, `samples/TASK/` for each task or one for all, of which up to
             three are translated and shown. Without it the pictures at the destination stay.
         private: make the hub's repository for its owner's eyes only.
@@ -171,8 +105,8 @@ def push(
     """
     sender = Bank.open(_folder(bank, "a bank is pushed from a directory"))
     _require_tasks(sender.manifest, str(bank))
-    site = _site(destination)
-    notes = read_notes(sender.path, sender.tasks)
+    site = site_at(destination)
+    notes = notes_at(FolderSite(sender.path), sender.tasks)
     pictures = {} if samples is None else sample_pictures(sender, Path(samples))
     if isinstance(site, HubSite):
         if private and site.exists() and not site.is_private():
@@ -196,13 +130,13 @@ def push(
 def _plan(
     sender: Bank,
     site: FolderSite | HubSite,
-    notes: BankNotes | None,
+    notes: FoundNotes | None,
     pictures: Mapping[str, Sequence[bytes]],
 ) -> tuple[Manifest, dict[str, bytes | None], Transfer]:
     """All of a push that can fail for what is in the two banks: what is there, what beside tasks is to change."""
     known, fresh = _compare(sender.manifest, str(sender.path), site)
     _check_files(sender.path, sender.manifest, fresh)
-    changes, remarks = _documents(sender, site, known, notes, pictures)
+    changes, remarks = documents_to_send(sender, site, known, notes, pictures)
     transfer = replace(_transfer(known, fresh), documents=tuple(changes), remarks=remarks)
     return known, changes, transfer
 
@@ -231,10 +165,6 @@ def _folder(path: str | Path, rule: str) -> Path:
     if is_address(path):
         raise PiggybackError(f"{path} is no directory: {rule}")
     return Path(path)
-
-
-def _site(address: str | Path) -> FolderSite | HubSite:
-    return HubSite(str(address)) if is_address(address) else FolderSite(Path(address))
 
 
 def _manifest(site: Site) -> Manifest | None:
@@ -326,77 +256,3 @@ def _check_files(path: Path, manifest: Manifest, entries: Sequence[TaskEntry]) -
 def _transfer(known: Manifest, fresh: Sequence[TaskEntry]) -> Transfer:
     names = tuple(entry.name for entry in fresh)
     return Transfer(names, sum(entry.bytes for entry in fresh), len(known.tasks) + len(fresh))
-
-
-def _receive_notes(
-    site: Site, theirs: Manifest, folder: Path
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Bring what card.toml says of the tasks that are here; one that says other things stays.
-
-    Returns:
-        What was written, and what to tell of it.
-    """
-    raw = site.read(NOTES_NAME)
-    if raw is None:
-        return (), ()
-    where = f"{site.name}/{NOTES_NAME}"
-    held = Manifest.read(folder).places
-    try:
-        notes = parse_notes(raw, where, theirs.places)
-        mine = read_notes(folder, held)
-    except PiggybackError as error:
-        return (), (f"{where} was not taken: {error}",)
-    if mine is not None and mine != notes.only(mine.tasks):
-        return (), (f"{folder / NOTES_NAME} stays as it is: {where} says other things",)
-    brought = raw if theirs.places.keys() <= held.keys() else notes.only(held).render()
-    if brought == FolderSite(folder).read(NOTES_NAME):
-        return (), ()
-    atomic_write(folder / NOTES_NAME, brought)
-    return (NOTES_NAME,), ()
-
-
-def _documents(
-    sender: Bank,
-    site: Site,
-    known: Manifest,
-    notes: BankNotes | None,
-    pictures: Mapping[str, Sequence[bytes]],
-) -> tuple[dict[str, bytes | None], tuple[str, ...]]:
-    """What beside tasks is to change at the receiver, by path; and what to tell of it."""
-    if len(known.tasks) > len(sender.tasks):
-        ahead = f"{site.name} goes on after the last task of {sender.path}"
-        return {}, (f"{ahead}: its model card stays as it is; pull first",)
-    wanted: dict[str, bytes | None] = {}
-    remarks = []
-    if notes is not None:
-        wanted[NOTES_NAME] = (sender.path / NOTES_NAME).read_bytes()
-    elif (theirs := site.read(NOTES_NAME)) is not None:
-        try:
-            notes = parse_notes(theirs, f"{site.name}/{NOTES_NAME}", sender.tasks)
-        except PiggybackError as error:
-            remarks.append(f"what it says is not told: {error}")
-    notes = notes or BankNotes()
-    if silent := [task for task in sender.tasks if notes.of(task).license is None]:
-        remarks.append(
-            f"licence not stated of {', '.join(silent)}: {sender.path / NOTES_NAME} can say it"
-        )
-    shown = set(site.names())
-    for task, made in pictures.items():
-        for place, name in enumerate(sample_names(task)):
-            if place < len(made):
-                wanted[name] = made[place]
-                shown.add(name)
-            elif name in shown:
-                wanted[name] = None
-                shown.remove(name)
-    readme = site.read(README_NAME)
-    if readme is None or is_ours(readme):
-        wanted[README_NAME] = model_card(sender, notes, shown, site.address).encode()
-    else:
-        remarks.append(f"{site.name}/{README_NAME} was written by hand and stays as it is")
-    changes = {
-        name: content
-        for name, content in wanted.items()
-        if content is None or content != site.read(name)
-    }
-    return changes, tuple(remarks)

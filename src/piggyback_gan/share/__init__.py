@@ -1,0 +1,1 @@
+"""Banks given to others: pulled, pushed and packed, with a model card."""
