@@ -22,7 +22,7 @@ from banks import (
     with_metadata,
 )
 from mixed_banks import MIXED, all_bits, fill
-from piggyback_gan import Bank, PiggybackError, Transfer, pull, push
+from piggyback_gan import Bank, PiggybackError, Transfer, pack, pull, push
 from piggyback_gan import manifest as manifest_module
 from piggyback_gan.locking import writer_lock
 from piggyback_gan.manifest import Manifest
@@ -232,6 +232,18 @@ def test_a_folder_with_other_things_and_one_that_is_written_are_left_alone(
     assert done.returncode == 2
     assert "is being written by process" in done.stderr
     assert contents(tmp_path) == {"home/letter.txt": b""}
+
+
+def test_no_bank_begins_inside_another(networks: Path, tmp_path: Path) -> None:
+    bank = shutil.copytree(networks, tmp_path / "bank")
+    before = contents(bank)
+    for place in (bank / "copy", bank / "tasks/copy"):
+        for copy in (pull, push):
+            with pytest.raises(PiggybackError, match="would lie in the bank"):
+                copy(bank, place)
+        with pytest.raises(PiggybackError, match="would lie in the bank"):
+            pack(bank, place, Bank.open(bank).tasks)
+    assert contents(bank) == before
 
 
 @pytest.mark.parametrize("address", ["s3://bucket/bank", "https://huggingface.co/me/bank"])

@@ -315,6 +315,23 @@ def require_writable(folder: Path) -> None:
         raise PiggybackError(f"{folder} can't be written to: {error.strerror}") from None
 
 
+@contextlib.contextmanager
+def workplace(path: Path) -> Iterator[Path]:
+    """A folder to make something in that is to become `path`: on the same disk, and gone with the block.
+
+    It is in the nearest folder above that is there, so that none is made for what may fail.
+
+    Raises:
+        PiggybackError: something can't be written there (full disk, read-only folder, a file in the way).
+    """
+    above = next((place for place in path.absolute().parents if place.exists()), Path("/"))
+    try:
+        with tempfile.TemporaryDirectory(dir=above, prefix=f".{path.name[:40]}.") as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise PiggybackError(f"{path} can't be written: {error.strerror or error}") from None
+
+
 def require_outside_banks(path: Path) -> None:
     """Refuse a place inside a bank's directory, whose files are the bank's alone.
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from piggyback_gan.cli.arguments import BankPath, parse
+from piggyback_gan.cli.signals import unwound_by_sigterm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,8 @@ def run(arguments: list[str]) -> int:
     given = parse(Arguments, "pack", arguments)
     from piggyback_gan.share.packing import pack
 
-    packed = pack(given.bank, given.out, [task.strip() for task in given.tasks.split(",")])
+    with unwound_by_sigterm():
+        packed = pack(given.bank, given.out, [task.strip() for task in given.tasks.split(",")])
     along = (
         f", and {', '.join(packed.along)}, of whose filters they are made" if packed.along else ""
     )

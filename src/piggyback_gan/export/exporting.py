@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -22,7 +21,7 @@ from piggyback_gan.export.formats import FORMATS, Format
 from piggyback_gan.export.quantizing import quantize
 from piggyback_gan.export.usage import usage_example
 from piggyback_gan.images import list_images, read_image, to_tensor
-from piggyback_gan.manifest import require_outside_banks
+from piggyback_gan.manifest import require_outside_banks, workplace
 from piggyback_gan.names import (
     EXPORT_FORMATS,
     EXPORT_PRECISIONS,
@@ -143,7 +142,7 @@ def export_task(
     # Before the work is done: all of these may be wrong.
     images, calibration = _files(options.images), _files(options.calibration)
     generator = bank.generator(task, direction=direction)
-    with _workplace(path) as folder:
+    with workplace(path) as folder:
         written = folder / path.name
         with _naming_failures(options.format):
             format.write(generator, contract, written)
@@ -169,17 +168,6 @@ def export_task(
         for place in (*beside, path):
             os.replace(folder / place.name, place)
     return Exported(path, tuple(beside), contract, count, largest, mean)
-
-
-@contextlib.contextmanager
-def _workplace(path: Path) -> Iterator[Path]:
-    """A folder that ends with the block, in the nearest folder above a file that is there."""
-    above = next((place for place in path.absolute().parents if place.exists()), Path("/"))
-    try:
-        with tempfile.TemporaryDirectory(dir=above, prefix=f".{path.name[:40]}.") as folder:
-            yield Path(folder)
-    except OSError as error:
-        raise PiggybackError(f"{path} can't be written: {error.strerror or error}") from None
 
 
 def _contract(bank: Bank, task: str, direction: str, precision: str) -> ImageContract:

@@ -1,6 +1,5 @@
 """A smaller bank of some tasks: these and the tasks whose filters they are made of, with equal outputs."""
 
-import tempfile
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,8 @@ from piggyback_gan.manifest import (
     NOTES_NAME,
     Manifest,
     atomic_write,
-    require_writable,
+    require_outside_banks,
+    workplace,
 )
 from piggyback_gan.mixings import FullMixing
 from piggyback_gan.restoring import BACKWARD
@@ -59,12 +59,10 @@ def pack(bank: str | Path, out: str | Path, tasks: Collection[str]) -> Packed:
         raise PiggybackError(f"{out} is there and no empty folder: choose another place")
     kept = _with_needed(store, asked)
     notes = read_notes(source.path, source.tasks)
-    # On the same disk, so that it becomes `out` in one moment: where nothing is a sibling; in a folder that
-    # is there, which may be the working directory, something in it.
-    home = out if out.exists() else out.parent
-    require_writable(home)
-    with tempfile.TemporaryDirectory(dir=home, prefix=f".{out.name[:40]}.") as folder:
-        place = Path(folder) / "bank"
+    require_outside_banks(out)
+    # In a folder that is there, which may be the working directory, something in it.
+    with workplace(out / "bank" if out.exists() else out) as folder:
+        place = folder / "bank"
         made = Bank(Store(place, Manifest(store.manifest.architecture)), source.config)
         with made.writing(f"pack {source.path}"):
             for stored in store.read_tasks(kept):
@@ -76,12 +74,10 @@ def pack(bank: str | Path, out: str | Path, tasks: Collection[str]) -> Packed:
                 )
             if notes is not None:
                 atomic_write(place / NOTES_NAME, notes.only(kept).render())
+            _with_dates_of(source.manifest, made.manifest).write(place)
         for task in kept:
             _require_equal(source, Bank.open(place), task)
-        try:
-            _move(place, out)
-        except OSError as error:
-            raise PiggybackError(f"{out} can't be written: {error.strerror}") from None
+        _move(place, out)
     return Packed(
         tasks=tuple(task for task in kept if task in asked),
         along=tuple(task for task in kept if task not in asked),
@@ -93,10 +89,17 @@ def pack(bank: str | Path, out: str | Path, tasks: Collection[str]) -> Packed:
 def _move(place: Path, out: Path) -> None:
     """Make a whole bank another directory, or what is in one that is there: the manifest last."""
     if not out.exists():
+        out.parent.mkdir(parents=True, exist_ok=True)
         place.rename(out)
         return
     for path in sorted(place.iterdir(), key=lambda path: path.name == MANIFEST_NAME):
         path.rename(out / path.name)
+
+
+def _with_dates_of(source: Manifest, made: Manifest) -> Manifest:
+    """Tasks are as old as they were."""
+    tasks = (replace(task, added=source.entry(task.name).added) for task in made.tasks)
+    return replace(made, tasks=tuple(tasks))
 
 
 def _with_needed(store: Store, asked: Collection[str]) -> list[str]:

@@ -16,6 +16,7 @@ from piggyback_gan.manifest import (
     atomic_write,
     check_content,
     require_empty,
+    require_outside_banks,
     require_writable,
 )
 from piggyback_gan.share.documents import FoundNotes, documents_to_send, notes_at, receive_notes
@@ -178,6 +179,7 @@ def _receiving(folder: Path, purpose: str) -> Iterator[None]:
     """Be the one writer of a bank, or of a folder in which one can come to be."""
     if not (folder / MANIFEST_NAME).exists():
         require_empty(folder)
+        require_outside_banks(folder)
     with writer_lock(folder, purpose):
         yield
 
