@@ -41,6 +41,17 @@ class ImageFormat:
         if self.labels and self.depth == "float32":
             raise PiggybackError("label maps hold integers, not float32")
 
+    @property
+    def summary(self) -> str:
+        """What files of the format hold, in a few words."""
+        if self.labels:
+            return f"label map of {self.channels} classes"
+        channels = {1: "gray", 3: "RGB", 4: "RGBA"}.get(self.channels, f"{self.channels} channels")
+        bits = {"uint8": "8 bit", "uint16": "16 bit"}.get(self.depth, self.depth)
+        is_full = FULL_RANGE.get(self.depth) == (self.low, self.high)
+        limits = "" if is_full else f" from {self.low:g} to {self.high:g}"
+        return f"{channels} {bits}{limits}"
+
     @classmethod
     def from_card(cls, content: Any) -> "ImageFormat":
         """The format that a task's card describes (`dataclasses.asdict` of one).

@@ -44,8 +44,6 @@ def usage_example(format: ExportFormat, contract: ImageContract, file: str) -> s
         minimum_size=generator.minimum_size,
         input=contract.input,
         output=contract.output,
-        input_words=_words(contract.input),
-        output_words=_words(contract.output),
         output_range=[f"{end:g}" for end in FULL_RANGE.get(contract.output.depth, (0, 0))],
         pillow_in=_pillow_holds(contract.input),
         pillow_out=_pillow_holds(contract.output),
@@ -99,12 +97,3 @@ def _build(contract: ImageContract) -> str:
 def _pillow_holds(format: ImageFormat) -> bool:
     """Whether Pillow keeps every value of such images; others are for imagecodecs and tifffile."""
     return format.depth == "uint8" and (format.labels or format.channels in _PILLOW_CHANNELS)
-
-
-def _words(format: ImageFormat) -> str:
-    if format.labels:
-        return (
-            f"a label map of {format.depth}, a class from 0 to {format.channels - 1} for each pixel"
-        )
-    plural = "s" * (format.channels != 1)
-    return f"{format.channels} channel{plural} of {format.depth}, {format.low:g} to {format.high:g} as -1 to 1"

@@ -10,7 +10,7 @@ from typing import Any
 from piggyback_gan.bank import Bank
 from piggyback_gan.config import CustomGeneratorConfig
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.image_formats import FULL_RANGE, ImageFormat
+from piggyback_gan.image_formats import ImageFormat
 from piggyback_gan.manifest import SAMPLES_FOLDER, TaskEntry
 from piggyback_gan.own_code import VARIABLE
 from piggyback_gan.share.notes import BankNotes, TaskNotes
@@ -163,27 +163,13 @@ def _row(bank: Bank, entry: TaskEntry, card: Mapping[str, Any], notes: TaskNotes
     parameters = card["parameters"]
     cells = [
         f"{card['mode']}{', imported' if 'imported' in card else ''}, {ways}",
-        f"{_words(first)} → {_words(second)}",
+        f"{first.summary} → {second.summary}",
         f"{card['image']['size']} px",
         f"{parameters['total']:,} parameters, {parameters['share']:.3f} of a network",
         f"{entry.bytes:,}",
         notes.license or "not stated",
     ]
     return [f"`{entry.name}`", *map(_plain, cells)]
-
-
-def _words(format: ImageFormat) -> str:
-    """What files of a format hold, in a few words."""
-    if format.labels:
-        return f"label map of {format.channels} classes"
-    names = {1: "gray", 3: "RGB", 4: "RGBA"}
-    bits = {"uint8": "8 bit", "uint16": "16 bit", "float32": "float32"}[format.depth]
-    limits = (
-        ""
-        if FULL_RANGE.get(format.depth) == (format.low, format.high)
-        else (f" from {format.low:g} to {format.high:g}")
-    )
-    return f"{names.get(format.channels, f'{format.channels} channels')} {bits}{limits}"
 
 
 def _figures(card: Mapping[str, Any]) -> list[str]:
