@@ -172,7 +172,6 @@ def export_task(
 
 def _contract(bank: Bank, task: str, direction: str, precision: str) -> ImageContract:
     first, second = bank.formats(task, direction)
-    entry = next(entry for entry in bank.entries if entry.name == task)
     image_size = bank.card(task).get("image", {}).get("size")
     return ImageContract(
         task=task,
@@ -182,7 +181,7 @@ def _contract(bank: Bank, task: str, direction: str, precision: str) -> ImageCon
         image_size=image_size,
         precision=precision,
         generator=bank.generator_config(task, direction),
-        task_sha256=entry.sha256,
+        task_sha256=bank.manifest.entry(task).sha256,
         library_version=version("piggyback-gan"),
     )
 
