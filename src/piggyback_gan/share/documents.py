@@ -1,6 +1,6 @@
 """What travels with a bank's tasks: card.toml, and what a push writes for readers: README and pictures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from piggyback_gan.bank import Bank
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.manifest import NOTES_NAME, README_NAME, Manifest, atomic_write
 from piggyback_gan.share.model_card import is_ours, model_card, sample_names
-from piggyback_gan.share.notes import BankNotes, parse_notes, read_notes
+from piggyback_gan.share.notes import BankNotes, parse_notes
 from piggyback_gan.share.sites import FolderSite, Site
 
 
@@ -21,7 +21,7 @@ class FoundNotes:
     where: str
 
 
-def notes_at(site: Site, tasks: Sequence[str]) -> FoundNotes | None:
+def notes_at(site: Site, tasks: Iterable[str]) -> FoundNotes | None:
     """The `card.toml` of a bank with these tasks; None where there is none.
 
     Raises:
@@ -30,7 +30,7 @@ def notes_at(site: Site, tasks: Sequence[str]) -> FoundNotes | None:
     return _found(site.read(NOTES_NAME), site, tasks)
 
 
-def _found(raw: bytes | None, site: Site, tasks: Sequence[str]) -> FoundNotes | None:
+def _found(raw: bytes | None, site: Site, tasks: Iterable[str]) -> FoundNotes | None:
     where = f"{site.name}/{NOTES_NAME}"
     return None if raw is None else FoundNotes(raw, parse_notes(raw, where, tasks), where)
 
@@ -56,13 +56,13 @@ def receive_notes(
     held = Manifest.read(folder).places
     try:
         notes = parse_notes(raw, where, theirs.places)
-        mine = read_notes(folder, held)
+        mine = notes_at(FolderSite(folder), held)
     except PiggybackError as error:
         return (), (f"{where} was not taken: {error}",)
-    if mine is not None and not notes.contains(mine, known.places):
+    if mine is not None and not notes.contains(mine.said, known.places):
         return (), (f"{folder / NOTES_NAME} stays as it is: {where} says other things",)
     brought = raw if theirs.places.keys() <= held.keys() else notes.only(held).render()
-    if brought == FolderSite(folder).read(NOTES_NAME):
+    if mine is not None and brought == mine.raw:
         return (), ()
     atomic_write(folder / NOTES_NAME, brought)
     return (NOTES_NAME,), ()

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.manifest import NOTES_NAME
 from piggyback_gan.option_files import check_keys
 
 _FREE_TEXT = "description"
@@ -100,22 +99,6 @@ def parse_notes(raw: bytes, where: str | Path, tasks: Iterable[str]) -> BankNote
         check_keys(table, [f.name for f in fields(TaskNotes)], place)
         notes[name] = TaskNotes(**_texts(table, place))
     return BankNotes(**_texts(content, str(where)), tasks=notes)
-
-
-def read_notes(bank: Path, tasks: Iterable[str]) -> BankNotes | None:
-    """What the `card.toml` of the bank at this path says; None where there is none.
-
-    Raises:
-        PiggybackError: it can't be read, or as `parse_notes`.
-    """
-    path = bank / NOTES_NAME
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise PiggybackError(f"{path} can't be read: {error.strerror}") from None
-    return parse_notes(raw, path, tasks)
 
 
 def _texts(table: Mapping[str, Any], where: str) -> dict[str, str]:

@@ -16,7 +16,8 @@ from piggyback_gan.manifest import (
 )
 from piggyback_gan.mixings import FullMixing
 from piggyback_gan.restoring import BACKWARD
-from piggyback_gan.share.notes import read_notes
+from piggyback_gan.share.documents import notes_at
+from piggyback_gan.share.sites import FolderSite
 from piggyback_gan.store import Store, tensors_sha256
 from piggyback_gan.tasks import TaskState
 
@@ -58,7 +59,7 @@ def pack(bank: str | Path, out: str | Path, tasks: Collection[str]) -> Packed:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise PiggybackError(f"{out} is there and no empty folder: choose another place")
     kept = _with_needed(store, asked)
-    notes = read_notes(source.path, source.tasks)
+    notes = notes_at(FolderSite(source.path), source.tasks)
     require_outside_banks(out)
     # In a folder that is there, which may be the working directory, something in it.
     with workplace(out / "bank" if out.exists() else out) as folder:
@@ -73,7 +74,7 @@ def pack(bank: str | Path, out: str | Path, tasks: Collection[str]) -> Packed:
                     None if backward is None else _rooted(backward, kept),
                 )
             if notes is not None:
-                atomic_write(place / NOTES_NAME, notes.only(kept).render())
+                atomic_write(place / NOTES_NAME, notes.said.only(kept).render())
             _with_dates_of(source.manifest, made.manifest).write(place)
         for task in kept:
             _require_equal(source, Bank.open(place), task)
