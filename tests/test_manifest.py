@@ -9,7 +9,8 @@ import signal
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
@@ -25,10 +26,12 @@ from piggyback_gan.manifest import (
     MANIFEST_NAME,
     Manifest,
     TaskEntry,
+    atomic_file,
     atomic_write,
     now,
     read_card,
     read_header,
+    workplace,
 )
 from piggyback_gan.store import Store
 
@@ -328,6 +331,27 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path, l
     message = in_process(write_on_a_full_disk, path, limit)
     assert message == f"{path} can't be written: File too large; what was there is unchanged"
     assert contents(tmp_path) == {"x": b"old"}
+
+
+@pytest.mark.parametrize(("making", "made"), [("mkdir", workplace), ("open", atomic_file)])
+def test_a_signal_in_the_moment_of_making_leaves_nothing(
+    making: str,
+    made: Callable[[Path], AbstractContextManager[Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = getattr(Path, making)
+
+    def interrupted(*arguments: Any, **named: Any) -> None:
+        if (file := real(*arguments, **named)) is not None:
+            file.close()
+        assert len(list(tmp_path.iterdir())) == 1
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, making, interrupted)
+    with pytest.raises(KeyboardInterrupt), made(tmp_path / "made"):
+        pytest.fail("it went on")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_write_that_just_fits_the_disk_succeeds(tmp_path: Path) -> None:

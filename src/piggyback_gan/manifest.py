@@ -16,6 +16,8 @@ import hashlib
 import json
 import os
 import re
+import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -280,16 +282,12 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         PiggybackError: it can't be written (full disk, read-only folder); nothing is left behind.
     """
-    temporary = None
+    temporary = _unused(path, ".tmp")
     try:
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp", delete=False
-        ) as file:
-            temporary = Path(file.name)
+        with temporary.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
@@ -297,8 +295,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
             f"{path} can't be written: {error.strerror}; what was there is unchanged"
         ) from None
     finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def require_writable(folder: Path) -> None:
@@ -325,11 +322,14 @@ def workplace(path: Path) -> Iterator[Path]:
         PiggybackError: something can't be written there (full disk, read-only folder, a file in the way).
     """
     above = next((place for place in path.absolute().parents if place.exists()), Path("/"))
+    folder = _unused(above / path.name)
     try:
-        with tempfile.TemporaryDirectory(dir=above, prefix=f".{path.name[:40]}.") as folder:
-            yield Path(folder)
+        folder.mkdir(mode=0o700)
+        yield folder
     except OSError as error:
         raise PiggybackError(f"{path} can't be written: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def require_outside_banks(path: Path) -> None:
@@ -347,10 +347,13 @@ def _canonical(content: Mapping[str, Any]) -> bytes:
     return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _unused(path: Path, suffix: str = "") -> Path:
+    """A hidden name beside a path that nothing has.
+
+    It is known before anything is made under it, as tempfile's names are not: a signal at that moment would
+    leave what nobody knows of.
+    """
+    return path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}{suffix}")
 
 
 def _sync_folder(folder: Path) -> None:
