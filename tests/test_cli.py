@@ -1,5 +1,6 @@
 """The command line as a whole: help without torch, errors in one line, exit statuses."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -104,3 +105,31 @@ def test_a_full_disk_behind_stdout_is_one_line() -> None:
     )
     assert done.returncode == 2
     assert done.stderr.splitlines() == ["pbgan: error: the system: No space left on device"]
+
+
+_DEAF = """
+import os, sys
+from pathlib import Path
+from piggyback_gan.cli.signals import ended_by_signals
+from piggyback_gan.manifest import workplace
+
+with ended_by_signals(), workplace(Path(sys.argv[1])) as folder:
+    (folder / "half").write_text("made")
+    try:
+        os.kill(os.getpid(), int(sys.argv[2]))
+        sum(range(1000))
+    except BaseException:
+        pass
+    print("it went on")
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_code_that_passes_over_exceptions_does_not_outlive_a_signal(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", _DEAF, str(tmp_path / "made"), str(int(number))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (128 + number, "")
+    assert done.stderr == "pbgan: stopped\n"
+    assert list(tmp_path.iterdir()) == []

@@ -38,6 +38,8 @@ README_NAME = "README.md"
 SAMPLES_FOLDER = "samples"
 TASK_FILE = re.compile(r"([0-9]{4,})-([a-z0-9][a-z0-9._-]{0,63})\.safetensors")
 
+_workplaces: set[Path] = set()
+
 
 @dataclass(frozen=True)
 class TaskEntry:
@@ -323,12 +325,20 @@ def workplace(path: Path) -> Iterator[Path]:
     """
     above = next((place for place in path.absolute().parents if place.exists()), Path("/"))
     folder = _unused(above / path.name)
+    _workplaces.add(folder)
     try:
         folder.mkdir(mode=0o700)
         yield folder
     except OSError as error:
         raise PiggybackError(f"{path} can't be written: {error.strerror or error}") from None
     finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        _workplaces.discard(folder)
+
+
+def clear_workplaces() -> None:
+    """Remove what this process has half made: before it ends without leaving its blocks."""
+    for folder in tuple(_workplaces):
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from piggyback_gan.cli.arguments import BankPath, TaskName, parse
-from piggyback_gan.cli.signals import unwound_by_sigterm
+from piggyback_gan.cli.signals import ended_by_signals
 from piggyback_gan.filter_options import default_hint
 from piggyback_gan.names import ExportFormat, ExportPrecision
 from piggyback_gan.options import Direction
@@ -69,7 +69,7 @@ def run(arguments: list[str]) -> int:
         tolerance=given.tolerance,
         overwrite=given.overwrite,
     )
-    with unwound_by_sigterm():
+    with ended_by_signals():
         made = export_task(given.bank, given.task, given.out, options)
     contract = made.contract
     opset = f", opset {OPSET}" if given.format == "onnx" else ""

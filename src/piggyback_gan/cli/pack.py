@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from piggyback_gan.cli.arguments import BankPath, parse
-from piggyback_gan.cli.signals import unwound_by_sigterm
+from piggyback_gan.cli.signals import ended_by_signals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ def run(arguments: list[str]) -> int:
     given = parse(Arguments, "pack", arguments)
     from piggyback_gan.share.packing import pack
 
-    with unwound_by_sigterm():
+    with ended_by_signals():
         packed = pack(given.bank, given.out, [task.strip() for task in given.tasks.split(",")])
     along = (
         f", and {', '.join(packed.along)}, of whose filters they are made" if packed.along else ""

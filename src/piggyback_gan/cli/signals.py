@@ -1,9 +1,12 @@
-"""Ctrl-C and SIGTERM: finish the step, say where things stand, end."""
+"""Ctrl-C and SIGTERM: finish the step, say where things stand, end; or end at once and leave nothing."""
 
+import contextlib
+import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from types import FrameType
+
+from piggyback_gan.manifest import clear_workplaces
 
 
 class Stop:
@@ -27,28 +30,38 @@ class Stop:
         return 128 + (self.signal or signal.SIGTERM)
 
 
-@contextmanager
-def unwound_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the block as Ctrl-C does, so that what it began is cleared away."""
-
-    def end(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, end)
+@contextlib.contextmanager
+def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, handler) for number in numbers]
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, earlier in zip(numbers, before, strict=True):
+            signal.signal(number, earlier)
 
 
-@contextmanager
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the process inside the block, with its workplaces cleared away.
+
+    Nothing is raised for it: the libraries at work there would pass over an exception out of nowhere, or
+    crash, as one does in the midst of its import.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        clear_workplaces()
+        with contextlib.suppress(OSError):
+            os.write(2, b"pbgan: stopped\n")  # print may be at work on another line
+        os._exit(128 + number)
+
+    with _handled(end):
+        yield
+
+
+@contextlib.contextmanager
 def stopped_by_signals() -> Iterator[Stop]:
     """Let Ctrl-C and SIGTERM ask for an end rather than end the process where it stands."""
     stop = Stop()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, stop) for number in numbers]
-    try:
+    with _handled(stop):
         yield stop
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
