@@ -51,14 +51,26 @@ def translate_batch(
     height, width = images.shape[2:]
     if tiling is not None:
         return torch.stack([_translate_tiled(generator, config, image, tiling) for image in images])
-    rows, columns = lay(height, config), lay(width, config)
-    device = device_of(generator)
     with torch.inference_mode():
-        padded = images[:, :, torch.from_numpy(rows.indices)]
-        padded = padded[:, :, :, torch.from_numpy(columns.indices)].to(device, torch.float32)
-        output: Tensor = generator(padded)
-        top, left = rows.before, columns.before
+        fitted, (top, left) = padded(images, config)
+        output: Tensor = generator(fitted.to(device_of(generator), torch.float32))
         return output[:, :, top : top + height, left : left + width].cpu().clone()
+
+
+def padded(images: Tensor, config: Architecture) -> tuple[Tensor, tuple[int, int]]:
+    """Images mirrored at their edges, to a size that a network takes.
+
+    Args:
+        images: (B, C, H, W), any H and W from 1 on.
+        config: the network's architecture.
+
+    Returns:
+        The padded images, and how many rows and columns were put before theirs.
+    """
+    rows, columns = (lay(side, config) for side in images.shape[2:])
+    images = images[:, :, torch.from_numpy(rows.indices)]
+    images = images[:, :, :, torch.from_numpy(columns.indices)]
+    return images, (rows.before, columns.before)
 
 
 def translate_files(

@@ -29,8 +29,7 @@ from piggyback_gan.names import (
     ExportPrecision,
 )
 from piggyback_gan.own_code import said
-from piggyback_gan.tiling import lay
-from piggyback_gan.translate import translate_batch
+from piggyback_gan.translate import padded, translate_batch
 
 TOLERANCES = {"fp32": 1e-4, "fp16": 0.05, "bf16": 0.25, "int8": 0.5}
 """The largest difference of an output from the bank's, of values in [-1, 1], that is let pass."""
@@ -128,10 +127,11 @@ def export_task(
     options = options or ExportOptions()
     bank = bank if isinstance(bank, Bank) else Bank.open(bank)
     format = FORMATS[options.format]
-    direction = options.direction or bank.directions(task)[0]
+    trained = bank.directions(task)[0]
+    direction = options.direction or trained
     contract = _contract(bank, task, direction, options.precision)
     if path is None:
-        way = "" if direction == bank.directions(task)[0] else f"-{direction}"
+        way = "" if direction == trained else f"-{direction}"
         path = f"{task}{way}{format.suffix}"
     path = Path(path)
     _require_name(path, format, options.format)
@@ -147,7 +147,7 @@ def export_task(
         with _naming_failures(options.format):
             format.write(generator, contract, written)
             if options.precision == "int8":
-                quantize(written, _padded(_read(calibration, contract), contract))
+                quantize(written, _fitted(_read(calibration, contract), contract))
             # As a user's program would: a program that loads may yet refuse an input.
             read = format.read(written, contract)
             inputs = _read(images, contract) if images else _generated(contract)
@@ -234,11 +234,10 @@ def _read(files: Sequence[Path], contract: ImageContract) -> Iterator[Tensor]:
         yield to_tensor(read_image(file, contract.input), contract.input)[None]
 
 
-def _padded(inputs: Iterable[Tensor], contract: ImageContract) -> Iterator[Tensor]:
+def _fitted(inputs: Iterable[Tensor], contract: ImageContract) -> Iterator[Tensor]:
     """The same in sizes that the network takes."""
     for images in inputs:
-        rows, columns = (lay(side, contract.generator).indices for side in images.shape[2:])
-        yield images[:, :, torch.from_numpy(rows)[:, None], torch.from_numpy(columns)]
+        yield padded(images, contract.generator)[0]
 
 
 def _generated(contract: ImageContract) -> Iterator[Tensor]:
