@@ -16,8 +16,6 @@ from piggyback_gan.filters import ConvLayer, FilterLayout, unconstrained_count
 from piggyback_gan.mixings import MIXING, Added, FullMixing, Mixing
 from piggyback_gan.tasks import BIAS, TRAINED, UNCONSTRAINED, WEIGHT, LayerPlan, tensor_key
 
-"""The names of tensors that a layer has while a task trains."""
-
 PutOn = tuple[Tensor, Added | None]
 """Filters, and what is added to them: as `BankedLayer.put_on` takes them."""
 

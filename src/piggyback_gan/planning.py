@@ -13,7 +13,7 @@ from piggyback_gan.chance import seed_of
 from piggyback_gan.channels import own_layers
 from piggyback_gan.config import Architecture, CustomGeneratorConfig
 from piggyback_gan.custom_generators import fitted, try_out
-from piggyback_gan.devices import choose_device
+from piggyback_gan.devices import choose_device, device_of
 from piggyback_gan.discriminators import build_discriminator
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.evaluation import unpaired_metric_names
@@ -295,5 +295,5 @@ def _activations(network: nn.Module, shape: tuple[int, ...]) -> int:
         if not list(module.children()):
             module.register_forward_hook(count)
     with torch.no_grad():
-        network(torch.zeros(shape, device=next(network.parameters()).device))
+        network(torch.zeros(shape, device=device_of(network)))
     return total

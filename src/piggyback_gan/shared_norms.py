@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from piggyback_gan.devices import device_of
+
 
 @dataclass(frozen=True)
 class Window:
@@ -48,7 +50,7 @@ def with_shared_norms(generator: nn.Module, windows: Sequence[Window]) -> nn.Mod
     norms = _replace_norms(shared)
     if not norms:
         return generator
-    device = next(generator.parameters()).device
+    device = device_of(generator)
     rows = torch.stack([window.rows for window in windows]).to(device)
     columns = torch.stack([window.columns for window in windows]).to(device)
     with torch.inference_mode():

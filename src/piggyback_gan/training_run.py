@@ -15,10 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from piggyback_gan.bank import BACKWARD, FORWARD
 from piggyback_gan.cards import task_card
-from piggyback_gan.checkpoints import (
-    load_checkpoint,
-    save_checkpoint,
-)
+from piggyback_gan.checkpoints import load_checkpoint, save_checkpoint
 from piggyback_gan.curves import plot_curves
 from piggyback_gan.data import PairedDataset
 from piggyback_gan.errors import PiggybackError

@@ -76,8 +76,9 @@ def pack(bank: str | Path, out: str | Path, tasks: Collection[str]) -> Packed:
             if notes is not None:
                 atomic_write(place / NOTES_NAME, notes.said.only(kept).render())
             _with_dates_of(source.manifest, made.manifest).write(place)
+        written = Bank.open(place)
         for task in kept:
-            _require_equal(source, Bank.open(place), task)
+            _require_equal(source, written, task)
         _move(place, out)
     return Packed(
         tasks=tuple(task for task in kept if task in asked),
