@@ -2,16 +2,9 @@
 
 import functools
 import json
-import runpy
 import shutil
-import signal
-import subprocess
-import sys
-import time
-import warnings
-import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +14,22 @@ import pytest
 import safetensors
 import safetensors.torch
 import torch
-from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor, nn
 
-from banks import card, contents, file_of, forge, network, pbgan, with_metadata
+from banks import file_of, forge, pbgan, with_metadata
+from exports import (
+    BANKS,
+    EIGHT_BITS,
+    RESNET,
+    UNET,
+    bank_of,
+    noise,
+    photograph,
+    pixels,
+    run_alone,
+    run_onnx,
+    stored_contract,
+)
 from piggyback_gan import (
     Exported,
     ExportOptions,
@@ -34,57 +38,13 @@ from piggyback_gan import (
     export_task,
     import_task,
 )
-from piggyback_gan.bank import Bank, open_or_new
-from piggyback_gan.config import Architecture, CustomGeneratorConfig
+from piggyback_gan.bank import Bank
 from piggyback_gan.export.contract import CONTRACT_KEY, ImageContract
-from piggyback_gan.export.onnx_file import open_onnx, require
+from piggyback_gan.export.onnx_file import open_onnx
 from piggyback_gan.image_formats import ImageFormat
 from piggyback_gan.images import encode, read_image
 from piggyback_gan.names import EXPORT_FORMATS, ExportFormat
-from piggyback_gan.own_code import VARIABLE
 from piggyback_gan.store import Store
-from running import start
-
-RESNET = GeneratorConfig(name="resnet-6", ngf=4)
-UNET = GeneratorConfig(name="unet-64", ngf=2)
-EIGHT_BITS = ImageFormat()
-
-
-def bank_of(
-    path: Path,
-    config: Architecture = RESNET,
-    formats: tuple[ImageFormat, ImageFormat] = (EIGHT_BITS, EIGHT_BITS),
-    *,
-    unpaired: bool = False,
-) -> Bank:
-    """A bank of two tasks, the second mixed from the first; every value of theirs is drawn."""
-    channels = formats[0].channels, formats[1].channels
-    config = replace(config, input_channels=channels[0], output_channels=channels[1])
-    bank = open_or_new(path, config)
-    networks = {"forward": network(config), "backward": bank.empty_network("backward")}
-    for task in ("first", "second"):
-        states = []
-        for learner in networks.values():
-            learner.add_task(task, 0.25)
-            chance = torch.Generator().manual_seed(len(learner.tasks))
-            with torch.no_grad():
-                for tensor in learner.trainable_parameters():
-                    tensor.add_(torch.randn(tensor.shape, generator=chance), alpha=0.05)
-                for name, tensor in learner.module.named_buffers():
-                    if name.endswith("running_mean"):
-                        tensor.add_(0.1)
-            learner.finish_task()
-            states.append(learner.task_state(task))
-        about = card(networks["forward"], task, 0.25)
-        about["image"] |= {"input": asdict(formats[0]), "output": asdict(formats[1])}
-        about |= {"mode": "unpaired"} if unpaired else {}
-        with bank.writing("test"):
-            bank.add(states[0], about, states[1] if unpaired else None)
-    return Bank.open(path)
-
-
-MIXED = {"name": "custom_nets:Mixed", "size_multiple": 2, "minimum_size": 2}
-BANKS = {"resnet": RESNET, "unet": UNET}
 
 
 @pytest.fixture(scope="module")
@@ -112,35 +72,6 @@ def exported(
 @pytest.fixture
 def resnet(banks: Mapping[str, Bank]) -> Bank:
     return banks["resnet"]
-
-
-def noise(*shape: int) -> Tensor:
-    return torch.rand(shape, generator=torch.Generator().manual_seed(5)) * 2 - 1
-
-
-def photograph(path: Path, height: int = 37, width: int = 50) -> Path:
-    values = np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8)
-    Image.fromarray(values).save(path)
-    return path
-
-
-def pixels(path: Path) -> NDArray[np.int64]:
-    """As integers that can be subtracted."""
-    return np.asarray(Image.open(path)).astype(np.int64)
-
-
-def run_onnx(path: Path) -> Callable[[Tensor], Tensor]:
-    session = require("onnxruntime").InferenceSession(path)
-    return lambda images: torch.from_numpy(session.run(None, {"image": images.numpy()})[0])
-
-
-def run_alone(example: Path, *arguments: Path) -> None:
-    """Run an example where this library can't be imported."""
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript's
-        patch.setitem(sys.modules, "piggyback_gan", None)
-        patch.setattr(sys, "argv", [str(example), *map(str, arguments)])
-        runpy.run_path(str(example), run_name="__main__")
 
 
 # --- what files compute ---
@@ -301,19 +232,6 @@ def test_options_that_do_not_fit_are_refused(options: dict[str, Any], said: str)
 # --- what they say of themselves ---
 
 
-def stored_contract(path: Path, format: ExportFormat) -> str:
-    """The contract as others find it, without this library's readers."""
-    if format == "onnx":
-        return next(p.value for p in onnx.load(path).metadata_props if p.key == CONTRACT_KEY)
-    if format == "safetensors":
-        with safetensors.safe_open(path, "pt") as file:
-            return str(file.metadata()[CONTRACT_KEY])
-    if format == "state-dict":
-        return path.with_name(f"{path.name}.json").read_text()
-    archive = zipfile.ZipFile(path)
-    return archive.read(next(n for n in archive.namelist() if "image_contract" in n)).decode()
-
-
 @pytest.mark.parametrize("format", EXPORT_FORMATS)
 def test_a_file_says_what_its_images_are(format: ExportFormat, tmp_path: Path) -> None:
     formats = ImageFormat(channels=2, depth="uint16", high=4095.0), ImageFormat(channels=1)
@@ -430,71 +348,6 @@ def test_examples_read_and_write_what_the_task_does(
     assert np.abs(found.astype(float) - expected.astype(float)).max() <= step
 
 
-# --- networks of a user's own ---
-
-
-def own_bank(path: Path, monkeypatch: pytest.MonkeyPatch, **config: Any) -> Bank:
-    own = CustomGeneratorConfig(**config)
-    monkeypatch.setenv(VARIABLE, own.name)
-    return bank_of(path, own)
-
-
-@pytest.mark.parametrize("format", EXPORT_FORMATS)
-def test_a_network_of_ones_own_is_exported_and_its_example_names_the_code(
-    format: ExportFormat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = {"name": "custom_nets:Nets.plain", "arguments": {"levels": 2}, "size_multiple": 4}
-    bank = own_bank(tmp_path / "bank", monkeypatch, minimum_size=4, **config)
-    made = export_task(bank, "second", tmp_path / "second.pt2", ExportOptions(format=format))
-    assert made.largest < 1e-4
-    assert ImageContract.from_json(stored_contract(made.path, format)).generator == (
-        CustomGeneratorConfig(minimum_size=4, **config)
-    )
-    source = photograph(tmp_path / "photo.png")
-    run_alone(made.beside[0], source, tmp_path / "out.png")
-    expected = np.asarray(bank.translate("second", Image.open(source)))
-    assert np.abs(pixels(tmp_path / "out.png") - expected).max() <= 1
-    needs_code = format in ("safetensors", "state-dict")
-    assert ("from custom_nets import Nets" in made.beside[0].read_text()) == needs_code
-
-
-def test_attention_and_odd_sizes_go_into_onnx_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bank = own_bank(tmp_path / "bank", monkeypatch, name="custom_nets:NoMultiple")
-    made = export_task(bank, "second", tmp_path / "second.onnx")
-    images = noise(1, 3, 17, 23)
-    expected = bank.generator("second")(images)
-    assert (run_onnx(made.path)(images) - expected).abs().max() < 1e-4
-
-
-def test_weights_that_do_not_make_the_network_are_no_export_of_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bank = own_bank(tmp_path / "bank", monkeypatch, **MIXED)  # it draws a buffer that none keeps
-    path = tmp_path / "second.safetensors"
-    with pytest.raises(PiggybackError, match="over the tolerance"):
-        export_task(bank, "second", path, ExportOptions(format="safetensors"))
-    assert not path.exists()
-    assert export_task(bank, "second", path, ExportOptions(format="onnx")).largest < 1e-4
-
-
-def test_a_network_that_an_exporter_can_not_follow_is_refused_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bank = own_bank(tmp_path / "bank", monkeypatch, name="custom_nets:Branching")
-    # Another one's program loads, and then takes no batch of one.
-    attentive = own_bank(tmp_path / "attentive", monkeypatch, **MIXED)
-    for given, format in ((bank, "onnx"), (attentive, "torch-export")):
-        monkeypatch.setenv(VARIABLE, given.config.name)
-        options = ExportOptions(format=format)
-        said = rf"can't be written as {format}: .*; try another format"
-        with pytest.raises(PiggybackError, match=said) as raised:
-            export_task(given, "second", tmp_path / "file.pt2", options)
-        assert "\n" not in str(raised.value)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["attentive", "bank"]
-
-
 # --- what comes from elsewhere ---
 
 
@@ -600,197 +453,3 @@ def test_an_onnx_network_that_gives_no_such_images_is_refused(
     generator, _ = open_onnx(tmp_path / "x.onnx")
     with pytest.raises(PiggybackError, match=r"should give float32 \(1, 1, 16, 16\); found"):
         generator(noise(1, 3, 16, 16))
-
-
-# --- what is refused, and then nothing is written ---
-
-
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("bank.json", "would lie in the bank"),
-        ("tasks/0002-second.safetensors", "would lie in the bank"),
-        ("runs/second/x.onnx", "would lie in the bank"),
-        ("", "no file's name"),
-        ("..", "no file's name"),
-    ],
-)
-def test_no_export_goes_over_a_banks_own_files(
-    name: str, said: str, resnet: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    bank = shutil.copytree(resnet.path, tmp_path / "bank")
-    before = contents(bank)
-    path = bank / name if "bank" in said else name
-    with pytest.raises(PiggybackError, match=said):
-        export_task(bank, "second", path, ExportOptions(format="state-dict", overwrite=True))
-    assert contents(bank) == before
-
-
-def test_what_torch_can_not_read_by_its_name_is_not_written(resnet: Bank, tmp_path: Path) -> None:
-    with pytest.raises(PiggybackError, match=r"files that end in \.pt2"):
-        export_task(resnet, "second", tmp_path / "x.pt", ExportOptions(format="torch-export"))
-
-
-def test_a_failed_export_leaves_no_folder_either(resnet: Bank, tmp_path: Path) -> None:
-    options = ExportOptions(format="safetensors", precision="fp16", tolerance=0)
-    with pytest.raises(PiggybackError, match="nothing was written"):
-        export_task(resnet, "second", tmp_path / "a/b/second.safetensors", options)
-    (tmp_path / "file").write_text("mine")
-    with pytest.raises(PiggybackError, match="can't be written"):
-        export_task(resnet, "second", tmp_path / "file/second.safetensors", options)
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-    whole = ExportOptions(format="safetensors")
-    assert export_task(resnet, "second", tmp_path / "a/b/c", whole).path.is_file()
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_leaves_nothing_half_written(
-    number: signal.Signals, resnet: Bank, tmp_path: Path
-) -> None:
-    process = start(
-        "export", resnet.path, "second", "--format", "onnx", "--out", tmp_path / "second.onnx"
-    )
-    while not any(tmp_path.iterdir()):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
-    process.send_signal(number)
-    process.communicate()
-    assert process.returncode == 128 + number
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_outputs_over_the_tolerance_leave_no_file(resnet: Bank, tmp_path: Path) -> None:
-    options = ExportOptions(format="safetensors", precision="fp16", tolerance=1e-7)
-    with pytest.raises(PiggybackError, match="over the tolerance of 1e-07: nothing was written"):
-        export_task(resnet, "second", tmp_path / "second.safetensors", options)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_network_whose_file_gives_no_number_is_over_any_tolerance(
-    resnet: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Broken(nn.Module):
-        def forward(self, images: Tensor) -> Tensor:
-            return images * torch.nan
-
-    from piggyback_gan.export import exporting
-
-    broken = replace(exporting.FORMATS["safetensors"], read=lambda path, generator: Broken())
-    monkeypatch.setattr(exporting, "FORMATS", {"safetensors": broken})
-    options = ExportOptions(format="safetensors", tolerance=100)
-    with pytest.raises(PiggybackError, match="differ by up to nan"):
-        export_task(resnet, "second", tmp_path / "second.safetensors", options)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_files_that_are_there_are_kept_unless_told_otherwise(resnet: Bank, tmp_path: Path) -> None:
-    options = ExportOptions(format="state-dict")
-    path = tmp_path / "second.pth"
-    for name in ("second.pth", "second.pth.py", "second.pth.json"):
-        (tmp_path / name).write_text("mine")
-        with pytest.raises(PiggybackError, match=f"{name} exists: give --overwrite"):
-            export_task(resnet, "second", path, options)
-        assert [p.read_text() for p in tmp_path.iterdir()] == ["mine"]
-        (tmp_path / name).unlink()
-    path.write_text("mine")
-    export_task(resnet, "second", path, replace(options, overwrite=True))
-    assert len(torch.load(path, weights_only=True)) > 10
-    with pytest.raises(PiggybackError, match="is a folder"):
-        export_task(resnet, "second", tmp_path, options)
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["third", "--format", "onnx"], "no task 'third'; tasks: first, second"),
-        (["first", "--format", "tflite"], "tflite"),
-        (["first", "--format", "onnx", "--direction", "BtoA"], "does not translate BtoA"),
-        (["first", "--format", "onnx", "--check", "no.png"], "no.png"),
-        (["first", "--format", "onnx", "--tolerance", "-1"], "invalid tolerance"),
-        (["first", "--format", "onnx", "--out", "/proc/x/y.onnx"], "/proc/x"),
-    ],
-)
-def test_bad_input_is_told_in_one_line(
-    resnet: Bank, words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    done = pbgan("export", resnet.path, *words)
-    assert done.returncode == 2
-    assert said in done.stderr
-    assert len(done.stderr.splitlines()) == 1
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_without_onnxruntime_it_is_said_how_to_get_it(
-    resnet: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(PiggybackError, match=r"pip install 'piggyback-gan\[export\]'"):
-        export_task(resnet, "first", tmp_path / "first.onnx")
-    assert list(tmp_path.iterdir()) == []
-
-
-# --- the command line ---
-
-
-def test_a_task_is_exported_compared_on_images_and_tried(resnet: Bank, tmp_path: Path) -> None:
-    source = photograph(tmp_path / "photo.png")
-    path = tmp_path / "second.onnx"
-    done = pbgan(
-        "export",
-        resnet.path,
-        "second",
-        "--format",
-        "onnx",
-        "--out",
-        path,
-        "--check",
-        source,
-        source,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "second, AtoB, onnx, opset 20, fp32" in done.stdout
-    assert "compared on 2 images" in done.stdout
-    assert done.stderr == ""
-    example = [sys.executable, f"{path}.py", source, tmp_path / "example.png"]
-    subprocess.run(example, check=True)
-    assert pixels(tmp_path / "example.png").shape == pixels(source).shape
-    tried = pbgan("translate", "--runtime", "onnx", path, source, "--out", tmp_path / "onnx")
-    assert tried.returncode == 0, tried.stderr
-    whole = pbgan("translate", resnet.path, "second", source, "--out", tmp_path / "bank")
-    assert whole.returncode == 0, whole.stderr
-    found, expected = (pixels(tmp_path / folder / "photo.png") for folder in ("onnx", "bank"))
-    assert np.abs(found - expected).max() <= 1
-    tiled = pbgan(
-        "translate", path, source, "--out", tmp_path / "tiled", "--tile", "32", "--runtime=onnx"
-    )
-    assert tiled.returncode == 0, tiled.stderr
-
-
-def test_only_files_of_export_can_be_tried(tmp_path: Path) -> None:
-    source = photograph(tmp_path / "photo.png")
-
-    def tried(path: Path, *words: str) -> str:
-        done = pbgan(
-            "translate", "--runtime", "onnx", path, source, "--out", tmp_path / "o", *words
-        )
-        assert (done.returncode, done.stdout) == (2, "")
-        assert len(done.stderr.splitlines()) == 1
-        return done.stderr
-
-    text = tmp_path / "text.onnx"
-    text.write_text("no model")
-    assert "can't be run by onnxruntime" in tried(text)
-    assert "no such file" in tried(tmp_path / "none.onnx")
-    foreign = tmp_path / "foreign.onnx"
-    identity = onnx.helper.make_node("Identity", ["image"], ["translated"])
-    ends = [
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 3, "h", "w"])
-        for name in ("image", "translated")
-    ]
-    graph = onnx.helper.make_graph([identity], "g", ends[:1], ends[1:])
-    opsets = [onnx.helper.make_opsetid("", 20)]
-    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10), foreign)
-    assert "has no image contract" in tried(foreign)
-    assert "--norm-from image" in tried(foreign, "--tile", "32", "--norm-from", "image")
