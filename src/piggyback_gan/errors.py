@@ -1,5 +1,9 @@
 """The one error that a person is meant to read: what was wrong, what was found, what to do."""
 
+import re
+
+_OUT_OF_MEMORY = r"out of memory|can't allocate memory|not enough memory"
+
 
 class PiggybackError(ValueError):
     """A mistake that its reader can mend. The command line prints it as one line and exits with status 2."""
@@ -11,3 +15,9 @@ class PartnerEnded(PiggybackError):
 
 class SaidElsewhere(PiggybackError):
     """The first of several processes says the same, or what led to this: it need not be said again."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python, a CPU or a GPU had no more memory to give; torch says so in a RuntimeError."""
+    said = isinstance(error, RuntimeError) and re.search(_OUT_OF_MEMORY, str(error))
+    return isinstance(error, MemoryError) or bool(said)

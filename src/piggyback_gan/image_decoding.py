@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -73,6 +74,18 @@ class Decoded:
         return replace(self, pixels=_turned(self.pixels, orientation), indices=indices)
 
 
+class TooManyPixels(PiggybackError):
+    """An image is larger than is allowed.
+
+    Attributes:
+        found: its size, in words.
+    """
+
+    def __init__(self, message: str, found: str) -> None:
+        super().__init__(message)
+        self.found = found
+
+
 def decode(path: Path, *, max_pixels: int = MAX_PIXELS) -> Decoded:
     """Decode a jpg, png, webp, bmp or tiff file by its content, whatever its suffix.
 
@@ -81,29 +94,43 @@ def decode(path: Path, *, max_pixels: int = MAX_PIXELS) -> Decoded:
             without loss (other depths than 8-bit, 16-bit and float32; CMYK, LAB, several frames).
     """
     with naming(path), path.open("rb") as file:
-        start = file.read(32)
-        file.seek(0)
-        if not start:
-            raise PiggybackError("can't be read: the file is empty")
-        if start[:4] in _TIFF:
-            from piggyback_gan.image_tiff import decode_tiff
+        return _decode(file, max_pixels)
 
-            return decode_tiff(file, max_pixels)
-        if start.startswith(_PNG):
-            if start[24:25] == b"\x10" or _is_large_plain_png(start):
-                return _decode_with_imagecodecs(file, max_pixels)
-            return decode_with_pillow(
-                PngImagePlugin.PngImageFile(file, str(path)), max_pixels, start[24]
-            )
-        if start.startswith(b"\xff\xd8\xff"):
-            image: ImageFile.ImageFile = JpegImagePlugin.jpeg_factory(file, str(path))
-            # A JPEG's values are not what was stored: no label map.
-            return replace(decode_with_pillow(image, max_pixels), indices=None)
-        if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
-            return decode_with_pillow(WebPImagePlugin.WebPImageFile(file, str(path)), max_pixels)
-        if start.startswith(b"BM"):
-            return decode_with_pillow(BmpImagePlugin.BmpImageFile(file, str(path)), max_pixels)
-        raise PiggybackError("can't be read: not an image")
+
+def decode_content(content: bytes, *, max_pixels: int = MAX_PIXELS) -> Decoded:
+    """Decode what an image file holds, as `decode` does.
+
+    Raises:
+        TooManyPixels: it is larger than `max_pixels`.
+        PiggybackError: as `decode`; the message names no file.
+    """
+    with _in_one_line():
+        return _decode(io.BytesIO(content), max_pixels)
+
+
+def _decode(file: BinaryIO, max_pixels: int) -> Decoded:
+    start = file.read(32)
+    file.seek(0)
+    if not start:
+        raise PiggybackError("can't be read: the file is empty")
+    if start[:4] in _TIFF:
+        from piggyback_gan.image_tiff import decode_tiff
+
+        return decode_tiff(file, max_pixels)
+    if start.startswith(_PNG):
+        if start[24:25] == b"\x10" or _is_large_plain_png(start):
+            return _decode_with_imagecodecs(file, max_pixels)
+        image: ImageFile.ImageFile = PngImagePlugin.PngImageFile(file, "")
+        return decode_with_pillow(image, max_pixels, start[24])
+    if start.startswith(b"\xff\xd8\xff"):
+        image = JpegImagePlugin.jpeg_factory(file, "")
+        # A JPEG's values are not what was stored: no label map.
+        return replace(decode_with_pillow(image, max_pixels), indices=None)
+    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
+        return decode_with_pillow(WebPImagePlugin.WebPImageFile(file, ""), max_pixels)
+    if start.startswith(b"BM"):
+        return decode_with_pillow(BmpImagePlugin.BmpImageFile(file, ""), max_pixels)
+    raise PiggybackError("can't be read: not an image")
 
 
 def decode_pil(image: Image.Image, gray_bits: int = 8) -> Decoded:
@@ -135,15 +162,18 @@ def check_size(width: int, height: int, channels: int, max_pixels: int) -> None:
     """Refuse what would fill the memory; of more than four channels each four count as a pixel.
 
     Raises:
-        PiggybackError: more pixels than allowed, or none.
+        TooManyPixels: more than allowed.
+        PiggybackError: there are none.
     """
     if width < 1 or height < 1:
         raise PiggybackError(f"can't be read: {width}x{height} pixels")
     pixels = width * height * -(-channels // 4)
     if pixels > max_pixels:
-        raise PiggybackError(
-            f"too many pixels: {width}x{height} with {channels} channels, the limit is {max_pixels}: "
-            f"if you trust the file, give --max-pixels {pixels}"
+        found = f"{width}x{height} with {channels} channels"
+        raise TooManyPixels(
+            f"too many pixels: {found}, the limit is {max_pixels}: if you trust the file, give "
+            f"--max-pixels {pixels}",
+            found,
         )
 
 
@@ -156,17 +186,27 @@ def is_large(width: int, height: int) -> bool:
 def naming(path: Path) -> Generator[None, None, None]:
     """Whatever goes wrong inside becomes one line that begins with the file."""
     try:
-        yield
+        with _in_one_line():
+            yield
     except PiggybackError as error:
         raise PiggybackError(f"{path}: {error}") from None
+
+
+@contextmanager
+def _in_one_line() -> Generator[None, None, None]:
+    """Whatever goes wrong inside becomes a line for the person who gave the file."""
+    try:
+        yield
+    except PiggybackError:
+        raise
     except FileNotFoundError:
-        raise PiggybackError(f"{path}: no such file") from None
+        raise PiggybackError("no such file") from None
     except MemoryError:
-        raise PiggybackError(f"{path}: can't be read: not enough memory") from None
+        raise PiggybackError("can't be read: not enough memory") from None
     except Exception as error:  # noqa: BLE001 - a damaged file may lead its decoder to any
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
         why = "not an image" if isinstance(error, SyntaxError) else " ".join(why.split())
-        raise PiggybackError(f"{path}: can't be read: {why}") from None
+        raise PiggybackError(f"can't be read: {why}") from None
 
 
 def decode_with_pillow(image: ImageFile.ImageFile, max_pixels: int, gray_bits: int = 8) -> Decoded:

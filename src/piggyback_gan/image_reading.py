@@ -38,7 +38,7 @@ class Source:
         with naming(self.path):
             if self.half:
                 decoded = _halves(decoded)[self.half == "right"]
-            return _fitted(decoded, format)
+            return fitted(decoded, format)
 
 
 def list_images(folder: Path, recursive: bool = False) -> list[Path]:
@@ -99,7 +99,7 @@ def read_halves(
     decoded = decode(path, max_pixels=max_pixels)
     with naming(path):
         halves = _halves(decoded)
-        return _fitted(halves[0], left), _fitted(halves[1], right)
+        return fitted(halves[0], left), fitted(halves[1], right)
 
 
 def from_pil(image: Image.Image, format: ImageFormat) -> Pixels:
@@ -108,7 +108,7 @@ def from_pil(image: Image.Image, format: ImageFormat) -> Pixels:
     Raises:
         PiggybackError: another mode, or one that does not fit the format, as in `read_image`.
     """
-    return _fitted(decode_pil(image), format)
+    return fitted(decode_pil(image), format)
 
 
 def stored_depth(path: Path) -> Depth:
@@ -153,7 +153,7 @@ def detect_format(
                 plain = depth == "uint8" and decoded.color
                 channels = 3 if plain else found
             format = ImageFormat(channels=channels, depth=depth, low=low, high=high)
-        _fitted(decoded, format)
+        fitted(decoded, format)
     return format
 
 
@@ -193,8 +193,12 @@ def _halves(decoded: Decoded) -> tuple[Decoded, Decoded]:
     return decoded.cut(0, width // 2), decoded.cut(width // 2, width)
 
 
-def _fitted(decoded: Decoded, format: ImageFormat) -> Pixels:
-    """What was decoded as (H, W, C) of the format, if nothing is lost by it."""
+def fitted(decoded: Decoded, format: ImageFormat) -> Pixels:
+    """What was decoded as (H, W, C) of the format, if nothing is lost by it.
+
+    Raises:
+        PiggybackError: something would be, as in `read_image`; the message names no file.
+    """
     if format.labels:
         return _fitted_labels(decoded, format)
     pixels, wanted = decoded.pixels, format.channels

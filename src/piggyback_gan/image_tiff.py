@@ -124,7 +124,7 @@ def _refuse_pages(tiff: tifffile.TiffFile) -> None:
 
 def _refuse_missing_parts(page: tifffile.TiffPage, file: BinaryIO) -> None:
     """What is not there would be read as zeros."""
-    size = os.fstat(file.fileno()).st_size
+    size = file.seek(0, os.SEEK_END)
     parts = list(zip(page.dataoffsets, page.databytecounts, strict=True))
     whole = len(parts) >= math.prod(page.chunked) and all(
         length > 0 and offset + length <= size for offset, length in parts

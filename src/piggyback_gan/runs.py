@@ -94,6 +94,11 @@ class RunFolder:
         """The sample picture of an epoch."""
         return self.path / _SAMPLES / f"epoch-{epoch:04d}.png"
 
+    def newest_sample(self) -> Path | None:
+        """The sample picture of the last epoch that has one."""
+        found = self.path.glob(f"{_SAMPLES}/epoch-*[0-9].png")
+        return max(found, key=lambda path: (len(path.name), path.name), default=None)
+
     @property
     def exists(self) -> bool:
         """Whether a run was begun here."""

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from piggyback_gan.config import Architecture
@@ -105,12 +107,9 @@ def translate_files(
     if tiling is not None:
         tiling.check(config)
         for outcome, pixels in readable:
-            strips = _strips_of_file(
-                generator,
-                config,
-                pixels,
-                formats,
-                tiling,
+            strips = _told(
+                translate_strips(generator, config, pixels, formats, tiling),
+                len(pixels),
                 lambda part: on_done(len(outcomes) + part),
             )
             write_strips(outcome.output, strips, _shape(pixels, formats[1]), formats[1].depth)
@@ -119,11 +118,11 @@ def translate_files(
             del pixels, strips
     else:
         for batch in _batches(readable, batch_size):
-            images = torch.stack([to_tensor(pixels, formats[0]) for _, pixels in batch])
-            translated = translate_batch(generator, config, images)
-            for (outcome, _), image in zip(batch, translated, strict=True):
+            images = [pixels for _, pixels in batch]
+            translated = translate_pixels(generator, config, images, formats)
+            for (outcome, _), made in zip(batch, translated, strict=True):
                 suffix = outcome.output.suffix.lower()
-                atomic_write(outcome.output, encode(to_pixels(image, formats[1]), suffix))
+                atomic_write(outcome.output, encode(made, suffix))
                 outcomes.append(outcome)
             on_done(len(outcomes))
     on_done(len(outcomes))
@@ -144,26 +143,63 @@ def _translate_tiled(
     return torch.cat(list(strips), dim=1)
 
 
-def _strips_of_file(
+def translate_pixels(
+    generator: nn.Module, config: Architecture, images: Sequence[Pixels], formats: Formats
+) -> list[Pixels]:
+    """Translate images of one size, (H, W, C) of what a task takes, to those that it makes.
+
+    Args:
+        generator: a folded task.
+        config: its architecture, with the task's channels.
+        images: one or more.
+        formats: what the task takes and what it makes.
+    """
+    batch = torch.stack([to_tensor(pixels, formats[0]) for pixels in images])
+    return [to_pixels(image, formats[1]) for image in translate_batch(generator, config, batch)]
+
+
+def translate_strips(
     generator: nn.Module,
     config: Architecture,
     pixels: Pixels,
     formats: Formats,
     tiling: Tiling,
-    on_part: Callable[[float], None],
+    on_tile: Callable[[], None] = lambda: None,
 ) -> Iterator[Pixels]:
+    """Translate an image (H, W, C) in tiles.
+
+    Args:
+        generator: a folded task.
+        config: its architecture, with the task's channels.
+        pixels: of what the task takes.
+        formats: what the task takes and what it makes.
+        tiling: how to cut it.
+        on_tile: called before each tile is read.
+
+    Yields:
+        (rows, W, C) of what the task makes, from top to bottom.
+
+    Raises:
+        PiggybackError: the network does not take tiles of this size.
+    """
+
+    def read(rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Tensor:
+        on_tile()
+        return to_tensor(pixels[rows[:, None], columns], formats[0])
+
     height, width = pixels.shape[:2]
-    strips = translated_strips(
-        generator,
-        config,
-        (height, width),
-        lambda rows, columns: to_tensor(pixels[rows[:, None], columns], formats[0]),
-        tiling,
-    )
+    for strip in translated_strips(generator, config, (height, width), read, tiling):
+        yield to_pixels(strip, formats[1])
+
+
+def _told(
+    strips: Iterable[Pixels], height: int, on_part: Callable[[float], None]
+) -> Iterator[Pixels]:
+    """The strips of an image, with word of how much of it is done after each."""
     done = 0
     for strip in strips:
-        done += strip.shape[1]
-        yield to_pixels(strip, formats[1])
+        done += len(strip)
+        yield strip
         on_part(done / height)
 
 

@@ -2,12 +2,11 @@
 
 import importlib
 import os
-import re
 import sys
 import warnings
 from importlib.metadata import version
 
-from piggyback_gan.errors import PiggybackError, SaidElsewhere
+from piggyback_gan.errors import PiggybackError, SaidElsewhere, is_out_of_memory
 from piggyback_gan.own_code import look_in_working_folder
 
 COMMANDS = {
@@ -16,6 +15,8 @@ COMMANDS = {
     "translate": "translate images with a task of a bank",
     "evaluate": "judge tasks of a bank on held-out images",
     "import": "make networks of CycleGAN, pix2pix and CUT tasks of a bank",
+    "serve": "all of a bank's tasks over HTTP, with a page to try them",
+    "try": "open that page in a browser",
     "export": "a task as a file that needs neither bank nor library: ONNX, torch.export, safetensors",
     "tasks": "list a bank's tasks",
     "experiment": "compare strategies of lifelong learning on a sequence of tasks",
@@ -28,10 +29,10 @@ COMMANDS = {
     "demo": "train three small tasks on drawn scenes and show that nothing is forgotten",
 }
 
-_MODULES = {"import": "import_networks"}  # a keyword of Python can be no module
+# A keyword of Python can be no module.
+_MODULES = {"import": "import_networks", "try": "try_page"}
 
 FAILED = 2
-_OUT_OF_MEMORY = r"out of memory|can't allocate memory|not enough memory"
 
 
 def main() -> int:
@@ -62,7 +63,7 @@ def main() -> int:
     except OSError as error:
         return _fail(f"{error.filename or 'the system'}: {error.strerror or error}")
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not re.search(_OUT_OF_MEMORY, str(error)):
+        if not is_out_of_memory(error):
             raise
         return _fail("out of memory: choose a smaller image size, batch size or network")
 

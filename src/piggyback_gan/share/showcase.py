@@ -1,6 +1,6 @@
 """Sample pictures for a bank's model card: images that its owner chose, each beside its translation."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,16 +38,33 @@ def sample_pictures(bank: Bank, folder: Path) -> Mapping[str, list[bytes]]:
         raise PiggybackError(f"{folder}: no such folder of sample images")
     chosen = {}
     for task in bank.tasks:
-        own = folder / task
-        images = list_images(own if own.is_dir() else folder)[: len(sample_names(task))]
-        if images or own.is_dir():
+        images = chosen_images(folder, task)
+        if images is not None:
             chosen[task] = images
     if not chosen:
         raise PiggybackError(f"{folder} has no images, and no folder of images named as a task")
-    return {task: _pictures(bank, task, found) if found else [] for task, found in chosen.items()}
+    return {
+        task: task_pictures(bank, task, found) if found else [] for task, found in chosen.items()
+    }
 
 
-def _pictures(bank: Bank, task: str, images: list[Path]) -> list[bytes]:
+def chosen_images(folder: Path, task: str) -> list[Path] | None:
+    """The images that stand for a task; None where nothing was chosen for it.
+
+    Raises:
+        PiggybackError: a folder can't be read.
+    """
+    own = folder / task
+    images = list_images(own if own.is_dir() else folder)[: len(sample_names(task))]
+    return images if images or own.is_dir() else None
+
+
+def task_pictures(bank: Bank, task: str, images: Sequence[Path]) -> list[bytes]:
+    """Input | output of each image, as `sample_pictures` makes them.
+
+    Raises:
+        PiggybackError: one is not what the task takes, or the task can't be read.
+    """
     source, target = bank.formats(task)
     config, generator = bank.generator_config(task), bank.generator(task)
     size = _size(bank, task)

@@ -1,0 +1,130 @@
+"""Who may ask: hosts by which the server is called, other sites' pages, tokens. And headers of every answer."""
+
+import hmac
+import ipaddress
+import urllib.parse
+from collections.abc import Sequence
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from piggyback_gan.serve.problems import MEDIA_TYPE, Problem
+
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+_OPEN = ("/healthz", "/readyz")
+_PROTECTED = ("/v1/", "/metrics", "/openapi.json")
+_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+_FOR_ALL = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is reached from this machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Guard:
+    """An ASGI application that passes on only what may be asked, to another one.
+
+    Other names than its own are refused, as a page of another site reaches a server on loopback by a name that
+    resolves to it (DNS rebinding); what another site's page sends is refused too, as it would make this machine
+    work for it. There is no CORS header, so that no other site's page can read an answer.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Sequence[str], tokens: Sequence[str]) -> None:
+        """Guard an application.
+
+        Args:
+            app: what is guarded.
+            hosts: the names by which it may be called; () for any.
+            tokens: one of these is needed; () for none.
+        """
+        self._app = app
+        self._hosts = frozenset(host.lower() for host in hosts)
+        self._tokens = [token.encode() for token in tokens]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or pass it on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _FOR_ALL.items():
+                    headers[name] = value
+            await send(message)
+
+        try:
+            self._check(scope)
+        except Problem as problem:
+            await send_problem(problem, send_with_headers)
+            return
+        await self._app(scope, receive, send_with_headers)
+
+    def _check(self, scope: Scope) -> None:
+        path = str(scope["path"])
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
+        if path in _OPEN:  # probes call a server by its address
+            return
+        if self._hosts and _name_in(host) not in self._hosts:
+            raise Problem(
+                "wrong-host",
+                f"the server does not answer to {_name_in(host)[:80]!r}: whoever runs it can allow the name "
+                "with --allowed-hosts",
+            )
+        if scope["method"] not in _SAFE_METHODS and _is_foreign(headers, host):
+            raise Problem("cross-origin", "pages of other sites can't use this server")
+        if self._tokens and path.startswith(_PROTECTED):
+            self._check_token(headers.get("authorization", ""))
+
+    def _check_token(self, authorization: str) -> None:
+        kind, _, token = authorization.partition(" ")
+        given = token.strip().encode()
+        # All are compared, so that the time tells nothing.
+        matches = [hmac.compare_digest(given, known) for known in self._tokens]
+        if kind.lower() != "bearer" or not any(matches):
+            what = "this token is not known" if token else "a token is needed"
+            raise Problem("unauthorized", f"{what}: send the header Authorization: Bearer TOKEN")
+
+
+async def send_problem(problem: Problem, send: Send) -> None:
+    """Answer with a problem's document."""
+    content = problem.render()
+    headers = {
+        "Content-Type": MEDIA_TYPE,
+        "Content-Length": str(len(content)),
+        "Cache-Control": "no-store",
+        **problem.headers,
+    }
+    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": problem.status, "headers": raw})
+    await send({"type": "http.response.body", "body": content})
+
+
+def _name_in(host: str) -> str:
+    """The name in a Host header, without the port; of [::1]:8000 it is ::1."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0].lower()
+    return host.partition(":")[0].lower()
+
+
+def _is_foreign(headers: Headers, host: str) -> bool:
+    """Whether a browser says that another site's page asks."""
+    site = headers.get("sec-fetch-site")
+    if site is not None:
+        return site not in ("same-origin", "none")
+    origin = headers.get("origin")
+    return origin is not None and urllib.parse.urlsplit(origin).netloc.lower() != host.lower()

@@ -1,0 +1,148 @@
+"""The addresses below /v1, and those that tell how the server is."""
+
+import hashlib
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Path, Query, Request, Response
+
+from piggyback_gan.serve import documents, metrics
+from piggyback_gan.serve.answers import ZIP, as_form, as_zip
+from piggyback_gan.serve.documents import TRANSLATE_BODY, TRANSLATED, TranslateQuery, problems
+from piggyback_gan.serve.problems import Problem
+from piggyback_gan.serve.service import Service
+from piggyback_gan.serve.translating import Translated
+
+_NO_CACHE = {"Cache-Control": "no-cache"}
+_FORM = "multipart/form-data"
+_PROBLEMS_OF_TRANSLATE = (
+    "bad-request",
+    "unauthorized",
+    "cross-origin",
+    "unknown-task",
+    "slow-upload",
+    "too-large",
+    "too-many-pixels",
+    "too-many-files",
+    "wrong-host",
+    "not-an-image",
+    "wrong-image",
+    "invalid-request",
+    "none-translated",
+    "queue-full",
+    "server-error",
+    "task-unreadable",
+    "overloaded",
+    "timeout",
+)
+
+TaskName = Annotated[str, Path(description="the task's name", examples=["maps"])]
+
+
+def make_routes(service: Service) -> APIRouter:
+    """The addresses of a service."""
+    router = APIRouter()
+    _add_state(router, service)
+    _add_tasks(router, service)
+    _add_translate(router, service)
+    return router
+
+
+def _add_state(router: APIRouter, service: Service) -> None:
+    @router.get("/healthz", tags=["state"])
+    async def healthz() -> documents.Status:
+        """Whether the server answers at all."""
+        return documents.Status(status="ok")
+
+    @router.get("/readyz", tags=["state"], responses=problems("not-ready"))
+    async def readyz() -> documents.Status:
+        """Whether it can translate: the bank is there, and work is done."""
+        service.require_ready()
+        return documents.Status(status="ready")
+
+    @router.get(
+        "/metrics",
+        tags=["state"],
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {}}}, **problems("unauthorized")},
+    )
+    async def get_metrics() -> Response:
+        """Requests, seconds, queue, batches and memory, for Prometheus."""
+        service.metrics.tasks.set(len(await service.catalogue.look()))
+        return Response(service.metrics.render(), media_type=metrics.MEDIA_TYPE)
+
+
+def _add_tasks(router: APIRouter, service: Service) -> None:
+    @router.get(
+        "/v1/tasks",
+        tags=["tasks"],
+        response_model=documents.TaskList,
+        responses={
+            304: {"description": "The tasks are as the ETag says"},
+            **problems("unauthorized", "wrong-host"),
+        },
+    )
+    async def tasks(if_none_match: Annotated[str | None, Header()] = None) -> Response:
+        """The tasks that the bank has now, and the server's limits."""
+        found = await service.catalogue.look()
+        listed = documents.TaskList(
+            tasks=[documents.Task.of(task, service.has_picture(task)) for task in found.values()],
+            limits=documents.Limits.of(service.options),
+        )
+        content = listed.model_dump_json().encode()
+        tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+        headers = {"ETag": tag, **_NO_CACHE}
+        if if_none_match is not None and tag in if_none_match:
+            return Response(status_code=304, headers=headers)
+        return Response(content, headers=headers, media_type="application/json")
+
+    @router.get(
+        "/v1/tasks/{task}/sample",
+        tags=["tasks"],
+        response_class=Response,
+        responses={
+            200: {"content": {"image/png": {}}},
+            **problems("unknown-task", "no-sample", "unauthorized", "wrong-host"),
+        },
+    )
+    async def sample(task: TaskName) -> Response:
+        """A sample picture of a task: input and output side by side, PNG, 8-bit RGB."""
+        served = await service.catalogue.task(task)
+        picture = await service.pictures.picture(service.catalogue.bank, served)
+        if picture is None:
+            raise Problem("no-sample", "nothing was chosen to stand for this task")
+        return Response(picture, media_type="image/png", headers=_NO_CACHE)
+
+
+def _add_translate(router: APIRouter, service: Service) -> None:
+    @router.post(
+        "/v1/tasks/{task}/translate",
+        tags=["tasks"],
+        response_class=Response,
+        responses={200: TRANSLATED, **problems(*_PROBLEMS_OF_TRANSLATE)},
+        openapi_extra=TRANSLATE_BODY,
+    )
+    async def translate(
+        request: Request, task: TaskName, query: Annotated[TranslateQuery, Query()]
+    ) -> Response:
+        """Translate an image, or several of a form."""
+        way, made = await service.translate(request, task, query)
+        headers = {"Pbgan-Task-Sha256": way.sha256, "Cache-Control": "no-store"}
+        if len(made) == 1:
+            return _answer_of_one(made[0], headers)
+        headers["Pbgan-Failed"] = str(sum(one.failed for one in made))
+        files = [one.output for one in made]
+        if _FORM in request.headers.get("accept", ""):
+            content, media_type = as_form([("image", file) for file in files])
+        else:
+            content, media_type = as_zip(files), ZIP
+        return Response(content, headers=headers, media_type=media_type)
+
+
+def _answer_of_one(made: Translated, headers: dict[str, str]) -> Response:
+    output = made.output
+    if made.views:
+        names = ("output", "input_view", "output_view")
+        content, media_type = as_form(list(zip(names, (output, *made.views), strict=True)))
+        return Response(content, headers=headers, media_type=media_type)
+    headers["Content-Disposition"] = output.disposition
+    return Response(output.content, headers=headers, media_type=output.media_type)
