@@ -120,11 +120,14 @@ def serve_bank(
         ) from None
     from piggyback_gan.serve.catalogue import Catalogue
     from piggyback_gan.serve.guards import is_loopback
-    from piggyback_gan.serve.server import listen, serve
+    from piggyback_gan.serve.server import configure, listen, serve
 
     logging.basicConfig(format="pbgan: %(message)s", level=logging.WARNING)
+    if options.samples is not None and not options.samples.is_dir():
+        raise PiggybackError(f"{options.samples}: no such folder of sample images")
     with listen(host, port) as sock:
         catalogue = Catalogue(path)
+        config = configure(catalogue, sock.getsockname()[0], options, log=access_log)
         name, number = sock.getsockname()[:2]
         shown = f"[{name}]" if ":" in name else name
         address = f"http://{shown}:{number}/"
@@ -136,4 +139,4 @@ def serve_bank(
                 file=sys.stderr,
             )
         on_listening(address)
-        serve(catalogue, sock, options, log=access_log)
+        serve(config, sock)

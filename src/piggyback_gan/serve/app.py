@@ -1,5 +1,6 @@
 """The application: its addresses, its page, and every error as a problem document."""
 
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from piggyback_gan.serve.catalogue import Catalogue
+from piggyback_gan.serve.documents import TranslateQuery
 from piggyback_gan.serve.options import ServeOptions
 from piggyback_gan.serve.problems import MEDIA_TYPE, Problem
 from piggyback_gan.serve.routes import make_routes
@@ -61,8 +63,7 @@ def _add_handlers(app: FastAPI, service: Service) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> Response:
-        found = [f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors()]
-        return answer(Problem("invalid-request", "; ".join(found)))
+        return answer(Problem("invalid-request", "; ".join(map(_said, error.errors()))))
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> Response:
@@ -89,6 +90,16 @@ def _add_page(app: FastAPI) -> None:
         return FileResponse(_PAGE / "index.html", headers=_NO_CACHE)
 
     app.mount("/page", _Files(directory=_PAGE))
+
+
+def _said(error: Mapping[str, Any]) -> str:
+    """What is wrong with a value of the address or a header."""
+    name = ".".join(map(str, error["loc"][1:]))[:80]
+    if error["type"] == "extra_forbidden":
+        return (
+            f"{name}: there is no such option; there are {', '.join(TranslateQuery.model_fields)}"
+        )
+    return f"{name}: {error['msg']}"
 
 
 class _Files(StaticFiles):

@@ -11,6 +11,7 @@ from typing import Any
 from piggyback_gan.bank import Bank
 from piggyback_gan.config import Architecture
 from piggyback_gan.errors import PiggybackError
+from piggyback_gan.generators import build_outline
 from piggyback_gan.image_formats import ImageFormat
 from piggyback_gan.manifest import MANIFEST_NAME, NOTES_NAME, TaskEntry
 from piggyback_gan.serve.problems import Problem
@@ -94,10 +95,12 @@ class Catalogue:
         """Read all tasks.
 
         Raises:
-            PiggybackError: there is no bank, or one of its tasks can't be read.
+            PiggybackError: there is no bank, one of its tasks can't be read, or its networks are made by code
+                that may not be run.
         """
         self.path = path
         self._state = _read(path, {}, lenient=False)
+        build_outline(self.bank.config)  # own code that may not be run, or fails, shows now
         self._unread: tuple[int, ...] | None = None
         self._reading = asyncio.Lock()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
 from collections.abc import Iterator
@@ -47,29 +48,44 @@ def listen(host: str, port: int) -> socket.socket:
         ) from None
 
 
-def serve(catalogue: Catalogue, sock: socket.socket, options: ServeOptions, *, log: bool) -> None:
-    """Serve a bank until SIGINT or SIGTERM; then what was begun is finished. A second signal ends at once.
+def configure(
+    catalogue: Catalogue, host: str, options: ServeOptions, *, log: bool
+) -> uvicorn.Config:
+    """How uvicorn is to serve a bank.
 
     Args:
         catalogue: the bank's tasks.
-        sock: where to listen, from `listen`.
+        host: the address that is listened on.
         options: limits, batching, tokens.
-        log: write a line for each request to stderr.
+        log: write a line for each request to the log.
+
+    Raises:
+        PiggybackError: the tokens can't be read, or there is no such device.
     """
-    host = sock.getsockname()[0]
     hosts = options.allowed_hosts or (LOOPBACK_NAMES if is_loopback(host) else ())
     tokens = () if options.token_file is None else read_tokens(options.token_file)
-    config = uvicorn.Config(
+    logging.getLogger("uvicorn.access").setLevel(logging.INFO)
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    return uvicorn.Config(
         Guard(make_app(catalogue, options), hosts, tokens),
         http=_Connection,
         ws="none",
-        log_level="warning",
+        log_config=None,
         access_log=log,
         server_header=False,
         limit_concurrency=_CONNECTIONS,
         timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=int(options.timeout) + 1,
     )
+
+
+def serve(config: uvicorn.Config, sock: socket.socket) -> None:
+    """Serve until SIGINT or SIGTERM; then what was begun is finished. A second signal ends at once.
+
+    Args:
+        config: from `configure`.
+        sock: where to listen, from `listen`.
+    """
     asyncio.run(_Server(config).serve(sockets=[sock]))
 
 

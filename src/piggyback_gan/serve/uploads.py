@@ -114,7 +114,7 @@ class Body:
         except KeyError:
             raise Problem("bad-request", "the form can't be read: it names no boundary") from None
         try:
-            files = [value for value in form.values() if isinstance(value, UploadFile)]
+            files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
             texts = [key for key, value in form.multi_items() if not isinstance(value, UploadFile)]
             if texts:
                 raise Problem(

@@ -1,0 +1,223 @@
+"""`pbgan serve` under load on loopback: many clients, several tasks, against bare forwards.
+
+    python benchmarks/serve_load.py --out OUT
+
+Bare forwards of the same networks, in the server's batch sizes, are timed before and after in a process of their
+own, with nothing else at work. Figures go to OUT/serve-load.json; copy them to docs/results.
+"""
+
+import argparse
+import http.client
+import io
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from PIL import Image
+
+from lifelong import machine, require_new
+from piggyback_gan import Bank, FilterOptions, GeneratorConfig
+from piggyback_gan.devices import choose_device
+from piggyback_gan.image_formats import ImageFormat
+from piggyback_gan.translate import translate_batch
+
+BATCHES = (1, 8)
+IMAGES = 16
+WARM_UP = 5.0
+
+
+def filled_bank(path: Path, config: GeneratorConfig, tasks: int) -> None:
+    """A bank of tasks that were never trained, but moved at random."""
+    torch.manual_seed(0)
+    bank = Bank.new(path, config)
+    network = bank.empty_network()
+    plain = asdict(ImageFormat())
+    card = {"mode": "paired", "image": {"size": 256, "input": plain, "output": plain}}
+    with bank.writing("a benchmark"):
+        for number in range(tasks):
+            made = network.allot(FilterOptions())
+            network.add_task(f"task{number}", made.shares, mixing=made.mixing)
+            with torch.no_grad():
+                for parameter in network.trainable_parameters():
+                    parameter.add_(torch.randn_like(parameter), alpha=0.01)
+            network.finish_task()
+            bank.add(network.task_state(f"task{number}"), card)
+
+
+def photograph(chance: np.random.Generator, side: int) -> bytes:
+    """A PNG with the smoothness of a photograph: noise, enlarged, with a little noise on it."""
+    small = chance.integers(0, 256, (side // 8, side // 8, 3), np.uint8)
+    large = np.asarray(Image.fromarray(small).resize((side, side), Image.Resampling.BICUBIC))
+    noisy = np.clip(large.astype(int) + chance.integers(-6, 7, large.shape), 0, 255)
+    buffer = io.BytesIO()
+    Image.fromarray(noisy.astype(np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def bare(path: Path, side: int, seconds: float) -> dict[int, float]:
+    """Batch size -> images a second in the networks alone, all tasks in turn."""
+    choose_device("cpu")
+    bank = Bank.open(path)
+    networks = [bank.generator(task) for task in bank.tasks]
+    rates = {}
+    for size in BATCHES:
+        images = torch.rand(size, 3, side, side) * 2 - 1
+        for network in networks:
+            translate_batch(network, bank.config, images)
+        begun, count = time.perf_counter(), 0
+        while time.perf_counter() - begun < seconds:
+            translate_batch(networks[count % len(networks)], bank.config, images)
+            count += 1
+        rates[size] = count * size / (time.perf_counter() - begun)
+    return rates
+
+
+class Clients:
+    """Threads that send one request after another, each over its own connection."""
+
+    def __init__(self, port: int, count: int, tasks: int, images: list[bytes]) -> None:
+        self.port, self.tasks, self.images = port, tasks, images
+        self.latencies: list[tuple[float, float]] = []  # when it was sent, how long it took
+        self.failures: list[str] = []
+        self.stop = threading.Event()
+        self.threads = [threading.Thread(target=self.work, args=(n,)) for n in range(count)]
+
+    def work(self, number: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
+        sent = number
+        while not self.stop.is_set():
+            image = self.images[sent % len(self.images)]
+            began = time.perf_counter()
+            try:
+                address = f"/v1/tasks/task{sent % self.tasks}/translate"
+                connection.request("POST", address, image, {"Content-Type": "image/png"})
+                answer = connection.getresponse()
+                content = answer.read()
+                if answer.status != 200 or not content.startswith(b"\x89PNG"):
+                    self.failures.append(f"{answer.status} {content[:100]!r}")
+            except Exception as error:  # noqa: BLE001 - whatever it is, the request failed
+                self.failures.append(repr(error))
+                connection.close()
+            self.latencies.append((began, time.perf_counter() - began))
+            sent += 1
+
+
+def loaded(path: Path, given: argparse.Namespace) -> dict[str, Any]:
+    """What the clients saw, and what the server took."""
+    command = [sys.executable, "-m", "piggyback_gan", "serve", str(path), "--port", "0"]
+    chance = np.random.default_rng(0)
+    images = [photograph(chance, given.side) for _ in range(IMAGES)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            found = re.search(r":(\d+)/", server.stdout.readline())
+            assert found is not None
+            clients = Clients(int(found[1]), given.clients, given.tasks, images)
+            process = psutil.Process(server.pid)
+            for thread in clients.threads:
+                thread.start()
+            time.sleep(WARM_UP)  # until the tasks are composed and the queue is full
+            begun, memory = time.perf_counter(), []
+            own = time.process_time()
+            while time.perf_counter() - begun < given.seconds:
+                memory.append(process.memory_info().rss / 1e6)
+                time.sleep(1)
+            ended, own = time.perf_counter(), time.process_time() - own
+            clients.stop.set()
+            for thread in clients.threads:
+                thread.join()
+            metrics = scraped(int(found[1]))
+        finally:
+            server.terminate()
+    counted = [took for sent, took in clients.latencies if begun <= sent + took <= ended]
+    hundredths = statistics.quantiles(counted, n=100)
+    tenth = max(len(memory) // 10, 1)
+    return {
+        "requests": len(clients.latencies),
+        "failed": len(clients.failures),
+        "failures": clients.failures[:5],
+        "images_per_second": len(counted) / (ended - begun),
+        "latency_seconds": {
+            "p50": round(hundredths[49], 3),
+            "p95": round(hundredths[94], 3),
+            "p99": round(hundredths[98], 3),
+        },
+        "clients_processor_share": round(own / (ended - begun), 3),
+        "memory_megabytes": {
+            "first_tenth": round(statistics.mean(memory[:tenth])),
+            "last_tenth": round(statistics.mean(memory[-tenth:])),
+            "most": round(max(memory)),
+        },
+        "mean_batch": metrics["pbgan_batch_images_sum"] / metrics["pbgan_batch_images_count"],
+        "computing_share": metrics["pbgan_computing_seconds_total"] / (ended - begun + WARM_UP),
+    }
+
+
+def scraped(port: int) -> dict[str, float]:
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    connection.request("GET", "/metrics")
+    lines = connection.getresponse().read().decode().splitlines()
+    return {
+        name: float(value)
+        for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")
+    }
+
+
+def bare_apart(path: Path, given: argparse.Namespace) -> dict[int, float]:
+    """`bare` in a process of its own, as the server is."""
+    command = [sys.executable, __file__, "--bare", str(path), "--side", str(given.side)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    return {int(size): rate for size, rate in json.loads(ran.stdout).items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--clients", type=int, default=50)
+    parser.add_argument("--tasks", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--side", type=int, default=256)
+    parser.add_argument("--generator", default="resnet-9")
+    parser.add_argument("--ngf", type=int, default=32)
+    parser.add_argument("--bare", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.bare:
+        print(json.dumps(bare(given.bare, given.side, 8)))
+        return
+    require_new(given.out)
+    config = GeneratorConfig(name=given.generator, ngf=given.ngf)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "bank"
+        filled_bank(path, config, given.tasks)
+        before = bare_apart(path, given)
+        seen = loaded(path, given)
+        after = bare_apart(path, given)
+    rates = {size: (before[size] + after[size]) / 2 for size in BATCHES}
+    result = {
+        "command": "python " + " ".join(sys.argv),
+        "machine": machine(),
+        "generator": asdict(config),
+        "bare_images_per_second": {"before": before, "after": after},
+        "share_of_bare": {
+            size: round(seen["images_per_second"] / rate, 3) for size, rate in rates.items()
+        },
+        **seen,
+    }
+    given.out.mkdir(parents=True)
+    (given.out / "serve-load.json").write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()

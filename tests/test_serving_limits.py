@@ -1,0 +1,350 @@
+"""What a server refuses: bodies, pixels, bombs, hosts, other sites, tokens; and clients that are slow or gone."""
+
+import io
+import json
+import socket
+import struct
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from exports import bank_of
+from piggyback_gan import Bank, PiggybackError
+from piggyback_gan.serve import server, uploads
+from piggyback_gan.serve.options import ServeOptions, read_tokens
+from served import Served, form, png, serving, wait_for
+
+TOKEN = "correct-horse-battery"
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
+    return bank_of(tmp_path_factory.mktemp("limits") / "bank")
+
+
+@pytest.fixture(scope="module")
+def served(bank: Bank) -> Iterator[Served]:
+    limits = {"max_bytes": 200_000, "max_pixels": 10_000, "max_files": 3, "timeout": 20}
+    with serving(bank.path, **limits) as there:
+        yield there
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A small PNG that says it is large."""
+    content = bytearray(png(8, 8))
+    content[16:24] = struct.pack(">II", width, height)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    return bytes(content)
+
+
+def test_an_unknown_task_is_told_with_those_there_are(served: Served) -> None:
+    answer = served.translate("winter", png())
+    assert (answer.status, answer.problem) == (404, "unknown-task")
+    assert answer.json["tasks"] == ["first", "second"]
+    assert served.ask("/v1/tasks/..%2f..%2fbank.json/sample").status == 404
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("?direction=BtoA", "does not translate BtoA, but AtoB"),
+        ("?direction=up", "direction: "),
+        ("?dirction=AtoB", "there is no such option; there are direction, tile"),
+        ("?tile=30", "give 32"),
+        ("?tile=-1", "tile: "),
+        ("?tile=32&overlap=30", "overlap"),
+        ("?overlap=8", "overlap is about tiles: give tile too"),
+        ("?tile=65536", "the limit is"),
+        ("?format=gif", "format: "),
+        ("?views=perhaps", "views: "),
+    ],
+)
+def test_an_option_that_is_not_allowed_is_told(served: Served, query: str, words: str) -> None:
+    answer = served.translate("first", png(), query)
+    assert (answer.status, answer.problem) == (422, "invalid-request")
+    assert words in answer.json["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        (b"GIF89a and more", "not-an-image"),
+        (png()[:200], "not-an-image"),
+        (b"", "invalid-request"),
+        (bomb(100_000, 100_000), "too-many-pixels"),
+        (bomb(101, 100), "too-many-pixels"),
+        (b"\x89PNG\r\n\x1a\n", "not-an-image"),
+        (b"x" * 200_001, "too-large"),
+    ],
+)
+def test_a_body_that_is_no_good_is_refused(served: Served, body: bytes, problem: str) -> None:
+    answer = served.translate("first", body)
+    assert answer.problem == problem
+    assert served.translate("first", png()).status == 200
+
+
+def test_a_thin_image_that_would_be_padded_too_much_is_refused(bank: Bank) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (10_000, 1)).save(buffer, "PNG")
+    with serving(bank.path, max_pixels=10_000, whole_pixels=10_000) as served:
+        answer = served.translate("first", buffer.getvalue())
+        assert answer.problem == "too-many-pixels" and "when padded" in answer.json["detail"]
+        assert served.translate("first", png(1, 1)).pixels.shape == (1, 1, 3)
+
+
+def test_an_image_of_another_kind_is_told_by_its_name(served: Served) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((9, 9), np.uint16)).save(buffer, "PNG")
+    body, kind = form(("depth.png", buffer.getvalue()))
+    answer = served.translate("first", body, Content_Type=kind)
+    assert answer.problem == "wrong-image"
+    assert answer.json["detail"] == "depth.png: its values are uint16, the task takes uint8"
+
+
+def test_forms_are_read_within_limits(served: Served) -> None:
+    def told(body: bytes, kind: str, query: str = "") -> str:
+        return served.translate("first", body, query, Content_Type=kind).problem
+
+    many, kind = form(*((f"{n}.png", png(8, 8)) for n in range(4)))
+    assert told(many, kind) == "too-many-files"
+    assert told(b"--edge--\r\n", kind) == "invalid-request"
+    assert told(b"nonsense", kind) == "bad-request"
+    assert told(many, "multipart/form-data") == "bad-request"
+    text = b'--edge\r\nContent-Disposition: form-data; name="direction"\r\n\r\nBtoA\r\n--edge--\r\n'
+    assert told(text, kind) == "invalid-request"
+    two, kind = form(("a.png", png()), ("b.png", png()))
+    assert told(two, kind, "?views=true") == "invalid-request"
+
+
+def test_a_body_without_a_length_is_counted_as_it_comes(served: Served) -> None:
+    with socket.create_connection(("127.0.0.1", served.port), timeout=20) as sock:
+        sock.sendall(
+            b"POST /v1/tasks/first/translate HTTP/1.1\r\nHost: localhost\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n"
+        )
+        try:
+            for _ in range(30):
+                sock.sendall(b"2710\r\n" + bytes(10_000) + b"\r\n")
+        except OSError:
+            pass  # it need not read on
+        assert sock.recv(1000).startswith(b"HTTP/1.1 413")
+
+
+def test_every_error_is_a_problem_and_tells_no_path(served: Served, bank: Bank) -> None:
+    answers = [
+        served.ask("/nowhere"),
+        served.ask("/v1/tasks", method="DELETE"),
+        served.ask("/v1/tasks/first/translate"),
+        served.translate("first", b"x"),
+        served.ask("/page/nothing.js"),
+    ]
+    assert [answer.problem for answer in answers] == [
+        "not-found",
+        "method-not-allowed",
+        "method-not-allowed",
+        "not-an-image",
+        "not-found",
+    ]
+    assert answers[1].headers["allow"] == "GET"
+    for answer in answers:
+        assert str(bank.path) not in answer.content.decode()
+
+
+def test_too_many_images_are_answered_with_when_to_try_again(bank: Bank) -> None:
+    with serving(bank.path, max_queue=2, max_files=2, batch_wait=3000, max_batch=9) as served:
+        two, kind = form(("a.png", png()), ("b.png", png()))
+        with socket.create_connection(("127.0.0.1", served.port), timeout=30) as sock:
+            head = (
+                "POST /v1/tasks/first/translate HTTP/1.1\r\nHost: localhost\r\n"
+                f"Content-Type: {kind}\r\nContent-Length: {len(two)}\r\n\r\n"
+            )
+            sock.sendall(head.encode() + two)
+            wait_for(lambda: served.metric("pbgan_queue_images") == 2)
+            answer = served.translate("first", png())
+            assert (answer.status, answer.problem) == (429, "queue-full")
+            assert 1 <= int(answer.headers["retry-after"]) <= 60
+            assert sock.recv(1000).startswith(b"HTTP/1.1 200")
+        assert served.metric("pbgan_queue_images") == 0
+        assert served.translate("first", png()).status == 200
+
+
+def test_who_leaves_while_waiting_takes_no_more_room(bank: Bank) -> None:
+    with serving(bank.path, batch_wait=10_000) as served:
+        with socket.create_connection(("127.0.0.1", served.port), timeout=30) as sock:
+            head = f"POST /v1/tasks/first/translate HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(png())}"
+            sock.sendall(head.encode() + b"\r\n\r\n" + png())
+            wait_for(lambda: served.metric("pbgan_queue_images") == 1)
+        wait_for(lambda: served.metric("pbgan_queue_images") == 0)
+        text = served.ask("/metrics").content.decode()
+        assert 'pbgan_requests_total{status="499",task="first"} 1.0' in text
+        assert served.metric("pbgan_images_total") == 0
+
+
+def test_an_answer_that_takes_too_long_is_given_up(bank: Bank) -> None:
+    with serving(bank.path, timeout=0.5, batch_wait=10_000) as served:
+        answer = served.translate("first", png())
+        assert (answer.status, answer.problem) == (503, "timeout")
+        assert "retry-after" in answer.headers
+        assert served.metric("pbgan_queue_images") == 0
+
+
+def test_a_body_that_comes_too_slowly_is_given_up(bank: Bank) -> None:
+    with (
+        serving(bank.path, timeout=0.5) as served,
+        socket.create_connection(("127.0.0.1", served.port), timeout=30) as sock,
+    ):
+        sock.sendall(
+            b"POST /v1/tasks/first/translate HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999\r\n\r\nx"
+        )
+        assert served.ask("/healthz").status == 200
+        assert sock.recv(1000).startswith(b"HTTP/1.1 408")
+
+
+def test_uploads_together_are_limited(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "_BODIES", 1)
+    with (
+        serving(bank.path, max_bytes=3000) as served,
+        socket.create_connection(("127.0.0.1", served.port), timeout=30) as sock,
+    ):
+        head = b"POST /v1/tasks/first/translate HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2900\r\n\r\n"
+        sock.sendall(head + bytes(2000))
+        wait_for(lambda: served.translate("first", png()).status == 503)
+        refused = served.translate("first", png())
+        assert refused.problem == "overloaded" and "retry-after" in refused.headers
+        sock.close()
+        wait_for(lambda: served.translate("first", png()).status == 200)
+
+
+def test_connections_that_send_nothing_or_take_nothing_are_closed(
+    bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_PATIENCE", 0.5)
+    with serving(bank.path) as served:
+        address = ("127.0.0.1", served.port)
+        silent = socket.create_connection(address, timeout=30)
+        half = socket.create_connection(address, timeout=30)
+        half.sendall(b"GET /healthz HTTP/1.1\r\nHost: loc")
+        assert received(silent) == received(half) == 0
+        greedy = socket.socket()
+        greedy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        greedy.settimeout(30)
+        greedy.connect(address)
+        large = png(1500, 1500)  # too large for the system's buffers
+        head = "POST /v1/tasks/first/translate?format=bmp HTTP/1.1\r\nHost: localhost\r\n"
+        greedy.sendall(f"{head}Content-Length: {len(large)}\r\n\r\n".encode() + large)
+        wait_for(lambda: served.metric("pbgan_requests_total") == 1)
+        time.sleep(2)  # it takes nothing for longer than the server waits
+        assert 0 < received(greedy) < 1500 * 1500 * 3
+
+
+def received(sock: socket.socket) -> int:
+    """How many bytes come before a connection ends."""
+    count = 0
+    with sock:
+        try:
+            while part := sock.recv(65536):
+                count += len(part)
+        except ConnectionError:
+            pass
+    return count
+
+
+def test_other_names_than_loopbacks_are_refused(served: Served, bank: Bank) -> None:
+    for name in ("localhost", "127.0.0.1:80", "[::1]:8000", "LOCALHOST"):
+        assert served.ask("/v1/tasks", headers={"Host": name}).status == 200
+    refused = served.ask("/v1/tasks", headers={"Host": "evil.example"})
+    assert (refused.status, refused.problem) == (421, "wrong-host")
+    assert served.ask("/healthz", headers={"Host": "10.0.0.7"}).status == 200
+    with serving(bank.path, allowed_hosts=("pictures.example",)) as named:
+        assert named.ask("/v1/tasks", headers={"Host": "Pictures.example:443"}).status == 200
+        assert named.ask("/v1/tasks", headers={"Host": "localhost"}).status == 421
+
+
+def test_pages_of_other_sites_can_neither_send_nor_read(served: Served) -> None:
+    for headers in (
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+    ):
+        answer = served.ask("/v1/tasks/first/translate", png(), headers)
+        assert (answer.status, answer.problem) == (403, "cross-origin")
+    own = {"Origin": f"http://127.0.0.1:{served.port}"}
+    answer = served.ask("/v1/tasks/first/translate", png(), own)
+    assert answer.status == 200 and "access-control-allow-origin" not in answer.headers
+    same = {"Sec-Fetch-Site": "same-origin", "Origin": "https://behind-a-proxy.example"}
+    assert served.ask("/v1/tasks/first/translate", png(), same).status == 200
+
+
+def test_with_tokens_only_those_who_have_one_are_answered(bank: Bank, tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_text(f"# the desk\n{TOKEN}\n\nanother-token-of-16\n")
+    with serving(bank.path, token_file=file) as served:
+        for path in ("/v1/tasks", "/metrics", "/openapi.json", "/v1/tasks/first/sample"):
+            answer = served.ask(path)
+            assert (answer.status, answer.problem) == (401, "unauthorized")
+            assert answer.headers["www-authenticate"].startswith("Bearer")
+        assert served.translate("first", png(), Authorization="Bearer wrong").status == 401
+        assert served.translate("first", png(), Authorization=f"Basic {TOKEN}").status == 401
+        for token in (TOKEN, "another-token-of-16"):
+            assert served.translate("first", png(), Authorization=f"Bearer {token}").status == 200
+        for path in ("/", "/page/page.js", "/healthz", "/readyz"):
+            assert served.ask(path).status == 200
+
+
+@pytest.mark.parametrize(
+    "content", ["", "# nothing\n", "short\n", "with a space in it\n", "\xe9" * 20]
+)
+def test_a_file_without_usable_tokens_is_refused(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "tokens"
+    file.write_text(content)
+    with pytest.raises(PiggybackError, match="token"):
+        read_tokens(file)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_batch": 0},
+        {"max_queue": -1},
+        {"max_bytes": 0},
+        {"whole_pixels": 0},
+        {"batch_wait": -1},
+        {"batch_wait": float("nan")},
+        {"timeout": 0},
+        {"max_files": 65},
+    ],
+)
+def test_limits_that_make_no_sense_are_refused(options: dict[str, float]) -> None:
+    with pytest.raises(PiggybackError, match=next(iter(options))):
+        ServeOptions(**options)  # type: ignore[arg-type]
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    cut=st.integers(0, 200),
+    place=st.integers(0, 2000),
+    noise=st.binary(max_size=40),
+    suffix=st.sampled_from(["PNG", "JPEG", "TIFF", "WEBP", "BMP"]),
+)
+def test_damaged_images_never_make_the_server_fail(
+    served: Served, cut: int, place: int, noise: bytes, suffix: str
+) -> None:
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(png())).save(buffer, suffix)
+    content = buffer.getvalue()
+    place %= len(content)
+    damaged = content[:place] + noise + content[place + cut :]
+    answer = served.translate("first", damaged)
+    assert answer.status < 500
+    if answer.status != 200:
+        assert json.loads(answer.content)["status"] == answer.status
