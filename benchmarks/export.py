@@ -32,6 +32,7 @@ LEFT_OUT = {
     ("onnx", "bf16"),  # onnxruntime can't run it on a CPU
     ("torchscript", "fp16"),  # the same computation as torch-export's
     ("torchscript", "bf16"),
+    *(("triton", precision) for precision in EXPORT_PRECISIONS),  # an ONNX file in a folder
 }
 CPU = torch.device("cpu")
 

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+import fake_triton
 from banks import card, network
-from piggyback_gan import GeneratorConfig
+from piggyback_gan import Exported, GeneratorConfig
 from piggyback_gan.bank import Bank, open_or_new
 from piggyback_gan.config import Architecture
 from piggyback_gan.export.contract import CONTRACT_KEY
@@ -89,7 +90,7 @@ def run_onnx(path: Path) -> Callable[[Tensor], Tensor]:
     return lambda images: torch.from_numpy(session.run(None, {"image": images.numpy()})[0])
 
 
-def run_alone(example: Path, *arguments: Path) -> None:
+def run_alone(example: Path, *arguments: Path | str) -> None:
     """Run an example where this library can't be imported."""
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript's
@@ -98,8 +99,22 @@ def run_alone(example: Path, *arguments: Path) -> None:
         runpy.run_path(str(example), run_name="__main__")
 
 
+def run_example(made: Exported, source: Path, out: Path) -> None:
+    """Run the example of an export, a folder's with a server that serves it."""
+    if made.path.is_dir():
+        with fake_triton.serving(made.path.parent) as server:
+            run_alone(made.beside[0], source, out, server)
+    else:
+        run_alone(made.beside[0], source, out)
+
+
 def stored_contract(path: Path, format: ExportFormat) -> str:
     """The contract as others find it, without this library's readers."""
+    if format == "triton":
+        (parameter,) = fake_triton.read_config(path).parameters
+        assert parameter.key == CONTRACT_KEY
+        assert stored_contract(path / "1/model.onnx", "onnx") == parameter.value.string_value
+        return str(parameter.value.string_value)
     if format == "onnx":
         return next(p.value for p in onnx.load(path).metadata_props if p.key == CONTRACT_KEY)
     if format == "safetensors":

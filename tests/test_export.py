@@ -27,6 +27,7 @@ from exports import (
     photograph,
     pixels,
     run_alone,
+    run_example,
     run_onnx,
     stored_contract,
 )
@@ -63,7 +64,7 @@ def exported(
 
     @functools.cache
     def export(which: str, format: ExportFormat) -> Exported:
-        path = folder / f"{which}'s {format}.pt2"
+        path = folder / f"{which}-{format}" / "second.pt2"
         return export_task(banks[which], "second", path, ExportOptions(format=format))
 
     return export
@@ -181,7 +182,7 @@ def test_half_precision_halves_the_weights_and_says_its_error(
             tmp_path / f"{precision}.pt2",
             ExportOptions(format=format, precision=precision),
         )
-        sizes[precision] = made.path.stat().st_size
+        sizes[precision] = made.file.stat().st_size
     assert sizes["fp16"] < 0.65 * sizes["fp32"]
     assert 1e-6 < made.mean < made.largest < 0.05
     assert made.contract.precision == "fp16"
@@ -220,7 +221,10 @@ def test_int8_is_a_quarter_of_the_size_and_near_the_bank(
     [
         ({"precision": "int8"}, "int8 is calibrated"),
         ({"calibration": [Path("inputs")]}, "int8 is calibrated"),
-        ({"precision": "int8", "calibration": [Path("x")], "format": "torchscript"}, "choose onnx"),
+        (
+            {"precision": "int8", "calibration": [Path("x")], "format": "torchscript"},
+            "choose onnx or triton",
+        ),
         ({"precision": "int4"}, "unknown precision"),
     ],
 )
@@ -271,7 +275,7 @@ def test_the_example_translates_as_the_bank_does_without_this_library(
 ) -> None:
     bank, made = banks[which], exported(which, format)
     source = photograph(tmp_path / "photo.png")
-    run_alone(made.beside[0], source, tmp_path / "out.png")
+    run_example(made, source, tmp_path / "out.png")
     found = pixels(tmp_path / "out.png")
     expected = np.asarray(bank.translate("second", Image.open(source)))
     assert np.abs(found - expected).max() <= 1  # where a value lies between two, rounding decides

@@ -17,7 +17,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 from banks import contents, pbgan
-from exports import MIXED, bank_of, noise, photograph, pixels, run_alone, run_onnx, stored_contract
+from exports import (
+    MIXED,
+    bank_of,
+    noise,
+    photograph,
+    pixels,
+    run_example,
+    run_onnx,
+    stored_contract,
+)
 from piggyback_gan import ExportOptions, PiggybackError, export_task
 from piggyback_gan.bank import Bank
 from piggyback_gan.config import CustomGeneratorConfig
@@ -47,13 +56,14 @@ def test_a_network_of_ones_own_is_exported_and_its_example_names_the_code(
 ) -> None:
     config = {"name": "custom_nets:Nets.plain", "arguments": {"levels": 2}, "size_multiple": 4}
     bank = own_bank(tmp_path / "bank", monkeypatch, minimum_size=4, **config)
-    made = export_task(bank, "second", tmp_path / "second.pt2", ExportOptions(format=format))
+    path = tmp_path / "models/second.pt2"
+    made = export_task(bank, "second", path, ExportOptions(format=format))
     assert made.largest < 1e-4
     assert ImageContract.from_json(stored_contract(made.path, format)).generator == (
         CustomGeneratorConfig(minimum_size=4, **config)
     )
     source = photograph(tmp_path / "photo.png")
-    run_alone(made.beside[0], source, tmp_path / "out.png")
+    run_example(made, source, tmp_path / "out.png")
     expected = np.asarray(bank.translate("second", Image.open(source)))
     assert np.abs(pixels(tmp_path / "out.png") - expected).max() <= 1
     needs_code = format in ("safetensors", "state-dict")

@@ -18,10 +18,10 @@ from piggyback_gan.options import Direction
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Write a task as a file that needs neither the bank nor this library.
+    """Write a task as a file, or a folder, that needs neither the bank nor this library.
 
-    Beside it is put a short program that uses it. Before the file gets its name, it is read back and its
-    outputs are compared with the bank's.
+    Beside it is put a short program that uses it. Before it gets its name, it is read back and its outputs are
+    compared with the bank's.
     """
 
     bank: BankPath
@@ -29,15 +29,15 @@ class Arguments:
     task: TaskName
     """The task's name."""
     format: ExportFormat
-    """safetensors, state-dict: weights, under the names of pix2pix and CycleGAN; the others: a network that runs."""
+    """safetensors, state-dict: weights, named as in pix2pix and CycleGAN; triton: a model folder of that server; the others: a network that runs."""
     out: Annotated[
         Path | None, default_hint("TASK or TASK-DIRECTION, with the format's suffix", "FILE")
     ] = None
-    """The file."""
+    """The file; for triton the folder, whose name is the model's."""
     direction: Annotated[Direction | None, default_hint("as it was trained", "{AtoB,BtoA}")] = None
     """Which way it translates; unpaired tasks know both."""
     precision: ExportPrecision = "fp32"
-    """What weights are kept in, and a network that runs computes in; it takes and gives float32. int8: ONNX only."""
+    """What weights are kept in, and a network that runs computes in; it takes and gives float32. int8: onnx and triton."""
     calibrate: Annotated[
         tuple[Path, ...] | None, tyro.conf.arg(metavar="IMAGE...", help_behavior_hint="")
     ] = None
@@ -49,7 +49,7 @@ class Arguments:
     ] = None
     """How far an output may be from the bank's, of values in [-1, 1]; over it nothing is written."""
     overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Replace files that are there."""
+    """Replace files that are there, and a folder if an export wrote all that is in it."""
 
 
 def run(arguments: list[str]) -> int:
@@ -57,6 +57,7 @@ def run(arguments: list[str]) -> int:
     given = parse(Arguments, "export", arguments)
     from piggyback_gan.devices import choose_device
     from piggyback_gan.export.exporting import ExportOptions, export_task
+    from piggyback_gan.export.formats import FORMATS
     from piggyback_gan.export.onnx_file import OPSET
 
     choose_device("cpu")
@@ -72,16 +73,15 @@ def run(arguments: list[str]) -> int:
     with ended_by_signals():
         made = export_task(given.bank, given.task, given.out, options)
     contract = made.contract
-    opset = f", opset {OPSET}" if given.format == "onnx" else ""
-    megabytes = made.path.stat().st_size / 1e6
+    format = FORMATS[given.format]
+    opset = f", opset {OPSET}" if format.is_onnx else ""
+    megabytes = made.file.stat().st_size / 1e6
     print(
         f"{made.path}: {contract.task}, {contract.direction}, {given.format}{opset}, "
         f"{contract.precision}, {megabytes:.2f} MB"
     )
-    for path, words in zip(
-        made.beside, ("its use, without this library", "what its images are"), strict=False
-    ):
-        print(f"{path}: {words}")
+    for path, companion in zip(made.beside, format.companions, strict=True):
+        print(f"{path}: {companion.says}")
     kind = "image" if given.check else "generated input"
     print(
         f"compared on {made.inputs} {kind}{'s' * (made.inputs != 1)}: outputs differ from the bank's by at "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -19,7 +20,6 @@ from piggyback_gan.errors import PiggybackError
 from piggyback_gan.export.contract import ImageContract
 from piggyback_gan.export.formats import FORMATS, Format
 from piggyback_gan.export.quantizing import quantize
-from piggyback_gan.export.usage import usage_example
 from piggyback_gan.images import list_images, read_image, to_tensor
 from piggyback_gan.manifest import require_outside_banks, workplace
 from piggyback_gan.names import (
@@ -43,7 +43,7 @@ class ExportOptions:
     """How a task is exported.
 
     Attributes:
-        format: of the file, one of `EXPORT_FORMATS`.
+        format: one of `EXPORT_FORMATS`.
         direction: "AtoB" or "BtoA"; the one that the task was trained in if None.
         precision: what its weights are kept in, and a graph computes in; it takes and gives float32.
         images: files, and folders of them, to compare outputs on; none: generated inputs of several sizes.
@@ -51,7 +51,7 @@ class ExportOptions:
             network has on them are those that its 8 bits are spread over.
         tolerance: how far an output value may be from the bank's, of values in [-1, 1]; None:
             `TOLERANCES`.
-        overwrite: replace files that are there.
+        overwrite: replace files that are there, and a folder if an export wrote all that is in it.
 
     Raises:
         PiggybackError: a field has a value that is not allowed.
@@ -73,8 +73,9 @@ class ExportOptions:
                 "int8 is calibrated on images such as will be translated: give both --precision int8 and "
                 "--calibrate, or neither"
             )
-        if self.precision == "int8" and self.format != "onnx":
-            raise PiggybackError(f"{self.format} files can't be in int8: choose onnx")
+        if self.precision == "int8" and not FORMATS[self.format].is_onnx:
+            able = " or ".join(name for name, format in FORMATS.items() if format.is_onnx)
+            raise PiggybackError(f"{self.format} files can't be in int8: choose {able}")
         if self.tolerance is not None and not self.tolerance >= 0:
             raise PiggybackError(
                 f"invalid tolerance: found {self.tolerance!r}, give a number from 0 on"
@@ -86,14 +87,17 @@ class Exported:
     """What was written.
 
     Attributes:
-        path: the file.
-        beside: what lies beside it: an example of its use, and the contract where the file can't hold it.
+        path: the file, or the folder.
+        file: the file that computes or has the weights: `path`, or in it.
+        beside: what goes with it, beside the file or in the folder: an example of its use, and what says the
+            contract where the file can't, or its reader wants it.
         contract: what it says of itself.
         inputs: how many inputs were translated with it and with the bank.
         largest, mean: absolute difference of their outputs, of values in [-1, 1].
     """
 
     path: Path
+    file: Path
     beside: tuple[Path, ...]
     contract: ImageContract
     inputs: int
@@ -107,16 +111,16 @@ def export_task(
     path: str | Path | None = None,
     options: ExportOptions | None = None,
 ) -> Exported:
-    """Write a task as a file that needs neither the bank nor this library.
+    """Write a task as a file, or a folder, that needs neither the bank nor this library.
 
-    The file is written under another name, read back, compared with the bank, and only then put into its
+    It is written under another name, read back, compared with the bank, and only then put into its
     place, with a short program beside it that shows its use.
 
     Args:
         bank: the bank or its directory.
         task: the task's name.
-        path: the file; by default the task's name, with a direction that is not the trained one, and the
-            format's suffix, in the working directory.
+        path: the file, or the folder; by default the task's name, with a direction that is not the trained
+            one, and the format's suffix, in the working directory.
         options: format, precision, and what is compared.
 
     Raises:
@@ -134,16 +138,18 @@ def export_task(
         way = "" if direction == trained else f"-{direction}"
         path = f"{task}{way}{format.suffix}"
     path = Path(path)
-    _require_name(path, format, options.format)
-    beside = [path.with_name(f"{path.name}.py")]
-    if not format.has_metadata:
-        beside.append(path.with_name(f"{path.name}.json"))
-    _require_free((path, *beside), overwrite=options.overwrite)
+    _require_name(path, format)
+    beside = [Path(f"{path}{companion.ending}") for companion in format.companions]
+    # Those of a folder come with it.
+    places = [*(place for place in beside if path not in place.parents), path]
+    _require_free(places, format, overwrite=options.overwrite)
     # Before the work is done: all of these may be wrong.
     images, calibration = _files(options.images), _files(options.calibration)
     generator = bank.generator(task, direction=direction)
     with workplace(path) as folder:
-        written = folder / path.name
+        made = folder / path.name
+        written = Path(f"{made}{format.file}")
+        written.parent.mkdir(parents=True, exist_ok=True)
         with _naming_failures(options.format):
             format.write(generator, contract, written)
             if options.precision == "int8":
@@ -161,13 +167,15 @@ def export_task(
                 f"bank's (mean {mean:.2g}), of values in [-1, 1], which is over the tolerance of "
                 f"{tolerance:g}: nothing was written; another precision or format, or --tolerance"
             )
-        texts = [usage_example(options.format, contract, path.name), contract.to_json() + "\n"]
-        for place, text in zip(beside, texts, strict=False):
-            (folder / place.name).write_text(text, encoding="utf-8")
+        for companion in format.companions:
+            text = companion.text(contract, path.name)
+            Path(f"{made}{companion.ending}").write_text(text, encoding="utf-8")
         path.parent.mkdir(parents=True, exist_ok=True)
-        for place in (*beside, path):
-            os.replace(folder / place.name, place)
-    return Exported(path, tuple(beside), contract, count, largest, mean)
+        for place in places:
+            _put(folder / place.name, place)
+    return Exported(
+        path, Path(f"{path}{format.file}"), tuple(beside), contract, count, largest, mean
+    )
 
 
 def _contract(bank: Bank, task: str, direction: str, precision: str) -> ImageContract:
@@ -186,21 +194,33 @@ def _contract(bank: Bank, task: str, direction: str, precision: str) -> ImageCon
     )
 
 
-def _require_name(path: Path, format: Format, name: ExportFormat) -> None:
-    """Whether a file may be called so."""
+def _require_name(path: Path, format: Format) -> None:
+    """Whether what is exported may be called so."""
     if path.name in ("", ".."):
         raise PiggybackError(f"{str(path)!r} is no file's name: give another --out")
-    if format.needs_suffix and path.suffix != format.suffix:
-        raise PiggybackError(f"{path}: torch reads {name} files that end in {format.suffix} alone")
+    if not re.fullmatch(format.names, path.name):
+        raise PiggybackError(f"invalid name {path.name!r}: {format.names_rule}")
     require_outside_banks(path)
 
 
-def _require_free(paths: Sequence[Path], *, overwrite: bool) -> None:
-    for path in paths:
-        if path.is_dir():
-            raise PiggybackError(f"{path} is a folder: give another --out")
-        if path.exists() and not overwrite:
-            raise PiggybackError(f"{path} exists: give --overwrite or another --out")
+def _require_free(places: Sequence[Path], format: Format, *, overwrite: bool) -> None:
+    for place in places:
+        if place.exists() and not format.replaces(place):
+            kind = "folder" if place.is_dir() else "file"
+            raise PiggybackError(
+                f"{place} is a {kind} that no such export wrote: give another --out"
+            )
+        if place.exists() and not overwrite:
+            raise PiggybackError(f"{place} exists: give --overwrite or another --out")
+
+
+def _put(made: Path, place: Path) -> None:
+    """Move a file or a folder to its place: in one rename, or over a folder that is there in one for each file."""
+    if not place.is_dir():
+        os.replace(made, place)
+        return
+    for inside in sorted(made.iterdir()):
+        _put(inside, place / inside.name)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import safetensors.torch
@@ -16,6 +17,15 @@ from torch.fx.experimental import _config as fx_config
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.export.contract import CONTRACT_KEY, ImageContract
 from piggyback_gan.export.onnx_file import OnnxGenerator, quiet, require, write_onnx
+from piggyback_gan.export.triton import (
+    CLIENT,
+    CONFIG,
+    MODEL,
+    MODEL_NAMES,
+    is_model_folder,
+    model_config,
+)
+from piggyback_gan.export.usage import usage_example
 from piggyback_gan.filter_banks import STORED_TYPES
 from piggyback_gan.generators import build_outline
 from piggyback_gan.names import ExportFormat
@@ -27,22 +37,45 @@ Read = Callable[[Path, ImageContract], nn.Module]
 
 
 @dataclass(frozen=True)
-class Format:
-    """One format.
+class Companion:
+    """A text that goes with what is exported.
 
     Attributes:
-        suffix: of its files.
+        ending: of its path, which begins with that of the export: ".py" is beside a file, "/x" in a folder.
+        says: what it is.
+        text: (contract, name of what is exported) -> what is in it.
+    """
+
+    ending: str
+    says: str
+    text: Callable[[ImageContract, str], str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """One format: a file, or a folder with one that computes.
+
+    Attributes:
+        suffix: of what is exported.
         write: (generator in float32, contract, file): writes it in the contract's precision.
         read: (file, contract) -> what the file computes, in float32 at its ends.
-        has_metadata: whether the file holds the contract; else it lies beside it as JSON.
-        needs_suffix: whether its readers want files to be called so.
+        companions: what goes with it: its use first, and the contract where the file can't hold it.
+        file: where a folder has the file that computes, as an ending of the folder's path.
+        is_onnx: whether that is an ONNX file.
+        names: which names its readers can do with, as a regular expression.
+        names_rule: the same for users.
+        replaces: whether what is there may be overwritten by it.
     """
 
     suffix: str
     write: Write
     read: Read
-    has_metadata: bool = True
-    needs_suffix: bool = False
+    companions: tuple[Companion, ...]
+    file: str = ""
+    is_onnx: bool = False
+    names: str = "(?s).+"
+    names_rule: str = ""
+    replaces: Callable[[Path], bool] = Path.is_file
 
 
 class _Narrow(nn.Module):
@@ -161,10 +194,61 @@ def _read_state_dict(path: Path, contract: ImageContract) -> nn.Module:
     return _with_weights(contract, torch.load(path, map_location="cpu", weights_only=True))
 
 
+def _use(format: ExportFormat, ending: str = ".py") -> Companion:
+    return Companion(ending, "its use, without this library", partial(usage_example, format))
+
+
 FORMATS: Mapping[ExportFormat, Format] = {
-    "safetensors": Format(".safetensors", _write_safetensors, _read_safetensors),
-    "onnx": Format(".onnx", _write_onnx, _read_onnx),
-    "torch-export": Format(".pt2", _write_program, _read_program, needs_suffix=True),
-    "torchscript": Format(".ts", _write_script, _read_script),
-    "state-dict": Format(".pth", _write_state_dict, _read_state_dict, has_metadata=False),
+    "safetensors": Format(
+        suffix=".safetensors",
+        write=_write_safetensors,
+        read=_read_safetensors,
+        companions=(_use("safetensors"),),
+    ),
+    "onnx": Format(
+        suffix=".onnx",
+        write=_write_onnx,
+        read=_read_onnx,
+        companions=(_use("onnx"),),
+        is_onnx=True,
+    ),
+    "torch-export": Format(
+        suffix=".pt2",
+        write=_write_program,
+        read=_read_program,
+        companions=(_use("torch-export"),),
+        names=r"(?s).+\.pt2",
+        names_rule="torch reads torch-export files that end in .pt2 alone",
+    ),
+    "torchscript": Format(
+        suffix=".ts",
+        write=_write_script,
+        read=_read_script,
+        companions=(_use("torchscript"),),
+    ),
+    "state-dict": Format(
+        suffix=".pth",
+        write=_write_state_dict,
+        read=_read_state_dict,
+        companions=(
+            _use("state-dict"),
+            Companion(
+                ".json", "what its images are", lambda contract, name: contract.to_json() + "\n"
+            ),
+        ),
+    ),
+    "triton": Format(
+        suffix="",
+        write=_write_onnx,
+        read=_read_onnx,
+        companions=(
+            _use("triton", f"/{CLIENT}"),
+            Companion(f"/{CONFIG}", "what Triton and its users must know", model_config),
+        ),
+        file=f"/{MODEL}",
+        is_onnx=True,
+        names=MODEL_NAMES,
+        names_rule="the folder's name is the model's: a letter or a digit, then these, '.', '_' and '-'",
+        replaces=is_model_folder,
+    ),
 }

@@ -1,15 +1,45 @@
 """The example beside an exported file: a short program that translates an image with it, without this library."""
 
-import jinja2
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from piggyback_gan.config import RESNET_BLOCKS, UNET_LEVELS, CustomGeneratorConfig
-from piggyback_gan.export.contract import INPUT_NAME, ImageContract
+from piggyback_gan.export.contract import INPUT_NAME, OUTPUT_NAME, ImageContract
+from piggyback_gan.export.rendering import rendered
 from piggyback_gan.image_encoding import tiff_options
 from piggyback_gan.image_formats import FULL_RANGE, ImageFormat
 from piggyback_gan.names import ExportFormat
 
 _PILLOW_CHANNELS = (1, 3, 4)
-_WEIGHTS = ("safetensors", "state-dict")
+_WEIGHTS = "weights.py.jinja"
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How the example of a format gets an output.
+
+    Attributes:
+        template: that does it.
+        modules: packages that it needs for it.
+        loaded: how it loads the file, where formats have a template in common.
+    """
+
+    template: str
+    modules: frozenset[str] = frozenset()
+    loaded: str = ""
+
+
+_TORCH = frozenset({"torch"})
+_WAYS: Mapping[ExportFormat, _Way] = {
+    "safetensors": _Way(
+        _WEIGHTS, _TORCH | {"safetensors.torch"}, "safetensors.torch.load_file(FILE)"
+    ),
+    "onnx": _Way("onnx.py.jinja", frozenset({"onnxruntime"})),
+    "torch-export": _Way("program.py.jinja", _TORCH, "torch.export.load(FILE).module()"),
+    "torchscript": _Way("program.py.jinja", _TORCH, "torch.jit.load(FILE)"),
+    "state-dict": _Way(_WEIGHTS, _TORCH, "torch.load(FILE, weights_only=True)"),
+    "triton": _Way("triton.py.jinja"),
+}
 
 
 def usage_example(format: ExportFormat, contract: ImageContract, file: str) -> str:
@@ -18,24 +48,18 @@ def usage_example(format: ExportFormat, contract: ImageContract, file: str) -> s
     Args:
         format: of the exported file.
         contract: what the file says of itself.
-        file: its name; the example lies beside it.
+        file: its name, or that of the folder.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("piggyback_gan.export"),
-        autoescape=False,  # it is Python: names are put in as literals
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-    )
-    environment.filters["python"] = repr
-    environment.filters["number"] = lambda value: repr(int(value) if value == int(value) else value)
+    way = _WAYS[format]
     generator = contract.generator
-    return environment.get_template("usage.py.jinja").render(
+    return rendered(
+        way.template,
         task=contract.task,
         direction=contract.direction,
         file=file,
-        format=format,
-        imports="\n".join(_imports(format, contract)),
-        defines_network=format in _WEIGHTS and not isinstance(generator, CustomGeneratorConfig),
+        imports="\n".join(_imports(way, contract)),
+        defines_network=not isinstance(generator, CustomGeneratorConfig),
+        loaded=way.loaded,
         build=_build(contract),
         generator=generator,
         unet_levels=UNET_LEVELS.get(generator.name),
@@ -49,17 +73,15 @@ def usage_example(format: ExportFormat, contract: ImageContract, file: str) -> s
         pillow_out=_pillow_holds(contract.output),
         tiff_options=tiff_options(contract.output.channels),
         input_name=INPUT_NAME,
+        output_name=OUTPUT_NAME,
     )
 
 
-def _imports(format: ExportFormat, contract: ImageContract) -> list[str]:
+def _imports(way: _Way, contract: ImageContract) -> list[str]:
     """The lines that import packages, in the order that linters like."""
-    modules = {"numpy as np"}
+    modules = {"numpy as np", *way.modules}
     names = []
-    modules.add({"onnx": "onnxruntime", "safetensors": "safetensors.torch"}.get(format, "torch"))
-    if format != "onnx":
-        modules.add("torch")
-    if format in _WEIGHTS:
+    if way.template == _WEIGHTS:
         names.append(_import_of_network(contract))
     if _pillow_holds(contract.input):
         names.append("from PIL import Image, ImageOps")
