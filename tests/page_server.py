@@ -23,7 +23,12 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+KINDS = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+}
 RGB = {"summary": "RGB 8 bit", "channels": 3, "depth": "uint8", "low": 0, "high": 255}
 LABELS = {"summary": "label map of 12 classes", "channels": 12, "depth": "uint8", "labels": True}
 CUT = "cut"
@@ -96,6 +101,7 @@ class PageServer:
         most: how many were under way at once, at most.
         polls: the statuses that GET v1/tasks was answered with.
         broken: all connections to v1/ end without an answer.
+        prefix: the path below which all lies, as behind a reverse proxy: `/bank`.
     """
 
     url: str = ""
@@ -118,6 +124,7 @@ class PageServer:
     most: int = 0
     polls: list[int] = field(default_factory=list)
     broken: bool = False
+    prefix: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock)
     under_way: int = 0
 
@@ -168,7 +175,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
     def do_GET(self) -> None:
-        path = urlsplit(self.path).path
+        path = self._path()
         if path == "/" or (found := re.fullmatch(r"/page/([a-z0-9]+\.[a-z]+)", path)):
             file = PAGE / ("index.html" if path == "/" else found[1])
             if file.is_file():
@@ -183,12 +190,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        parts = urlsplit(self.path)
-        found = re.fullmatch(r"/v1/tasks/([^/]+)/translate", parts.path)
+        found = re.fullmatch(r"/v1/tasks/([^/]+)/translate", self._path())
         if self._refused() or found is None:
             return
         name, content = self._uploaded(body)
-        query = {key: values[0] for key, values in parse_qs(parts.query).items()}
+        query = {key: values[0] for key, values in parse_qs(urlsplit(self.path).query).items()}
         state = self.state
         with state.lock:
             state.asked.append(Translation(unquote(found[1]), query, name, content))
@@ -209,11 +215,18 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.close_connection = True
 
+    def _path(self) -> str:
+        path = urlsplit(self.path).path
+        return path.removeprefix(self.state.prefix) if path.startswith(self.state.prefix) else ""
+
     def _refused(self) -> bool:
         if self.state.broken:
             self.close_connection = True
             return True
-        if self.state.token in (None, self.headers.get("Authorization", "").removeprefix("Bearer ")):
+        if self.state.token in (
+            None,
+            self.headers.get("Authorization", "").removeprefix("Bearer "),
+        ):
             return False
         self._fail(problem("unauthorized", 401, "Give the token."))
         return True

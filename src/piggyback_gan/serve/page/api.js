@@ -110,10 +110,16 @@ async function problem(response) {
   const fallback = `The server answered ${response.status} ${response.statusText}`.trim() + ".";
   try {
     const { type, title, detail } = await response.json();
-    return new Problem(detail || title || fallback, { ...facts, type: String(type ?? "").split(":").pop() });
+    return new Problem(sentence(detail || title || fallback), { ...facts, type: String(type ?? "").split(":").pop() });
   } catch {
     return new Problem(fallback, facts);
   }
+}
+
+// Details begin in lower case, as errors of the command line do. What may be a file's name stays as it is.
+function sentence(text) {
+  const begun = text.replace(/^[a-z]+(?= )/, (word) => word[0].toUpperCase() + word.slice(1));
+  return /[.?!]$/.test(begun) ? begun : `${begun}.`;
 }
 
 function seconds(retryAfter) {

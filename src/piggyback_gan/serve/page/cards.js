@@ -79,7 +79,7 @@ export class Cards extends EventTarget {
     byId("cards").classList.toggle("few", tasks.length <= FEW);
     byId("filter-box").hidden = tasks.length <= MANY && byId("filter").value === "";
     byId("no-tasks").hidden = tasks.length > 0;
-    byId("choose-task").hidden = tasks.length === 0;
+    byId("cards").hidden = tasks.length === 0;
     this.filter();
   }
 

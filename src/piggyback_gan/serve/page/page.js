@@ -18,7 +18,7 @@ const choice = new Choice();
 const queue = new Queue();
 const list = new List(queue);
 const viewer = new Viewer();
-let images = []; // All that were brought, {file, path}; `unfit` are those that no task can take.
+let images = []; // All that were brought, {file, path, tried}; `unfit` are those that no task can take.
 
 // Images and what they are translated with.
 
@@ -26,9 +26,10 @@ function take(brought, leftOut) {
   const left = leftOut > 0 ? `${count(leftOut, "file")} that ${leftOut === 1 ? "is no image was" : "are no images were"} left out.` : "";
   write(byId("drop-note"), brought.length === 0 ? `No images there. ${left}` : left);
   if (brought.length === 0) return;
-  images.push(...brought);
-  if (choice.settings === null) say(`${count(brought.length, "image")} added. Choose a task to translate.`);
-  else translate(brought);
+  const added = brought.map((image) => ({ ...image, tried: new Set() }));
+  images.push(...added);
+  if (choice.settings === null) say(`${count(added.length, "image")} added. Choose a task to translate.`);
+  else translate(added);
   offer();
 }
 
@@ -37,7 +38,9 @@ function translate(wanted) {
   const jobs = queue.add(wanted, plan, tasks.limits);
   list.add(jobs);
   look(jobs[0]);
-  say(`Translating ${count(jobs.length, "image")} with ${plan.words}.`);
+  const open = jobs.filter((job) => job.isOpen).length;
+  if (open > 0) say(`Translating ${count(open, "image")} with ${plan.words}.`);
+  else say(jobs[0].problem.message);
   jobs.forEach(judge);
 }
 
@@ -61,13 +64,18 @@ function judge(job) {
 
 // Images that were not yet translated with what is chosen now.
 function untranslated() {
-  const { settings } = choice;
-  return images.filter((image) => !image.unfit && !queue.has(image, settings));
+  const settings = JSON.stringify(choice.settings);
+  return images.filter((image) => !image.unfit && !image.tried.has(settings));
+}
+
+// Images that wait for a first task.
+function waiting() {
+  return images.filter((image) => image.tried.size === 0);
 }
 
 function offer() {
   const chosen = choice.settings !== null;
-  const left = chosen ? untranslated() : images.filter((image) => !queue.jobs.some((job) => job.image === image));
+  const left = chosen ? untranslated() : waiting();
   const here = `${count(left.length, "image")} ${left.length === 1 ? "is" : "are"} here.`;
   if (left.length > 0) {
     write(byId("offer-text"), chosen ? here : `${here} Choose a task, and translation begins.`);
@@ -170,8 +178,7 @@ tasks.addEventListener("reached", () => {
 });
 cards.addEventListener("choose", ({ detail: { name, byArrow } }) => {
   choice.take(tasks.find(name));
-  const waiting = images.filter((image) => !queue.jobs.some((job) => job.image === image));
-  if (waiting.length > 0 && !byArrow) translate(waiting);
+  if (waiting().length > 0 && !byArrow) translate(waiting());
   offer();
 });
 choice.addEventListener("change", offer);

@@ -5,6 +5,7 @@ import { bytes } from "./dom.js";
 
 const AT_ONCE = 4;
 const TRIES = 6;
+const TRIES_OF_TIMEOUTS = 2; // One image that takes too long must not take the server's time again and again.
 const LONGEST_WAIT = 60;
 const OPEN = ["queued", "running", "waiting"];
 
@@ -47,9 +48,13 @@ export class Queue extends EventTarget {
   #running = 0;
   #held = false;
 
-  /** Put images in line; plan is {settings, words, labels}. Those that are too large for the server fail at once. */
+  /** Put images in line; plan is {settings, words, labels}. Those that are too large for the server fail at once.
+   *
+   * An image, {file, path, tried}, remembers in `tried` with which settings it was in line.
+   */
   add(images, plan, { max_bytes: limit = Infinity }) {
     const jobs = images.map((image) => new Job(image, plan));
+    for (const image of images) image.tried.add(JSON.stringify(plan.settings));
     for (const job of jobs) {
       if (job.image.file.size > limit) {
         const sizes = `${bytes(job.image.file.size)}, and this server takes images of up to ${bytes(limit)}`;
@@ -61,12 +66,6 @@ export class Queue extends EventTarget {
     this.jobs.push(...jobs);
     this.#pump();
     return jobs;
-  }
-
-  /** Whether an image is or was in line with these settings. */
-  has(image, settings) {
-    const wanted = JSON.stringify(settings);
-    return this.jobs.some((job) => job.image === image && JSON.stringify(job.plan.settings) === wanted);
   }
 
   retry(jobs) {
@@ -150,7 +149,8 @@ export class Queue extends EventTarget {
         if (!signal.aborted) this.#set(job, "done");
         return;
       } catch (problem) {
-        if (![429, 503].includes(problem.status) || tries === TRIES) throw problem;
+        const most = problem.type === "timeout" ? TRIES_OF_TIMEOUTS : TRIES;
+        if (![429, 503].includes(problem.status) || tries >= most) throw problem;
         job.wait = Math.min(Math.ceil(problem.retryAfter ?? 2 ** tries), LONGEST_WAIT);
         this.#set(job, "waiting");
         await sleep(job.wait, signal);
