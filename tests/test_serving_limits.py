@@ -137,6 +137,26 @@ def test_a_body_without_a_length_is_counted_as_it_comes(served: Served) -> None:
         assert sock.recv(1000).startswith(b"HTTP/1.1 413")
 
 
+@pytest.mark.parametrize("expecting", [False, True])
+def test_an_answer_reaches_who_still_sends(served: Served, expecting: bool) -> None:
+    more = 3_000_000
+    head = (
+        f"POST /v1/tasks/nobody/translate HTTP/1.1\r\nHost: localhost\r\nContent-Length: {more}\r\n"
+    )
+    head += "Expect: 100-continue\r\n" if expecting else ""
+    with socket.create_connection(("127.0.0.1", served.port), timeout=20) as sock:
+        sock.sendall(f"{head}\r\n".encode())
+        if not expecting:
+            sock.sendall(bytes(more))  # a server that stops reading would reset the connection
+            sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        answer = b""
+        while b"unknown-task" not in answer or (not expecting and b'"ok"' not in answer):
+            part = sock.recv(65536)
+            assert part, "the connection ended"
+            answer += part
+        assert answer.startswith(b"HTTP/1.1 404")
+
+
 def test_every_error_is_a_problem_and_tells_no_path(served: Served, bank: Bank) -> None:
     answers = [
         served.ask("/nowhere"),

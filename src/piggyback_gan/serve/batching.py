@@ -95,7 +95,11 @@ class Batcher:
     """
 
     def __init__(
-        self, compose: Callable[[Way], nn.Module], options: ServeOptions, metrics: Metrics
+        self,
+        compose: Callable[[Way], nn.Module],
+        options: ServeOptions,
+        metrics: Metrics,
+        batch_pixels: int | None = None,
     ) -> None:
         """With nothing to do.
 
@@ -103,7 +107,9 @@ class Batcher:
             compose: makes a task's network, on the device.
             options: how large batches and the queue may be.
             metrics: told what is done.
+            batch_pixels: of a batch, of more than one image; None: as many as are translated at once.
         """
+        self._batch_pixels = min(batch_pixels or options.whole_pixels, options.whole_pixels)
         self._options = options
         self._metrics = metrics
         self._composing = ThreadPoolExecutor(1, "compose")
@@ -229,7 +235,7 @@ class Batcher:
 
     def _most(self, shape: tuple[int, ...]) -> int:
         """How many images of a shape are translated at once."""
-        fitting = self._options.whole_pixels // math.prod(shape[:2])
+        fitting = self._batch_pixels // math.prod(shape[:2])
         return max(1, min(self._options.max_batch, fitting))
 
     def _patience(self) -> float | None:

@@ -1,5 +1,7 @@
 """Who may ask: hosts by which the server is called, other sites' pages, tokens. And headers of every answer."""
 
+import asyncio
+import contextlib
 import hmac
 import ipaddress
 import urllib.parse
@@ -13,6 +15,7 @@ from piggyback_gan.serve.problems import MEDIA_TYPE, Problem
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 _OPEN = ("/healthz", "/readyz")
 _PROTECTED = ("/v1/", "/metrics", "/openapi.json")
+_DISCARD_BYTES, _DISCARD_SECONDS = 64 * 2**20, 5.0
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 _FOR_ALL = {
     "Content-Security-Policy": (
@@ -59,8 +62,11 @@ class Guard:
             await self._app(scope, receive, send)
             return
 
+        body = _Body(scope, receive)
+
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
+                await body.discard()
                 headers = MutableHeaders(scope=message)
                 for name, value in _FOR_ALL.items():
                     headers[name] = value
@@ -71,7 +77,7 @@ class Guard:
         except Problem as problem:
             await send_problem(problem, send_with_headers)
             return
-        await self._app(scope, receive, send_with_headers)
+        await self._app(scope, body.receive, send_with_headers)
 
     def _check(self, scope: Scope) -> None:
         path = str(scope["path"])
@@ -98,6 +104,36 @@ class Guard:
         if kind.lower() != "bearer" or not any(matches):
             what = "this token is not known" if token else "a token is needed"
             raise Problem("unauthorized", f"{what}: send the header Authorization: Bearer TOKEN")
+
+
+class _Body:
+    """A request's body, and what of it was not read when the answer is there.
+
+    To close a connection on which more comes resets it, and the client may never see the answer; a reverse
+    proxy takes that for a server that is down. So the rest is read, within limits, and thrown away.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        headers = Headers(scope=scope)
+        self._receive = receive
+        self._unread = "content-length" in headers or "transfer-encoding" in headers
+        # Who asked whether to send it at all is told by the answer.
+        self._invited = "expect" not in headers
+
+    async def receive(self) -> Message:
+        """The next part of it."""
+        self._invited = True
+        message = await self._receive()
+        self._unread = message["type"] == "http.request" and message.get("more_body", False)
+        return message
+
+    async def discard(self) -> None:
+        """Read the rest of it, if it is not too much."""
+        count = 0
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DISCARD_SECONDS):
+                while self._unread and self._invited and count < _DISCARD_BYTES:
+                    count += len((await self.receive()).get("body", b""))
 
 
 async def send_problem(problem: Problem, send: Send) -> None:

@@ -22,6 +22,8 @@ from piggyback_gan.serve.translating import Translated, Translator, Wishes
 from piggyback_gan.serve.uploads import Inbox
 
 _CLIENT_LEFT = 499  # as nginx counts those who did not wait
+_CPU_BATCH_PIXELS = 2**15
+"""Of more at once a CPU translates fewer a second than one by one: its caches are small (docs/results)."""
 
 _T = TypeVar("_T")
 
@@ -34,7 +36,8 @@ class Service:
         self.options = options
         self.metrics = Metrics()
         self.device = choose_device(options.device)
-        self.batcher = Batcher(self._compose, options, self.metrics)
+        batch_pixels = _CPU_BATCH_PIXELS if self.device == "cpu" else None
+        self.batcher = Batcher(self._compose, options, self.metrics, batch_pixels)
         self._translator = Translator(self.batcher, options)
         self.inbox = Inbox(options)
         self.pictures = Pictures(options)
