@@ -44,8 +44,9 @@ export function bytes(number) {
   return `${unit === 0 || number >= 100 ? Math.round(number) : number.toFixed(1)} ${units[unit]}`;
 }
 
-/** "0.8 s", "12 s", "2 min 5 s". */
+/** "< 0.1 s", "0.8 s", "12 s", "2 min 5 s". */
 export function duration(seconds) {
+  if (seconds < 0.1) return "< 0.1 s";
   if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
   const whole = Math.round(seconds);
   return whole < 60 ? `${whole} s` : `${Math.floor(whole / 60)} min ${whole % 60} s`;

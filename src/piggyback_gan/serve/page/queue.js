@@ -57,8 +57,7 @@ export class Queue extends EventTarget {
     for (const image of images) image.tried.add(JSON.stringify(plan.settings));
     for (const job of jobs) {
       if (job.image.file.size > limit) {
-        const sizes = `${bytes(job.image.file.size)}, and this server takes images of up to ${bytes(limit)}`;
-        job.problem = new Problem(`The file has ${sizes}.`, { type: "too-large" });
+        job.problem = new Problem(tooLarge(job.image.file.size, limit), { type: "too-large" });
         job.problem.isFinal = true;
         job.state = "failed";
       }
@@ -180,6 +179,12 @@ export class Queue extends EventTarget {
     this.#held = true;
     this.dispatchEvent(new CustomEvent("stopped", { detail: problem }));
   }
+}
+
+function tooLarge(size, limit) {
+  let [has, most] = [bytes(size), bytes(limit)];
+  if (has === most) [has, most] = [`${size} bytes`, `${limit} bytes`];
+  return `The file has ${has}, and this server takes images of up to ${most}.`;
 }
 
 async function isReadable(file) {
