@@ -30,6 +30,7 @@ from lifelong import machine, require_new
 from piggyback_gan import Bank, FilterOptions, GeneratorConfig
 from piggyback_gan.devices import choose_device
 from piggyback_gan.image_formats import ImageFormat
+from piggyback_gan.serve.allocator import keep_memory
 from piggyback_gan.translate import translate_batch
 
 BATCHES = (1, 8)
@@ -65,9 +66,14 @@ def photograph(chance: np.random.Generator, side: int) -> bytes:
     return buffer.getvalue()
 
 
-def bare(path: Path, side: int, seconds: float) -> dict[int, float]:
-    """Batch size -> images a second in the networks alone, all tasks in turn."""
+def bare(path: Path, side: int, seconds: float, kept: bool) -> dict[int, float]:
+    """Batch size -> images a second in the networks alone, all tasks in turn.
+
+    With `kept` the process keeps its memory as the server does.
+    """
     choose_device("cpu")
+    if kept:
+        keep_memory()
     bank = Bank.open(path)
     networks = [bank.generator(task) for task in bank.tasks]
     rates = {}
@@ -174,11 +180,16 @@ def scraped(port: int) -> dict[str, float]:
     }
 
 
-def bare_apart(path: Path, given: argparse.Namespace) -> dict[int, float]:
-    """`bare` in a process of its own, as the server is."""
-    command = [sys.executable, __file__, "--bare", str(path), "--side", str(given.side)]
-    ran = subprocess.run(command, capture_output=True, text=True, check=True)
-    return {int(size): rate for size, rate in json.loads(ran.stdout).items()}
+def bare_apart(path: Path, given: argparse.Namespace) -> dict[str, float]:
+    """`bare` with and without kept memory, each in a process of its own, as the server is."""
+    rates = {}
+    for kept in (False, True):
+        command = [sys.executable, __file__, "--bare", str(path), "--side", str(given.side)]
+        command += ["--kept"] if kept else []
+        ran = subprocess.run(command, capture_output=True, text=True, check=True)
+        for size, rate in json.loads(ran.stdout).items():
+            rates[f"batch {size}{', memory kept' if kept else ''}"] = rate
+    return rates
 
 
 def main() -> None:
@@ -191,9 +202,10 @@ def main() -> None:
     parser.add_argument("--generator", default="resnet-9")
     parser.add_argument("--ngf", type=int, default=32)
     parser.add_argument("--bare", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--kept", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.bare:
-        print(json.dumps(bare(given.bare, given.side, 8)))
+        print(json.dumps(bare(given.bare, given.side, 8, given.kept)))
         return
     require_new(given.out)
     config = GeneratorConfig(name=given.generator, ngf=given.ngf)
@@ -203,14 +215,14 @@ def main() -> None:
         before = bare_apart(path, given)
         seen = loaded(path, given)
         after = bare_apart(path, given)
-    rates = {size: (before[size] + after[size]) / 2 for size in BATCHES}
+    rates = {how: (before[how] + after[how]) / 2 for how in before}
     result = {
         "command": "python " + " ".join(sys.argv),
         "machine": machine(),
         "generator": asdict(config),
         "bare_images_per_second": {"before": before, "after": after},
         "share_of_bare": {
-            size: round(seen["images_per_second"] / rate, 3) for size, rate in rates.items()
+            how: round(seen["images_per_second"] / rate, 3) for how, rate in rates.items()
         },
         **seen,
     }

@@ -12,6 +12,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from piggyback_gan.errors import PiggybackError
+from piggyback_gan.serve.allocator import keep_memory
 from piggyback_gan.serve.app import make_app
 from piggyback_gan.serve.catalogue import Catalogue
 from piggyback_gan.serve.guards import LOOPBACK_NAMES, Guard, is_loopback
@@ -86,6 +87,7 @@ def serve(config: uvicorn.Config, sock: socket.socket) -> None:
         config: from `configure`.
         sock: where to listen, from `listen`.
     """
+    keep_memory()
     asyncio.run(_Server(config).serve(sockets=[sock]))
 
 
