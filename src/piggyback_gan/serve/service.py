@@ -23,7 +23,7 @@ from piggyback_gan.serve.uploads import Inbox
 
 _CLIENT_LEFT = 499  # as nginx counts those who did not wait
 _CPU_BATCH_PIXELS = 2**15
-"""Of more at once a CPU translates fewer a second than one by one: its caches are small (docs/results)."""
+"""More at once gain nothing on a CPU (docs/results), and all of them wait for the last."""
 
 _T = TypeVar("_T")
 
