@@ -122,7 +122,7 @@ def serve_bank(
     from piggyback_gan.serve.guards import is_loopback
     from piggyback_gan.serve.server import configure, listen, serve
 
-    logging.basicConfig(format="pbgan: %(message)s", level=logging.WARNING)
+    _log_to_stderr()
     if options.samples is not None and not options.samples.is_dir():
         raise PiggybackError(f"{options.samples}: no such folder of sample images")
     with listen(host, port) as sock:
@@ -140,3 +140,11 @@ def serve_bank(
             )
         on_listening(address)
         serve(config, sock)
+
+
+def _log_to_stderr() -> None:
+    """Let the server say what its owner should know; what libraries think of damaged images is not that."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("pbgan: %(message)s"))
+    for name in ("piggyback_gan", "uvicorn", "asyncio"):
+        logging.getLogger(name).addHandler(handler)
