@@ -120,6 +120,8 @@ class _Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to watch."""
         super().connection_made(transport)
+        # asyncio leaves it out for a socket that was made elsewhere: an answer's body then waits 40 ms.
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._look_later()
 
     def connection_lost(self, exc: Exception | None) -> None:
