@@ -264,6 +264,23 @@ def test_connections_that_send_nothing_or_take_nothing_are_closed(
         assert 0 < received(greedy) < 1500 * 1500 * 3
 
 
+def test_no_answer_waits_in_the_system_for_more(
+    bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    look_later = server._Connection._look_later
+
+    def look(self: server._Connection) -> None:
+        sock = self.transport.get_extra_info("socket")
+        found.append(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        look_later(self)
+
+    monkeypatch.setattr(server._Connection, "_look_later", look)
+    with serving(bank.path) as served:
+        served.ask("/healthz")
+    assert found and all(found)
+
+
 def received(sock: socket.socket) -> int:
     """How many bytes come before a connection ends."""
     count = 0
