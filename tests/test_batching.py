@@ -212,6 +212,23 @@ def test_batches_go_on_between_the_tiles_of_a_large_image() -> None:
     assert workshop.calls.count(("large", 1)) == 30 * 30
 
 
+def test_large_images_in_line_keep_no_task_from_being_composed() -> None:
+    async def scenario(batcher: Batcher, workshop: Workshop) -> None:
+        tiling = Tiling(tile=8, overlap=0)
+        large = [
+            asyncio.create_task(batcher.translate(way(task), image(0, 320), tiling))
+            for task in ("a", "b", "c", "c")
+        ]
+        while batcher._long_at_work < 2:
+            await asyncio.sleep(0.001)
+        await batcher.translate(way("small"), image(), None)
+        assert not large[2].done() and not large[3].done()
+        await asyncio.gather(*large)
+
+    workshop, _ = working(scenario, batch_wait=0)
+    assert workshop.calls.count(("c", 1)) == 2 * 40 * 40
+
+
 def test_a_large_image_that_nobody_waits_for_is_given_up_at_its_next_tile() -> None:
     async def scenario(batcher: Batcher, workshop: Workshop) -> None:
         tiling = Tiling(tile=8, overlap=0)

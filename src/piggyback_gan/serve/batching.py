@@ -261,11 +261,12 @@ class Batcher:
 
     def _load_next(self) -> None:
         """Begin to compose the task that has waited longest, unless one is being composed or used first."""
-        if self._loading and self._loading in self._memory and not self._jobs(self._loading):
-            self._loading = None  # its turn came, or nobody waits for it any more
+        if self._loading and self._loading in self._memory and not self._could_use(self._loading):
+            self._loading = None  # its turn came, or nobody waits for it who could be served now
+        startable = self._long if self._long_at_work < _LONG_JOBS else ()
         missing = [
             job
-            for job in (*(jobs[0] for jobs in self._waiting.values()), *self._long)
+            for job in (*(jobs[0] for jobs in self._waiting.values()), *startable)
             if job.way not in self._memory and not job.done.done()
         ]
         if self._loading is None and missing and self._memory.can_load(self._busy):
@@ -285,6 +286,11 @@ class Batcher:
         """Those of a task for which somebody waits."""
         waiting = [job for jobs in self._waiting.values() for job in jobs]
         return [job for job in (*waiting, *self._long) if job.way == way and not job.done.done()]
+
+    def _could_use(self, way: Way) -> bool:
+        """Whether somebody waits for a task who need not wait for an image in tiles to be done first."""
+        has_lane = self._long_at_work < _LONG_JOBS
+        return any(job.tiling is None or has_lane for job in self._jobs(way))
 
     # --- computing ---
 
