@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from filled_banks import filled_bank
 from lifelong import machine, require_new
-from piggyback_gan import GeneratorConfig
-from serve_load import filled_bank, photograph
+from piggyback_gan import FilterOptions, GeneratorConfig
+from serve_load import photograph
 
 KINDS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
 EXPECTED = "not_a_server_error"
@@ -100,7 +101,7 @@ def main() -> None:
     require_new(given.out)
     with tempfile.TemporaryDirectory() as folder:
         bank = Path(folder) / "bank"
-        filled_bank(bank, GeneratorConfig(name="resnet-6", ngf=4), 2)
+        filled_bank(bank, GeneratorConfig(name="resnet-6", ngf=4), FilterOptions(), 2)
         command = [sys.executable, "-m", "piggyback_gan", "serve", str(bank), "--port", "0"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
             try:

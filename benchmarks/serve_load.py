@@ -24,12 +24,12 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-from PIL import Image
 
+from drawn_files import photograph_like
+from filled_banks import filled_bank
 from lifelong import machine, require_new
 from piggyback_gan import Bank, FilterOptions, GeneratorConfig
 from piggyback_gan.devices import choose_device
-from piggyback_gan.image_formats import ImageFormat
 from piggyback_gan.serve.allocator import keep_memory
 from piggyback_gan.translate import translate_batch
 
@@ -38,31 +38,10 @@ IMAGES = 16
 WARM_UP = 5.0
 
 
-def filled_bank(path: Path, config: GeneratorConfig, tasks: int) -> None:
-    """A bank of tasks that were never trained, but moved at random."""
-    torch.manual_seed(0)
-    bank = Bank.new(path, config)
-    network = bank.empty_network()
-    plain = asdict(ImageFormat())
-    card = {"mode": "paired", "image": {"size": 256, "input": plain, "output": plain}}
-    with bank.writing("a benchmark"):
-        for number in range(tasks):
-            made = network.allot(FilterOptions())
-            network.add_task(f"task{number}", made.shares, mixing=made.mixing)
-            with torch.no_grad():
-                for parameter in network.trainable_parameters():
-                    parameter.add_(torch.randn_like(parameter), alpha=0.01)
-            network.finish_task()
-            bank.add(network.task_state(f"task{number}"), card)
-
-
 def photograph(chance: np.random.Generator, side: int) -> bytes:
-    """A PNG with the smoothness of a photograph: noise, enlarged, with a little noise on it."""
-    small = chance.integers(0, 256, (side // 8, side // 8, 3), np.uint8)
-    large = np.asarray(Image.fromarray(small).resize((side, side), Image.Resampling.BICUBIC))
-    noisy = np.clip(large.astype(int) + chance.integers(-6, 7, large.shape), 0, 255)
+    """A PNG file."""
     buffer = io.BytesIO()
-    Image.fromarray(noisy.astype(np.uint8)).save(buffer, "PNG")
+    photograph_like(chance, side, side).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -211,7 +190,7 @@ def main() -> None:
     config = GeneratorConfig(name=given.generator, ngf=given.ngf)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "bank"
-        filled_bank(path, config, given.tasks)
+        filled_bank(path, config, FilterOptions(), given.tasks)
         before = bare_apart(path, given)
         seen = loaded(path, given)
         after = bare_apart(path, given)

@@ -17,8 +17,8 @@ import torch
 from torch import nn
 
 from drawn_files import photograph_like, write_pairs
-from piggyback_gan import Bank, FilterOptions, GeneratorOptions
-from piggyback_gan.config import GeneratorConfig
+from filled_banks import filled_bank
+from piggyback_gan import Bank, GeneratorOptions
 from piggyback_gan.devices import choose_device
 from piggyback_gan.generators import build_generator
 from piggyback_gan.image_formats import ImageFormat
@@ -40,7 +40,7 @@ def use(name: Any, given: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as temporary, torch.inference_mode():
         for label, options in (("default", DEFAULT), ("paper", PAPER)):
             with torch.inference_mode(False):
-                bank = filled_bank(Path(temporary) / label, config, options)
+                bank = filled_bank(Path(temporary) / label, config, options, TASKS)
             files = []
             for order in range(TASKS):
                 files.append(Path(temporary) / f"{label}-{order}.pt")
@@ -80,22 +80,6 @@ def use(name: Any, given: argparse.Namespace) -> dict[str, Any]:
             ratios = [a / b for a, b in zip(times["switch"], times["plain forward"], strict=True)]
             rows[label]["switch"]["of a forward"] = round(statistics.median(ratios), 3)
     return rows
-
-
-def filled_bank(path: Path, config: GeneratorConfig, options: FilterOptions) -> Bank:
-    """A bank of 20 tasks that were never trained, but moved at random."""
-    bank = Bank.new(path, config)
-    network = bank.empty_network()
-    with bank.writing("a benchmark"):
-        for order in range(TASKS):
-            made = network.allot(options)
-            network.add_task(f"task{order}", made.shares, mixing=made.mixing)
-            with torch.no_grad():
-                for parameter in network.trainable_parameters():
-                    parameter.add_(torch.randn_like(parameter), alpha=0.01)
-            network.finish_task()
-            bank.add(network.task_state(f"task{order}"), {"mode": "paired"})
-    return Bank.open(path)
 
 
 def folder(name: Any, size: int, given: argparse.Namespace) -> dict[str, Any]:

@@ -1,8 +1,18 @@
 """What all tests share: one thread, as more only slow tiny networks down, and training without its picture."""
 
+from __future__ import annotations
+
 import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+    from browsing import Visit
+    from page_server import PageServer
 
 # Before torch is imported, and for the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -22,3 +32,25 @@ def same_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name, value in SAME_TIME.items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    import browsing
+
+    with browsing.chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def visit(browser: Browser, server: PageServer) -> Iterator[Visit]:
+    """The page of the `server` that a test module has, open."""
+    import browsing
+
+    with browsing.visit(browser, server.url) as open_page:
+        yield open_page
+
+
+@pytest.fixture
+def page(visit: Visit) -> Page:
+    return visit.page

@@ -13,27 +13,10 @@ from browsing import CYAN, RED, Visit, bring, choose, colours, file, picture, pr
 from page_server import PageServer, make_task, problem
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with browsing.chromium() as running:
-        yield running
-
-
 @pytest.fixture
 def server() -> Iterator[PageServer]:
     with page_server.running(make_task("maps"), make_task("winter", mode="unpaired")) as running:
         yield running
-
-
-@pytest.fixture
-def visit(browser: Browser, server: PageServer) -> Iterator[Visit]:
-    with browsing.visit(browser, server.url) as open_page:
-        yield open_page
-
-
-@pytest.fixture
-def page(visit: Visit) -> Page:
-    return visit.page
 
 
 def said(page: Page, words: str) -> None:

@@ -26,27 +26,10 @@ COUNT_URLS = """
 """
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with browsing.chromium() as running:
-        yield running
-
-
 @pytest.fixture
 def server() -> Iterator[PageServer]:
     with page_server.running(make_task("maps"), make_task("winter", has_sample=False)) as running:
         yield running
-
-
-@pytest.fixture
-def visit(browser: Browser, server: PageServer) -> Iterator[Visit]:
-    with browsing.visit(browser, server.url) as open_page:
-        yield open_page
-
-
-@pytest.fixture
-def page(visit: Visit) -> Page:
-    return visit.page
 
 
 def download_all(page: Page) -> tuple[str, dict[str, bytes]]:

@@ -54,12 +54,6 @@ CONTRASTS = """() => {
 }"""
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with browsing.chromium() as running:
-        yield running
-
-
 @pytest.fixture
 def server() -> Iterator[PageServer]:
     tasks = [make_task(f"style-{number}", has_sample=number < 3) for number in range(8)]

@@ -23,12 +23,6 @@ UNPAIRED = dataclasses.replace(PAIRED, mode="unpaired")
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with browsing.chromium() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw_pairs(tmp_path_factory.mktemp("data") / "boxes", train=2, test=1)
 

@@ -7,6 +7,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Iterator
+from email.message import EmailMessage
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from exports import bank_of
 from piggyback_gan import Bank, Tiling
 from piggyback_gan.image_formats import ImageFormat
 from piggyback_gan.images import encode
-from served import Served, form, png, serving
+from served import Answer, Served, form, png, serving
 
 DEEP = ImageFormat(channels=1, depth="uint16", high=65535.0)
 FLOATS = ImageFormat(channels=2, depth="float32", low=-1.0, high=1.0)
@@ -41,13 +42,16 @@ def picture(content: bytes) -> Image.Image:
     return Image.open(io.BytesIO(content))
 
 
-def parts_of(content: bytes, content_type: str) -> dict[str, email.message.EmailMessage]:
+def parts_of(answer: Answer) -> list[EmailMessage]:
+    """The parts of a form."""
+    head = f"Content-Type: {answer.headers['content-type']}\r\n\r\n".encode()
+    message = email.message_from_bytes(head + answer.content, policy=email.policy.HTTP)
+    return list(message.iter_parts())
+
+
+def fields_of(answer: Answer) -> dict[str, EmailMessage]:
     """The parts of a form, by field."""
-    head = f"Content-Type: {content_type}\r\n\r\n".encode()
-    message = email.message_from_bytes(head + content, policy=email.policy.HTTP)
-    return {
-        part.get_param("name", header="content-disposition"): part for part in message.iter_parts()
-    }
+    return {part.get_param("name", header="content-disposition"): part for part in parts_of(answer)}
 
 
 def test_tasks_are_listed_with_what_they_take_and_give(bank: Bank, served: Served) -> None:
@@ -135,7 +139,7 @@ def test_sixteen_bits_stay_sixteen_bits(tmp_path: Path) -> None:
     assert made.dtype == np.uint16 and len(np.unique(made)) > 256
     expected = bank.translate("second", Image.fromarray(values[:, :, 0]))
     assert np.array_equal(made, np.asarray(expected))
-    parts = parts_of(views.content, views.headers["content-type"])
+    parts = fields_of(views)
     assert parts["output"].get_payload(decode=True) == answer.content
     assert picture(parts["input_view"].get_payload(decode=True)).mode == "RGB"
 
@@ -157,7 +161,7 @@ def test_what_png_cant_hold_comes_as_tiff(tmp_path: Path) -> None:
 def test_views_are_pictures_to_look_at_beside_the_exact_output(served: Served) -> None:
     body, kind = form(("a.png", png()))
     answer = served.translate("first", body, "?views=true", Content_Type=kind)
-    parts = parts_of(answer.content, answer.headers["content-type"])
+    parts = fields_of(answer)
     assert sorted(parts) == ["input_view", "output", "output_view"]
     assert parts["output"].get_filename() == "a.png"
     shown = np.asarray(picture(parts["output_view"].get_payload(decode=True)))
@@ -182,9 +186,7 @@ def test_several_files_come_back_as_a_zip_in_which_failures_are_told(served: Ser
 def test_several_files_come_back_as_a_form_if_that_is_asked_for(served: Served) -> None:
     body, kind = form(("a.png", png(seed=1)), ("b.png", png(seed=2)))
     answer = served.translate("first", body, Content_Type=kind, Accept="multipart/form-data")
-    head = f"Content-Type: {answer.headers['content-type']}\r\n\r\n".encode()
-    message = email.message_from_bytes(head + answer.content, policy=email.policy.HTTP)
-    files = {part.get_filename(): part.get_payload(decode=True) for part in message.iter_parts()}
+    files = {part.get_filename(): part.get_payload(decode=True) for part in parts_of(answer)}
     assert list(files) == ["a.png", "b.png"]
     assert files["b.png"] == served.translate("first", png(seed=2)).content
 
