@@ -48,6 +48,15 @@ class Tiling:
                 f"{self.tile} pixels"
             )
 
+    @classmethod
+    def of(
+        cls, tile: int, overlap: int | None = None, norm_from: NormFrom | None = None
+    ) -> "Tiling":
+        """A tiling of which not all is said: the overlap is 64 then, or a quarter of smaller tiles."""
+        if overlap is None:
+            overlap = min(cls.overlap, tile // 4)
+        return cls(tile=tile, overlap=overlap, norm_from=norm_from or cls.norm_from)
+
     def check(self, config: Architecture) -> None:
         """Check that a network takes tiles of this size.
 

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from piggyback_gan.config import Architecture
     from piggyback_gan.image_formats import ImageFormat
 
-_OVERLAP = 64
-
 
 Inputs = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="INPUT...")]
 
@@ -190,8 +188,7 @@ def _tiling(given: _Common) -> Tiling | None:
                 raise PiggybackError(f"--{flag} is about tiles: give --tile too")
         return None
     check_positive("tile", given.tile)
-    overlap = min(_OVERLAP, given.tile // 4) if given.overlap is None else given.overlap
-    return Tiling(tile=given.tile, overlap=overlap, norm_from=given.norm_from or "tile")
+    return Tiling.of(given.tile, given.overlap, given.norm_from)
 
 
 def _inputs(inputs: tuple[Path, ...], place: Place) -> list[Path]:

@@ -19,6 +19,9 @@ MEDIA_TYPES = {
     ".bmp": "image/bmp",
 }
 ZIP = "application/zip"
+FORM = "multipart/form-data"
+NO_CACHE = {"Cache-Control": "no-cache"}
+"""To be asked for again each time, and sent if it has changed."""
 
 
 @dataclass(frozen=True)
@@ -86,4 +89,4 @@ def as_form(parts: Sequence[tuple[str, File]]) -> tuple[bytes, str]:
         body.write(file.content)
         body.write(b"\r\n")
     body.write(f"--{boundary}--\r\n".encode())
-    return body.getvalue(), f"multipart/form-data; boundary={boundary}"
+    return body.getvalue(), f"{FORM}; boundary={boundary}"

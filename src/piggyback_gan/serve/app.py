@@ -12,6 +12,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from piggyback_gan.serve.answers import NO_CACHE
 from piggyback_gan.serve.catalogue import Catalogue
 from piggyback_gan.serve.documents import TranslateQuery
 from piggyback_gan.serve.options import ServeOptions
@@ -20,7 +21,6 @@ from piggyback_gan.serve.routes import make_routes
 from piggyback_gan.serve.service import Service
 
 _PAGE = Path(__file__).with_name("page")
-_NO_CACHE = {"Cache-Control": "no-cache"}
 
 
 def make_app(catalogue: Catalogue, options: ServeOptions) -> FastAPI:
@@ -87,7 +87,7 @@ def _add_handlers(app: FastAPI, service: Service) -> None:
 def _add_page(app: FastAPI) -> None:
     @app.get("/", include_in_schema=False)
     async def _page() -> FileResponse:
-        return FileResponse(_PAGE / "index.html", headers=_NO_CACHE)
+        return FileResponse(_PAGE / "index.html", headers=NO_CACHE)
 
     app.mount("/page", _Files(directory=_PAGE))
 
@@ -108,5 +108,5 @@ class _Files(StaticFiles):
     def file_response(self, *args: Any, **kwargs: Any) -> Response:
         """A file, or that it is as it was."""
         response = super().file_response(*args, **kwargs)
-        response.headers.update(_NO_CACHE)
+        response.headers.update(NO_CACHE)
         return response

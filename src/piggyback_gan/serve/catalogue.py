@@ -15,6 +15,7 @@ from piggyback_gan.generators import build_outline
 from piggyback_gan.image_formats import ImageFormat
 from piggyback_gan.manifest import MANIFEST_NAME, NOTES_NAME, TaskEntry
 from piggyback_gan.serve.problems import Problem
+from piggyback_gan.share.model_card import damaged_card
 from piggyback_gan.share.notes import BankNotes, TaskNotes, parse_notes
 
 _log = logging.getLogger(__name__)
@@ -207,9 +208,7 @@ def _described(entry: TaskEntry, card: Mapping[str, Any]) -> tuple[str, int]:
     try:
         return str(card["mode"]), int(card["image"]["size"])
     except (ArithmeticError, KeyError, TypeError, ValueError) as error:
-        raise PiggybackError(
-            f"task {entry.name!r}: {entry.file} has a damaged card ({error})"
-        ) from None
+        raise damaged_card(entry, error) from None
 
 
 def _notes(bank: Bank) -> BankNotes:

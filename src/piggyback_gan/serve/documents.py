@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from piggyback_gan.image_encoding import best_suffix
 from piggyback_gan.image_formats import Depth, ImageFormat
 from piggyback_gan.options import Direction
-from piggyback_gan.serve.answers import MEDIA_TYPES, ZIP, OutputFormat
+from piggyback_gan.serve.answers import FORM, MEDIA_TYPES, ZIP, OutputFormat
 from piggyback_gan.serve.catalogue import ServedTask, Way
 from piggyback_gan.serve.options import ServeOptions
 from piggyback_gan.serve.problems import KINDS, MEDIA_TYPE, Problem
@@ -167,7 +167,7 @@ TRANSLATE_BODY: dict[str, Any] = {
         "content": {
             "application/octet-stream": _FILE,
             "image/*": _FILE,
-            "multipart/form-data": {
+            FORM: {
                 "schema": {
                     "type": "object",
                     "required": ["image"],
@@ -193,7 +193,7 @@ TRANSLATED: dict[str, Any] = {
     "content": {
         **{media_type: _FILE for media_type in MEDIA_TYPES.values()},
         ZIP: _FILE,
-        "multipart/form-data": _FILE,
+        FORM: _FILE,
     },
 }
 

@@ -6,14 +6,12 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 
 from piggyback_gan.serve import documents, metrics
-from piggyback_gan.serve.answers import ZIP, as_form, as_zip
+from piggyback_gan.serve.answers import FORM, NO_CACHE, ZIP, as_form, as_zip
 from piggyback_gan.serve.documents import TRANSLATE_BODY, TRANSLATED, TranslateQuery, problems
 from piggyback_gan.serve.problems import Problem
 from piggyback_gan.serve.service import Service
 from piggyback_gan.serve.translating import Translated
 
-_NO_CACHE = {"Cache-Control": "no-cache"}
-_FORM = "multipart/form-data"
 _PROBLEMS_OF_TRANSLATE = (
     "bad-request",
     "unauthorized",
@@ -90,7 +88,7 @@ def _add_tasks(router: APIRouter, service: Service) -> None:
         )
         content = listed.model_dump_json().encode()
         tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-        headers = {"ETag": tag, **_NO_CACHE}
+        headers = {"ETag": tag, **NO_CACHE}
         if if_none_match is not None and tag in if_none_match:
             return Response(status_code=304, headers=headers)
         return Response(content, headers=headers, media_type="application/json")
@@ -110,7 +108,7 @@ def _add_tasks(router: APIRouter, service: Service) -> None:
         picture = await service.pictures.picture(service.catalogue.bank, served)
         if picture is None:
             raise Problem("no-sample", "nothing was chosen to stand for this task")
-        return Response(picture, media_type="image/png", headers=_NO_CACHE)
+        return Response(picture, media_type="image/png", headers=NO_CACHE)
 
 
 def _add_translate(router: APIRouter, service: Service) -> None:
@@ -131,7 +129,7 @@ def _add_translate(router: APIRouter, service: Service) -> None:
             return _answer_of_one(made[0], headers)
         headers["Pbgan-Failed"] = str(sum(one.failed for one in made))
         files = [one.output for one in made]
-        if _FORM in request.headers.get("accept", ""):
+        if FORM in request.headers.get("accept", ""):
             content, media_type = as_form([("image", file) for file in files])
         else:
             content, media_type = as_zip(files), ZIP

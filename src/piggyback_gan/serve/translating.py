@@ -4,7 +4,7 @@ import asyncio
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any, ParamSpec, TypeVar
 
@@ -25,7 +25,7 @@ from piggyback_gan.serve.problems import MEDIA_TYPE, Problem
 from piggyback_gan.serve.uploads import Upload
 from piggyback_gan.tiling import NormFrom, Tiling, padding
 
-_TILE, _OVERLAP = 512, 64
+_TILE = 512
 _LARGEST_VIEW = 2048  # pixels of its longer side
 _MOST_PADDING = 2  # how often the largest image's pixels an image may have when it is padded
 
@@ -161,7 +161,7 @@ class Translator:
         if padded > max(_MOST_PADDING * self._options.max_pixels, whole):
             raise self._too_many(f"found {width}x{height}, which are {padded} pixels when padded")
         if wishes.tile:
-            return _asked_tiling(wishes)
+            return Tiling.of(wishes.tile, wishes.overlap, wishes.norm_from)
         if padded <= whole:
             return None
         if wishes.tile == 0:
@@ -185,16 +185,8 @@ def automatic_tiling(way: Way, whole_pixels: int) -> Tiling:
     multiple, least = way.config.size_multiple, way.config.minimum_size
     side = min(_TILE, math.isqrt(whole_pixels))
     tile = max(side // multiple * multiple, least)
-    samples = min(whole_pixels, Tiling().sample_pixels)
-    return Tiling(
-        tile=tile, overlap=min(_OVERLAP, tile // 4), norm_from="image", sample_pixels=samples
-    )
-
-
-def _asked_tiling(wishes: Wishes) -> Tiling:
-    assert wishes.tile
-    overlap = min(_OVERLAP, wishes.tile // 4) if wishes.overlap is None else wishes.overlap
-    return Tiling(tile=wishes.tile, overlap=overlap, norm_from=wishes.norm_from or "tile")
+    tiling = Tiling.of(tile, norm_from="image")
+    return replace(tiling, sample_pixels=min(whole_pixels, tiling.sample_pixels))
 
 
 def _check_tiles(way: Way, wishes: Wishes, options: ServeOptions) -> None:
@@ -209,7 +201,7 @@ def _check_tiles(way: Way, wishes: Wishes, options: ServeOptions) -> None:
                 raise Problem("invalid-request", f"{name} is about tiles: give tile too")
         return
     try:
-        _asked_tiling(wishes).check(way.config)
+        Tiling.of(wishes.tile, wishes.overlap, wishes.norm_from).check(way.config)
     except PiggybackError as error:
         raise Problem("invalid-request", str(error)) from None
     if wishes.tile**2 > options.whole_pixels:

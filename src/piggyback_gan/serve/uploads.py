@@ -10,11 +10,11 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from piggyback_gan.serve.answers import FORM
 from piggyback_gan.serve.options import ServeOptions
 from piggyback_gan.serve.problems import Problem
 
 _BODIES = 16  # of the largest size, that may be in memory together
-_FORM = "multipart/form-data"
 _UNNAMED = "image"
 _LONGEST_NAME = 120
 
@@ -79,7 +79,7 @@ class Body:
         kind = self._request.headers.get("content-type", "").partition(";")[0].strip().lower()
         try:
             async with asyncio.timeout(self._options.timeout):
-                if kind == _FORM:
+                if kind == FORM:
                     return await self._files_of_form()
                 content = b"".join([chunk async for chunk in self._chunks()])
         except TimeoutError:
