@@ -26,8 +26,8 @@ CONFIG = GeneratorConfig(name="resnet-6", ngf=1)
 RGB = ImageFormat()
 
 
-def way(task: str) -> Way:
-    return Way(task, f"sha of {task}", "AtoB", RGB, RGB, CONFIG)
+def way(task: str, config: GeneratorConfig = CONFIG) -> Way:
+    return Way(task, f"sha of {task}", "AtoB", RGB, RGB, config)
 
 
 def image(value: int = 0, size: int = 8) -> Pixels:
@@ -64,6 +64,8 @@ class Inverting(nn.Module):
         self.workshop.calls.append((self.task, len(images)))
         if self.task == "failing":
             raise ValueError("at /secret/path")
+        if self.task == "careless":
+            return images.repeat(2, 1, 1, 1)
         if self.task == "greedy":
             raise RuntimeError("[enforce fail] can't allocate memory: you tried")
         return images * self.weight
@@ -113,6 +115,26 @@ def test_a_batch_does_not_mix_tasks_or_sizes_and_fits_the_memory() -> None:
     assert sorted(workshop.calls) == [("a", 1), ("a", 1), ("a", 1), ("a", 2), ("b", 1)]
 
 
+def test_thin_images_count_as_large_as_the_network_gets_them() -> None:
+    async def scenario(batcher: Batcher, workshop: Workshop) -> None:
+        unet = way("a", GeneratorConfig(name="unet-64", ngf=1))
+        wanted = [batcher.translate(unet, image()[:1], None) for _ in range(4)]
+        await asyncio.gather(*wanted)
+
+    workshop, _ = working(scenario, batch_wait=200, whole_pixels=2 * 64 * 64)
+    assert workshop.calls == [("a", 2), ("a", 2)]
+
+
+def test_a_network_that_gives_too_many_images_fails_for_those_who_wait_alone() -> None:
+    async def scenario(batcher: Batcher, workshop: Workshop) -> None:
+        with pytest.raises(Problem) as raised:
+            await batcher.translate(way("careless"), image(), None)
+        assert raised.value.name == "server-error"
+        assert (await batcher.translate(way("a"), image(), None))[0, 0, 0] == 255
+
+    working(scenario, batch_wait=0)
+
+
 def test_a_lone_image_waits_no_longer_than_it_should() -> None:
     async def scenario(batcher: Batcher, workshop: Workshop) -> None:
         await batcher.translate(way("a"), image(), None)
@@ -146,6 +168,17 @@ def test_more_tasks_than_fit_the_memory_all_come_to_their_turn(room: int) -> Non
     assert {task for task, _ in workshop.calls} == {f"t{n}" for n in range(5)}
 
 
+def test_with_room_for_one_task_images_of_many_sizes_wait_for_their_turn() -> None:
+    async def scenario(batcher: Batcher, workshop: Workshop) -> None:
+        wanted = [batcher.translate(way("x"), image(size=size), None) for size in (8, 12, 16, 20)]
+        wanted += [batcher.translate(way("y"), image(), None)]
+        made = await asyncio.gather(*wanted)
+        assert [len(pixels) for pixels in made] == [8, 12, 16, 20, 8]
+
+    workshop, _ = working(scenario, max_tasks_in_memory=1, batch_wait=0)
+    assert sorted(workshop.calls) == [("x", 1)] * 4 + [("y", 1)]
+
+
 def test_a_busy_task_does_not_keep_others_from_being_composed() -> None:
     async def scenario(batcher: Batcher, workshop: Workshop) -> None:
         done = asyncio.Event()
@@ -172,6 +205,9 @@ def test_who_gave_up_is_not_translated_for() -> None:
         third = asyncio.create_task(batcher.translate(way("a"), image(3), None))
         await asyncio.sleep(0.05)
         second.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert len(batcher._queued()) == len(*batcher._waiting.values()) == 1
         workshop.open.set()
         assert (await third)[0, 0, 0] == 252
         await first
@@ -182,7 +218,11 @@ def test_who_gave_up_is_not_translated_for() -> None:
 
 @pytest.mark.parametrize(
     ("task", "name"),
-    [("broken", "task-unreadable"), ("failing", "server-error"), ("greedy", "overloaded")],
+    [
+        ("broken", "task-unreadable"),
+        ("failing", "server-error"),
+        ("greedy", "overloaded"),
+    ],
 )
 def test_what_fails_fails_for_those_who_wait_and_for_no_one_else(
     task: str, name: str, caplog: pytest.LogCaptureFixture

@@ -148,6 +148,11 @@ def padding(length: int, config: Architecture) -> tuple[int, int]:
     return before, needed - length - before
 
 
+def padded_pixels(height: int, width: int, config: Architecture) -> int:
+    """How many pixels an image has when a network takes it."""
+    return math.prod(length + sum(padding(length, config)) for length in (height, width))
+
+
 def _rise(place: NDArray[np.float64]) -> NDArray[np.float64]:
     """From 0 at -1/2 to 1 at 1/2, as a cosine."""
     return 0.5 - 0.5 * np.cos(np.pi * np.clip(place + 0.5, 0, 1))

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import math
 import time
@@ -21,7 +22,7 @@ from piggyback_gan.serve.options import ServeOptions
 from piggyback_gan.serve.problems import Problem
 from piggyback_gan.serve.task_memory import TaskMemory
 from piggyback_gan.serve.turns import Turns
-from piggyback_gan.tiling import Tiling
+from piggyback_gan.tiling import Tiling, padded_pixels
 from piggyback_gan.translate import translate_pixels, translate_strips
 
 _log = logging.getLogger(__name__)
@@ -63,10 +64,12 @@ class Place:
 
     @contextlib.asynccontextmanager
     async def holding(self, pixels: int) -> AsyncIterator[None]:
-        """Take up memory for an image of so many pixels; wait for it while the request itself has it all.
+        """Take up memory for an image of so many pixels, of four channels each.
+
+        Where there is none, a request waits until it has given back some of its own.
 
         Raises:
-            Problem: others hold too many.
+            Problem: there is none, and the request has none of it.
         """
         while not self._batcher.has_memory(pixels):
             if not self._pixels:
@@ -190,14 +193,16 @@ class Batcher:
             self._long.append(job)
         self._load_next()
         self._changed.set()
-        made = await job.done
+        try:
+            made = await job.done
+        finally:
+            self._forget(job)
         self._metrics.images.labels(way.task).inc()
         return made
 
     async def run(self) -> None:
         """Work until cancelled."""
         while True:
-            self._drop_given_up()
             self._load_next()
             self._start_long()
             ready = self._ready()
@@ -222,20 +227,20 @@ class Batcher:
             (jobs[0].arrived, key)
             for key, jobs in self._waiting.items()
             if key[0] in self._memory
-            and (len(jobs) >= self._most(key[1]) or now - jobs[0].arrived >= wait)
+            and (len(jobs) >= self._most(*key) or now - jobs[0].arrived >= wait)
         ]
         if not due:
             return []
         _, key = min(due, key=lambda pair: pair[0])
         jobs = self._waiting[key]
-        batch = [jobs.popleft() for _ in range(min(self._most(key[1]), len(jobs)))]
+        batch = [jobs.popleft() for _ in range(min(self._most(*key), len(jobs)))]
         if not jobs:
             del self._waiting[key]
         return batch
 
-    def _most(self, shape: tuple[int, ...]) -> int:
-        """How many images of a shape are translated at once."""
-        fitting = self._batch_pixels // math.prod(shape[:2])
+    def _most(self, way: Way, shape: tuple[int, ...]) -> int:
+        """How many images of a task and shape are translated at once."""
+        fitting = self._batch_pixels // padded_pixels(shape[0], shape[1], way.config)
         return max(1, min(self._options.max_batch, fitting))
 
     def _patience(self) -> float | None:
@@ -248,49 +253,48 @@ class Batcher:
         ]
         return max(0.0, min(due)) if due else None
 
-    def _drop_given_up(self) -> None:
-        for key, jobs in list(self._waiting.items()):
-            kept = deque(job for job in jobs if not job.done.done())
-            if kept:
-                self._waiting[key] = kept
-            else:
+    def _forget(self, job: _Job) -> None:
+        """Take an image out of the queue, if it is there: it is done, or nobody waits for it."""
+        key = job.way, job.pixels.shape
+        if job in self._waiting.get(key, ()):
+            self._waiting[key].remove(job)
+            if not self._waiting[key]:
                 del self._waiting[key]
-        self._long = deque(job for job in self._long if not job.done.done())
+        elif job in self._long:
+            self._long.remove(job)
 
     # --- composing ---
 
     def _load_next(self) -> None:
         """Begin to compose the task that has waited longest, unless one is being composed or used first."""
-        if self._loading and self._loading in self._memory and not self._could_use(self._loading):
+        startable = self._startable()
+        wanted = {job.way for job in startable}
+        if self._loading and self._loading in self._memory and self._loading not in wanted:
             self._loading = None  # its turn came, or nobody waits for it who could be served now
-        startable = self._long if self._long_at_work < _LONG_JOBS else ()
-        missing = [
-            job
-            for job in (*(jobs[0] for jobs in self._waiting.values()), *startable)
-            if job.way not in self._memory and not job.done.done()
-        ]
-        if self._loading is None and missing and self._memory.can_load(self._busy):
+        missing = [job for job in startable if job.way not in self._memory]
+        if self._loading is None and missing and self._memory.make_room(self._busy):
             self._loading = min(missing, key=lambda job: job.arrived).way
             self._in_background(self._load(self._loading))
 
+    def _queued(self) -> list[_Job]:
+        """All images that are not at work and for which somebody waits."""
+        waiting = itertools.chain(*self._waiting.values(), self._long)
+        return [job for job in waiting if not job.done.done()]
+
+    def _startable(self) -> list[_Job]:
+        """Those that need nothing but their network: not those in tiles that others' tiles keep waiting."""
+        has_lane = self._long_at_work < _LONG_JOBS
+        return [job for job in self._queued() if job.tiling is None or has_lane]
+
     async def _load(self, way: Way) -> None:
         try:
-            await self._memory.load(way, self._busy)
+            await self._memory.load(way)
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
             self._loading = None
             _log.error("task %r can't be composed: %s", way.task, error)
-            self._fail(self._jobs(way), error, "task-unreadable")
+            jobs = [job for job in self._queued() if job.way == way]
+            self._fail(jobs, error, "task-unreadable")
         self._changed.set()
-
-    def _jobs(self, way: Way | None) -> list[_Job]:
-        """Those of a task for which somebody waits."""
-        waiting = [job for jobs in self._waiting.values() for job in jobs]
-        return [job for job in (*waiting, *self._long) if job.way == way and not job.done.done()]
-
-    def _could_use(self, way: Way) -> bool:
-        """Whether somebody waits for a task who need not wait for an image in tiles to be done first."""
-        has_lane = self._long_at_work < _LONG_JOBS
-        return any(job.tiling is None or has_lane for job in self._jobs(way))
 
     # --- computing ---
 
@@ -305,12 +309,12 @@ class Batcher:
             made = await asyncio.get_running_loop().run_in_executor(
                 self._computing, self._translated, network, way, images
             )
-        except Exception as error:  # noqa: BLE001 - the next batch is another one
-            self._fail(jobs, error, "server-error")
-        else:
-            for job, pixels in zip(jobs, made, strict=True):
+            pairs = list(zip(jobs, made, strict=True))  # own code may give more or fewer
+            for job, pixels in pairs:
                 if not job.done.done():
                     job.done.set_result(pixels)
+        except Exception as error:  # noqa: BLE001 - the next batch is another one
+            self._fail(jobs, error, "server-error")
         finally:
             self._busy = None
         seconds = time.perf_counter() - begun

@@ -44,23 +44,25 @@ class TaskMemory:
         self._networks.move_to_end(way)
         return self._networks[way]
 
-    def can_load(self, busy: Way | None) -> bool:
-        """Whether there is room for one more, or one that is not at work can make room."""
-        return len(self._networks) < self._limit or any(way != busy for way in self._networks)
+    def make_room(self, busy: Way | None) -> bool:
+        """Let networks go until there is room for one more, but not the one that is at work.
 
-    async def load(self, way: Way, busy: Way | None) -> None:
-        """Compose a network that is not in memory, after making room for it.
+        Returns:
+            Whether there is room.
+        """
+        for way in [way for way in self._networks if way != busy]:
+            if len(self._networks) < self._limit:
+                break
+            del self._networks[way]
+        self._tell()
+        return len(self._networks) < self._limit
 
-        Args:
-            way: which.
-            busy: the one that is at work, which stays.
+    async def load(self, way: Way) -> None:
+        """Compose a network that is not in memory, and for which there is room.
 
         Raises:
             PiggybackError: a file of the bank is missing or damaged.
         """
-        while len(self._networks) >= self._limit:
-            del self._networks[next(kept for kept in self._networks if kept != busy)]
-        self._tell()
         begun = time.perf_counter()
         loop = asyncio.get_running_loop()
         network = await loop.run_in_executor(self._executor, self._compose, way)

@@ -23,7 +23,7 @@ from piggyback_gan.serve.catalogue import Way
 from piggyback_gan.serve.options import ServeOptions
 from piggyback_gan.serve.problems import MEDIA_TYPE, Problem
 from piggyback_gan.serve.uploads import Upload
-from piggyback_gan.tiling import NormFrom, Tiling, padding
+from piggyback_gan.tiling import NormFrom, Tiling, padded_pixels
 
 _TILE = 512
 _LARGEST_VIEW = 2048  # pixels of its longer side
@@ -157,7 +157,7 @@ class Translator:
             Problem: it is too large to be translated at once, or thin and has to be padded too much.
         """
         whole = self._options.whole_pixels
-        padded = math.prod(length + sum(padding(length, way.config)) for length in (height, width))
+        padded = padded_pixels(height, width, way.config)
         if padded > max(_MOST_PADDING * self._options.max_pixels, whole):
             raise self._too_many(f"found {width}x{height}, which are {padded} pixels when padded")
         if wishes.tile:
