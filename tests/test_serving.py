@@ -118,6 +118,8 @@ def test_large_images_go_in_tiles_that_agree(bank: Bank) -> None:
         answer = served.translate("second", png(50, 61))
         expected = bank.translate("second", picture(png(50, 61)), tiling=tiling)
         assert np.array_equal(answer.pixels, np.asarray(expected))
+        asked = served.translate("second", png(50, 61), "?tile=28&overlap=7&norm_from=image")
+        assert asked.content == answer.content
         refused = served.translate("second", png(50, 61), "?tile=0")
         assert refused.status == 413 and refused.problem == "too-many-pixels"
 
@@ -189,6 +191,27 @@ def test_several_files_come_back_as_a_form_if_that_is_asked_for(served: Served) 
     files = {part.get_filename(): part.get_payload(decode=True) for part in parts_of(answer)}
     assert list(files) == ["a.png", "b.png"]
     assert files["b.png"] == served.translate("first", png(seed=2)).content
+
+
+def test_an_output_that_its_format_cant_hold_fails_alone_and_before_it_is_made(
+    served: Served,
+) -> None:
+    long = png(1, 16_400)
+    body, kind = form(("a.png", png()), ("long.png", long))
+    answer = served.translate("first", body, "?format=webp", Content_Type=kind)
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        assert archive.namelist() == ["a.webp", "long.webp.problem.json"]
+    alone = served.translate("first", long, "?format=webp")
+    assert alone.problem == "invalid-request" and "can't hold" in alone.json["detail"]
+
+
+def test_if_all_files_fail_for_what_the_server_is_that_is_told(tmp_path: Path) -> None:
+    bank = bank_of(tmp_path / "bank")
+    with serving(bank.path) as served:
+        shutil.rmtree(bank.path)
+        body, kind = form(("a.png", png()), ("b.png", png()))
+        answer = served.translate("first", body, Content_Type=kind)
+    assert (answer.status, answer.problem) == (500, "task-unreadable")
 
 
 def test_if_all_files_fail_the_answer_is_a_problem(served: Served) -> None:
@@ -281,6 +304,20 @@ def test_descriptions_and_licences_come_from_the_banks_notes(tmp_path: Path) -> 
         first, second = served.ask("/v1/tasks").json["tasks"]
     assert (first["description"], first["license"]) == ("Maps.", "mit")
     assert (second["description"], second["license"]) == (None, "mit")
+
+
+def test_what_is_said_of_a_task_may_change_while_it_is_served(tmp_path: Path) -> None:
+    bank = bank_of(tmp_path / "bank")
+    with serving(bank.path) as served:
+        first = served.ask("/v1/tasks").json["tasks"][0]
+        assert first["license"] is None and not first["has_sample"]
+        assert served.ask("/v1/tasks/first/sample").problem == "no-sample"
+        (bank.path / "card.toml").write_text('license = "mit"\n')
+        (bank.path / "samples").mkdir()
+        Image.new("RGB", (130, 64), "red").save(bank.path / "samples" / "first-1.png")
+        first = served.ask("/v1/tasks").json["tasks"][0]
+        assert first["license"] == "mit" and first["has_sample"]
+        assert served.ask("/v1/tasks/first/sample").pixels.shape == (64, 130, 3)
 
 
 def test_metrics_tell_of_requests_batches_and_memory(bank: Bank) -> None:

@@ -112,7 +112,7 @@ def translate_files(
                 len(pixels),
                 lambda part: on_done(len(outcomes) + part),
             )
-            write_strips(outcome.output, strips, _shape(pixels, formats[1]), formats[1].depth)
+            write_strips(outcome.output, strips, output_shape(pixels, formats[1]), formats[1].depth)
             outcomes.append(outcome)
             # Else it would be there while the next one is read.
             del pixels, strips
@@ -211,7 +211,9 @@ def _readable(
         try:
             pixels = read_image(outcome.source, formats[0], max_pixels=max_pixels)
             with naming(outcome.source):
-                refuse_unfit(_shape(pixels, formats[1]), formats[1].depth, outcome.output.suffix)
+                refuse_unfit(
+                    output_shape(pixels, formats[1]), formats[1].depth, outcome.output.suffix
+                )
         except PiggybackError as error:
             failed.append(replace(outcome, problem=str(error)))
             continue
@@ -233,6 +235,6 @@ def _batches(
         yield batch
 
 
-def _shape(pixels: Pixels, format: ImageFormat) -> tuple[int, int, int]:
+def output_shape(pixels: Pixels, format: ImageFormat) -> tuple[int, int, int]:
     """The shape (H, W, C) of what an image becomes."""
     return pixels.shape[0], pixels.shape[1], 1 if format.labels else format.channels

@@ -52,7 +52,7 @@ class Arguments:
     max_files: int = 32
     """In one request."""
     timeout: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = 120.0
-    """For a request's body to arrive, and again for its answer to be made."""
+    """For a request's body to arrive, again for its answer to be made, and again for it to be taken."""
     token_file: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """Ask for a bearer token: one of those in this file, one a line."""
     allowed_hosts: Annotated[

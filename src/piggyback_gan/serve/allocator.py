@@ -4,7 +4,6 @@ import ctypes
 import platform
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
-_LARGEST = 2**30
 
 
 def keep_memory() -> bool:
@@ -20,4 +19,6 @@ def keep_memory() -> bool:
     if platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    return bool(mallopt(_MMAP_THRESHOLD, _LARGEST) and mallopt(_TRIM_THRESHOLD, 2**31 - 1))
+    # Earlier versions of glibc take no more than 32 MiB for the first.
+    threshold = any(mallopt(_MMAP_THRESHOLD, size) for size in (2**30, 2**25))
+    return bool(mallopt(_TRIM_THRESHOLD, 2**31 - 1)) and threshold

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,7 @@ class ServedTask:
 
 @dataclass(frozen=True)
 class _State:
-    """What was found when `bank.json` was as `stamp` says."""
+    """What was found when the bank was as `stamp` says."""
 
     stamp: tuple[int, ...]
     bank: Bank
@@ -159,11 +159,20 @@ class Catalogue:
 
 
 def _stamp(path: Path) -> tuple[int, ...] | None:
-    """What differs between one `bank.json` and the next; None where there is none."""
+    """What differs when `bank.json` or `card.toml` was changed; None where there is no bank."""
     try:
-        status = os.stat(path / MANIFEST_NAME)
+        return *_stamp_of(path / MANIFEST_NAME), *_stamp_of(path / NOTES_NAME, optional=True)
     except OSError:
         return None
+
+
+def _stamp_of(file: Path, *, optional: bool = False) -> tuple[int, ...]:
+    try:
+        status = os.stat(file)
+    except FileNotFoundError:
+        if optional:
+            return ()
+        raise
     return status.st_ino, status.st_mtime_ns, status.st_size
 
 
@@ -182,7 +191,7 @@ def _read(path: Path, known: Mapping[str, ServedTask], *, lenient: bool) -> _Sta
     for entry in bank.entries:
         earlier = known.get(entry.name)
         if earlier is not None and earlier.entry == entry:
-            tasks[entry.name] = earlier
+            tasks[entry.name] = replace(earlier, notes=notes.of(entry.name))
             continue
         try:
             tasks[entry.name] = _served(bank, entry, notes)

@@ -163,4 +163,9 @@ def _is_foreign(headers: Headers, host: str) -> bool:
     if site is not None:
         return site not in ("same-origin", "none")
     origin = headers.get("origin")
-    return origin is not None and urllib.parse.urlsplit(origin).netloc.lower() != host.lower()
+    if origin is None:
+        return False
+    try:
+        return urllib.parse.urlsplit(origin).netloc.lower() != host.lower()
+    except ValueError:  # no browser's
+        return True

@@ -24,7 +24,8 @@ class ServeOptions:
         max_pixels: of an image.
         whole_pixels: of what is translated at once, all of a batch together: larger images go in tiles.
         max_files: in one request.
-        timeout: seconds for a request's body to arrive, and again for its answer to be made.
+        timeout: seconds for a request's body to arrive, again for its answer to be made, and again for it to
+            be taken.
         token_file: a file of bearer tokens, one a line; None: whoever reaches the server can use it.
         allowed_hosts: names by which the server may be called; () on loopback: the names of loopback.
         samples: a folder of images whose translations stand for the tasks, as for ``pbgan push``.

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,22 +28,28 @@ class Pictures:
 
     def __init__(self, options: ServeOptions) -> None:
         self._options = options
-        self._made: dict[str, bytes | None] = {}
+        self._made: dict[str, bytes] = {}
         self._one_at_a_time = asyncio.Lock()
 
     async def picture(self, bank: Bank, task: ServedTask) -> bytes | None:
         """A task's sample picture; None where there is none."""
         key = task.entry.sha256
-        async with self._one_at_a_time:
-            if key not in self._made:
-                self._made[key] = await asyncio.to_thread(self._picture, bank, task)
-            return self._made[key]
+        if key not in self._made:
+            async with self._one_at_a_time:
+                if key not in self._made:
+                    picture = await asyncio.to_thread(self._picture, bank, task)
+                    if picture is None:  # one may come
+                        return None
+                    self._made[key] = picture
+        return self._made[key]
 
-    def is_there(self, bank: Bank, task: ServedTask) -> bool:
-        """Whether a task has a sample picture, as far as can be said before it is made."""
-        key = task.entry.sha256
-        if key in self._made:
-            return self._made[key] is not None
+    def names(self, bank: Bank, tasks: Sequence[ServedTask]) -> set[str]:
+        """Which tasks have a sample picture, as far as can be said before it is made."""
+        return {task.entry.name for task in tasks if self._is_there(bank, task)}
+
+    def _is_there(self, bank: Bank, task: ServedTask) -> bool:
+        if task.entry.sha256 in self._made:
+            return True
         try:
             stored = (bank.path / sample_names(task.entry.name)[0]).is_file()
             return stored or bool(self._chosen(task)) or self._newest(bank, task) is not None
@@ -59,7 +66,7 @@ class Pictures:
                 return encode(decode(stored).pixels, ".png")
             newest = self._newest(bank, task)
             return None if newest is None else _first_pair(newest, task)
-        except (PiggybackError, OSError) as error:
+        except (PiggybackError, OSError, RuntimeError, MemoryError) as error:
             _log.warning("task %r has no sample picture: %s", name, error)
             return None
 

@@ -1,5 +1,6 @@
 """The addresses below /v1, and those that tell how the server is."""
 
+import asyncio
 import hashlib
 from typing import Annotated
 
@@ -82,8 +83,9 @@ def _add_tasks(router: APIRouter, service: Service) -> None:
     async def tasks(if_none_match: Annotated[str | None, Header()] = None) -> Response:
         """The tasks that the bank has now, and the server's limits."""
         found = await service.catalogue.look()
+        pictured = await service.pictured(found.values())
         listed = documents.TaskList(
-            tasks=[documents.Task.of(task, service.has_picture(task)) for task in found.values()],
+            tasks=[documents.Task.of(task, name in pictured) for name, task in found.items()],
             limits=documents.Limits.of(service.options),
         )
         content = listed.model_dump_json().encode()
@@ -126,21 +128,23 @@ def _add_translate(router: APIRouter, service: Service) -> None:
         way, made = await service.translate(request, task, query)
         headers = {"Pbgan-Task-Sha256": way.sha256, "Cache-Control": "no-store"}
         if len(made) == 1:
-            return _answer_of_one(made[0], headers)
+            content, media_type = _one(made[0], headers)
+            return service.answer(content, media_type, headers)
         headers["Pbgan-Failed"] = str(sum(one.failed for one in made))
         files = [one.output for one in made]
         if FORM in request.headers.get("accept", ""):
-            content, media_type = as_form([("image", file) for file in files])
+            parts = [("image", file) for file in files]
+            content, media_type = await asyncio.to_thread(as_form, parts)
         else:
-            content, media_type = as_zip(files), ZIP
-        return Response(content, headers=headers, media_type=media_type)
+            content, media_type = await asyncio.to_thread(as_zip, files), ZIP
+        return service.answer(content, media_type, headers)
 
 
-def _answer_of_one(made: Translated, headers: dict[str, str]) -> Response:
+def _one(made: Translated, headers: dict[str, str]) -> tuple[bytes, str]:
+    """The content of an answer with one translation, and its media type; its name goes to the headers."""
     output = made.output
     if made.views:
         names = ("output", "input_view", "output_view")
-        content, media_type = as_form(list(zip(names, (output, *made.views), strict=True)))
-        return Response(content, headers=headers, media_type=media_type)
+        return as_form(list(zip(names, (output, *made.views), strict=True)))
     headers["Content-Disposition"] = output.disposition
-    return Response(output.content, headers=headers, media_type=output.media_type)
+    return output.content, output.media_type

@@ -40,8 +40,9 @@ def listen(host: str, port: int) -> socket.socket:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, _, _, _, address = found[0]
         return socket.create_server(address[:2], family=family, backlog=2048)
-    except socket.gaierror as error:
-        raise PiggybackError(f"invalid host: {host!r}: {error.strerror}") from None
+    except (socket.gaierror, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "no host's name"
+        raise PiggybackError(f"invalid host: {host!r}: {reason}") from None
     except OSError as error:
         reason = error.strerror or str(error)
         raise PiggybackError(
@@ -81,7 +82,9 @@ def configure(
 
 
 def serve(config: uvicorn.Config, sock: socket.socket) -> None:
-    """Serve until SIGINT or SIGTERM; then what was begun is finished. A second signal ends at once.
+    """Serve until SIGINT or SIGTERM; then finish what was begun, for the timeout at most.
+
+    A second signal waits for no request, only for the batch that is at work.
 
     Args:
         config: from `configure`.

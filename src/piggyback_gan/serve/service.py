@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Collection, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
@@ -18,8 +18,9 @@ from piggyback_gan.serve.metrics import Metrics
 from piggyback_gan.serve.options import ServeOptions
 from piggyback_gan.serve.pictures import Pictures
 from piggyback_gan.serve.problems import Problem
+from piggyback_gan.serve.traffic import CountedAnswer, Traffic
 from piggyback_gan.serve.translating import Translated, Translator, Wishes
-from piggyback_gan.serve.uploads import Inbox
+from piggyback_gan.serve.uploads import reading
 
 _CLIENT_LEFT = 499  # as nginx counts those who did not wait
 _CPU_BATCH_PIXELS = 2**15
@@ -39,7 +40,7 @@ class Service:
         batch_pixels = _CPU_BATCH_PIXELS if self.device == "cpu" else None
         self.batcher = Batcher(self._compose, options, self.metrics, batch_pixels)
         self._translator = Translator(self.batcher, options)
-        self.inbox = Inbox(options)
+        self._traffic = Traffic(options)
         self.pictures = Pictures(options)
         self._working: asyncio.Task[None] | None = None
 
@@ -64,9 +65,9 @@ class Service:
         if not self.catalogue.is_there():
             raise Problem("not-ready", "the bank is not there")
 
-    def has_picture(self, task: ServedTask) -> bool:
-        """Whether a task has a sample picture, as far as is known before it is made."""
-        return self.pictures.is_there(self.catalogue.bank, task)
+    async def pictured(self, tasks: Collection[ServedTask]) -> set[str]:
+        """Which tasks have a sample picture, as far as is known before it is made."""
+        return await asyncio.to_thread(self.pictures.names, self.catalogue.bank, list(tasks))
 
     async def translate(
         self, request: Request, name: str, query: TranslateQuery
@@ -84,7 +85,7 @@ class Service:
             known = task.entry.name
             way = task.way(query.direction)
             self.batcher.require_room()  # before the body is read
-            with self.inbox.reading(request) as body:
+            with reading(request, self.options, self._traffic) as body:
                 uploads = await body.uploads()
                 if query.views and len(uploads) > 1:
                     raise Problem("invalid-request", "views are of one image: send one")
@@ -105,6 +106,12 @@ class Service:
         finally:
             self.metrics.requests.labels(known, str(status)).inc()
             self.metrics.seconds.labels(known).observe(time.perf_counter() - begun)
+
+    def answer(self, content: bytes, media_type: str, headers: Mapping[str, str]) -> CountedAnswer:
+        """An answer with a translation."""
+        return CountedAnswer(
+            content, media_type, headers, traffic=self._traffic, timeout=self.options.timeout
+        )
 
     async def _in_time(self, request: Request, work: Coroutine[Any, Any, _T]) -> _T:
         """What work gives, unless it takes too long or nobody waits for it any more.

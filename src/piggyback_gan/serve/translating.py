@@ -13,7 +13,7 @@ from PIL import Image
 
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.image_decoding import TooManyPixels, decode_content
-from piggyback_gan.image_encoding import best_suffix, can_hold, encode
+from piggyback_gan.image_encoding import best_suffix, can_hold, encode, refuse_unfit
 from piggyback_gan.image_formats import ImageFormat
 from piggyback_gan.image_reading import fitted
 from piggyback_gan.images import Pixels, display
@@ -24,6 +24,7 @@ from piggyback_gan.serve.options import ServeOptions
 from piggyback_gan.serve.problems import MEDIA_TYPE, Problem
 from piggyback_gan.serve.uploads import Upload
 from piggyback_gan.tiling import NormFrom, Tiling, padded_pixels
+from piggyback_gan.translate import output_shape
 
 _TILE = 512
 _LARGEST_VIEW = 2048  # pixels of its longer side
@@ -119,10 +120,11 @@ class Translator:
         async with few:
             pixels = await self._in_thread(self._decoded, upload, way.input)
             height, width = pixels.shape[:2]
+            suffix = PurePosixPath(name).suffix
+            _refuse_unfit(way, upload, pixels, suffix)
             tiling = self._tiling(way, height, width, wishes)
-            async with place.holding(height * width):
+            async with place.holding(height * width * _planes(way)):
                 made = await self.batcher.translate(way, pixels, tiling)
-                suffix = PurePosixPath(name).suffix
                 content = await self._in_thread(encode, made, suffix)
                 output = File(name, MEDIA_TYPES[suffix], content)
                 if not wishes.views:
@@ -161,7 +163,7 @@ class Translator:
         if padded > max(_MOST_PADDING * self._options.max_pixels, whole):
             raise self._too_many(f"found {width}x{height}, which are {padded} pixels when padded")
         if wishes.tile:
-            return Tiling.of(wishes.tile, wishes.overlap, wishes.norm_from)
+            return _sparing(Tiling.of(wishes.tile, wishes.overlap, wishes.norm_from), whole)
         if padded <= whole:
             return None
         if wishes.tile == 0:
@@ -185,8 +187,29 @@ def automatic_tiling(way: Way, whole_pixels: int) -> Tiling:
     multiple, least = way.config.size_multiple, way.config.minimum_size
     side = min(_TILE, math.isqrt(whole_pixels))
     tile = max(side // multiple * multiple, least)
-    tiling = Tiling.of(tile, norm_from="image")
+    return _sparing(Tiling.of(tile, norm_from="image"), whole_pixels)
+
+
+def _sparing(tiling: Tiling, whole_pixels: int) -> Tiling:
+    """The tiling, with no more pixels in its sample than may be translated at once."""
     return replace(tiling, sample_pixels=min(whole_pixels, tiling.sample_pixels))
+
+
+def _planes(way: Way) -> int:
+    """How often four channels are in an input, or in an output if it has more."""
+    return max(-(-(1 if side.labels else side.channels) // 4) for side in (way.input, way.output))
+
+
+def _refuse_unfit(way: Way, upload: Upload, pixels: Pixels, suffix: str) -> None:
+    """Refuse an image whose translation files of this kind can't hold, before it is made.
+
+    Raises:
+        Problem: it is too large for them.
+    """
+    try:
+        refuse_unfit(output_shape(pixels, way.output), way.output.depth, suffix)
+    except PiggybackError as error:
+        raise Problem("invalid-request", f"{upload.name}: {error}") from None
 
 
 def _check_tiles(way: Way, wishes: Wishes, options: ServeOptions) -> None:
@@ -215,7 +238,7 @@ async def _all_or_none(work: Sequence[Any], names: Sequence[str]) -> list[Transl
     """The outcomes in order; of those that failed, their problems.
 
     Raises:
-        Problem: all failed.
+        Problem: all failed; if not for what they are, but for what the server is, that is what is told.
     """
     outcomes = await asyncio.gather(*work, return_exceptions=True)
     made: list[Translated] = []
@@ -230,6 +253,9 @@ async def _all_or_none(work: Sequence[Any], names: Sequence[str]) -> list[Transl
         else:
             made.append(outcome)
     if len(problems) == len(outcomes):
+        for problem in problems:
+            if problem.status >= 500 or problem.name == "queue-full":
+                raise problem
         raise Problem(
             "none-translated",
             f"none of {len(outcomes)} files could be translated; the first one: {problems[0].detail}",

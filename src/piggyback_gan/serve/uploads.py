@@ -13,8 +13,8 @@ from starlette.requests import Request
 from piggyback_gan.serve.answers import FORM
 from piggyback_gan.serve.options import ServeOptions
 from piggyback_gan.serve.problems import Problem
+from piggyback_gan.serve.traffic import Traffic
 
-_BODIES = 16  # of the largest size, that may be in memory together
 _UNNAMED = "image"
 _LONGEST_NAME = 120
 
@@ -32,40 +32,23 @@ class Upload:
     content: bytes
 
 
-class Inbox:
-    """The bodies of all requests that are being received or worked on."""
-
-    def __init__(self, options: ServeOptions) -> None:
-        self._options = options
-        self._bytes = 0
-
-    @contextmanager
-    def reading(self, request: Request) -> Iterator["Body"]:
-        """A request's body, whose bytes count until the block is left."""
-        body = Body(self, request, self._options)
-        try:
-            yield body
-        finally:
-            self._bytes -= body.bytes
-
-    def add(self, count: int) -> None:
-        """Take in so many bytes.
-
-        Raises:
-            Problem: there are too many already.
-        """
-        if self._bytes + count > _BODIES * self._options.max_bytes:
-            raise Problem("overloaded", "too many uploads at once: try again in 5 s", retry_after=5)
-        self._bytes += count
+@contextmanager
+def reading(request: Request, options: ServeOptions, traffic: Traffic) -> Iterator["Body"]:
+    """A request's body, whose bytes count until the block is left."""
+    body = Body(request, options, traffic)
+    try:
+        yield body
+    finally:
+        traffic.give_back(body.bytes)
 
 
 class Body:
     """One request's body."""
 
-    def __init__(self, inbox: Inbox, request: Request, options: ServeOptions) -> None:
-        self._inbox = inbox
+    def __init__(self, request: Request, options: ServeOptions, traffic: Traffic) -> None:
         self._request = request
         self._options = options
+        self._traffic = traffic
         self.bytes = 0
 
     async def uploads(self) -> list[Upload]:
@@ -97,7 +80,7 @@ class Body:
         async for chunk in self._request.stream():
             if self.bytes + len(chunk) > self._options.max_bytes:
                 raise self._too_large()
-            self._inbox.add(len(chunk))
+            self._traffic.take_in(len(chunk))
             self.bytes += len(chunk)
             yield chunk
 
@@ -111,8 +94,10 @@ class Body:
             form = await parser.parse()
         except MultiPartException as error:
             raise Problem("bad-request", f"the form can't be read: {error.message}") from None
-        except KeyError:
-            raise Problem("bad-request", "the form can't be read: it names no boundary") from None
+        except (KeyError, UnicodeError):  # no boundary, or a charset that is none for text
+            raise Problem(
+                "bad-request", "the form can't be read: its content type is off"
+            ) from None
         try:
             files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
             texts = [key for key, value in form.multi_items() if not isinstance(value, UploadFile)]
