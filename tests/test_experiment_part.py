@@ -17,6 +17,7 @@ from data_sets import RGB, refusal
 from drawn import draw_pairs
 from judging_networks import Colours, Difference, Thirds, saved
 from piggyback_gan import Bank
+from piggyback_gan.augment import Augmentation
 from piggyback_gan.cli import verify
 from piggyback_gan.config import GeneratorConfig
 from piggyback_gan.data import PairedDataset
@@ -290,22 +291,47 @@ def test_the_list_says_what_is_done_and_what_it_needs(
     ]
 
 
-def test_recognition_is_judged_where_inputs_are_label_maps(tmp_path: Path) -> None:
-    draw(tmp_path)
-    saved(Thirds(), tmp_path / "thirds.pt")
+def draw_signs(folder: Path) -> None:
+    """Label maps of three classes, and noise."""
     chance = np.random.default_rng(0)
     for side, shape in (("A", (20, 20)), ("B", (20, 20, 3))):
         for split in ("train", "test"):
-            (tmp_path / "signs" / f"{split}{side}").mkdir(parents=True)
+            (folder / f"{split}{side}").mkdir(parents=True)
             for name in "abc":
                 values = chance.integers(0, 3 if side == "A" else 256, shape, np.uint8)
-                Image.fromarray(values).save(tmp_path / "signs" / f"{split}{side}" / f"{name}.png")
+                Image.fromarray(values).save(folder / f"{split}{side}" / f"{name}.png")
+
+
+def test_recognition_is_judged_where_inputs_are_label_maps(tmp_path: Path) -> None:
+    draw(tmp_path)
+    saved(Thirds(), tmp_path / "thirds.pt")
+    draw_signs(tmp_path / "signs")
     text = HEAD.replace("steps = 4", "steps = 1") + tasks_text(boxes="paired", signs="paired")
     file = write(tmp_path, text + "input_labels = 3\n" + strategies_text("standalone"))
     assert run(file, tmp_path / "out", "--recogniser", str(tmp_path / "thirds.pt")) == 0
     learned = stages(tmp_path / "out", "standalone")[-1].figures
     assert {"pixel_accuracy", "mean_iou"} <= learned["signs"].keys()
     assert not {"pixel_accuracy", "mean_iou"} & learned["boxes"].keys()
+
+
+def test_inputs_are_colour_augmented_unless_they_are_label_maps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[bool, bool]] = []
+    augment = Augmentation.__call__
+
+    def watched(self: Augmentation, sides: Any, draws: Tensor, *, coloured: Any = None) -> Any:
+        seen.append(tuple(coloured))
+        return augment(self, sides, draws, coloured=coloured)
+
+    monkeypatch.setattr(Augmentation, "__call__", watched)
+    draw(tmp_path)
+    draw_signs(tmp_path / "signs")
+    head = HEAD.replace("steps = 4", "steps = 1").replace("[options]", '[options]\naugment = "on"')
+    text = head + tasks_text(boxes="paired", signs="paired") + "input_labels = 3\n"
+    file = write(tmp_path, text + strategies_text("standalone"))
+    assert run(file, tmp_path / "out") == 0
+    assert list(dict.fromkeys(seen)) == [(True, True), (False, True)]
 
 
 def test_a_network_that_cannot_judge_is_refused_before_anything_is_trained(tmp_path: Path) -> None:

@@ -186,13 +186,12 @@ class Part:
             if isinstance(learner, Learner)
         }
         if options.mode == "paired":
-            labels = task.formats[0].labels is not None
             return PairedTrainer(
                 networks[FORWARD],
                 self.plan.config,
                 options,
                 self.device,
-                labels=labels,
+                labels=task.formats[0].labels,
                 penalties=penalties,
             )
         return UnpairedTrainer(
