@@ -14,9 +14,9 @@ from pathlib import Path
 from statistics import fmean
 
 from lifelong import RESULTS
-from piggyback_gan.experiments import plots, summary
+from piggyback_gan.evaluation.judge import Figure
+from piggyback_gan.experiments.report import plots, summary
 from piggyback_gan.experiments.results import Results, Stage
-from piggyback_gan.judging import Figure
 
 FORGETS = ("finetune", "distill")
 METRICS = ("perceptual_distance", "frechet_distance")

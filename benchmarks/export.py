@@ -16,16 +16,17 @@ import torch
 
 from lifelong import machine, require_new
 from piggyback_gan import Bank, ExportOptions, export_task
-from piggyback_gan.data import PairedDataset
+from piggyback_gan.data.datasets import PairedDataset
+from piggyback_gan.data.folders import find_pairs
+from piggyback_gan.evaluation.feature_networks import load_distance, load_features
+from piggyback_gan.evaluation.held_out import load_held_out
+from piggyback_gan.evaluation.judge import Judge
 from piggyback_gan.export.contract import ImageContract
 from piggyback_gan.export.formats import FORMATS
 from piggyback_gan.export.onnx_file import require
-from piggyback_gan.feature_networks import load_distance, load_features
-from piggyback_gan.folders import find_pairs
-from piggyback_gan.images import encode, to_pixels
-from piggyback_gan.judging import Judge
+from piggyback_gan.images.encode import encode
+from piggyback_gan.images.tensors import to_pixels
 from piggyback_gan.names import EXPORT_FORMATS, EXPORT_PRECISIONS
-from piggyback_gan.task_data import load_held_out
 
 CALIBRATION = 100
 LEFT_OUT = {

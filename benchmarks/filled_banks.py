@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from piggyback_gan import Bank, FilterOptions, GeneratorConfig
-from piggyback_gan.image_formats import ImageFormat
+from piggyback_gan.images.format import ImageFormat
 
 
 def filled_bank(path: Path, config: GeneratorConfig, options: FilterOptions, tasks: int) -> Bank:

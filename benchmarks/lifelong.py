@@ -24,10 +24,10 @@ import torch
 
 from piggyback_gan import Bank, GeneratorOptions, TrainingOptions, teach
 from piggyback_gan.cli.progress import TrainingProgress
-from piggyback_gan.data import PairedDataset
-from piggyback_gan.evaluation import Evaluation, evaluate
-from piggyback_gan.folders import find_pairs
-from piggyback_gan.image_formats import ImageFormat
+from piggyback_gan.data.datasets import PairedDataset
+from piggyback_gan.data.folders import find_pairs
+from piggyback_gan.evaluation.evaluate import Evaluation, evaluate
+from piggyback_gan.images.format import ImageFormat
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent / "docs" / "results"

@@ -21,7 +21,7 @@ from piggyback_gan import GeneratorConfig, build_generator
 from piggyback_gan.export.contract import ImageContract
 from piggyback_gan.export.formats import FORMATS
 from piggyback_gan.export.onnx_file import require
-from piggyback_gan.image_formats import ImageFormat
+from piggyback_gan.images.format import ImageFormat
 
 GENERATORS = [
     GeneratorConfig(name=name, norm=norm, antialias=antialias, init="kaiming")

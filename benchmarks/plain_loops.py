@@ -9,10 +9,10 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-from piggyback_gan.chance import chance_at
-from piggyback_gan.config import DiscriminatorConfig
-from piggyback_gan.discriminators import build_discriminator
-from piggyback_gan.image_pool import ImagePool
+from piggyback_gan.networks.config import DiscriminatorConfig
+from piggyback_gan.networks.discriminators import build_discriminator
+from piggyback_gan.system.seeding import chance_at
+from piggyback_gan.training.image_pool import ImagePool
 
 
 def _judged(scores: Tensor, real: bool) -> Tensor:

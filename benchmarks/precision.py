@@ -19,10 +19,11 @@ import torch
 
 from lifelong import machine
 from piggyback_gan import GeneratorOptions, TrainingOptions
-from piggyback_gan.devices import choose_device
-from piggyback_gan.generators import build_generator
-from piggyback_gan.network import PiggybackNetwork
-from piggyback_gan.trainer import Batch, PairedTrainer
+from piggyback_gan.core.network import PiggybackNetwork
+from piggyback_gan.networks.generators import build_generator
+from piggyback_gan.system.device import choose_device
+from piggyback_gan.training.paired import PairedTrainer
+from piggyback_gan.training.trainer import Batch
 
 WARM_UP = 2
 

@@ -16,9 +16,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from lifelong import RESULTS, machine
-from piggyback_gan.experiments.record import source_sha256
-from piggyback_gan.experiments.report import write_report
+from piggyback_gan.experiments.report.page import write_report
 from piggyback_gan.experiments.results import Results, read_table, to_json
+from piggyback_gan.experiments.run.record import source_sha256
 
 
 def without_places(command: str) -> str:

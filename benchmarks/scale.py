@@ -23,11 +23,11 @@ import torch
 
 from lifelong import require_new, write_results
 from piggyback_gan import Bank, GeneratorConfig, TrainingOptions
-from piggyback_gan.bank import open_or_new
-from piggyback_gan.experiments.memory import peak, reset_peak
-from piggyback_gan.image_formats import ImageFormat
-from piggyback_gan.manifest import MANIFEST_NAME, TASKS_FOLDER
-from piggyback_gan.network import PiggybackNetwork
+from piggyback_gan.bank.bank import open_or_new
+from piggyback_gan.bank.manifest import MANIFEST_NAME, TASKS_FOLDER
+from piggyback_gan.core.network import PiggybackNetwork
+from piggyback_gan.experiments.run.memory import peak, reset_peak
+from piggyback_gan.images.format import ImageFormat
 
 CONFIG = GeneratorConfig(name="resnet-6", ngf=16)
 CPU = torch.device("cpu")

@@ -29,9 +29,9 @@ from drawn_files import photograph_like
 from filled_banks import filled_bank
 from lifelong import machine, require_new
 from piggyback_gan import Bank, FilterOptions, GeneratorConfig
-from piggyback_gan.devices import choose_device
+from piggyback_gan.inference.translate import translate_batch
 from piggyback_gan.serve.allocator import keep_memory
-from piggyback_gan.translate import translate_batch
+from piggyback_gan.system.device import choose_device
 
 BATCHES = (1, 8)
 IMAGES = 16

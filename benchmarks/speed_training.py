@@ -17,17 +17,18 @@ from torch import Tensor, nn
 
 from drawn_files import write_pairs
 from piggyback_gan import FilterOptions, GeneratorOptions, TrainingOptions
-from piggyback_gan.config import GeneratorConfig
-from piggyback_gan.data import PairedDataset
-from piggyback_gan.devices import choose_device
-from piggyback_gan.experiments.memory import peak, reset_peak
+from piggyback_gan.core.network import PiggybackNetwork
+from piggyback_gan.data.datasets import PairedDataset
+from piggyback_gan.data.folders import Pair
+from piggyback_gan.experiments.run.memory import peak, reset_peak
 from piggyback_gan.experiments.strategies.base import Learner
-from piggyback_gan.folders import Pair
-from piggyback_gan.generators import build_generator
-from piggyback_gan.image_formats import ImageFormat
-from piggyback_gan.network import PiggybackNetwork
-from piggyback_gan.trainer import Batch, PairedTrainer, Trainer
-from piggyback_gan.unpaired_trainer import UnpairedTrainer
+from piggyback_gan.images.format import ImageFormat
+from piggyback_gan.networks.config import GeneratorConfig
+from piggyback_gan.networks.generators import build_generator
+from piggyback_gan.system.device import choose_device
+from piggyback_gan.training.paired import PairedTrainer
+from piggyback_gan.training.trainer import Batch, Trainer
+from piggyback_gan.training.unpaired import UnpairedTrainer
 from plain_loops import PlainPaired, PlainUnpaired
 from timing import compared, in_turn
 

@@ -19,11 +19,11 @@ from torch import nn
 from drawn_files import photograph_like, write_pairs
 from filled_banks import filled_bank
 from piggyback_gan import Bank, GeneratorOptions
-from piggyback_gan.devices import choose_device
-from piggyback_gan.generators import build_generator
-from piggyback_gan.image_formats import ImageFormat
-from piggyback_gan.outputs import plan_outputs
-from piggyback_gan.translate import translate_files
+from piggyback_gan.images.format import ImageFormat
+from piggyback_gan.inference.outputs import plan_outputs
+from piggyback_gan.inference.translate import translate_files
+from piggyback_gan.networks.generators import build_generator
+from piggyback_gan.system.device import choose_device
 from speed_training import DEFAULT, PAPER, TASKS
 from timing import compared, in_turn
 

@@ -22,11 +22,11 @@ import torch
 from torch import Tensor, nn
 
 from piggyback_gan import GeneratorConfig, Tiling, build_generator
-from piggyback_gan.image_formats import ImageFormat
-from piggyback_gan.image_strips import write_strips
-from piggyback_gan.outputs import Outcome
-from piggyback_gan.tiling import NORM_FROM
-from piggyback_gan.translate import translate_files
+from piggyback_gan.images.format import ImageFormat
+from piggyback_gan.images.strips import write_strips
+from piggyback_gan.inference.outputs import Outcome
+from piggyback_gan.inference.tiling import NORM_FROM
+from piggyback_gan.inference.translate import translate_files
 
 CONFIG = GeneratorConfig(name="resnet-9", ngf=64)
 FORMAT = ImageFormat()

@@ -23,10 +23,10 @@ from torch import Tensor, nn
 
 from lifelong import OPTIONS, RESULTS, TASKS, held_out, machine
 from piggyback_gan import Bank, GeneratorConfig, Tiling
-from piggyback_gan.devices import choose_device
-from piggyback_gan.shared_norms import Window, with_shared_norms
-from piggyback_gan.tiles import sample_windows
-from piggyback_gan.tiling import Line, lay
+from piggyback_gan.inference.shared_norm import Window, with_shared_norms
+from piggyback_gan.inference.tiled import sample_windows
+from piggyback_gan.inference.tiling import Line, lay
+from piggyback_gan.system.device import choose_device
 
 HEIGHT, WIDTH = 512, 1024
 TILINGS = ((256, 64),)

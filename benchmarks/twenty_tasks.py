@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from piggyback_gan.data.folders import Pair, find_pairs
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.folders import Pair, find_pairs
-from piggyback_gan.image_formats import ImageFormat
+from piggyback_gan.images.format import ImageFormat
 
 TRAIN, TEST, SIZE = 200, 64, 64
 

@@ -29,10 +29,10 @@ from lifelong import (
     write_results,
 )
 from piggyback_gan import Bank
-from piggyback_gan.data import UnpairedDataset
-from piggyback_gan.evaluation import Evaluation, evaluate_unpaired
-from piggyback_gan.folders import find_pairs
-from piggyback_gan.image_formats import ImageFormat
+from piggyback_gan.data.datasets import UnpairedDataset
+from piggyback_gan.data.folders import find_pairs
+from piggyback_gan.evaluation.evaluate import Evaluation, evaluate_unpaired
+from piggyback_gan.images.format import ImageFormat
 
 # About 500 steps each: few for CycleGAN, whose step costs as much as seven paired ones.
 TASKS = (

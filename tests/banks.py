@@ -16,15 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from piggyback_gan.allocation import Shares
-from piggyback_gan.bank import Bank, open_or_new
-from piggyback_gan.config import GeneratorConfig
+from piggyback_gan.bank.bank import Bank, open_or_new
+from piggyback_gan.bank.manifest import Manifest, TaskEntry
+from piggyback_gan.bank.store import Store
+from piggyback_gan.core.allocation import Shares
+from piggyback_gan.core.network import PiggybackNetwork
+from piggyback_gan.core.task import TaskState
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.generators import build_generator
-from piggyback_gan.manifest import Manifest, TaskEntry
-from piggyback_gan.network import PiggybackNetwork
-from piggyback_gan.store import Store
-from piggyback_gan.tasks import TaskState
+from piggyback_gan.networks.config import GeneratorConfig
+from piggyback_gan.networks.generators import build_generator
 
 CONFIG = GeneratorConfig(name="resnet-6", ngf=2, norm="batch")
 LAMBDAS: dict[str, Shares] = {"maps": 1.0, "night": 0.25, "sketch": {"*": 0.5, "model.1": 0.1}}
@@ -33,7 +33,13 @@ LAMBDAS: dict[str, Shares] = {"maps": 1.0, "night": 0.25, "sketch": {"*": 0.5, "
 _CONTEXT = multiprocessing.get_context("forkserver")
 # With what takes seconds to import, so that each process does not do it anew.
 _CONTEXT.set_forkserver_preload(
-    ["pytest", "piggyback_gan.bank", "piggyback_gan.teaching", "torch._dynamo", "matplotlib.figure"]
+    [
+        "pytest",
+        "piggyback_gan.bank.bank",
+        "piggyback_gan.runs.teach",
+        "torch._dynamo",
+        "matplotlib.figure",
+    ]
 )
 
 

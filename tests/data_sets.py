@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from piggyback_gan.data import PairedDataset
+from piggyback_gan.data.datasets import PairedDataset
+from piggyback_gan.data.folders import Pair, find_pairs
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.folders import Pair, find_pairs
-from piggyback_gan.image_formats import ImageFormat
-from piggyback_gan.images import Pixels
+from piggyback_gan.images.format import ImageFormat
+from piggyback_gan.images.pixels import Pixels
 
 RGB, GRAY = ImageFormat(), ImageFormat(channels=1)
 RED, BLUE = (200, 10, 20), (30, 40, 250)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from piggyback_gan.evaluation.judge import Figure
 from piggyback_gan.experiments.results import (
     EXPERIMENT_FILE,
     SAMPLES,
@@ -17,7 +18,6 @@ from piggyback_gan.experiments.results import (
     to_json,
     write_stage,
 )
-from piggyback_gan.judging import Figure
 
 TASKS = {"cityscapes": "paired", "maps": "paired", "horses": "unpaired"}
 KINDS = {

@@ -21,12 +21,12 @@ from torch import Tensor
 import fake_triton
 from banks import card, network
 from piggyback_gan import Exported, GeneratorConfig
-from piggyback_gan.bank import Bank, open_or_new
-from piggyback_gan.config import Architecture
+from piggyback_gan.bank.bank import Bank, open_or_new
 from piggyback_gan.export.contract import CONTRACT_KEY
 from piggyback_gan.export.onnx_file import require
-from piggyback_gan.image_formats import ImageFormat
+from piggyback_gan.images.format import ImageFormat
 from piggyback_gan.names import ExportFormat
+from piggyback_gan.networks.config import Architecture
 
 RESNET = GeneratorConfig(name="resnet-6", ngf=4)
 UNET = GeneratorConfig(name="unet-64", ngf=2)

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.image_formats import FULL_RANGE, ImageFormat
-from piggyback_gan.images import Pixels, read_image
+from piggyback_gan.images.format import FULL_RANGE, ImageFormat
+from piggyback_gan.images.pixels import Pixels
+from piggyback_gan.images.read import read_image
 
 DEPTHS = ("uint8", "uint16", "float32")
 

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from piggyback_gan import TrainingOptions
-from piggyback_gan.config import GeneratorConfig
 from piggyback_gan.experiments.strategies.base import Lesson, Strategy
-from piggyback_gan.generators import build_generator
-from piggyback_gan.trainer import Batch, PairedTrainer
-from piggyback_gan.unpaired_trainer import UnpairedTrainer
+from piggyback_gan.networks.config import GeneratorConfig
+from piggyback_gan.networks.generators import build_generator
+from piggyback_gan.training.paired import PairedTrainer
+from piggyback_gan.training.trainer import Batch
+from piggyback_gan.training.unpaired import UnpairedTrainer
 
 RESNET = GeneratorConfig(name="resnet-6", ngf=4)
 UNET = GeneratorConfig(name="unet-64", ngf=4)

@@ -7,13 +7,14 @@ from zlib import crc32
 import torch
 from torch import nn
 
-from piggyback_gan.allocation import Shares
-from piggyback_gan.bank import BACKWARD, FORWARD, Bank, open_or_new
-from piggyback_gan.channels import own_layers
-from piggyback_gan.config import GeneratorConfig
-from piggyback_gan.mixings import FullMixing, LowRankMixing, Mixing, SelectedMixing
-from piggyback_gan.network import PiggybackNetwork
-from piggyback_gan.tasks import TaskState
+from piggyback_gan.bank.bank import Bank, open_or_new
+from piggyback_gan.core.allocation import Shares
+from piggyback_gan.core.mixings import FullMixing, LowRankMixing, Mixing, SelectedMixing
+from piggyback_gan.core.network import PiggybackNetwork
+from piggyback_gan.core.task import TaskState
+from piggyback_gan.names import BACKWARD, FORWARD
+from piggyback_gan.networks.config import GeneratorConfig
+from piggyback_gan.training.own_layers import own_layers
 
 CONFIG = GeneratorConfig(name="resnet-6", ngf=4)
 LAST: Shares = {"model.1[69]": 1.0, "model.23": 1.0, "*": 0.0}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from piggyback_gan import GeneratorOptions, TrainingOptions
-from piggyback_gan.teaching import Position, Reporter
+from piggyback_gan.training.callbacks import Position, Reporter
 
 GENERATOR = GeneratorOptions(generator="resnet-6", ngf=4)
 OPTIONS = TrainingOptions(

@@ -10,17 +10,17 @@ import torch
 from torch import nn
 
 from piggyback_gan import PiggybackError
-from piggyback_gan.allocation import LayerSize, allot, resolve_shares
-from piggyback_gan.config import GeneratorConfig
+from piggyback_gan.core.allocation import LayerSize, allot, resolve_shares
+from piggyback_gan.core.filter_options import FilterOptions
+from piggyback_gan.core.filters import unconstrained_count
+from piggyback_gan.core.mixings import FullMixing, LowRankMixing, SelectedMixing
+from piggyback_gan.core.network import PiggybackNetwork
 from piggyback_gan.experiments.strategies.low_rank import LowRank
 from piggyback_gan.experiments.strategies.narrow import Narrow
 from piggyback_gan.experiments.strategies.piggyback import Piggyback
-from piggyback_gan.filter_options import FilterOptions
-from piggyback_gan.filters import unconstrained_count
-from piggyback_gan.generators import build_generator
-from piggyback_gan.mixings import FullMixing, LowRankMixing, SelectedMixing
 from piggyback_gan.names import Allocation
-from piggyback_gan.network import PiggybackNetwork
+from piggyback_gan.networks.config import GeneratorConfig
+from piggyback_gan.networks.generators import build_generator
 
 HOW: tuple[Allocation, ...] = ("last", "even")
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "lifelong-64px.toml"

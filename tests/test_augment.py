@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from piggyback_gan.augment import Augmentation
-from piggyback_gan.config import AUGMENTATIONS
 from piggyback_gan.errors import PiggybackError
+from piggyback_gan.networks.config import AUGMENTATIONS
+from piggyback_gan.training.augment import Augmentation
 
 POLICIES = [[], ["color"], ["translation"], ["cutout"], list(AUGMENTATIONS)]
 TRANSLATE = Augmentation(["translation"])

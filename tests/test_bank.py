@@ -37,13 +37,13 @@ from banks import (
     pipe,
     start,
 )
-from piggyback_gan.bank import Bank, open_or_new
-from piggyback_gan.config import GeneratorConfig
+from piggyback_gan.bank.bank import Bank, open_or_new
+from piggyback_gan.bank.store import Store
+from piggyback_gan.core.network import PiggybackNetwork
+from piggyback_gan.core.task import TaskState
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.generators import build_generator
-from piggyback_gan.network import PiggybackNetwork
-from piggyback_gan.store import Store
-from piggyback_gan.tasks import TaskState
+from piggyback_gan.networks.config import GeneratorConfig
+from piggyback_gan.networks.generators import build_generator
 
 NOBODY = 65534
 LAYERS = [

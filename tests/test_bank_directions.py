@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from banks import CONFIG, card, contents, images, learn, network
-from piggyback_gan.bank import BACKWARD, Bank, open_or_new
+from piggyback_gan.bank.bank import Bank, open_or_new
+from piggyback_gan.bank.manifest import Manifest, TaskEntry
+from piggyback_gan.bank.store import Store, tensors_sha256
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.manifest import Manifest, TaskEntry
-from piggyback_gan.store import Store, tensors_sha256
+from piggyback_gan.names import BACKWARD
 
 UNPAIRED = ("seasons", "hours")
 TASKS = ("maps", "seasons", "night", "hours")

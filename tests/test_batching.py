@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from piggyback_gan import GeneratorConfig, PiggybackError, Tiling
-from piggyback_gan.image_formats import ImageFormat
-from piggyback_gan.images import Pixels
+from piggyback_gan.images.format import ImageFormat
+from piggyback_gan.images.pixels import Pixels
 from piggyback_gan.serve.batching import Batcher
 from piggyback_gan.serve.catalogue import Way
 from piggyback_gan.serve.metrics import Metrics

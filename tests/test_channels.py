@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from piggyback_gan import Bank, PiggybackError, teach
-from piggyback_gan.channels import own_layers
 from piggyback_gan.cli import translate as translate_command
-from piggyback_gan.config import GeneratorConfig
-from piggyback_gan.generators import build_generator
+from piggyback_gan.networks.config import GeneratorConfig
+from piggyback_gan.networks.generators import build_generator
+from piggyback_gan.training.own_layers import own_layers
 from running import GENERATOR, OPTIONS
 
 pytestmark = pytest.mark.usefixtures("without_curves")

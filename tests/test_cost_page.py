@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from piggyback_gan.config import GeneratorConfig
 from piggyback_gan.experiments.strategies.piggyback import Piggyback
-from piggyback_gan.generators import build_generator
+from piggyback_gan.networks.config import GeneratorConfig
+from piggyback_gan.networks.generators import build_generator
 
 PAGE = Path(__file__).parents[1] / "docs" / "cost.md"
 NETWORKS = {

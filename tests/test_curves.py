@@ -11,8 +11,8 @@ import pytest
 from matplotlib.axes import Axes
 from PIL import Image
 
-from piggyback_gan.curves import draw_curves, plot_curves
 from piggyback_gan.errors import PiggybackError
+from piggyback_gan.runs.curves import draw_curves, plot_curves
 
 UNPAIRED = [
     *("discriminator_A", "discriminator_B", "gan_AtoB", "gan_BtoA"),

@@ -26,11 +26,11 @@ from piggyback_gan import (
     teach,
 )
 from piggyback_gan.cli.progress import describe
-from piggyback_gan.config import CustomGeneratorConfig, GeneratorConfig
-from piggyback_gan.custom_generators import build_custom, fitted
-from piggyback_gan.generators import build_generator
-from piggyback_gan.own_code import VARIABLE
-from piggyback_gan.planning import plan_task
+from piggyback_gan.networks.config import CustomGeneratorConfig, GeneratorConfig
+from piggyback_gan.networks.custom import build_custom, fitted
+from piggyback_gan.networks.generators import build_generator
+from piggyback_gan.system.user_code import VARIABLE
+from piggyback_gan.training.plan import plan_task
 from running import GENERATOR, OPTIONS, Watch, bank_files, files, run_folder
 
 pytestmark = pytest.mark.usefixtures("without_curves", "same_time", "consent")
@@ -44,7 +44,7 @@ TO_GRAY = dataclasses.replace(BUDGET, epochs=1, output_channels=1)
 @pytest.fixture
 def consent(monkeypatch: pytest.MonkeyPatch) -> None:
     """All of this file's networks may be made, and nothing else is remembered by later tests."""
-    monkeypatch.setattr("piggyback_gan.own_code._allowed", set())
+    monkeypatch.setattr("piggyback_gan.system.user_code._allowed", set())
     names = [
         *(
             "mixed",

@@ -25,9 +25,9 @@ from data_sets import (
     side_by_side,
     two_folders,
 )
-from piggyback_gan.folders import Pair, find_pairs
-from piggyback_gan.image_formats import ImageFormat
-from piggyback_gan.images import encode
+from piggyback_gan.data.folders import Pair, find_pairs
+from piggyback_gan.images.encode import encode
+from piggyback_gan.images.format import ImageFormat
 
 # Finding
 

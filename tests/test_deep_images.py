@@ -16,15 +16,12 @@ from PIL import Image
 
 from image_files import DEPTHS, TURNED, classes, form, noise, png_by_hand, png_chunk, read, refusal
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.image_formats import ImageFormat
-from piggyback_gan.images import (
-    SUFFIXES,
-    Pixels,
+from piggyback_gan.images.encode import SUFFIXES, best_suffix, can_hold, encode
+from piggyback_gan.images.format import ImageFormat
+from piggyback_gan.images.pixels import Pixels
+from piggyback_gan.images.read import (
     Source,
-    best_suffix,
-    can_hold,
     detect_format,
-    encode,
     read_halves,
     read_image,
     stored_depth,

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from piggyback_gan.config import DISCRIMINATOR_NAMES, NORMS, DiscriminatorConfig
-from piggyback_gan.discriminators import build_discriminator
+from piggyback_gan.networks.config import DISCRIMINATOR_NAMES, NORMS, DiscriminatorConfig
+from piggyback_gan.networks.discriminators import build_discriminator
 
 
 def full_size(config: DiscriminatorConfig) -> nn.Module:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data_sets import refusal
-from piggyback_gan.distances import (
+from piggyback_gan.evaluation.distances import (
     frechet_distance,
     kernel_distance,
     weighted_frechet_distance,

@@ -16,12 +16,12 @@ from drawn import draw_pairs
 from judging_networks import Colours, Difference, saved
 from piggyback_gan import Bank, teach
 from piggyback_gan.cli import evaluate as command
-from piggyback_gan.data import PairedDataset
-from piggyback_gan.feature_networks import INCEPTION_SHA256, load_features
-from piggyback_gan.folders import find_pairs
-from piggyback_gan.image_formats import ImageFormat
-from piggyback_gan.judging import Figure, Judge
-from piggyback_gan.task_data import load_held_out
+from piggyback_gan.data.datasets import PairedDataset
+from piggyback_gan.data.folders import find_pairs
+from piggyback_gan.evaluation.feature_networks import INCEPTION_SHA256, load_features
+from piggyback_gan.evaluation.held_out import load_held_out
+from piggyback_gan.evaluation.judge import Figure, Judge
+from piggyback_gan.images.format import ImageFormat
 from running import GENERATOR, OPTIONS
 
 pytestmark = pytest.mark.usefixtures("without_curves", "own_cache")

@@ -17,18 +17,19 @@ from data_sets import RGB, refusal
 from drawn import draw_pairs
 from judging_networks import Colours, Difference, Thirds, saved
 from piggyback_gan import Bank
-from piggyback_gan.augment import Augmentation
 from piggyback_gan.cli import verify
-from piggyback_gan.config import GeneratorConfig
-from piggyback_gan.data import PairedDataset
-from piggyback_gan.experiments.report import write_report
+from piggyback_gan.data.datasets import PairedDataset
+from piggyback_gan.data.folders import find_pairs
+from piggyback_gan.experiments.report.page import write_report
 from piggyback_gan.experiments.results import Results, Stage, part_folder
 from piggyback_gan.experiments.strategies import STRATEGIES
 from piggyback_gan.experiments.strategies.base import bytes_of, count
-from piggyback_gan.folders import find_pairs
-from piggyback_gan.generators import build_generator
-from piggyback_gan.images import display, to_pixels
-from piggyback_gan.trainer import PairedTrainer
+from piggyback_gan.images.display import display
+from piggyback_gan.images.tensors import to_pixels
+from piggyback_gan.networks.config import GeneratorConfig
+from piggyback_gan.networks.generators import build_generator
+from piggyback_gan.training.augment import Augmentation
+from piggyback_gan.training.paired import PairedTrainer
 from tiny_experiments import (
     HEAD,
     TASKS,

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from data_sets import refusal
-from piggyback_gan.experiments.parts import part_names
+from piggyback_gan.evaluation.judge import Figure
+from piggyback_gan.experiments.part_names import part_names
 from piggyback_gan.experiments.results import Stage, read_experiment_file, to_json, write_stage
-from piggyback_gan.experiments.runner import Runner
-from piggyback_gan.judging import Figure
+from piggyback_gan.experiments.run.runner import Runner
 from tiny_experiments import HEAD, TASKS, draw, read, run, strategies_text, tasks_text, write
 
 BASE = HEAD + tasks_text(**TASKS)

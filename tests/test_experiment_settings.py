@@ -10,7 +10,7 @@ from piggyback_gan import TrainingOptions
 from piggyback_gan.experiments.settings import Search, read_experiment
 from piggyback_gan.experiments.strategies import STRATEGIES
 from piggyback_gan.experiments.strategies.piggyback import Piggyback
-from piggyback_gan.generator_options import GeneratorOptions
+from piggyback_gan.networks.options import GeneratorOptions
 from tiny_experiments import read, strategies_text, tasks_text, write
 
 DOCS = Path(__file__).parent.parent / "docs"

@@ -8,10 +8,10 @@ import torch
 
 from data_sets import refusal
 from drawn import draw_pairs
-from piggyback_gan.data import PairedDataset, UnpairedDataset
+from piggyback_gan.data.datasets import PairedDataset, UnpairedDataset
+from piggyback_gan.data.folders import PairedFolder, UnpairedFolder
 from piggyback_gan.experiments.tasks import architecture, find_search_tasks, find_tasks
-from piggyback_gan.folders import PairedFolder, UnpairedFolder
-from piggyback_gan.generator_options import GeneratorOptions
+from piggyback_gan.networks.options import GeneratorOptions
 from tiny_experiments import HEAD, TASKS, read, strategies_text, tasks_text
 
 ALL = HEAD + tasks_text(**TASKS) + strategies_text("standalone")

@@ -39,13 +39,14 @@ from piggyback_gan import (
     export_task,
     import_task,
 )
-from piggyback_gan.bank import Bank
+from piggyback_gan.bank.bank import Bank
+from piggyback_gan.bank.store import Store
 from piggyback_gan.export.contract import CONTRACT_KEY, ImageContract
 from piggyback_gan.export.onnx_file import open_onnx
-from piggyback_gan.image_formats import ImageFormat
-from piggyback_gan.images import encode, read_image
+from piggyback_gan.images.encode import encode
+from piggyback_gan.images.format import ImageFormat
+from piggyback_gan.images.read import read_image
 from piggyback_gan.names import EXPORT_FORMATS, ExportFormat
-from piggyback_gan.store import Store
 
 
 @pytest.fixture(scope="module")

@@ -28,11 +28,11 @@ from exports import (
     stored_contract,
 )
 from piggyback_gan import ExportOptions, PiggybackError, export_task
-from piggyback_gan.bank import Bank
-from piggyback_gan.config import CustomGeneratorConfig
+from piggyback_gan.bank.bank import Bank
 from piggyback_gan.export.contract import ImageContract
 from piggyback_gan.names import EXPORT_FORMATS, ExportFormat
-from piggyback_gan.own_code import VARIABLE
+from piggyback_gan.networks.config import CustomGeneratorConfig
+from piggyback_gan.system.user_code import VARIABLE
 from running import start
 
 

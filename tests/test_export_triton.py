@@ -17,9 +17,9 @@ from banks import contents, pbgan
 from exports import bank_of, photograph, pixels, run_alone, run_example
 from fake_triton import read_config, serving
 from piggyback_gan import Exported, ExportOptions, PiggybackError, export_task
-from piggyback_gan.bank import Bank
-from piggyback_gan.image_formats import ImageFormat
-from piggyback_gan.images import read_image
+from piggyback_gan.bank.bank import Bank
+from piggyback_gan.images.format import ImageFormat
+from piggyback_gan.images.read import read_image
 from running import start
 
 FILES = ["1/model.onnx", "client.py", "config.pbtxt"]

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from piggyback_gan import LowRankMixing, PiggybackNetwork, SelectedMixing
-from piggyback_gan.config import GeneratorConfig
-from piggyback_gan.generators import build_generator
-from piggyback_gan.mixings import Added, LayerFilters, Mixing
+from piggyback_gan.core.layer_filters import Added, LayerFilters
+from piggyback_gan.core.mixings import Mixing
 from piggyback_gan.names import STORAGES, Storage
+from piggyback_gan.networks.config import GeneratorConfig
+from piggyback_gan.networks.generators import build_generator
 
 MIXINGS: dict[str, Mixing] = {
     "low-rank": LowRankMixing(rank=2),

@@ -8,17 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from piggyback_gan.errors import PiggybackError
-from piggyback_gan.factorization import (
+from piggyback_gan.core.factorize import (
     conv_weights,
     factorize,
     layer_fits,
     least_squares,
     relative_error,
 )
-from piggyback_gan.mixings import LowRankMixing
-from piggyback_gan.network import PiggybackNetwork
-from piggyback_gan.tasks import TaskState
+from piggyback_gan.core.mixings import LowRankMixing
+from piggyback_gan.core.network import PiggybackNetwork
+from piggyback_gan.core.task import TaskState
+from piggyback_gan.errors import PiggybackError
 
 IMAGES = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from banks import flips, images
 from judging_networks import Colours, saved
-from piggyback_gan.feature_cache import cached_features
-from piggyback_gan.feature_networks import FeatureNetwork, load_features
+from piggyback_gan.evaluation.feature_cache import cached_features
+from piggyback_gan.evaluation.feature_networks import FeatureNetwork, load_features
 
 CPU = torch.device("cpu")
 

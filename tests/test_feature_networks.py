@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from banks import images
 from data_sets import refusal
 from judging_networks import Colours, Difference, Thirds, saved
-from piggyback_gan.downloads import cache_folder, fetch
-from piggyback_gan.feature_networks import (
+from piggyback_gan.evaluation.feature_networks import (
     INCEPTION_SHA256,
     FeatureNetwork,
     load_distance,
     load_features,
     load_recogniser,
 )
+from piggyback_gan.system.download import cache_folder, fetch
 
 SHARED = Path(__file__).parents[2] / "shared" / "features"
 

@@ -7,9 +7,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from conv_layers import LayerCase, layer_cases
+from piggyback_gan.core.filters import FilterLayout, unconstrained_count
+from piggyback_gan.core.layer_filters import LayerFilters
+from piggyback_gan.core.mixings import MIXING, FullMixing
+from piggyback_gan.core.products import compose_exactly
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.filters import FilterLayout, compose_exactly, unconstrained_count
-from piggyback_gan.mixings import MIXING, FullMixing, LayerFilters
 
 
 def compose(

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from data_sets import refusal, side_by_side, two_folders
-from piggyback_gan.folders import changes, find_pairs, find_unpaired, fingerprint
-from piggyback_gan.images import Source
+from piggyback_gan.data.fingerprint import changes, fingerprint
+from piggyback_gan.data.folders import find_pairs, find_unpaired
+from piggyback_gan.images.read import Source
 
 
 def names(sources: tuple[Source, ...]) -> list[str]:

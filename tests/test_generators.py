@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from piggyback_gan.config import GENERATOR_NAMES, INITS, NORMS, GeneratorConfig
-from piggyback_gan.generators import build_generator
-from piggyback_gan.layers import init_weights
+from piggyback_gan.networks.config import GENERATOR_NAMES, INITS, NORMS, GeneratorConfig
+from piggyback_gan.networks.generators import build_generator
+from piggyback_gan.networks.layers import init_weights
 
 RESNETS = [name for name in GENERATOR_NAMES if name.startswith("resnet")]
 

@@ -16,7 +16,7 @@ from banks import contents, flips, in_process, pbgan
 from fake_hub import TOKEN, FakeHub, Repository, running
 from mixed_banks import MIXED, all_bits, fill
 from piggyback_gan import Bank, PiggybackError, Transfer, pull, push
-from piggyback_gan.manifest import Manifest
+from piggyback_gan.bank.manifest import Manifest
 
 HERE = "hf://me/winter"
 FILES = tuple(f"tasks/000{n}-{task.name}.safetensors" for n, task in enumerate(MIXED[:3], 1))

@@ -15,15 +15,9 @@ from PIL import Image
 
 from image_files import TURNED, form, luma, noise, png_chunk, read, refusal, smooth
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.images import (
-    MAX_PIXELS,
-    SUFFIXES,
-    encode,
-    from_pil,
-    list_images,
-    read_image,
-    to_pil,
-)
+from piggyback_gan.images.encode import SUFFIXES, encode, to_pil
+from piggyback_gan.images.pixels import MAX_PIXELS
+from piggyback_gan.images.read import from_pil, list_images, read_image
 
 
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".bmp", ".tif", ".tiff"])

@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.image_decoding import Pixels, decode
-from piggyback_gan.image_encoding import SUFFIXES, encode, fits
-from piggyback_gan.image_strips import write_strips
+from piggyback_gan.images.decode import decode
+from piggyback_gan.images.encode import SUFFIXES, encode, fits
+from piggyback_gan.images.pixels import Pixels
+from piggyback_gan.images.strips import write_strips
 
 HELD = [
     (suffix, depth, channels)
@@ -72,7 +73,7 @@ def test_large_images_are_decoded_as_small_ones_are(
     transparency = {"transparency": 9} if (suffix, mode) == (".png", "L") else {}
     image.save(path, exif=exif, **transparency)
     small = decode(path)
-    monkeypatch.setattr("piggyback_gan.image_decoding._LARGE", 20)
+    monkeypatch.setattr("piggyback_gan.images.pixels._LARGE", 20)
     large = decode(path)
     assert small.pixels.shape[:2] == (37, 150)
     assert np.array_equal(small.pixels, large.pixels)

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from image_files import DEPTHS, classes, form, noise, smooth
-from piggyback_gan.image_formats import ImageFormat
-from piggyback_gan.images import display, grid, normalize, resize, to_pil, to_pixels, to_tensor
+from piggyback_gan.images.display import display, grid
+from piggyback_gan.images.encode import to_pil
+from piggyback_gan.images.format import ImageFormat
+from piggyback_gan.images.tensors import normalize, resize, to_pixels, to_tensor
 
 
 def test_8_bit_values_are_the_floats_that_they_always_were() -> None:

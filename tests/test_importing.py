@@ -12,12 +12,12 @@ from PIL import Image
 from torch import nn
 
 from banks import contents, images, pbgan
-from piggyback_gan.bank import Bank
-from piggyback_gan.config import GeneratorConfig
+from piggyback_gan.bank.bank import Bank
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.generators import build_generator
-from piggyback_gan.importing import ImportOptions, import_task
-from piggyback_gan.shelf import find_shelf, import_shelf, recorded_options
+from piggyback_gan.importing.folder import find_shelf, import_shelf, recorded_options
+from piggyback_gan.importing.import_task import ImportOptions, import_task
+from piggyback_gan.networks.config import GeneratorConfig
+from piggyback_gan.networks.generators import build_generator
 
 CONFIG = GeneratorConfig(name="resnet-6", ngf=4)
 PICTURE = images(1, 32, 32)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from piggyback_gan.intervals import (
+from piggyback_gan.evaluation.bootstrap import (
     NORMAL,
     frechet_standard_error,
     interval_of_sums,
@@ -55,7 +55,7 @@ def test_a_figure_of_sums_is_resampled_as_a_whole() -> None:
 
 
 def test_the_frechet_distances_error_is_its_scatter_over_sets() -> None:
-    from piggyback_gan.distances import frechet_distance
+    from piggyback_gan.evaluation.distances import frechet_distance
 
     sets = [(normal(60, 4, seed=s), normal(60, 4, seed=s + 500) + 0.5) for s in range(60)]
     scatter = torch.tensor([frechet_distance(*pair) for pair in sets]).std().item()

@@ -12,10 +12,11 @@ from torch import Tensor
 from data_sets import GRAY, RGB, dataset, noise, refusal, save
 from drawn import draw_pairs
 from judging_networks import Colours, Difference, Thirds, saved
-from piggyback_gan.data import PairedDataset, UnpairedDataset
-from piggyback_gan.distances import frechet_distance, kernel_distance
-from piggyback_gan.evaluation import evaluate, evaluate_unpaired
-from piggyback_gan.feature_networks import (
+from piggyback_gan.data.datasets import PairedDataset, UnpairedDataset
+from piggyback_gan.data.folders import find_pairs, find_unpaired
+from piggyback_gan.evaluation.distances import frechet_distance, kernel_distance
+from piggyback_gan.evaluation.evaluate import evaluate, evaluate_unpaired
+from piggyback_gan.evaluation.feature_networks import (
     DistanceNetwork,
     FeatureNetwork,
     Recogniser,
@@ -23,9 +24,8 @@ from piggyback_gan.feature_networks import (
     load_features,
     load_recogniser,
 )
-from piggyback_gan.folders import find_pairs, find_unpaired
-from piggyback_gan.image_formats import ImageFormat
-from piggyback_gan.judging import Judge, Judgement, class_overlaps
+from piggyback_gan.evaluation.judge import Judge, Judgement, class_overlaps
+from piggyback_gan.images.format import ImageFormat
 
 CPU = torch.device("cpu")
 PAIRS = 21  # two batches and a half
@@ -139,8 +139,8 @@ def test_the_batch_size_changes_nothing(
         return found | values(both)
 
     eights = all_figures()
-    monkeypatch.setattr("piggyback_gan.evaluation.BATCH_SIZE", 5)
-    monkeypatch.setattr("piggyback_gan.judging.BATCH_SIZE", 3)
+    monkeypatch.setattr("piggyback_gan.evaluation.evaluate.BATCH_SIZE", 5)
+    monkeypatch.setattr("piggyback_gan.evaluation.judge.BATCH_SIZE", 3)
     assert all_figures() == pytest.approx(eights, rel=1e-5, abs=1e-9)
 
 

@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 
 from drawn import draw_pairs
-from piggyback_gan import Bank, PiggybackError, TrainingOptions, teach, training_run
-from piggyback_gan.data import PairedDataset, UnpairedDataset
-from piggyback_gan.evaluation import Evaluation, evaluate, evaluate_unpaired
-from piggyback_gan.folders import find_pairs, find_unpaired
-from piggyback_gan.image_formats import ImageFormat
+from piggyback_gan import Bank, PiggybackError, TrainingOptions, teach
+from piggyback_gan.data.datasets import PairedDataset, UnpairedDataset
+from piggyback_gan.data.folders import find_pairs, find_unpaired
+from piggyback_gan.evaluation.evaluate import Evaluation, evaluate, evaluate_unpaired
+from piggyback_gan.images.format import ImageFormat
+from piggyback_gan.runs import run as training_run
 from running import GENERATOR, OPTIONS, Watch, records, run_folder
 
 pytestmark = pytest.mark.usefixtures("without_curves")

@@ -19,21 +19,19 @@ from typing import Any
 import pytest
 
 from banks import ARCHITECTURE, append, contents, flips, in_process, pipe, start, with_metadata
-from piggyback_gan.errors import PiggybackError
-from piggyback_gan.locking import writer_lock
-from piggyback_gan.manifest import (
+from piggyback_gan.bank.lock import writer_lock
+from piggyback_gan.bank.manifest import (
     FORMAT_VERSION,
     MANIFEST_NAME,
     Manifest,
     TaskEntry,
-    atomic_file,
-    atomic_write,
     now,
     read_card,
     read_header,
-    workplace,
 )
-from piggyback_gan.store import Store
+from piggyback_gan.bank.store import Store
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.system.files import atomic_file, atomic_write, workplace
 
 NOBODY = 65534
 

@@ -6,7 +6,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from piggyback_gan.metrics import image_metrics, mean_metrics
+from piggyback_gan.evaluation.metrics import image_metrics, mean_metrics
 from piggyback_gan.names import METRICS
 
 

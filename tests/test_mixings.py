@@ -10,21 +10,21 @@ from torch import Tensor, nn
 
 from banks import CONFIG, card, images, network
 from piggyback_gan import PiggybackNetwork
-from piggyback_gan.bank import Bank
-from piggyback_gan.errors import PiggybackError
-from piggyback_gan.mixings import (
+from piggyback_gan.bank.bank import Bank
+from piggyback_gan.bank.store import Store
+from piggyback_gan.core.layer_filters import LayerFilters
+from piggyback_gan.core.mixings import (
     MIXING,
     SELECTED,
     FullMixing,
-    LayerFilters,
     LowRankMixing,
     Mixing,
     SelectedMixing,
     mixing_from_card,
     most_relevant,
 )
+from piggyback_gan.errors import PiggybackError
 from piggyback_gan.names import STORAGES
-from piggyback_gan.store import Store
 
 MIXINGS: dict[str, Mixing] = {
     "full": FullMixing(),

@@ -21,13 +21,15 @@ from PIL import Image
 from banks import contents, file_of, forge, pbgan, with_metadata
 from mixed_banks import CONFIG, FULL, LOW, Task, learn
 from piggyback_gan import Bank, PiggybackError, Transfer, push
-from piggyback_gan.bank import BACKWARD, FORWARD, open_or_new
-from piggyback_gan.config import GeneratorConfig
-from piggyback_gan.image_formats import ImageFormat
-from piggyback_gan.images import display, to_pixels, to_tensor
+from piggyback_gan.bank.bank import open_or_new
+from piggyback_gan.bank.store import Store
+from piggyback_gan.images.display import display
+from piggyback_gan.images.format import ImageFormat
+from piggyback_gan.images.tensors import to_pixels, to_tensor
+from piggyback_gan.names import BACKWARD, FORWARD
+from piggyback_gan.networks.config import GeneratorConfig
 from piggyback_gan.share import transfer
 from piggyback_gan.share.notes import BankNotes, TaskNotes, parse_notes
-from piggyback_gan.store import Store
 
 RGB = ImageFormat()
 FORMATS = {

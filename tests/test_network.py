@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from conv_layers import LayerCase, layer_cases
 from piggyback_gan import PiggybackNetwork
-from piggyback_gan.config import GeneratorConfig
+from piggyback_gan.core.filters import FilterLayout
+from piggyback_gan.core.layer_filters import LayerFilters
+from piggyback_gan.core.task import TaskState
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.filters import FilterLayout
-from piggyback_gan.generators import build_generator
-from piggyback_gan.mixings import LayerFilters
-from piggyback_gan.tasks import TaskState
+from piggyback_gan.networks.config import GeneratorConfig
+from piggyback_gan.networks.generators import build_generator
 
 ALL_LAYERS = {"*": 0.25}
 

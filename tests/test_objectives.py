@@ -6,13 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from piggyback_gan.config import GAN_LOSSES, DiscriminatorConfig
-from piggyback_gan.discriminators import build_discriminator
-from piggyback_gan.objectives import (
-    discriminator_loss,
-    generator_loss,
-    gradient_penalty,
-)
+from piggyback_gan.networks.config import GAN_LOSSES, DiscriminatorConfig
+from piggyback_gan.networks.discriminators import build_discriminator
+from piggyback_gan.training.losses import discriminator_loss, generator_loss, gradient_penalty
 
 REAL = [0.5, -2.0, 1.5, 3.0]
 FAKE = [-0.5, 0.25, -3.0, 2.0]

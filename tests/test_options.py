@@ -11,14 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from piggyback_gan.bank import Bank
-from piggyback_gan.config import GeneratorConfig
+from piggyback_gan.bank.bank import Bank
+from piggyback_gan.core.network import PiggybackNetwork
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.generator_options import GeneratorOptions
-from piggyback_gan.generators import build_generator
-from piggyback_gan.network import PiggybackNetwork
-from piggyback_gan.option_files import read_options
-from piggyback_gan.options import TrainingOptions
+from piggyback_gan.networks.config import GeneratorConfig
+from piggyback_gan.networks.generators import build_generator
+from piggyback_gan.networks.options import GeneratorOptions
+from piggyback_gan.training.options import TrainingOptions, read_options
 
 WRONG = {
     "direction": ["AtoC", 1, ["AtoB"]],

@@ -17,7 +17,7 @@ from data_sets import refusal
 from drawn import draw_pairs
 from piggyback_gan import Bank, GeneratorOptions, allow_generator, teach
 from piggyback_gan.cli import tasks as tasks_command
-from piggyback_gan.own_code import VARIABLE, call_allowed
+from piggyback_gan.system.user_code import VARIABLE, call_allowed
 from running import CONFIG, OPTIONS, bank_files, records, run_state, start
 
 pytestmark = pytest.mark.usefixtures("same_time", "no_consent")
@@ -29,7 +29,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 @pytest.fixture
 def no_consent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("piggyback_gan.own_code._allowed", set())
+    monkeypatch.setattr("piggyback_gan.system.user_code._allowed", set())
     monkeypatch.delenv(VARIABLE, raising=False)
 
 
@@ -54,7 +54,7 @@ def bank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bank]:
     teach(path, "one", draw_pairs(tmp_path / "boxes", train=2), OPTIONS, options)
     code.write_text("open('trace', 'w').close()\n")
     monkeypatch.delitem(sys.modules, "evil")
-    monkeypatch.setattr("piggyback_gan.own_code._allowed", set())
+    monkeypatch.setattr("piggyback_gan.system.user_code._allowed", set())
     yield Bank.open(path)
     assert not (tmp_path / "trace").exists(), "code was run that nobody asked for"
 

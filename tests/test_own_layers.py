@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from piggyback_gan import PiggybackNetwork
-from piggyback_gan.channels import own_layers
-from piggyback_gan.config import GeneratorConfig
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.generators import build_generator
+from piggyback_gan.networks.config import GeneratorConfig
+from piggyback_gan.networks.generators import build_generator
+from piggyback_gan.training.own_layers import own_layers
 
 ALL_LAYERS = {"*": 0.5}
 

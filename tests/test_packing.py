@@ -8,8 +8,8 @@ import pytest
 from banks import contents, file_of, flips, pbgan
 from mixed_banks import FIRST, FULL, LAST, LOW, MIXED, Task, all_bits, fill
 from piggyback_gan import Bank, Packed, PiggybackError, pack
+from piggyback_gan.bank.store import Store
 from piggyback_gan.share import packing as packing_module
-from piggyback_gan.store import Store
 
 LIGHT = (FIRST, *(Task(name, LAST, LOW, unpaired=name == "b") for name in "abcd"))
 """Tasks that are made of the first one's filters alone."""

@@ -24,19 +24,20 @@ import launched
 from drawn import draw_pairs
 from launched import KILLED, together
 from piggyback_gan import Bank, GeneratorOptions, Interrupted, TrainingOptions, teach
-from piggyback_gan import processes as processes_module
+from piggyback_gan.bank.store import tensors_sha256
 from piggyback_gan.cli.main import main
-from piggyback_gan.config import GeneratorConfig
-from piggyback_gan.data import share_of
-from piggyback_gan.devices import choose_device
+from piggyback_gan.core.network import PiggybackNetwork
+from piggyback_gan.data.datasets import share_of
 from piggyback_gan.errors import PartnerEnded, PiggybackError, SaidElsewhere
-from piggyback_gan.generators import build_generator
-from piggyback_gan.network import PiggybackNetwork
-from piggyback_gan.processes import Processes, idle_cores, processes
-from piggyback_gan.store import tensors_sha256
-from piggyback_gan.teaching import Position, Reporter
-from piggyback_gan.trainer import Batch, PairedTrainer, Trainer
-from piggyback_gan.unpaired_trainer import UnpairedTrainer
+from piggyback_gan.networks.config import GeneratorConfig
+from piggyback_gan.networks.generators import build_generator
+from piggyback_gan.system import distributed as processes_module
+from piggyback_gan.system.device import choose_device
+from piggyback_gan.system.distributed import Processes, idle_cores, processes
+from piggyback_gan.training.callbacks import Position, Reporter
+from piggyback_gan.training.paired import PairedTrainer
+from piggyback_gan.training.trainer import Batch, Trainer
+from piggyback_gan.training.unpaired import UnpairedTrainer
 
 pytestmark = pytest.mark.usefixtures("same_time")
 

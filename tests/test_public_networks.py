@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from piggyback_gan.config import DiscriminatorConfig, GeneratorConfig
-from piggyback_gan.discriminators import build_discriminator
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.generator_options import GeneratorOptions
-from piggyback_gan.generators import build_generator
-from piggyback_gan.layers import BlurDown, BlurUp
-from piggyback_gan.public_networks import read_generator, same_modules
+from piggyback_gan.importing.public_weights import read_generator, same_modules
+from piggyback_gan.networks.config import DiscriminatorConfig, GeneratorConfig
+from piggyback_gan.networks.discriminators import build_discriminator
+from piggyback_gan.networks.generators import build_generator
+from piggyback_gan.networks.layers import BlurDown, BlurUp
+from piggyback_gan.networks.options import GeneratorOptions
 
 CONFIGS = [
     GeneratorConfig(name="resnet-9", ngf=4),

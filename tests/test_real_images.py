@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 
 from piggyback_gan import Bank, GeneratorOptions, TrainingOptions, teach
-from piggyback_gan.folders import find_pairs, find_unpaired, fingerprint
+from piggyback_gan.data.fingerprint import fingerprint
+from piggyback_gan.data.folders import find_pairs, find_unpaired
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 

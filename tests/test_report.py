@@ -20,11 +20,12 @@ from data_sets import refusal
 from experiments_drawn import KINDS, MISSING, draw_experiment
 from piggyback_gan.cli import report as command
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.experiments import plots, summary, views
-from piggyback_gan.experiments.report import write_report
+from piggyback_gan.experiments.report import plots, summary
+from piggyback_gan.experiments.report import tables as views
+from piggyback_gan.experiments.report.findings import findings, notes_on_rates
+from piggyback_gan.experiments.report.page import write_report
+from piggyback_gan.experiments.report.table import Cell, Table, escape, show
 from piggyback_gan.experiments.results import EXPERIMENT_FILE, Results, part_folder, stage_file
-from piggyback_gan.experiments.tables import Cell, Table, escape, show
-from piggyback_gan.experiments.verdict import findings, notes_on_rates
 
 HOSTILE = '<script>document.title="owned"</script>&"\''
 MARKUP = "<img src=x onerror=alert(1)>"

@@ -13,13 +13,14 @@ import pytest
 
 from experiments_drawn import draw_experiment
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.experiments import summary, views
-from piggyback_gan.experiments.report import write_report
+from piggyback_gan.evaluation.judge import Figure
+from piggyback_gan.experiments.report import summary
+from piggyback_gan.experiments.report import tables as views
+from piggyback_gan.experiments.report.findings import findings
+from piggyback_gan.experiments.report.labels import name_of
+from piggyback_gan.experiments.report.page import write_report
+from piggyback_gan.experiments.report.table import Table, show
 from piggyback_gan.experiments.results import Results, rate_folder, write_stage
-from piggyback_gan.experiments.tables import Table, show
-from piggyback_gan.experiments.verdict import findings
-from piggyback_gan.experiments.wording import name_of
-from piggyback_gan.judging import Figure
 
 NUMBER = re.compile(r"-?\d+(\.\d+)?(e-?\d+)?")
 

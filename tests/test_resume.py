@@ -17,11 +17,11 @@ from PIL import Image
 
 from drawn import draw_pairs
 from piggyback_gan import Bank, GeneratorOptions, Interrupted, TrainingOptions, teach
-from piggyback_gan.checkpoints import load_checkpoint, save_checkpoint
 from piggyback_gan.cli import runs as runs_command
 from piggyback_gan.cli import train as train_command
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.training_run import TrainingRun
+from piggyback_gan.runs.checkpoint import load_checkpoint, save_checkpoint
+from piggyback_gan.runs.run import TrainingRun
 from running import (
     CONFIG,
     GENERATOR,
@@ -245,7 +245,7 @@ def stopped_once(tmp_path_factory: pytest.TempPathFactory, pairs: Path) -> Path:
     place = tmp_path_factory.mktemp("stopped")
     shutil.copytree(pairs, place / "boxes")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("piggyback_gan.training_run.plot_curves", lambda records, path: None)
+        patch.setattr("piggyback_gan.runs.run.plot_curves", lambda records, path: None)
         stop(place / "bank", place / "boxes")
     return place
 
@@ -419,8 +419,8 @@ def test_a_resumed_run_keeps_the_defaults_of_the_version_that_began_it(
     bank, watch = tmp_path / "bank", Watch(3)
     with pytest.raises(Interrupted):
         teach(bank, "one", pairs, OPTIONS, GENERATOR, reporter=watch, should_stop=watch.asked)
-    monkeypatch.setattr("piggyback_gan.options.FIRST_TASK_RATE", 1.0)
-    monkeypatch.setattr("piggyback_gan.options.SMALL_DATA", 0)
+    monkeypatch.setattr("piggyback_gan.training.options.FIRST_TASK_RATE", 1.0)
+    monkeypatch.setattr("piggyback_gan.training.options.SMALL_DATA", 0)
     teach(bank, "one", resume=True)
     assert files(bank / "tasks") == files(tmp_path / "whole" / "tasks")
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from drawn import draw_pairs
 from piggyback_gan import Bank, PiggybackError, teach
-from piggyback_gan.runs import RunFolder
-from piggyback_gan.teaching import Interrupted, Position, Reporter
+from piggyback_gan.runs.run_folder import RunFolder
+from piggyback_gan.training.callbacks import Interrupted, Position, Reporter
 from running import GENERATOR, OPTIONS, Watch, files, records, run_folder, run_state
 
 

@@ -11,11 +11,11 @@ import pytest
 
 from drawn import draw_pairs
 from piggyback_gan import Bank, Interrupted, PiggybackError, teach
+from piggyback_gan.bank.lock import writer_lock
 from piggyback_gan.cli import main as command_line
 from piggyback_gan.cli import runs as runs_command
-from piggyback_gan.locking import writer_lock
-from piggyback_gan.options import TrainingOptions
-from piggyback_gan.runs import RunFolder, training_purpose
+from piggyback_gan.runs.run_folder import RunFolder, training_purpose
+from piggyback_gan.training.options import TrainingOptions
 from running import GENERATOR, OPTIONS, Watch, bank_files, files, run_folder, run_state
 
 pytestmark = pytest.mark.usefixtures("without_curves")

@@ -15,15 +15,16 @@ from torch import nn
 
 from banks import file_of, forge, pbgan, with_metadata
 from mixed_banks import CONFIG, FIRST, FULL, LAST, LOW, MIXED, SELECTED, Task, bits, fill, learn
-from piggyback_gan.allocation import Shares
-from piggyback_gan.bank import BACKWARD, FORWARD, Bank
+from piggyback_gan.bank.bank import Bank
+from piggyback_gan.bank.manifest import Manifest, read_header
+from piggyback_gan.bank.store import Store
+from piggyback_gan.core.allocation import Shares
+from piggyback_gan.core.dependencies import Ledger
+from piggyback_gan.core.mixings import FullMixing, LowRankMixing, Mixing
+from piggyback_gan.core.network import PiggybackNetwork
+from piggyback_gan.core.task import Needs, TaskState
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.ledger import Ledger
-from piggyback_gan.manifest import Manifest, read_header
-from piggyback_gan.mixings import FullMixing, LowRankMixing, Mixing
-from piggyback_gan.network import PiggybackNetwork
-from piggyback_gan.store import Store
-from piggyback_gan.tasks import Needs, TaskState
+from piggyback_gan.names import BACKWARD, FORWARD
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import torch
 
 from drawn import draw_pairs
 from piggyback_gan import Bank, GeneratorOptions, Interrupted, teach
+from piggyback_gan.core.mixings import SELECTED, SelectedMixing
 from piggyback_gan.experiments.results import part_folder
-from piggyback_gan.mixings import SELECTED, SelectedMixing
 from running import GENERATOR, OPTIONS, Watch, bank_files
 from tiny_experiments import HEAD, TASKS, draw, run, strategies_text, tasks_text
 

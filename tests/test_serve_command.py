@@ -17,7 +17,7 @@ import pytest
 from banks import pbgan
 from exports import MIXED, bank_of
 from piggyback_gan import Bank, allow_generator
-from piggyback_gan.config import CustomGeneratorConfig
+from piggyback_gan.networks.config import CustomGeneratorConfig
 from served import Served, png, wait_for
 
 

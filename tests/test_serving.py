@@ -18,8 +18,8 @@ from PIL import Image
 from banks import card
 from exports import bank_of
 from piggyback_gan import Bank, Tiling
-from piggyback_gan.image_formats import ImageFormat
-from piggyback_gan.images import encode
+from piggyback_gan.images.encode import encode
+from piggyback_gan.images.format import ImageFormat
 from served import Answer, Served, form, png, serving
 
 DEEP = ImageFormat(channels=1, depth="uint16", high=65535.0)

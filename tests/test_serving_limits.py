@@ -18,7 +18,8 @@ from starlette.types import Message
 
 from exports import bank_of
 from piggyback_gan import Bank, PiggybackError
-from piggyback_gan.serve import server, traffic
+from piggyback_gan.serve import limits as traffic
+from piggyback_gan.serve import server
 from piggyback_gan.serve.options import ServeOptions
 from piggyback_gan.serve.problems import Problem
 from served import Served, form, png, serving, wait_for

@@ -23,11 +23,11 @@ from banks import (
 )
 from mixed_banks import MIXED, all_bits, fill
 from piggyback_gan import Bank, PiggybackError, Transfer, pack, pull, push
-from piggyback_gan import manifest as manifest_module
-from piggyback_gan.locking import writer_lock
-from piggyback_gan.manifest import Manifest
+from piggyback_gan.bank.lock import writer_lock
+from piggyback_gan.bank.manifest import Manifest
+from piggyback_gan.bank.store import Store
 from piggyback_gan.share import documents, transfer
-from piggyback_gan.store import Store
+from piggyback_gan.system import files as files_module
 
 TASKS = ("maps", "night", "sketch")
 
@@ -286,9 +286,9 @@ _WRITING = {
         transfer._receive,
         transfer._receive_task,
         documents.receive_notes,
-        manifest_module.require_writable,
-        manifest_module.atomic_write,
-        manifest_module.atomic_file.__wrapped__,  # type: ignore[attr-defined]
+        files_module.require_writable,
+        files_module.atomic_write,
+        files_module.atomic_file.__wrapped__,  # type: ignore[attr-defined]
         writer_lock.__wrapped__,  # type: ignore[attr-defined]
         Store.clear_leftovers,
     )

@@ -27,12 +27,12 @@ from banks import (
     with_metadata,
 )
 from kills import Line
-from piggyback_gan import manifest as manifest_module
+from piggyback_gan.bank.lock import writer_lock
+from piggyback_gan.bank.manifest import Manifest
+from piggyback_gan.bank.store import Store, tensors_sha256
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.locking import writer_lock
-from piggyback_gan.manifest import Manifest
 from piggyback_gan.names import check_task_name
-from piggyback_gan.store import Store, tensors_sha256
+from piggyback_gan.system import files as files_module
 
 TASKS = ("maps", "night", "sketch")
 
@@ -408,8 +408,8 @@ def test_a_new_bank_does_not_write_over_one_that_came_to_be_meanwhile(tmp_path: 
 _WRITING = {
     function.__code__
     for function in (
-        manifest_module.atomic_write,
-        manifest_module.require_writable,
+        files_module.atomic_write,
+        files_module.require_writable,
         writer_lock.__wrapped__,
         Store.append,
         Store.remove,

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from data_sets import refusal
 from lessons import BATCH_NORM, BOTH, RESNET, UNET, fresh, images, lesson, output, take, train
-from piggyback_gan.config import GeneratorConfig
 from piggyback_gan.experiments.strategies import STRATEGIES
 from piggyback_gan.experiments.strategies.base import KeptStrategy
 from piggyback_gan.experiments.strategies.packnet import PackNet
 from piggyback_gan.experiments.strategies.whole_networks import Standalone
+from piggyback_gan.networks.config import GeneratorConfig
 
 TASKS = ("maps", "night.2", "sketch")
 KEPT = [name for name, kind in STRATEGIES.items() if issubclass(kind, KeptStrategy)]

@@ -12,7 +12,7 @@ from torch import nn
 
 from data_sets import refusal
 from lessons import BATCH_NORM, RESNET, UNET, fresh, images, learn, lesson, output
-from piggyback_gan.config import GeneratorConfig
+from piggyback_gan.core.filter_options import FilterOptions
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.experiments.strategies.base import Kept, Strategy, conv_layers, values_of
 from piggyback_gan.experiments.strategies.distill import Distill
@@ -23,8 +23,8 @@ from piggyback_gan.experiments.strategies.narrow import Narrow
 from piggyback_gan.experiments.strategies.packnet import PackNet
 from piggyback_gan.experiments.strategies.piggyback import Piggyback, layer_parameters
 from piggyback_gan.experiments.strategies.weights import pack, shared_layers, unpack
-from piggyback_gan.filter_options import FilterOptions
-from piggyback_gan.generators import build_generator
+from piggyback_gan.networks.config import GeneratorConfig
+from piggyback_gan.networks.generators import build_generator
 
 DOCS = Path(__file__).parent.parent / "docs"
 WEIGHT = "model.10.conv_block.1"

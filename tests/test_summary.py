@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from data_sets import refusal
-from piggyback_gan.experiments import summary
+from piggyback_gan.evaluation.judge import Figure
+from piggyback_gan.experiments.report import summary
+from piggyback_gan.experiments.report.summary import Spread
 from piggyback_gan.experiments.results import Results, Stage
-from piggyback_gan.experiments.summary import Spread
-from piggyback_gan.judging import Figure
 
 
 def stage(label: str, seed: int, figures: Mapping[str, Mapping[str, float]], **more: Any) -> Stage:

@@ -18,16 +18,17 @@ from PIL import Image
 
 from drawn import draw_pairs
 from piggyback_gan import Bank, GeneratorOptions, Interrupted, TrainingOptions, teach
-from piggyback_gan.config import GAN_LOSSES, GeneratorConfig
+from piggyback_gan.bank.manifest import TaskEntry
+from piggyback_gan.core.filters import FilterLayout
+from piggyback_gan.core.network import PiggybackNetwork
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.filters import FilterLayout
-from piggyback_gan.generators import build_generator
-from piggyback_gan.manifest import TaskEntry
-from piggyback_gan.network import PiggybackNetwork
-from piggyback_gan.objectives import discriminator_loss, generator_loss
-from piggyback_gan.planning import plan_task
-from piggyback_gan.teaching import Position, Reporter
-from piggyback_gan.trainer import Batch, PairedTrainer
+from piggyback_gan.networks.config import GAN_LOSSES, GeneratorConfig
+from piggyback_gan.networks.generators import build_generator
+from piggyback_gan.training.callbacks import Position, Reporter
+from piggyback_gan.training.losses import discriminator_loss, generator_loss
+from piggyback_gan.training.paired import PairedTrainer
+from piggyback_gan.training.plan import plan_task
+from piggyback_gan.training.trainer import Batch
 
 pytestmark = pytest.mark.usefixtures("without_curves")
 
@@ -171,10 +172,10 @@ def test_a_run_writes_metrics_samples_and_its_state(tmp_path: Path, data: Path) 
 def test_the_stored_validation_is_that_of_the_task_as_it_is_used(
     tmp_path: Path, data: Path
 ) -> None:
-    from piggyback_gan.data import PairedDataset
-    from piggyback_gan.evaluation import evaluate
-    from piggyback_gan.folders import find_pairs
-    from piggyback_gan.image_formats import ImageFormat
+    from piggyback_gan.data.datasets import PairedDataset
+    from piggyback_gan.data.folders import find_pairs
+    from piggyback_gan.evaluation.evaluate import evaluate
+    from piggyback_gan.images.format import ImageFormat
 
     teach(tmp_path / "bank", "one", data, OPTIONS, GENERATOR)
     teach(tmp_path / "bank", "two", data, OPTIONS)

@@ -11,7 +11,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.tensorboard_log import TensorBoardLog
+from piggyback_gan.runs.tensorboard import TensorBoardLog
 
 
 def read(folder: Path) -> EventAccumulator:

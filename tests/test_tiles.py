@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from piggyback_gan.config import GeneratorConfig
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.generators import build_generator
-from piggyback_gan.shared_norms import Window, with_shared_norms
-from piggyback_gan.tiles import sample_windows, translated_strips
-from piggyback_gan.tiling import Tiling, lay
-from piggyback_gan.translate import translate_batch
+from piggyback_gan.inference.shared_norm import Window, with_shared_norms
+from piggyback_gan.inference.tiled import sample_windows, translated_strips
+from piggyback_gan.inference.tiling import Tiling, lay
+from piggyback_gan.inference.translate import translate_batch
+from piggyback_gan.networks.config import GeneratorConfig
+from piggyback_gan.networks.generators import build_generator
 
 
 @pytest.fixture(autouse=True, scope="module")

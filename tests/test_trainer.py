@@ -10,18 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from piggyback_gan import TrainingOptions
-from piggyback_gan import augment as augment_module
-from piggyback_gan.augment import Augmentation
-from piggyback_gan.chance import chance_at
-from piggyback_gan.config import GeneratorConfig
-from piggyback_gan.filters import FilterLayout
-from piggyback_gan.generators import build_generator
-from piggyback_gan.image_pool import ImagePool
-from piggyback_gan.mixings import LayerFilters
-from piggyback_gan.network import PiggybackNetwork
-from piggyback_gan.objectives import discriminator_loss, generator_loss
-from piggyback_gan.trainer import Batch, PairedTrainer, Trainer
-from piggyback_gan.unpaired_trainer import UnpairedTrainer
+from piggyback_gan.core.filters import FilterLayout
+from piggyback_gan.core.layer_filters import LayerFilters
+from piggyback_gan.core.network import PiggybackNetwork
+from piggyback_gan.networks.config import GeneratorConfig
+from piggyback_gan.networks.generators import build_generator
+from piggyback_gan.system.seeding import chance_at
+from piggyback_gan.training import augment as augment_module
+from piggyback_gan.training.augment import Augmentation
+from piggyback_gan.training.image_pool import ImagePool
+from piggyback_gan.training.losses import discriminator_loss, generator_loss
+from piggyback_gan.training.paired import PairedTrainer
+from piggyback_gan.training.trainer import Batch, Trainer
+from piggyback_gan.training.unpaired import UnpairedTrainer
 
 CONFIG = GeneratorConfig(name="resnet-6", ngf=4)
 PAIRED = TrainingOptions(

@@ -13,17 +13,20 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from piggyback_gan.bank import Bank
-from piggyback_gan.config import GeneratorConfig
+from piggyback_gan.bank.bank import Bank
+from piggyback_gan.core.network import PiggybackNetwork
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.generators import build_generator
-from piggyback_gan.image_formats import ImageFormat
-from piggyback_gan.images import Pixels, encode, read_image, to_pixels, to_tensor
-from piggyback_gan.launch import Place, find_place
-from piggyback_gan.network import PiggybackNetwork
-from piggyback_gan.outputs import Outcome, plan_outputs
-from piggyback_gan.tiling import Tiling
-from piggyback_gan.translate import translate_batch, translate_files
+from piggyback_gan.images.encode import encode
+from piggyback_gan.images.format import ImageFormat
+from piggyback_gan.images.pixels import Pixels
+from piggyback_gan.images.read import read_image
+from piggyback_gan.images.tensors import to_pixels, to_tensor
+from piggyback_gan.inference.outputs import Outcome, plan_outputs
+from piggyback_gan.inference.tiling import Tiling
+from piggyback_gan.inference.translate import translate_batch, translate_files
+from piggyback_gan.networks.config import GeneratorConfig
+from piggyback_gan.networks.generators import build_generator
+from piggyback_gan.system.launch import Place, find_place
 
 RGB = (ImageFormat(), ImageFormat())
 SIZES = [(1, 1), (5, 3), (1, 40), (37, 51), (64, 64), (130, 70)]

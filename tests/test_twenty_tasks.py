@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from drawn import draw_pairs
+from piggyback_gan.data.folders import find_pairs
 from piggyback_gan.experiments.settings import read_experiment
 from piggyback_gan.experiments.tasks import find_tasks
-from piggyback_gan.folders import find_pairs
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SOURCES = ("cityscapes", "maps", "facade_windows", "edges2clothes")

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from data_sets import RGB, epoch, numbers, plain, refusal, same, save
-from piggyback_gan.data import UnpairedDataset
-from piggyback_gan.folders import find_unpaired
-from piggyback_gan.image_formats import ImageFormat
-from piggyback_gan.images import Source, encode
+from piggyback_gan.data.datasets import UnpairedDataset
+from piggyback_gan.data.folders import find_unpaired
+from piggyback_gan.images.encode import encode
+from piggyback_gan.images.format import ImageFormat
+from piggyback_gan.images.read import Source
 
 
 def marked(root: Path, first: int, second: int, **settings: Any) -> UnpairedDataset:

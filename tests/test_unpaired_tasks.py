@@ -12,7 +12,7 @@ from PIL import Image
 from drawn import draw_pairs
 from piggyback_gan import Bank, GeneratorOptions, PiggybackError, teach
 from piggyback_gan.cli import translate as translate_command
-from piggyback_gan.planning import plan_task
+from piggyback_gan.training.plan import plan_task
 from running import GENERATOR, OPTIONS, bank_files, records, run_folder
 
 pytestmark = pytest.mark.usefixtures("without_curves")

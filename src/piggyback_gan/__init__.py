@@ -4,57 +4,58 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from piggyback_gan.bank import Bank
-    from piggyback_gan.config import DiscriminatorConfig, GeneratorConfig
-    from piggyback_gan.discriminators import build_discriminator
+    from piggyback_gan.bank.bank import Bank
+    from piggyback_gan.core.factorize import factorize
+    from piggyback_gan.core.filter_options import FilterOptions
+    from piggyback_gan.core.mixings import FullMixing, LowRankMixing, SelectedMixing
+    from piggyback_gan.core.network import PiggybackNetwork
+    from piggyback_gan.core.task import ParameterCount
     from piggyback_gan.errors import PiggybackError
     from piggyback_gan.export.exporting import Exported, ExportOptions, export_task
-    from piggyback_gan.factorization import factorize
-    from piggyback_gan.filter_options import FilterOptions
-    from piggyback_gan.generator_options import GeneratorOptions
-    from piggyback_gan.generators import build_generator
-    from piggyback_gan.importing import ImportOptions, import_task
-    from piggyback_gan.mixings import FullMixing, LowRankMixing, SelectedMixing
-    from piggyback_gan.network import PiggybackNetwork
-    from piggyback_gan.options import TrainingOptions
-    from piggyback_gan.own_code import allow_generator
+    from piggyback_gan.importing.import_task import ImportOptions, import_task
+    from piggyback_gan.inference.tiling import Tiling
+    from piggyback_gan.networks.config import DiscriminatorConfig, GeneratorConfig
+    from piggyback_gan.networks.discriminators import build_discriminator
+    from piggyback_gan.networks.generators import build_generator
+    from piggyback_gan.networks.options import GeneratorOptions
+    from piggyback_gan.runs.teach import teach
     from piggyback_gan.share.packing import Packed, pack
     from piggyback_gan.share.transfer import Transfer, pull, push
-    from piggyback_gan.tasks import ParameterCount
-    from piggyback_gan.teaching import Interrupted, teach
-    from piggyback_gan.tiling import Tiling
+    from piggyback_gan.system.user_code import allow_generator
+    from piggyback_gan.training.callbacks import Interrupted
+    from piggyback_gan.training.options import TrainingOptions
 
 # Imported when first asked for, so that the command line answers without waiting for torch.
 _HOMES = {
-    "Bank": "bank",
-    "DiscriminatorConfig": "config",
+    "Bank": "bank.bank",
+    "DiscriminatorConfig": "networks.config",
     "ExportOptions": "export.exporting",
     "Exported": "export.exporting",
-    "FilterOptions": "filter_options",
-    "FullMixing": "mixings",
-    "GeneratorConfig": "config",
-    "GeneratorOptions": "generator_options",
-    "ImportOptions": "importing",
-    "Interrupted": "teaching",
-    "LowRankMixing": "mixings",
+    "FilterOptions": "core.filter_options",
+    "FullMixing": "core.mixings",
+    "GeneratorConfig": "networks.config",
+    "GeneratorOptions": "networks.options",
+    "ImportOptions": "importing.import_task",
+    "Interrupted": "training.callbacks",
+    "LowRankMixing": "core.mixings",
     "Packed": "share.packing",
-    "ParameterCount": "tasks",
+    "ParameterCount": "core.task",
     "PiggybackError": "errors",
-    "PiggybackNetwork": "network",
-    "SelectedMixing": "mixings",
-    "Tiling": "tiling",
-    "TrainingOptions": "options",
+    "PiggybackNetwork": "core.network",
+    "SelectedMixing": "core.mixings",
+    "Tiling": "inference.tiling",
+    "TrainingOptions": "training.options",
     "Transfer": "share.transfer",
-    "allow_generator": "own_code",
-    "build_discriminator": "discriminators",
-    "build_generator": "generators",
+    "allow_generator": "system.user_code",
+    "build_discriminator": "networks.discriminators",
+    "build_generator": "networks.generators",
     "export_task": "export.exporting",
-    "factorize": "factorization",
-    "import_task": "importing",
+    "factorize": "core.factorize",
+    "import_task": "importing.import_task",
     "pack": "share.packing",
     "pull": "share.transfer",
     "push": "share.transfer",
-    "teach": "teaching",
+    "teach": "runs.teach",
 }
 
 __all__ = [

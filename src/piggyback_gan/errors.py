@@ -1,6 +1,7 @@
 """The one error that a person is meant to read: what was wrong, what was found, what to do."""
 
 import re
+from collections.abc import Sequence
 
 _OUT_OF_MEMORY = r"out of memory|can't allocate memory|not enough memory"
 
@@ -21,3 +22,18 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether Python, a CPU or a GPU had no more memory to give; torch says so in a RuntimeError."""
     said = isinstance(error, RuntimeError) and re.search(_OUT_OF_MEMORY, str(error))
     return isinstance(error, MemoryError) or bool(said)
+
+
+_NAMED = 20
+
+
+def first_names(names: Sequence[str], limit: int = _NAMED) -> str:
+    """The first of many names or faults in one line, and how many more there are."""
+    more = f"; and {len(names) - limit} more" if len(names) > limit else ""
+    return "; ".join(names[:limit]) + more
+
+
+def said(error: BaseException) -> str:
+    """What an error of other people's code says, in a line: its kind and first line."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"

@@ -50,3 +50,17 @@ def check_task_name(name: str) -> None:
     check_name(name, "a task")
     if name in (STANDALONE, PREVIOUS):
         raise PiggybackError(f"{name!r} can't name a task: it is a way to start one (init)")
+
+
+Direction = Literal["AtoB", "BtoA"]
+
+
+Device = Literal["auto", "cuda", "mps", "cpu"]
+
+
+FORWARD = "forward"
+
+
+BACKWARD = "backward"
+"""The names of a bank's two networks: all tasks are in the forward one, which translates in the
+direction that the task was trained in; unpaired tasks are in the backward one too."""

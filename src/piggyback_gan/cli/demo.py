@@ -33,7 +33,7 @@ def run(arguments: list[str]) -> int:
     from piggyback_gan.cli.progress import TrainingProgress
     from piggyback_gan.demo.report import HEADINGS, table_rows, write_report
     from piggyback_gan.demo.run import prepare, run_demo
-    from piggyback_gan.teaching import Interrupted
+    from piggyback_gan.training.callbacks import Interrupted
 
     prepare(given.out, overwrite=given.overwrite)
     started = time.monotonic()

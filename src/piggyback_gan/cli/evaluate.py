@@ -14,12 +14,11 @@ import tyro
 
 from piggyback_gan.cli.arguments import BankPath, parse
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.names import HIGHER_IS_BETTER, METRICS
-from piggyback_gan.options import Device
+from piggyback_gan.names import HIGHER_IS_BETTER, METRICS, Device
 
 if TYPE_CHECKING:
-    from piggyback_gan.bank import Bank
-    from piggyback_gan.judging import Judge, Judgement
+    from piggyback_gan.bank.bank import Bank
+    from piggyback_gan.evaluation.judge import Judge, Judgement
 
 _SEED = 0
 _STDOUT = Path("-")
@@ -57,12 +56,16 @@ class Arguments:
 def run(arguments: list[str]) -> int:
     """Judge one task or all, print the figures, warnings on stderr."""
     given = parse(Arguments, "evaluate", arguments)
-    from piggyback_gan.bank import Bank
-    from piggyback_gan.devices import choose_device
-    from piggyback_gan.downloads import cache_folder
-    from piggyback_gan.feature_networks import load_distance, load_features, load_recogniser
-    from piggyback_gan.judging import Judge
-    from piggyback_gan.manifest import require_writable
+    from piggyback_gan.bank.bank import Bank
+    from piggyback_gan.evaluation.feature_networks import (
+        load_distance,
+        load_features,
+        load_recogniser,
+    )
+    from piggyback_gan.evaluation.judge import Judge
+    from piggyback_gan.system.device import choose_device
+    from piggyback_gan.system.download import cache_folder
+    from piggyback_gan.system.files import require_writable
 
     bank = Bank.open(given.bank)
     if given.json is not None and given.json != _STDOUT:
@@ -139,9 +142,9 @@ def _judge(
     from rich.console import Console
     from rich.progress import Progress
 
-    from piggyback_gan.data import PairedDataset
-    from piggyback_gan.evaluation import BATCH_SIZE
-    from piggyback_gan.task_data import load_held_out
+    from piggyback_gan.data.datasets import PairedDataset
+    from piggyback_gan.evaluation.evaluate import BATCH_SIZE
+    from piggyback_gan.evaluation.held_out import load_held_out
 
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as progress:
@@ -213,7 +216,7 @@ def _content(bank: Bank, judge: Judge, device: str, rows: list[dict[str, Any]]) 
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    from piggyback_gan.manifest import atomic_write
+    from piggyback_gan.system.files import atomic_write
 
     text = json.dumps(content, indent=1)
     if path == _STDOUT:

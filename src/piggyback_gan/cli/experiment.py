@@ -13,7 +13,7 @@ import tyro
 from piggyback_gan.cli.arguments import parse
 from piggyback_gan.cli.signals import stopped_by_signals
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.options import Device
+from piggyback_gan.names import Device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +51,11 @@ def run(arguments: list[str]) -> int:
     given = parse(Arguments, "experiment", arguments)
     if given.jobs < 1:
         raise PiggybackError(f"--jobs must be 1 or more, found {given.jobs}")
-    from piggyback_gan.devices import choose_device
-    from piggyback_gan.experiments.part import Stopped
-    from piggyback_gan.experiments.runner import Runner
+    from piggyback_gan.experiments.run.parallel import ENDS_WITH_PARENT, run_side_by_side
+    from piggyback_gan.experiments.run.part import Stopped
+    from piggyback_gan.experiments.run.runner import Runner
     from piggyback_gan.experiments.settings import read_experiment
-    from piggyback_gan.experiments.side_by_side import ENDS_WITH_PARENT, run_side_by_side
+    from piggyback_gan.system.device import choose_device
 
     experiment = read_experiment(
         given.file,

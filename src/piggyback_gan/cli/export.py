@@ -11,9 +11,8 @@ import tyro
 
 from piggyback_gan.cli.arguments import BankPath, TaskName, parse
 from piggyback_gan.cli.signals import ended_by_signals
-from piggyback_gan.filter_options import default_hint
-from piggyback_gan.names import ExportFormat, ExportPrecision
-from piggyback_gan.options import Direction
+from piggyback_gan.names import Direction, ExportFormat, ExportPrecision
+from piggyback_gan.system.option_hints import default_hint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +54,10 @@ class Arguments:
 def run(arguments: list[str]) -> int:
     """Export, and say what was written and how far it is from the bank."""
     given = parse(Arguments, "export", arguments)
-    from piggyback_gan.devices import choose_device
     from piggyback_gan.export.exporting import ExportOptions, export_task
     from piggyback_gan.export.formats import FORMATS
     from piggyback_gan.export.onnx_file import OPSET
+    from piggyback_gan.system.device import choose_device
 
     choose_device("cpu")
     options = ExportOptions(

@@ -11,17 +11,16 @@ import tyro
 
 from piggyback_gan.cli.arguments import BankPath, parse
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.filter_options import default_hint
-from piggyback_gan.generator_options import GeneratorOptions
-from piggyback_gan.names import DEFAULT_UNCONSTRAINED, Storage
-from piggyback_gan.options import Device, Direction
+from piggyback_gan.names import DEFAULT_UNCONSTRAINED, Device, Direction, Storage
+from piggyback_gan.networks.options import GeneratorOptions
+from piggyback_gan.system.option_hints import default_hint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from piggyback_gan.factorization import LayerFit
-    from piggyback_gan.importing import Imported, ImportOptions
-    from piggyback_gan.shelf import ShelfItem
+    from piggyback_gan.core.factorize import LayerFit
+    from piggyback_gan.importing.folder import ShelfItem
+    from piggyback_gan.importing.import_task import Imported, ImportOptions
 
 _FAR = 0.01  # an L1 distance of outputs that is worth finetuning
 
@@ -88,7 +87,7 @@ def run(arguments: list[str]) -> int:
         raise PiggybackError(
             "--all finds tasks and files in its folder: leave out TASK and --backward"
         )
-    from piggyback_gan.importing import ImportOptions
+    from piggyback_gan.importing.import_task import ImportOptions
 
     options = ImportOptions(
         unconstrained=given.unconstrained,
@@ -105,9 +104,9 @@ def run(arguments: list[str]) -> int:
 def _import_one(given: Arguments, options: ImportOptions) -> int:
     from dataclasses import replace
 
-    from piggyback_gan.importing import import_task
-    from piggyback_gan.public_networks import describe, read_generator
-    from piggyback_gan.shelf import recorded_options
+    from piggyback_gan.importing.folder import recorded_options
+    from piggyback_gan.importing.import_task import import_task
+    from piggyback_gan.importing.public_weights import describe, read_generator
 
     assert given.task is not None and given.file is not None
     read = read_generator(given.file, given.architecture)
@@ -136,7 +135,7 @@ def _import_one(given: Arguments, options: ImportOptions) -> int:
 
 
 def _import_all(given: Arguments, options: ImportOptions) -> int:
-    from piggyback_gan.shelf import find_shelf, import_shelf
+    from piggyback_gan.importing.folder import find_shelf, import_shelf
 
     assert given.all is not None
     rows: list[tuple[ShelfItem, Imported]] = []

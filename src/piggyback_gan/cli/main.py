@@ -7,7 +7,7 @@ import warnings
 from importlib.metadata import version
 
 from piggyback_gan.errors import PiggybackError, SaidElsewhere, is_out_of_memory
-from piggyback_gan.own_code import look_in_working_folder
+from piggyback_gan.system.user_code import look_in_working_folder
 
 COMMANDS = {
     "train": "teach a bank an image-to-image task, or go on with one",

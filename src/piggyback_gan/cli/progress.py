@@ -15,16 +15,15 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from piggyback_gan.allocation import SMALLEST_SHARED_LAYER
-from piggyback_gan.bank import FORWARD
 from piggyback_gan.cli.console import wide_console
-from piggyback_gan.folders import PairedFolder
-from piggyback_gan.image_formats import FULL_RANGE, ImageFormat
-from piggyback_gan.names import METRICS
-from piggyback_gan.planning import TaskPlan
-from piggyback_gan.runs import list_runs
-from piggyback_gan.tasks import LayerPlan
-from piggyback_gan.teaching import Position, Reporter
+from piggyback_gan.core.allocation import SMALLEST_SHARED_LAYER
+from piggyback_gan.core.task import LayerPlan
+from piggyback_gan.data.folders import PairedFolder
+from piggyback_gan.images.format import FULL_RANGE, ImageFormat
+from piggyback_gan.names import FORWARD, METRICS
+from piggyback_gan.runs.run_folder import list_runs
+from piggyback_gan.training.callbacks import Position, Reporter
+from piggyback_gan.training.plan import TaskPlan
 
 _MUCH = 0.05  # a share of private parameters that most of the default budget goes into
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import tyro
 
+from piggyback_gan.bank.lock import writer_lock
+from piggyback_gan.bank.manifest import Manifest
 from piggyback_gan.cli.arguments import BankPath, TaskName, parse
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.locking import writer_lock
-from piggyback_gan.manifest import Manifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ def run(arguments: list[str]) -> int:
         if answer.strip().lower() not in ("y", "yes"):
             print("nothing removed")
             return 1
-    from piggyback_gan.bank import Bank
+    from piggyback_gan.bank.bank import Bank
 
     with writer_lock(given.bank, f"remove {given.task}"):
         Bank.open(given.bank).remove(given.task)

@@ -24,7 +24,7 @@ class Arguments:
 def run(arguments: list[str]) -> int:
     """Write the report and print where it is."""
     given = parse(Arguments, "report", arguments)
-    from piggyback_gan.experiments.report import write_report
+    from piggyback_gan.experiments.report.page import write_report
 
     print(write_report(given.folder, given.out, given.standalone))
     return 0

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from piggyback_gan.bank.lock import writer_lock
 from piggyback_gan.cli.arguments import BankPath, parse
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.locking import writer_lock
-from piggyback_gan.runs import RunFolder, list_runs
+from piggyback_gan.runs.run_folder import RunFolder, list_runs
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -13,7 +13,7 @@ import tyro
 
 from piggyback_gan.cli.arguments import BankPath, parse
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.options import Device
+from piggyback_gan.names import Device
 from piggyback_gan.serve.options import ServeOptions
 
 _Bytes = Annotated[int, tyro.conf.arg(metavar="BYTES")]
@@ -119,7 +119,7 @@ def serve_bank(
             f"the server needs {error.name}: pip install 'piggyback-gan[serve]'"
         ) from None
     from piggyback_gan.serve.catalogue import Catalogue
-    from piggyback_gan.serve.guards import is_loopback
+    from piggyback_gan.serve.middleware import is_loopback
     from piggyback_gan.serve.server import configure, listen, serve
 
     _log_to_stderr()

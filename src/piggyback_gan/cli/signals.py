@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-from piggyback_gan.manifest import clear_workplaces
+from piggyback_gan.system.files import clear_workplaces
 
 
 class Stop:

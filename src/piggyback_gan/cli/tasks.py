@@ -7,9 +7,9 @@ from typing import Any
 
 import tyro
 
+from piggyback_gan.bank.manifest import Manifest, TaskEntry, read_card
 from piggyback_gan.cli.arguments import BankPath, parse
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.manifest import Manifest, TaskEntry, read_card
 
 
 @dataclass(frozen=True, kw_only=True)

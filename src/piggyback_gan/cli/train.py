@@ -10,11 +10,10 @@ import tyro
 from piggyback_gan.cli.arguments import BankPath, TaskName, parse
 from piggyback_gan.cli.signals import stopped_by_signals
 from piggyback_gan.errors import PartnerEnded, PiggybackError
-from piggyback_gan.generator_options import GeneratorOptions
-from piggyback_gan.launch import find_place
-from piggyback_gan.option_files import read_options
-from piggyback_gan.options import TrainingOptions
-from piggyback_gan.own_code import allow_generator
+from piggyback_gan.networks.options import GeneratorOptions
+from piggyback_gan.system.launch import find_place
+from piggyback_gan.system.user_code import allow_generator
+from piggyback_gan.training.options import TrainingOptions, read_options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +48,7 @@ def run(arguments: list[str]) -> int:
     if find_place().count == 1:
         return _run(arguments, is_first=True, world=1)
     # Before anything can go wrong: what is wrong in all of them is said once.
-    from piggyback_gan.processes import processes
+    from piggyback_gan.system.distributed import processes
 
     with processes() as team:
         return _run(arguments, is_first=team.is_first, world=team.world)
@@ -60,12 +59,13 @@ def _run(arguments: list[str], *, is_first: bool, world: int) -> int:
     if given.data is None and not given.resume:
         raise PiggybackError("--data DIR is missing: the folder of images (pbgan train --help)")
     # Imported late: --help and wrong arguments should not wait for torch.
+    from piggyback_gan.bank.manifest import read_card
     from piggyback_gan.cli.progress import TrainingProgress, print_plan
-    from piggyback_gan.manifest import read_card
-    from piggyback_gan.planning import plan_task
-    from piggyback_gan.processes import idle_cores
-    from piggyback_gan.runs import RunFolder
-    from piggyback_gan.teaching import Interrupted, teach
+    from piggyback_gan.runs.run_folder import RunFolder
+    from piggyback_gan.runs.teach import teach
+    from piggyback_gan.system.distributed import idle_cores
+    from piggyback_gan.training.callbacks import Interrupted
+    from piggyback_gan.training.plan import plan_task
 
     if given.dry_run:
         if given.data is None:
@@ -120,8 +120,8 @@ def _parse(arguments: list[str]) -> Arguments:
     if given.generator.code is not None:
         allow_generator(given.generator.code)
     if given.resume and given.config is None:
-        from piggyback_gan.runs import RunFolder
-        from piggyback_gan.teaching import recorded_options
+        from piggyback_gan.runs.run_folder import RunFolder
+        from piggyback_gan.runs.teach import recorded_options
 
         recorded = recorded_options(RunFolder(given.bank, given.task).read())
         given = parse(Arguments, "train", arguments, _with(default, *recorded))

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from piggyback_gan.cli.arguments import BankPath, TaskName, parse
-from piggyback_gan.config import check_positive
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.launch import Place, find_place
-from piggyback_gan.options import Device, Direction
-from piggyback_gan.tiling import NormFrom, Tiling
+from piggyback_gan.inference.tiling import NormFrom, Tiling
+from piggyback_gan.names import Device, Direction
+from piggyback_gan.system.checks import check_positive
+from piggyback_gan.system.launch import Place, find_place
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from piggyback_gan.config import Architecture
-    from piggyback_gan.image_formats import ImageFormat
+    from piggyback_gan.images.format import ImageFormat
+    from piggyback_gan.networks.config import Architecture
 
 
 Inputs = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="INPUT...")]
@@ -111,10 +111,10 @@ def run(arguments: list[str]) -> int:
     from rich.console import Console
     from rich.progress import Progress
 
-    from piggyback_gan.images import MAX_PIXELS
-    from piggyback_gan.manifest import require_writable
-    from piggyback_gan.outputs import plan_outputs
-    from piggyback_gan.translate import translate_files
+    from piggyback_gan.images.pixels import MAX_PIXELS
+    from piggyback_gan.inference.outputs import plan_outputs
+    from piggyback_gan.inference.translate import translate_files
+    from piggyback_gan.system.files import require_writable
 
     network = _of_file(given) if isinstance(given, OnnxArguments) else _of_bank(given, tiling)
     planned = plan_outputs(
@@ -153,8 +153,8 @@ def run(arguments: list[str]) -> int:
 
 
 def _of_bank(given: Arguments, tiling: Tiling | None) -> _Network:
-    from piggyback_gan.bank import Bank
-    from piggyback_gan.devices import choose_device
+    from piggyback_gan.bank.bank import Bank
+    from piggyback_gan.system.device import choose_device
 
     bank = Bank.open(given.bank)
     if tiling is not None:

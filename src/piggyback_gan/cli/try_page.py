@@ -8,7 +8,7 @@ import tyro
 
 from piggyback_gan.cli.arguments import BankPath, parse
 from piggyback_gan.cli.serve import serve_bank
-from piggyback_gan.options import Device
+from piggyback_gan.names import Device
 from piggyback_gan.serve.options import ServeOptions
 
 

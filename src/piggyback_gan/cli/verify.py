@@ -17,7 +17,7 @@ class Arguments:
 def run(arguments: list[str]) -> int:
     """Print a line for each task; exit status 1 if anything is wrong."""
     given = parse(Arguments, "verify", arguments)
-    from piggyback_gan.bank import Bank
+    from piggyback_gan.bank.bank import Bank
     from piggyback_gan.errors import PiggybackError
 
     try:

@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from piggyback_gan.demo.run import Learned
-from piggyback_gan.images import Pixels
-from piggyback_gan.manifest import atomic_write
+from piggyback_gan.images.pixels import Pixels
+from piggyback_gan.system.files import atomic_write
 
 COLUMNS = ("input", "when learned", "after the last", "target")
 HEADINGS = (

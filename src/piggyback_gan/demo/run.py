@@ -8,17 +8,19 @@ from pathlib import Path
 
 import torch
 
-from piggyback_gan.bank import Bank
-from piggyback_gan.data import PairedDataset
+from piggyback_gan.bank.bank import Bank
+from piggyback_gan.data.datasets import PairedDataset
+from piggyback_gan.data.folders import find_pairs
 from piggyback_gan.demo.scenes import SCENE_TASKS, write_dataset
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.evaluation import Evaluation, evaluate
-from piggyback_gan.folders import find_pairs
-from piggyback_gan.generator_options import GeneratorOptions
-from piggyback_gan.image_formats import ImageFormat
-from piggyback_gan.images import Pixels, to_pixels
-from piggyback_gan.options import TrainingOptions
-from piggyback_gan.teaching import Reporter, teach
+from piggyback_gan.evaluation.evaluate import Evaluation, evaluate
+from piggyback_gan.images.format import ImageFormat
+from piggyback_gan.images.pixels import Pixels
+from piggyback_gan.images.tensors import to_pixels
+from piggyback_gan.networks.options import GeneratorOptions
+from piggyback_gan.runs.teach import teach
+from piggyback_gan.training.callbacks import Reporter
+from piggyback_gan.training.options import TrainingOptions
 
 SIZE = 64
 TRAIN_PAIRS = 500

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.experiments.parts import PartName
-from piggyback_gan.judging import Figure
-from piggyback_gan.manifest import atomic_write
+from piggyback_gan.evaluation.judge import Figure
+from piggyback_gan.experiments.part_names import PartName
 from piggyback_gan.names import check_name, check_task_name
+from piggyback_gan.system.files import atomic_write
 
 EXPERIMENT_FILE = "experiment.json"
 PARTS = "parts"

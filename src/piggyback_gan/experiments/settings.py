@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from piggyback_gan.config import check_choice
+from piggyback_gan.core.filter_options import FilterOptions
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.experiments.strategies import STRATEGIES, Strategy
-from piggyback_gan.filter_options import FilterOptions
-from piggyback_gan.generator_options import GeneratorOptions
 from piggyback_gan.names import PREVIOUS, STANDALONE, check_name, check_task_name
-from piggyback_gan.option_files import check_keys, known_options, options_from, read_toml
-from piggyback_gan.options import TrainingOptions
+from piggyback_gan.networks.options import GeneratorOptions
+from piggyback_gan.system.checks import check_choice
+from piggyback_gan.system.toml_options import check_keys, known_options, options_from, read_toml
+from piggyback_gan.training.options import TrainingOptions
 
 FIRST = "first"
 """The part that trains the first task's network, which most strategies have in common."""

@@ -3,15 +3,23 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from piggyback_gan.bank import BACKWARD, FORWARD
-from piggyback_gan.config import GeneratorConfig
+from piggyback_gan.data.folders import (
+    PairedFolder,
+    UnpairedFolder,
+    find_pairs,
+    find_unpaired,
+    train_counts,
+)
+from piggyback_gan.data.formats import find_formats
+from piggyback_gan.data.loading import Checked, Dataset
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.experiments.settings import Experiment, TaskSettings
-from piggyback_gan.folders import PairedFolder, UnpairedFolder, find_pairs, find_unpaired
-from piggyback_gan.image_formats import ImageFormat
-from piggyback_gan.options import Device, TrainingOptions
-from piggyback_gan.planning import check_size, find_formats, train_counts
-from piggyback_gan.task_data import Checked, Dataset, TaskData, load_held_out_of, load_task_data
+from piggyback_gan.images.format import ImageFormat
+from piggyback_gan.names import BACKWARD, FORWARD, Device
+from piggyback_gan.networks.config import GeneratorConfig
+from piggyback_gan.training.options import TrainingOptions
+from piggyback_gan.training.plan import check_size
+from piggyback_gan.training.task_data import TaskData, load_held_out_of, load_task_data
 
 
 @dataclass(frozen=True)

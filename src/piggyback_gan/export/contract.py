@@ -5,12 +5,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
-from piggyback_gan.config import Architecture, check_choice, check_positive, read_architecture
-from piggyback_gan.errors import PiggybackError
-from piggyback_gan.image_formats import ImageFormat
-from piggyback_gan.names import EXPORT_PRECISIONS, check_task_name
-from piggyback_gan.options import Direction
-from piggyback_gan.own_code import said
+from piggyback_gan.errors import PiggybackError, said
+from piggyback_gan.images.format import ImageFormat
+from piggyback_gan.names import EXPORT_PRECISIONS, Direction, check_task_name
+from piggyback_gan.networks.config import Architecture, read_architecture
+from piggyback_gan.system.checks import check_choice, check_positive
 
 CONTRACT_KEY = "image_contract"
 """Where a file's metadata has its contract."""

@@ -14,22 +14,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from piggyback_gan.bank import Bank
-from piggyback_gan.config import check_choice
-from piggyback_gan.errors import PiggybackError
+from piggyback_gan.bank.bank import Bank
+from piggyback_gan.bank.manifest import require_outside_banks
+from piggyback_gan.errors import PiggybackError, said
 from piggyback_gan.export.contract import ImageContract
 from piggyback_gan.export.formats import FORMATS, Format
 from piggyback_gan.export.quantizing import quantize
-from piggyback_gan.images import list_images, read_image, to_tensor
-from piggyback_gan.manifest import require_outside_banks, workplace
-from piggyback_gan.names import (
-    EXPORT_FORMATS,
-    EXPORT_PRECISIONS,
-    ExportFormat,
-    ExportPrecision,
-)
-from piggyback_gan.own_code import said
-from piggyback_gan.translate import padded, translate_batch
+from piggyback_gan.images.read import list_images, read_image
+from piggyback_gan.images.tensors import to_tensor
+from piggyback_gan.inference.translate import padded, translate_batch
+from piggyback_gan.names import EXPORT_FORMATS, EXPORT_PRECISIONS, ExportFormat, ExportPrecision
+from piggyback_gan.system.checks import check_choice
+from piggyback_gan.system.files import workplace
 
 TOLERANCES = {"fp32": 1e-4, "fp16": 0.05, "bf16": 0.25, "int8": 0.5}
 """The largest difference of an output from the bank's, of values in [-1, 1], that is let pass."""

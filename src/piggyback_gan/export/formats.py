@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config as fx_config
 
+from piggyback_gan.core.filter_banks import STORED_TYPES
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.export.contract import CONTRACT_KEY, ImageContract
 from piggyback_gan.export.onnx_file import OnnxGenerator, quiet, require, write_onnx
@@ -26,9 +27,8 @@ from piggyback_gan.export.triton import (
     model_config,
 )
 from piggyback_gan.export.usage import usage_example
-from piggyback_gan.filter_banks import STORED_TYPES
-from piggyback_gan.generators import build_outline
 from piggyback_gan.names import ExportFormat
+from piggyback_gan.networks.generators import build_outline
 
 _CONTRACT_FILE = "image_contract.json"  # in archives that hold files
 

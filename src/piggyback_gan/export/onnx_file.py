@@ -16,9 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from piggyback_gan.errors import PiggybackError
+from piggyback_gan.errors import PiggybackError, said
 from piggyback_gan.export.contract import CONTRACT_KEY, INPUT_NAME, OUTPUT_NAME, ImageContract
-from piggyback_gan.own_code import said
 
 OPSET = 20
 _AXES = ("batch", None, "height", "width")

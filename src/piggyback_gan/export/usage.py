@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from piggyback_gan.config import RESNET_BLOCKS, UNET_LEVELS, CustomGeneratorConfig
 from piggyback_gan.export.contract import INPUT_NAME, OUTPUT_NAME, ImageContract
 from piggyback_gan.export.rendering import rendered
-from piggyback_gan.image_encoding import tiff_options
-from piggyback_gan.image_formats import FULL_RANGE, ImageFormat
+from piggyback_gan.images.encode import tiff_options
+from piggyback_gan.images.format import FULL_RANGE, ImageFormat
 from piggyback_gan.names import ExportFormat
+from piggyback_gan.networks.config import RESNET_BLOCKS, UNET_LEVELS, CustomGeneratorConfig
 
 _PILLOW_CHANNELS = (1, 3, 4)
 _WEIGHTS = "weights.py.jinja"

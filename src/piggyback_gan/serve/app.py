@@ -12,12 +12,12 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from piggyback_gan.serve.answers import NO_CACHE
 from piggyback_gan.serve.catalogue import Catalogue
-from piggyback_gan.serve.documents import TranslateQuery
 from piggyback_gan.serve.options import ServeOptions
 from piggyback_gan.serve.problems import MEDIA_TYPE, Problem
+from piggyback_gan.serve.responses import NO_CACHE
 from piggyback_gan.serve.routes import make_routes
+from piggyback_gan.serve.schemas import TranslateQuery
 from piggyback_gan.serve.service import Service
 
 _PAGE = Path(__file__).with_name("page")

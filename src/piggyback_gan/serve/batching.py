@@ -15,15 +15,15 @@ import numpy as np
 from torch import nn
 
 from piggyback_gan.errors import is_out_of_memory
-from piggyback_gan.images import Pixels
+from piggyback_gan.images.pixels import Pixels
+from piggyback_gan.inference.tiling import Tiling, padded_pixels
+from piggyback_gan.inference.translate import translate_pixels, translate_strips
 from piggyback_gan.serve.catalogue import Way
 from piggyback_gan.serve.metrics import Metrics
+from piggyback_gan.serve.network_cache import TaskMemory
 from piggyback_gan.serve.options import ServeOptions
 from piggyback_gan.serve.problems import Problem
-from piggyback_gan.serve.task_memory import TaskMemory
 from piggyback_gan.serve.turns import Turns
-from piggyback_gan.tiling import Tiling, padded_pixels
-from piggyback_gan.translate import translate_pixels, translate_strips
 
 _log = logging.getLogger(__name__)
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from piggyback_gan.bank import Bank
-from piggyback_gan.config import Architecture
+from piggyback_gan.bank.bank import Bank
+from piggyback_gan.bank.card import damaged_card
+from piggyback_gan.bank.manifest import MANIFEST_NAME, NOTES_NAME, TaskEntry
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.generators import build_outline
-from piggyback_gan.image_formats import ImageFormat
-from piggyback_gan.manifest import MANIFEST_NAME, NOTES_NAME, TaskEntry
+from piggyback_gan.images.format import ImageFormat
+from piggyback_gan.networks.config import Architecture
+from piggyback_gan.networks.generators import build_outline
 from piggyback_gan.serve.problems import Problem
-from piggyback_gan.share.model_card import damaged_card
 from piggyback_gan.share.notes import BankNotes, TaskNotes, parse_notes
 
 _log = logging.getLogger(__name__)

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from piggyback_gan.config import check_positive
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.options import Device
+from piggyback_gan.names import Device
+from piggyback_gan.system.checks import check_positive
 
 _MOST = 2**40
 

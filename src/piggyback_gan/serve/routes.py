@@ -6,12 +6,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 
-from piggyback_gan.serve import documents, metrics
-from piggyback_gan.serve.answers import FORM, NO_CACHE, ZIP, as_form, as_zip
-from piggyback_gan.serve.documents import TRANSLATE_BODY, TRANSLATED, TranslateQuery, problems
+from piggyback_gan.serve import metrics
+from piggyback_gan.serve import schemas as documents
 from piggyback_gan.serve.problems import Problem
+from piggyback_gan.serve.responses import FORM, NO_CACHE, ZIP, as_form, as_zip
+from piggyback_gan.serve.schemas import TRANSLATE_BODY, TRANSLATED, TranslateQuery, problems
 from piggyback_gan.serve.service import Service
-from piggyback_gan.serve.translating import Translated
+from piggyback_gan.serve.translator import Translated
 
 _PROBLEMS_OF_TRANSLATE = (
     "bad-request",

@@ -15,7 +15,7 @@ from piggyback_gan.errors import PiggybackError
 from piggyback_gan.serve.allocator import keep_memory
 from piggyback_gan.serve.app import make_app
 from piggyback_gan.serve.catalogue import Catalogue
-from piggyback_gan.serve.guards import LOOPBACK_NAMES, Guard, is_loopback
+from piggyback_gan.serve.middleware import LOOPBACK_NAMES, Guard, is_loopback
 from piggyback_gan.serve.options import ServeOptions, read_tokens
 
 _PATIENCE = 20.0  # seconds for a request's head to arrive, and for a part of an answer to be taken

@@ -9,18 +9,18 @@ from typing import Any, TypeVar
 from starlette.requests import ClientDisconnect, Request
 from torch import nn
 
-from piggyback_gan.devices import choose_device
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.serve.batching import Batcher
 from piggyback_gan.serve.catalogue import Catalogue, ServedTask, Way
-from piggyback_gan.serve.documents import TranslateQuery
+from piggyback_gan.serve.limits import CountedAnswer, Traffic
 from piggyback_gan.serve.metrics import Metrics
 from piggyback_gan.serve.options import ServeOptions
-from piggyback_gan.serve.pictures import Pictures
+from piggyback_gan.serve.previews import Pictures
 from piggyback_gan.serve.problems import Problem
-from piggyback_gan.serve.traffic import CountedAnswer, Traffic
-from piggyback_gan.serve.translating import Translated, Translator, Wishes
+from piggyback_gan.serve.schemas import TranslateQuery
+from piggyback_gan.serve.translator import Translated, Translator, Wishes
 from piggyback_gan.serve.uploads import reading
+from piggyback_gan.system.device import choose_device
 
 _CLIENT_LEFT = 499  # as nginx counts those who did not wait
 _CPU_BATCH_PIXELS = 2**15

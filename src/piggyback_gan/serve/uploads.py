@@ -10,10 +10,10 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from piggyback_gan.serve.answers import FORM
+from piggyback_gan.serve.limits import Traffic
 from piggyback_gan.serve.options import ServeOptions
 from piggyback_gan.serve.problems import Problem
-from piggyback_gan.serve.traffic import Traffic
+from piggyback_gan.serve.responses import FORM
 
 _UNNAMED = "image"
 _LONGEST_NAME = 120

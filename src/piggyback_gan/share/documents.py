@@ -4,12 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from piggyback_gan.bank import Bank
+from piggyback_gan.bank.bank import Bank
+from piggyback_gan.bank.manifest import NOTES_NAME, README_NAME, Manifest
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.manifest import NOTES_NAME, README_NAME, Manifest, atomic_write
 from piggyback_gan.share.model_card import is_ours, model_card, sample_names
 from piggyback_gan.share.notes import BankNotes, parse_notes
 from piggyback_gan.share.sites import FolderSite, Site
+from piggyback_gan.system.files import atomic_write
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ import shlex
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from piggyback_gan.bank import Bank
-from piggyback_gan.config import CustomGeneratorConfig
-from piggyback_gan.errors import PiggybackError
-from piggyback_gan.image_formats import ImageFormat
-from piggyback_gan.manifest import SAMPLES_FOLDER, TaskEntry
-from piggyback_gan.own_code import VARIABLE
+from piggyback_gan.bank.bank import Bank
+from piggyback_gan.bank.card import damaged_card
+from piggyback_gan.bank.manifest import SAMPLES_FOLDER, TaskEntry
+from piggyback_gan.images.format import ImageFormat
+from piggyback_gan.networks.config import CustomGeneratorConfig
 from piggyback_gan.share.notes import BankNotes, TaskNotes
+from piggyback_gan.system.user_code import VARIABLE
 
 _FENCE = "\n---\n\n"
 """What ends the fields at its head."""
@@ -135,12 +135,6 @@ def model_card(bank: Bank, notes: BankNotes, shown: Collection[str], address: st
     text = "\n" + "\n\n".join(part for part in parts if part) + "\n"
     mark = _mark(head.encode(), text.encode())
     return f"{head}{_FENCE}{mark}a push leaves it alone once it is edited; card.toml can say more. -->\n{text}"
-
-
-def damaged_card(entry: TaskEntry, reason: Exception) -> PiggybackError:
-    """What is told of a card that can be read, but lacks what a task's card has or has it as something else."""
-    words = " ".join(str(reason).split())
-    return PiggybackError(f"task {entry.name!r}: {entry.file} has a damaged card ({words})")
 
 
 def _front_matter(tasks: Iterable[str], notes: BankNotes, modes: Collection[Any]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.option_files import check_keys
+from piggyback_gan.system.toml_options import check_keys
 
 _FREE_TEXT = "description"
 

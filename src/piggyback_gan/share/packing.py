@@ -4,22 +4,16 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from piggyback_gan.bank import Bank
+from piggyback_gan.bank.bank import Bank
+from piggyback_gan.bank.manifest import MANIFEST_NAME, NOTES_NAME, Manifest, require_outside_banks
+from piggyback_gan.bank.store import Store, tensors_sha256
+from piggyback_gan.core.mixings import FullMixing
+from piggyback_gan.core.task import TaskState
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.manifest import (
-    MANIFEST_NAME,
-    NOTES_NAME,
-    Manifest,
-    atomic_write,
-    require_outside_banks,
-    workplace,
-)
-from piggyback_gan.mixings import FullMixing
-from piggyback_gan.restoring import BACKWARD
+from piggyback_gan.names import BACKWARD
 from piggyback_gan.share.documents import notes_at
 from piggyback_gan.share.sites import FolderSite
-from piggyback_gan.store import Store, tensors_sha256
-from piggyback_gan.tasks import TaskState
+from piggyback_gan.system.files import atomic_write, workplace
 
 
 @dataclass(frozen=True)

@@ -5,20 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
-from piggyback_gan.bank import Bank
+from piggyback_gan.bank.bank import Bank
+from piggyback_gan.bank.card import damaged_card
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.image_encoding import encode
-from piggyback_gan.images import (
-    display,
-    grid,
-    list_images,
-    read_image,
-    resize,
-    to_pixels,
-    to_tensor,
-)
-from piggyback_gan.share.model_card import damaged_card, sample_names
-from piggyback_gan.translate import translate_batch
+from piggyback_gan.images.display import display, grid
+from piggyback_gan.images.encode import encode
+from piggyback_gan.images.read import list_images, read_image
+from piggyback_gan.images.tensors import resize, to_pixels, to_tensor
+from piggyback_gan.inference.translate import translate_batch
+from piggyback_gan.share.model_card import sample_names
 
 
 def sample_pictures(bank: Bank, folder: Path) -> Mapping[str, list[bytes]]:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from piggyback_gan.bank.manifest import SAMPLES_FOLDER
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.manifest import SAMPLES_FOLDER, atomic_write, require_writable
 from piggyback_gan.share.hub import HubSite, is_address
+from piggyback_gan.system.files import atomic_write, require_writable
 
 
 class Site(Protocol):

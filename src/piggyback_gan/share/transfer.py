@@ -5,25 +5,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from piggyback_gan.bank import Bank
-from piggyback_gan.errors import PiggybackError
-from piggyback_gan.locking import writer_lock
-from piggyback_gan.manifest import (
+from piggyback_gan.bank.bank import Bank
+from piggyback_gan.bank.lock import writer_lock
+from piggyback_gan.bank.manifest import (
     MANIFEST_NAME,
     TASKS_FOLDER,
     Manifest,
     TaskEntry,
-    atomic_write,
     check_content,
     require_empty,
     require_outside_banks,
-    require_writable,
 )
+from piggyback_gan.bank.store import Store
+from piggyback_gan.errors import PiggybackError
 from piggyback_gan.share.documents import FoundNotes, documents_to_send, notes_at, receive_notes
 from piggyback_gan.share.hub import HubSite, is_address
 from piggyback_gan.share.showcase import sample_pictures
 from piggyback_gan.share.sites import FolderSite, Site, site_at
-from piggyback_gan.store import Store
+from piggyback_gan.system.files import atomic_write, require_writable
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from piggyback_gan.config import GeneratorConfig
+from piggyback_gan.core.filters import ConvLayer
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.filters import ConvLayer
+from piggyback_gan.networks.config import GeneratorConfig
 
 Tensors = Mapping[str, Tensor]
 

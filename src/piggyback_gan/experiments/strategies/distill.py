@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from piggyback_gan.core.filters import ConvLayer
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.experiments.strategies.base import (
     Kept,
@@ -19,7 +20,6 @@ from piggyback_gan.experiments.strategies.base import (
     count,
     values_of,
 )
-from piggyback_gan.filters import ConvLayer
 
 
 class _DistillLearner(Learner):

@@ -6,7 +6,6 @@ from typing import Self
 
 from torch import nn
 
-from piggyback_gan.config import check_positive
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.experiments.strategies.base import (
     Kept,
@@ -16,6 +15,7 @@ from piggyback_gan.experiments.strategies.base import (
     count,
     values_of,
 )
+from piggyback_gan.system.checks import check_positive
 
 
 class _TailLearner(Learner):

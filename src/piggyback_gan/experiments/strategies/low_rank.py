@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from piggyback_gan.config import check_positive
+from piggyback_gan.core.filters import ConvLayer, FilterLayout
+from piggyback_gan.core.products import compose_exactly, without_autocast
 from piggyback_gan.experiments.strategies.base import Kept, KeptStrategy, Learner, count, values_of
 from piggyback_gan.experiments.strategies.piggyback import Piggyback, layer_parameters
 from piggyback_gan.experiments.strategies.weights import (
@@ -17,8 +18,8 @@ from piggyback_gan.experiments.strategies.weights import (
     shared_count,
     shared_layers,
 )
-from piggyback_gan.filters import ConvLayer, FilterLayout, compose_exactly, without_autocast
 from piggyback_gan.names import DEFAULT_UNCONSTRAINED
+from piggyback_gan.system.checks import check_positive
 
 
 class _LowRank(nn.Module):

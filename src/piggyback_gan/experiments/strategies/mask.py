@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from piggyback_gan.core.filters import ConvLayer
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.experiments.strategies.base import Kept, KeptStrategy, Learner, count, values_of
 from piggyback_gan.experiments.strategies.weights import (
@@ -19,7 +20,6 @@ from piggyback_gan.experiments.strategies.weights import (
     shared_layers,
     unpack,
 )
-from piggyback_gan.filters import ConvLayer
 
 _START = 1e-2
 _THRESHOLD = 5e-3

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from piggyback_gan.config import GeneratorConfig
+from piggyback_gan.core.filters import unconstrained_count
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.experiments.strategies.base import (
     Kept,
@@ -18,9 +18,9 @@ from piggyback_gan.experiments.strategies.base import (
     values_of,
 )
 from piggyback_gan.experiments.strategies.piggyback import Piggyback
-from piggyback_gan.filters import unconstrained_count
-from piggyback_gan.generators import ResnetGenerator, UnetGenerator, build_generator
 from piggyback_gan.names import DEFAULT_UNCONSTRAINED
+from piggyback_gan.networks.config import GeneratorConfig
+from piggyback_gan.networks.generators import ResnetGenerator, UnetGenerator, build_generator
 
 
 @dataclass(frozen=True, kw_only=True)

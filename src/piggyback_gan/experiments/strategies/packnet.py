@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from piggyback_gan.core.filters import unconstrained_count
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.experiments.strategies.base import (
     Kept,
@@ -27,7 +28,6 @@ from piggyback_gan.experiments.strategies.weights import (
     shared_layers,
     unpack,
 )
-from piggyback_gan.filters import unconstrained_count
 
 
 class _Packed(nn.Module):

@@ -6,8 +6,12 @@ from pathlib import Path
 
 from torch import nn
 
-from piggyback_gan.allocation import LayerSize, allot, resolve_shares
-from piggyback_gan.bank import BACKWARD, FORWARD, Bank, open_or_new
+from piggyback_gan.bank.bank import Bank, open_or_new
+from piggyback_gan.core.allocation import LayerSize, allot, resolve_shares
+from piggyback_gan.core.filter_options import FilterOptions
+from piggyback_gan.core.filters import FilterLayout, unconstrained_count
+from piggyback_gan.core.network import PiggybackNetwork
+from piggyback_gan.core.task import resolve_start
 from piggyback_gan.experiments.strategies.base import (
     Lesson,
     Size,
@@ -17,11 +21,7 @@ from piggyback_gan.experiments.strategies.base import (
     count,
     count_values,
 )
-from piggyback_gan.filter_options import FilterOptions
-from piggyback_gan.filters import FilterLayout, unconstrained_count
-from piggyback_gan.names import STANDALONE, Allocation
-from piggyback_gan.network import PiggybackNetwork
-from piggyback_gan.tasks import resolve_start
+from piggyback_gan.names import BACKWARD, FORWARD, STANDALONE, Allocation
 
 
 def layer_parameters(network: nn.Module, options: FilterOptions, order: int) -> dict[str, int]:

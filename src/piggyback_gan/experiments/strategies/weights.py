@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from piggyback_gan.allocation import SMALLEST_SHARED_LAYER
+from piggyback_gan.core.allocation import SMALLEST_SHARED_LAYER
+from piggyback_gan.core.filters import ConvLayer, FilterLayout
 from piggyback_gan.experiments.strategies.base import Kept, Tensors, conv_layers
-from piggyback_gan.filters import ConvLayer, FilterLayout
 
 _PARAMETRIZED = ".parametrizations.weight."
 

@@ -1,0 +1,379 @@
+"""Bank: a directory of image translators that share their filters; open it, use it, add to it."""
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, replace
+from functools import cache
+from itertools import chain
+from pathlib import Path
+from typing import Any, overload
+
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor, nn
+
+from piggyback_gan.bank.card import _directions, card_formats
+from piggyback_gan.bank.lock import writer_lock
+from piggyback_gan.bank.manifest import MANIFEST_NAME, Manifest, TaskEntry, read_card, require_empty
+from piggyback_gan.bank.restore import Finding, check_tasks, restore_task, state_in
+from piggyback_gan.bank.store import Store, StoredTask
+from piggyback_gan.core.network import PiggybackNetwork
+from piggyback_gan.core.task import TaskState
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.images.encode import to_pil
+from piggyback_gan.images.format import ImageFormat
+from piggyback_gan.images.read import from_pil
+from piggyback_gan.images.tensors import to_pixels, to_tensor
+from piggyback_gan.inference.tiling import Tiling
+from piggyback_gan.inference.translate import translate_batch
+from piggyback_gan.names import BACKWARD, FORWARD
+from piggyback_gan.networks.config import Architecture, GeneratorConfig, read_architecture
+from piggyback_gan.networks.generators import build_generator, build_outline
+from piggyback_gan.system.device import choose_device
+
+__all__ = ["BACKWARD", "FORWARD", "Bank", "Finding", "card_formats", "open_or_new"]
+
+
+class Bank:
+    """A bank on disk.
+
+    Example::
+
+        bank = Bank.open("bank")
+        generator = bank.generator("maps")            # a plain torch module, in eval mode
+        picture = bank.translate("maps", Image.open("aerial.jpg"))
+    """
+
+    def __init__(self, store: Store, config: Architecture) -> None:
+        self._store = store
+        self.config = config
+        self._generators: dict[tuple[str, str, str], nn.Module] = {}
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Bank":
+        """Open a bank; nothing else needs to be known about it.
+
+        Raises:
+            PiggybackError: no bank is there, it is damaged, or it comes from a newer version.
+        """
+        store = Store.open(Path(path))
+        architecture = store.manifest.architecture
+        try:
+            config = read_architecture(architecture["generator"])
+        except (KeyError, TypeError, PiggybackError) as error:
+            raise PiggybackError(
+                f"{path} has a generator this version does not know: {error}"
+            ) from None
+        return cls(store, config)
+
+    @classmethod
+    def new(cls, path: str | Path, config: Architecture) -> "Bank":
+        """A bank that comes to be on disk when its first task is added.
+
+        Raises:
+            PiggybackError: the folder holds other things.
+        """
+        path = Path(path)
+        require_empty(path)
+        return cls(Store(path, Manifest({"generator": asdict(config)})), config)
+
+    @property
+    def path(self) -> Path:
+        """The bank's directory."""
+        return self._store.path
+
+    @property
+    def manifest(self) -> Manifest:
+        """What `bank.json` says: as it was when the bank was opened, and with what was added since."""
+        return self._store.manifest
+
+    @property
+    def entries(self) -> tuple[TaskEntry, ...]:
+        """The manifest's line for each task, in order."""
+        return self.manifest.tasks
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks in the order in which they were learned."""
+        return tuple(entry.name for entry in self.entries)
+
+    def network(self, through: str | None = None, which: str = FORWARD) -> PiggybackNetwork:
+        """All tasks of one of the bank's networks on the CPU, or those up to the task `through`.
+
+        Raises:
+            PiggybackError: there is no such task, or a file is missing or damaged.
+        """
+        stored = self._store.read() if through is None else self._store.read_through(through)
+        return _restored(self.empty_network(which), stored, which)
+
+    def states(self, which: str = FORWARD) -> Iterator[TaskState]:
+        """The tasks of one of the bank's networks as they are stored, in order.
+
+        Raises:
+            PiggybackError: a file is missing or damaged.
+        """
+        for stored in self._store.read():
+            if (state := state_in(stored, which)) is not None:
+                yield state
+
+    def empty_network(self, which: str = FORWARD) -> PiggybackNetwork:
+        """A network of the bank's architecture without tasks; it draws on no random numbers."""
+        config = self.network_config(which)
+        with torch.random.fork_rng(devices=[]):
+            module = build_generator(config)
+        # What others' modules do with their conv layers is not known.
+        return PiggybackNetwork(module, factored=isinstance(config, GeneratorConfig))
+
+    def _network_to_read(self, which: str) -> PiggybackNetwork:
+        """The same, but only for tasks that are there: it has no values for new ones to start from."""
+        network = PiggybackNetwork(build_outline(self.network_config(which)))
+        is_empty = any(parameter.is_meta for parameter in network.parameters())
+        return network.to_empty(device="cpu") if is_empty else network
+
+    def network_config(self, which: str) -> Architecture:
+        """The architecture of one of the bank's networks: the backward one's channels are swapped."""
+        channels = (self.config.input_channels, self.config.output_channels)
+        first, second = channels if which == FORWARD else channels[::-1]
+        return replace(self.config, input_channels=first, output_channels=second)
+
+    def card(self, task: str) -> Mapping[str, Any]:
+        """What describes a task: options, data, image size and range, parameters, validation.
+
+        Raises:
+            PiggybackError: there is no such task, or its file is missing or damaged.
+        """
+        return read_card(self.path, self._store.manifest.entry(task))
+
+    def directions(self, task: str) -> tuple[str, ...]:
+        """In which directions a task translates, "AtoB" or "BtoA"; the one it was trained in first.
+
+        Raises:
+            PiggybackError: as `card`.
+        """
+        return _directions(self.card(task))
+
+    def formats(self, task: str, direction: str | None = None) -> tuple[ImageFormat, ImageFormat]:
+        """What a task's input and output files hold.
+
+        Raises:
+            PiggybackError: as `card`, or the task has no such direction.
+        """
+        return self._formats(task, self.card(task), direction)
+
+    def generator_config(self, task: str, direction: str | None = None) -> Architecture:
+        """The architecture of a task's generator: the bank's, with the task's channels."""
+        return self._for_formats(self.formats(task, direction))
+
+    def generator(
+        self, task: str, device: str | torch.device = "cpu", direction: str | None = None
+    ) -> nn.Module:
+        """A task's generator as a plain module in eval mode: (B, C, H, W) in [-1, 1] -> the same.
+
+        H and W must be multiples of `config.size_multiple`. Each call gives a module of its own. It reads
+        the files of the task and of those that it is composed with, and no other.
+
+        Args:
+            task: the task's name.
+            device: where to put it.
+            direction: "AtoB" or "BtoA"; the one that the task was trained in if None. Unpaired tasks
+                have both.
+
+        Raises:
+            PiggybackError: there is no such task, direction or device, or a file is missing or damaged.
+        """
+        stored = self._store.read_task(task)
+        which = self._which(task, stored.card, direction)
+        state = state_in(stored, which)
+        if state is None or state.needs is None:
+            needed = self._store.read_through(task)
+        else:
+            needed = chain(self._read_needed(state, which), [stored])
+        network = _restored(self._network_to_read(which), needed, which)
+        return network.fold(task).to(choose_device(str(device)))
+
+    @overload
+    def translate(
+        self,
+        task: str,
+        image: Image.Image,
+        device: str = "cpu",
+        direction: str | None = None,
+        tiling: Tiling | None = None,
+    ) -> Image.Image: ...
+    @overload
+    def translate(
+        self,
+        task: str,
+        image: Tensor,
+        device: str = "cpu",
+        direction: str | None = None,
+        tiling: Tiling | None = None,
+    ) -> Tensor: ...
+    def translate(
+        self,
+        task: str,
+        image: Image.Image | Tensor,
+        device: str = "cpu",
+        direction: str | None = None,
+        tiling: Tiling | None = None,
+    ) -> Image.Image | Tensor:
+        """Translate an image of any size; the task's generator is kept for the next call.
+
+        Args:
+            task: the task's name.
+            image: a PIL image, which is turned upright as its EXIF data says, or a float tensor
+                (C, H, W) or (B, C, H, W) in [-1, 1].
+            device: "cpu", "cuda", "mps" or "auto".
+            direction: "AtoB" or "BtoA"; the one that the task was trained in if None.
+            tiling: translate it in overlapping tiles: for images that are too large to be translated
+                at once.
+
+        Returns:
+            What was given, in the same size: a PIL image, or a tensor on the CPU in [-1, 1].
+
+        Raises:
+            PiggybackError: there is no such task, direction or device, or the image is not what the task
+                takes.
+        """
+        card = self.card(task)
+        key = (task, choose_device(str(device)), direction or _directions(card)[0])
+        if key not in self._generators:
+            self._generators[key] = self.generator(*key)
+        generator = self._generators[key]
+        source, target = self._formats(task, card, direction)
+        config = self._for_formats((source, target))
+        if isinstance(image, Image.Image):
+            upright = ImageOps.exif_transpose(image)
+            batch = to_tensor(from_pil(upright, source), source).unsqueeze(0)
+            return to_pil(to_pixels(translate_batch(generator, config, batch, tiling)[0], target))
+        batch = image if image.dim() == 4 else image.unsqueeze(0)
+        return translate_batch(generator, config, batch, tiling).reshape(
+            *image.shape[:-3], -1, *image.shape[-2:]
+        )
+
+    def _read_needed(self, state: TaskState, which: str) -> Iterator[StoredTask]:
+        """The tasks that a task needs in one of the networks, and what they need is among them."""
+        assert state.needs is not None
+        known: set[str] = set()
+        for stored in self._store.read_tasks(state.needs.tasks):
+            theirs = state_in(stored, which)
+            name = stored.state.name
+            if theirs is None or (theirs.needs and not known.issuperset(theirs.needs.tasks)):
+                raise PiggybackError(
+                    f"task {state.name!r}: its file is damaged: it needs {name!r}, but not what that needs"
+                )
+            known.add(name)
+            yield stored
+
+    def _formats(
+        self, task: str, card: Mapping[str, Any], direction: str | None
+    ) -> tuple[ImageFormat, ImageFormat]:
+        both = card_formats(card, self.config)
+        return both if self._which(task, card, direction) == FORWARD else both[::-1]
+
+    def _for_formats(self, formats: tuple[ImageFormat, ImageFormat]) -> Architecture:
+        first, second = formats
+        return replace(self.config, input_channels=first.channels, output_channels=second.channels)
+
+    def _which(self, task: str, card: Mapping[str, Any], direction: str | None) -> str:
+        """The network that translates a task in a direction."""
+        known = _directions(card)
+        if direction is not None and direction not in known:
+            hint = "" if len(known) > 1 else ": only unpaired tasks translate both ways"
+            raise PiggybackError(
+                f"task {task!r} does not translate {direction}, but {' and '.join(known)}{hint}"
+            )
+        return FORWARD if direction in (None, known[0]) else BACKWARD
+
+    @contextlib.contextmanager
+    def writing(self, purpose: str) -> Iterator[None]:
+        """Be the bank's one writer for as long as the block lasts.
+
+        Raises:
+            PiggybackError: another process is, or the folder can't be written to.
+        """
+        with writer_lock(self.path, purpose):
+            yield
+
+    def add(
+        self, state: TaskState, card: Mapping[str, Any], backward: TaskState | None = None
+    ) -> TaskEntry:
+        """Add a finished task, inside `writing`. A crash leaves the bank with or without it.
+
+        Args:
+            state: the task in the forward network.
+            card: what describes it; it is kept in the task's file.
+            backward: the task in the backward network, for an unpaired one.
+
+        Raises:
+            PiggybackError: the task does not fit the bank's networks, its name is taken, or the bank
+                can't be written; it is as it was.
+        """
+        outlines = list(self._store.outlines())
+        fitting = {
+            which: self._fitting(added, which, outlines)
+            for which, added in ((FORWARD, state), (BACKWARD, backward))
+            if added is not None
+        }
+        return self._store.append(fitting.pop(FORWARD), card, fitting)
+
+    def _fitting(self, added: TaskState, which: str, outlines: Iterable[StoredTask]) -> TaskState:
+        """A task that fits one of the bank's networks, with what it needs there."""
+        network = self._network_to_read(which)
+        ledger = network.ledger.emptied()
+        for outline in outlines:
+            if (state := state_in(outline, which)) is not None:
+                ledger.add(state)
+        needs = ledger.needs(added)
+        for stored in self._read_needed(replace(added, needs=needs), which):
+            earlier = state_in(stored, which)
+            assert earlier is not None
+            restore_task(network, earlier)
+        added = replace(added, needs=needs if added.needs is None else added.needs)
+        restore_task(network, added)
+        return replace(added, needs=needs)
+
+    def remove(self, task: str) -> None:
+        """Remove the newest task, inside `writing`.
+
+        Raises:
+            PiggybackError: there is no such task, or later ones are built on it.
+        """
+        self._store.remove(task)
+        self._generators.clear()
+
+    def verify(self) -> list[Finding]:
+        """Check every file's hash, the chain of tasks, all shapes, and that each task composes.
+
+        Returns:
+            A finding for each task, in order. Damage is told, not raised.
+        """
+        return check_tasks(self._store.check(), cache(self._network_to_read))
+
+    def leftovers(self) -> list[Path]:
+        """Files among the tasks that are no part of the bank, such as a killed writer's; they do no harm."""
+        return self._store.leftovers()
+
+
+def open_or_new(path: Path, config: Architecture) -> Bank:
+    """The bank at `path`, or a new one with this architecture.
+
+    Raises:
+        PiggybackError: as `Bank.open` and `Bank.new`.
+    """
+    try:
+        begun = (path / MANIFEST_NAME).exists()
+    except OSError as error:
+        raise PiggybackError(f"{path} can't be a bank: {error.strerror}") from None
+    bank = Bank.open(path) if begun else None
+    # A bank whose tasks were all removed is as good as new.
+    return bank if bank and bank.tasks else Bank.new(path, config)
+
+
+def _restored(
+    network: PiggybackNetwork, stored: Iterable[StoredTask], which: str
+) -> PiggybackNetwork:
+    for task in stored:
+        if (state := state_in(task, which)) is not None:
+            restore_task(network, state)
+    return network

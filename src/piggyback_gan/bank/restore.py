@@ -1,0 +1,92 @@
+"""Tasks of a bank put back into its networks, each with what it says that it needs; and what is wrong with them."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from piggyback_gan.bank.manifest import TaskEntry
+from piggyback_gan.bank.store import StoredTask
+from piggyback_gan.core.network import PiggybackNetwork
+from piggyback_gan.core.task import TaskState
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.names import BACKWARD, FORWARD
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What `Bank.verify` found out about one part of a bank; `problem` is None where all is well."""
+
+    part: str
+    problem: str | None
+
+
+def check_tasks(
+    tasks: Iterable[tuple[TaskEntry, StoredTask | PiggybackError]],
+    network_of: Callable[[str], PiggybackNetwork],
+) -> list[Finding]:
+    """A finding for each task, after it was put into the networks; those without what they need are not.
+
+    Args:
+        tasks: what was read of each.
+        network_of: the bank's networks by name, to be filled; asked for when a task is in it.
+    """
+    findings = []
+    broken: list[str] = []
+    for entry, result in tasks:
+        problem = None
+        if isinstance(result, PiggybackError):
+            problem = str(result)
+        elif (missing := _first_needed(result, broken)) is not None:
+            problem = f"task {entry.name!r}: can't be composed without {missing!r}"
+        else:
+            problem = _composition_problem(network_of, result)
+        if problem:
+            broken.append(entry.name)
+        findings.append(Finding(entry.name, problem))
+    return findings
+
+
+def state_in(stored: StoredTask, which: str) -> TaskState | None:
+    return stored.state if which == FORWARD else stored.others.get(which)
+
+
+def restore_task(network: PiggybackNetwork, state: TaskState) -> None:
+    """Append a task that needs of this network what it says that it needs, and no less."""
+    network.restore_task(state)
+    found = network.ledger.needs_of(state.name)
+    if state.needs is not None and state.needs != found:
+        raise PiggybackError(
+            f"task {state.name!r} does not fit the network: it was composed with "
+            f"{state.needs.bank_filters} bank filters and {len(state.needs.tasks)} tasks, "
+            f"and here it has {found.bank_filters} and {len(found.tasks)}"
+        )
+
+
+def _first_needed(stored: StoredTask, tasks: Sequence[str]) -> str | None:
+    """The first of these earlier tasks that a task needs."""
+    states = (stored.state, *stored.others.values())
+    needs = [state.needs for state in states]
+    if not tasks or None in needs:
+        return next(iter(tasks), None)
+    needed = {task for need in needs if need is not None for task in need.tasks}
+    return next((task for task in tasks if task in needed), None)
+
+
+def _composition_problem(
+    network_of: Callable[[str], PiggybackNetwork], stored: StoredTask
+) -> str | None:
+    name = stored.state.name
+    unpaired = stored.card.get("mode") == "unpaired"
+    if unpaired != (BACKWARD in stored.others):
+        return f"task {name!r}: its card and its tensors disagree on whether it is unpaired"
+    for which in (FORWARD, BACKWARD):
+        state = state_in(stored, which)
+        if state is None:
+            continue
+        network = network_of(which)
+        try:
+            restore_task(network, state)
+        except PiggybackError as error:
+            return str(error)
+        if bad := network.not_finite(name):
+            return f"task {name!r}: {bad} has values that are not finite"
+    return None

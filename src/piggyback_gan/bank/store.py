@@ -1,0 +1,411 @@
+"""The bank's task files: reading, appending, removing and verifying them."""
+
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, cast
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from piggyback_gan.bank.manifest import (
+    FORMAT_VERSION,
+    MANIFEST_NAME,
+    TASK_FILE,
+    TASKS_FOLDER,
+    Manifest,
+    TaskEntry,
+    check_content,
+    now,
+    parse_header,
+    read_header,
+)
+from piggyback_gan.core.mixings import mixing_from_card
+from piggyback_gan.core.task import Needs, TaskState
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.names import STORAGES, Storage, check_task_name
+from piggyback_gan.system.checks import check_choice
+from piggyback_gan.system.files import atomic_write, require_writable
+
+_TASK_FORMAT = "piggyback-gan task"
+_NO_PREVIOUS = "none"
+_SHARES = "unconstrained"
+_MIXING = "mixing"
+_START = "start"
+_STORAGE = "storage"
+_NEEDS = "needs"
+
+
+@dataclass(frozen=True)
+class StoredTask:
+    """A task as its file has it: the tensors, and `card`, the words that describe it.
+
+    `others` has what the task is in further networks of the bank, by their names.
+    """
+
+    state: TaskState
+    card: Mapping[str, Any]
+    others: Mapping[str, TaskState] = field(default_factory=dict)
+
+
+class Store:
+    """A bank's files. It knows filters and tasks, and takes architecture and cards as they are given.
+
+    Args:
+        path: the bank's directory.
+        manifest: what it holds; read it with `Store.open` or give a new one with no tasks.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, path: Path) -> "Store":
+        """Open what is there.
+
+        Raises:
+            PiggybackError: as `Manifest.read`.
+        """
+        return cls(path, Manifest.read(path))
+
+    def read(self) -> Iterator[StoredTask]:
+        """Read all tasks in order, checking each file against the manifest and the chain.
+
+        Raises:
+            PiggybackError: a file is missing, damaged, foreign or of a newer version; it is named.
+        """
+        previous = _NO_PREVIOUS
+        for entry in self.manifest.tasks:
+            yield self._read(entry, previous)
+            previous = entry.sha256
+
+    def check(self) -> Iterator[tuple[TaskEntry, StoredTask | PiggybackError]]:
+        """Read all tasks in order, going on after one that is missing or damaged."""
+        previous = _NO_PREVIOUS
+        for entry in self.manifest.tasks:
+            try:
+                yield entry, self._read(entry, previous)
+            except PiggybackError as error:
+                yield entry, error
+            previous = entry.sha256
+
+    def read_task(self, name: str) -> StoredTask:
+        """Read one task.
+
+        Raises:
+            PiggybackError: there is no such task, or as `read`.
+        """
+        entry = self.manifest.entry(name)
+        place = self.manifest.places[name]
+        previous = self.manifest.tasks[place - 1].sha256 if place else _NO_PREVIOUS
+        return self._read(entry, previous)
+
+    def read_tasks(self, names: Iterable[str]) -> Iterator[StoredTask]:
+        """Read these tasks, and no other file.
+
+        Raises:
+            PiggybackError: there is no such task, or as `read`.
+        """
+        return map(self.read_task, names)
+
+    def outlines(self) -> Iterator[StoredTask]:
+        """All tasks without their tensors, from the files' headers alone, which are not checked.
+
+        Raises:
+            PiggybackError: a file is missing, or its header is damaged.
+        """
+        for entry in self.manifest.tasks:
+            path = self.path / TASKS_FOLDER / entry.file
+            metadata = read_header(path)
+            try:
+                yield self._stored(entry, metadata, {})
+            except (KeyError, ValueError, RecursionError) as error:
+                raise PiggybackError(f"task {entry.name!r}: {path} is damaged: {error}") from None
+
+    def read_through(self, name: str) -> Iterator[StoredTask]:
+        """Read a task and those that it is built on.
+
+        Raises:
+            PiggybackError: there is no such task, or as `read`.
+        """
+        self.manifest.entry(name)
+        for stored in self.read():
+            yield stored
+            if stored.state.name == name:
+                return
+
+    def append(
+        self,
+        state: TaskState,
+        card: Mapping[str, Any],
+        others: Mapping[str, TaskState] | None = None,
+    ) -> TaskEntry:
+        """Add a finished task. Hold the writer's lock. A crash leaves the bank with or without it.
+
+        Args:
+            state: the task's shares and tensors.
+            card: what describes it, JSON values only.
+            others: the same for further networks of the bank, by their names (lower-case words).
+
+        Raises:
+            PiggybackError: the name is taken, the bank changed meanwhile, or it can't be written.
+        """
+        check_task_name(state.name)
+        tasks = self.manifest.tasks
+        if any(entry.name == state.name for entry in tasks):
+            raise PiggybackError(f"the bank has a task {state.name!r} already")
+        self._require_unchanged()
+        require_writable(self.path / TASKS_FOLDER)
+        self.clear_leftovers()
+        metadata = {
+            "format": _TASK_FORMAT,
+            "format_version": str(FORMAT_VERSION),
+            "task": state.name,
+            "architecture": json.dumps(self.manifest.architecture, sort_keys=True),
+            "card": json.dumps(card, sort_keys=True),
+            "previous_sha256": tasks[-1].sha256 if tasks else _NO_PREVIOUS,
+        }
+        tensors = dict(state.tensors)
+        metadata |= self._state_metadata(state)
+        for network, other in (others or {}).items():
+            metadata |= {_of(network, k): word for k, word in self._state_metadata(other).items()}
+            tensors |= {_of(network, key): tensor for key, tensor in other.tensors.items()}
+        metadata["tensors_sha256"] = tensors_sha256(tensors)
+        tensors = {key: tensor.contiguous() for key, tensor in tensors.items()}
+        content = _with_sorted_header(safetensors.torch.save(tensors, metadata))
+        entry = TaskEntry(
+            name=state.name,
+            file=f"{len(tasks) + 1:04d}-{state.name}.safetensors",
+            sha256=hashlib.sha256(content).hexdigest(),
+            bytes=len(content),
+            added=now(),
+        )
+        atomic_write(self.path / TASKS_FOLDER / entry.file, content)
+        manifest = replace(self.manifest, tasks=(*tasks, entry), format_version=FORMAT_VERSION)
+        try:
+            manifest.write(self.path)
+        except PiggybackError:
+            if not self._is_on_disk(manifest):
+                (self.path / TASKS_FOLDER / entry.file).unlink(missing_ok=True)
+            raise
+        self.manifest = manifest
+        return entry
+
+    def remove(self, name: str) -> None:
+        """Remove the newest task. Hold the writer's lock.
+
+        Raises:
+            PiggybackError: there is no such task, later ones are built on it (they are named), the bank
+                changed meanwhile, or it can't be written.
+        """
+        self.manifest.require_newest(name)
+        self._require_unchanged()
+        manifest = replace(self.manifest, tasks=self.manifest.tasks[:-1])
+        manifest.write(self.path)
+        self.manifest = manifest
+        self.clear_leftovers()
+
+    def leftovers(self) -> list[Path]:
+        """Files in the tasks folder that the manifest does not name."""
+        folder = self.path / TASKS_FOLDER
+        named = {entry.file for entry in self.manifest.tasks}
+        return sorted(path for path in folder.glob("*") if path.name not in named)
+
+    def _require_unchanged(self) -> None:
+        """Refuse to write over what another process wrote since this manifest was read."""
+        tasks = self.manifest.tasks
+        if not tasks and not (self.path / MANIFEST_NAME).exists():
+            return
+        found = Manifest.read(self.path)
+        # A bank without tasks may take another architecture.
+        if found.tasks != tasks or (tasks and found.architecture != self.manifest.architecture):
+            raise PiggybackError(f"{self.path} was changed by another process: open it again")
+
+    def _is_on_disk(self, manifest: Manifest) -> bool:
+        path = self.path / MANIFEST_NAME
+        return path.exists() and path.read_bytes() == manifest.render()
+
+    def clear_leftovers(self, keep: Collection[str] = ()) -> None:
+        """Remove what a killed writer left, and nothing else. Hold the writer's lock.
+
+        Args:
+            keep: files in the tasks folder that are to stay: they are about to become tasks.
+        """
+        for path in (*self.leftovers(), *self.path.glob(".bank.*.tmp")):
+            task_file = TASK_FILE.fullmatch(path.name)
+            number = int(task_file[1]) if task_file else 0
+            unnamed = number > len(self.manifest.tasks) and path.name not in keep
+            temporary = path.name.startswith(".") and path.suffix == ".tmp"
+            if (unnamed or temporary) and path.is_file():
+                path.unlink(missing_ok=True)
+
+    def _read(self, entry: TaskEntry, previous: str) -> StoredTask:
+        path = self.path / TASKS_FOLDER / entry.file
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            raise PiggybackError(f"task {entry.name!r}: {path} is missing") from None
+        except OSError as error:
+            raise PiggybackError(f"{path} can't be read: {error.strerror}") from None
+        check_content(entry, content, path)
+        try:
+            return self._parse(entry, path, content, previous)
+        except (KeyError, ValueError, RecursionError, safetensors.SafetensorError) as error:
+            if isinstance(error, PiggybackError) and str(path) in str(error):
+                raise
+            raise PiggybackError(f"task {entry.name!r}: {path} is damaged: {error}") from None
+
+    def _parse(self, entry: TaskEntry, path: Path, content: bytes, previous: str) -> StoredTask:
+        metadata = parse_header(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        if metadata.get("format") != _TASK_FORMAT or metadata.get("task") != entry.name:
+            raise PiggybackError(f"task {entry.name!r}: {path} is not this task's file")
+        if int(metadata["format_version"]) > FORMAT_VERSION:
+            raise PiggybackError(f"{path} was written by a newer version: update piggyback-gan")
+        if json.loads(metadata["architecture"]) != self.manifest.architecture:
+            raise PiggybackError(f"task {entry.name!r}: {path} belongs to another architecture")
+        if metadata["previous_sha256"] != previous:
+            raise PiggybackError(
+                f"task {entry.name!r}: {path} was built on another file of the task before it"
+            )
+        tensors = safetensors.torch.load(content)
+        if tensors_sha256(tensors) != metadata["tensors_sha256"]:
+            raise PiggybackError(f"task {entry.name!r}: {path}: its tensors are not those it names")
+        return self._stored(entry, metadata, tensors)
+
+    def _stored(
+        self, entry: TaskEntry, metadata: Mapping[str, str], tensors: dict[str, Tensor]
+    ) -> StoredTask:
+        """A task with these tensors, of all networks; they may be left out."""
+        others = {}
+        for key in sorted(metadata):
+            network, _, word = key.rpartition("/")
+            if network and word == _SHARES:
+                prefix = _of(network, "")
+                theirs = [k for k in tensors if k.startswith(prefix)]
+                mine = {k.removeprefix(prefix): tensors.pop(k) for k in theirs}
+                words = {
+                    k.removeprefix(prefix): v for k, v in metadata.items() if k.startswith(prefix)
+                }
+                others[network] = self._state(entry.name, words, mine)
+        state = self._state(entry.name, metadata, tensors)
+        card = json.loads(metadata["card"])
+        if not isinstance(card, dict):
+            raise PiggybackError("its card is no JSON object")
+        return StoredTask(state, card, others)
+
+    def _state_metadata(self, state: TaskState) -> dict[str, str]:
+        """What a task is beside its tensors, as its file's header has it."""
+        metadata = {
+            _SHARES: json.dumps(state.shares, sort_keys=True),
+            _MIXING: json.dumps(state.mixing.as_card(), sort_keys=True),
+            _START: json.dumps(state.start),
+            _STORAGE: state.storage,
+        }
+        if state.needs is not None:
+            entries = [self.manifest.entry(name) for name in state.needs.tasks]
+            numbers = [self.manifest.places[entry.name] + 1 for entry in entries]
+            record = {
+                "tasks": _ranges(numbers),
+                "sha256": self._files_sha256(numbers),
+                "bank_filters": state.needs.bank_filters,
+            }
+            metadata[_NEEDS] = json.dumps(record, sort_keys=True)
+        return metadata
+
+    def _state(
+        self, name: str, metadata: Mapping[str, str], tensors: dict[str, Tensor]
+    ) -> TaskState:
+        """The inverse of `_state_metadata`. Before format 3 all tasks mixed fully, and in fp32."""
+        start = json.loads(metadata.get(_START, "null"))
+        if start is not None:
+            check_task_name(start if isinstance(start, str) else "")
+            if (
+                self.manifest.places.get(start, len(self.manifest.tasks))
+                >= self.manifest.places[name]
+            ):
+                raise PiggybackError(f"it starts from {start!r}, which is no task before it")
+        storage = metadata.get(_STORAGE, "fp32")
+        check_choice("storage", storage, STORAGES)
+        return TaskState(
+            name=name,
+            shares=_shares(metadata[_SHARES]),
+            tensors=tensors,
+            mixing=mixing_from_card(json.loads(metadata.get(_MIXING, '{"kind": "full"}'))),
+            start=start,
+            storage=cast(Storage, storage),
+            needs=self._needs(name, metadata[_NEEDS]) if _NEEDS in metadata else None,
+        )
+
+    def _needs(self, name: str, text: str) -> Needs:
+        """What a task's file says that it needs; no file but those of tasks before it is ever named."""
+        record = json.loads(text)
+        earlier = self.manifest.places[name]
+        try:
+            ranges, bank_filters = record["tasks"], record["bank_filters"]
+            ends = [0, *(end for first, last in ranges for end in (first, last + 1))]
+            whole = all(type(number) is int for number in (*ends, bank_filters))
+            # Each ends before the next begins: so they are no more than there are tasks.
+            rising = whole and all(a < b for a, b in pairwise(ends)) and ends[-1] <= earlier + 1
+            sha256 = record["sha256"]
+        except (KeyError, TypeError, ValueError):
+            rising = False
+        if not rising or bank_filters < 0:
+            raise PiggybackError("what it needs is not told as numbers of tasks before it")
+        numbers = [n for first, last in ranges for n in range(first, last + 1)]
+        if sha256 != self._files_sha256(numbers):
+            raise PiggybackError("it was built on other files of the tasks that it needs")
+        return Needs(tuple(self.manifest.tasks[n - 1].name for n in numbers), bank_filters)
+
+    def _files_sha256(self, numbers: Iterable[int]) -> str:
+        """One hash over the hashes of these tasks' files, which the chain alone ties to those next to them."""
+        hashes = "".join(self.manifest.tasks[number - 1].sha256 for number in numbers)
+        return hashlib.sha256(hashes.encode()).hexdigest()
+
+
+def _of(network: str, key: str) -> str:
+    """The name in a task's file of what belongs to a further network."""
+    return f"{network}/{key}"
+
+
+def _ranges(places: Sequence[int]) -> list[list[int]]:
+    """Rising numbers as [first, last] of each row of them without a gap."""
+    ranges: list[list[int]] = []
+    for place in places:
+        if ranges and place == ranges[-1][1] + 1:
+            ranges[-1][1] = place
+        else:
+            ranges.append([place, place])
+    return ranges
+
+
+def _shares(text: str) -> dict[str, float]:
+    shares = json.loads(text)
+    numbers = isinstance(shares, dict) and all(type(s) in (int, float) for s in shares.values())
+    if not numbers or not all(0 <= share <= 1 for share in shares.values()):
+        raise PiggybackError("its shares are no numbers from 0 to 1 by layer")
+    return {str(layer): float(share) for layer, share in shares.items()}
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """One hash over names, types, shapes and values, independent of their order."""
+    digest = hashlib.sha256()
+    for key in sorted(tensors):
+        tensor = tensors[key].detach().cpu().contiguous()
+        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _with_sorted_header(content: bytes) -> bytes:
+    """The same safetensors file with its header's keys in order: the library's order is random."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[8 + length :]

@@ -1,0 +1,1 @@
+"""Filter banks and PiggybackNetwork. Imports torch, numpy and safetensors only."""

@@ -1,0 +1,197 @@
+"""Where a task's new filters are: what share of each layer, by the user's word or by a budget."""
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from piggyback_gan.core.filter_options import FilterOptions
+from piggyback_gan.core.filters import unconstrained_count
+from piggyback_gan.core.mixings import Mixing, mixing_of
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.names import DEFAULT_UNCONSTRAINED
+
+# A bank of so few filters spans next to nothing: such a layer (the output layer of most image
+# networks) stays free unless a pattern names it. It costs a fraction of a percent of the network.
+SMALLEST_SHARED_LAYER = 8
+
+Shares = float | Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class LayerSize:
+    """A layer of `filters` filters of `length` values each, that can mix from `bank` of them."""
+
+    filters: int
+    length: int
+    bank: int
+
+    def cost(self, unconstrained: int, mixing: Mixing) -> int:
+        """How many values a task keeps of the layer."""
+        mixed = self.filters - unconstrained
+        rule = mixing.of_layer(mixed, self.bank)
+        return unconstrained * self.length + (rule.cost(mixed, self.bank) if mixed else 0)
+
+
+def resolve_shares(unconstrained: Shares, layer_filters: Mapping[str, int]) -> dict[str, float]:
+    """Lambda for every layer.
+
+    Args:
+        unconstrained: one share for all layers, where layers of fewer than 8 filters stay free; or a
+            mapping from layer names and patterns (`*`, `?`, `[..]`) to shares. An exact name goes
+            before patterns, an earlier pattern before a later one; layers that nothing matches get
+            the default, 0.25, and stay free if small.
+        layer_filters: layer name -> number of filters.
+
+    Raises:
+        PiggybackError: a share outside [0, 1], or a pattern that matches no layer.
+    """
+    if isinstance(unconstrained, Mapping):
+        patterns, default = dict(unconstrained), DEFAULT_UNCONSTRAINED
+    else:
+        patterns, default = {}, unconstrained
+    for share in (*patterns.values(), default):
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+            raise PiggybackError(
+                f"the unconstrained share must be a number from 0 to 1, not {share!r}"
+            )
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in layer_filters):
+            raise PiggybackError(
+                f"pattern {pattern!r} matches none of the layers: {_some(layer_filters)}"
+            )
+    shares = {}
+    for name, filters in layer_filters.items():
+        free = 1.0 if _is_small(filters) else default
+        by_pattern = (share for pattern, share in patterns.items() if fnmatchcase(name, pattern))
+        shares[name] = float(patterns.get(name, next(by_pattern, free)))
+    return shares
+
+
+@dataclass(frozen=True)
+class Allotment:
+    """What a later task's filters are made of: shares as `resolve_shares` takes them, and the rest mixed so."""
+
+    shares: Shares
+    mixing: Mixing
+
+
+def allot(options: FilterOptions, layers: Mapping[str, LayerSize], private: int) -> Allotment:
+    """Spread a later task's new filters over the layers.
+
+    With a share lambda and allocation "even", every layer has that share, as in the paper; with "last",
+    the last layers are free, so many that a second task has about as many parameters as with "even" and
+    never more, and the others mix all of their filters. With a budget, "even" is the largest one share
+    that keeps to it, and "last" frees as many of the last layers as it pays for. Layers of fewer than 8
+    filters are always free; with "last", so are those where a free filter has no more values than a
+    mixed one.
+
+    A rank or a number of bank filters that the options leave open is such that mixing takes about a
+    third of the budget: new filters in the last layers are worth more. With a budget a layer is freed in
+    part only where else much of it would be left: layers that are wholly free or wholly mixed keep
+    later tasks from costing more, and from needing this one.
+
+    Args:
+        options: with their defaults. A table of shares leaves nothing to spread.
+        layers: by name, in the order in which they are defined.
+        private: how many parameters the task has beside these layers' filters.
+
+    Raises:
+        PiggybackError: as `resolve_shares`, or the budget is not even enough for what is mixed.
+    """
+    if options.unconstrained is not None:
+        mixing = mixing_of(options)
+        if isinstance(options.unconstrained, Mapping) or options.allocation == "even":
+            return Allotment(options.unconstrained, mixing)
+        # What the bank has grown by since does not change where new filters are.
+        second = {n: LayerSize(at.filters, at.length, at.filters) for n, at in layers.items()}
+        evenly = _cost(_even(options.unconstrained, layers), second, mixing)
+        return Allotment(_last_layers(second, mixing, evenly, spare=0.0), mixing)
+    assert options.budget is not None, "options must have their defaults"
+    whole = private + sum(at.filters * at.length for at in layers.values())
+    values = math.floor(options.budget * whole) - private
+    mixed = {name: at for name, at in layers.items() if not _is_small(at.filters)}
+    mixing = _largest(options, mixed, dict.fromkeys(mixed, 0.0), values // 3)
+    least = _cost(_even(0.0, layers), layers, mixing)
+    if values < least:
+        raise PiggybackError(
+            f"budget {options.budget:g} is too small: without any new filters, {mixing.kind} mixing and "
+            f"the small layers take {(least + private) / whole:.4f} of a network, with {private / whole:.4f} for "
+            "what is no conv filter (norms, biases, linear and attention layers); give a larger budget, or a "
+            "mixing of fewer values"
+        )
+    if options.allocation == "last":
+        shares = _last_layers(layers, mixing, values, spare=0.5)
+        if _cost(shares, layers, _largest(options, layers, shares, values)) < 0.95 * values:
+            shares = _last_layers(layers, mixing, values, spare=0.0)
+    else:
+        most = max((at.filters for at in layers.values()), default=0)
+        spread = (_even(n / most, layers) for n in range(most, 0, -1))
+        fitting = (s for s in spread if _cost(s, layers, mixing) <= values)
+        shares = next(fitting, _even(0.0, layers))
+    return Allotment(shares, _largest(options, layers, shares, values))
+
+
+def _largest(
+    options: FilterOptions,
+    layers: Mapping[str, LayerSize],
+    shares: Mapping[str, float],
+    values: int,
+) -> Mixing:
+    """The mixing of the options, with the largest number they leave open for which the values are enough."""
+    most = max((at.filters for at in layers.values()), default=1)
+
+    def cost(number: int) -> int:
+        return _cost(shares, layers, mixing_of(options, number))
+
+    return mixing_of(options, max(1, bisect_right(range(1, most + 1), values, key=cost)))
+
+
+def _even(share: float, layers: Mapping[str, LayerSize]) -> dict[str, float]:
+    return resolve_shares(share, {name: at.filters for name, at in layers.items()})
+
+
+def _cost(shares: Mapping[str, float], layers: Mapping[str, LayerSize], mixing: Mixing) -> int:
+    return sum(
+        at.cost(unconstrained_count(shares[name], at.filters), mixing)
+        for name, at in layers.items()
+    )
+
+
+def _last_layers(
+    layers: Mapping[str, LayerSize], mixing: Mixing, values: int, *, spare: float
+) -> dict[str, float]:
+    """The last layers free, as many as the values are enough for.
+
+    One of them may be so in part, if more than the share `spare` of what new filters could take is left.
+    """
+
+    def extra(name: str, unconstrained: int) -> int:
+        return layers[name].cost(unconstrained, mixing) - layers[name].cost(0, mixing)
+
+    free = {n for n, at in layers.items() if _is_small(at.filters) or extra(n, at.filters) <= 0}
+    shares = {name: 1.0 if name in free else 0.0 for name in layers}
+    left = all_left = values - _cost(shares, layers, mixing)
+    for name in reversed([name for name in layers if name not in free]):
+        filters = layers[name].filters
+        count = max(n for n in range(filters + 1) if n == 0 or extra(name, n) <= left)
+        if count < filters and left <= spare * all_left:
+            break
+        # Rounded down, so that its ceiling is this number of filters again.
+        shares[name] = math.floor(count / filters * 1e6) / 1e6
+        left -= extra(name, count)
+        if count < filters:
+            break
+    return shares
+
+
+def _is_small(filters: int) -> bool:
+    return filters < SMALLEST_SHARED_LAYER
+
+
+def _some(names: Iterable[str], limit: int = 12) -> str:
+    """The first names of a list that may be long."""
+    listed = list(names)
+    more = f", and {len(listed) - limit} more" if len(listed) > limit else ""
+    return ", ".join(listed[:limit]) + more

@@ -1,0 +1,352 @@
+"""The conv layers of a module, with their weights taken out and a filter bank for each."""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
+from typing import get_args
+
+import torch
+from torch import Tensor, nn
+
+from piggyback_gan.core.filters import ConvLayer, FilterLayout, unconstrained_count
+from piggyback_gan.core.layer_filters import Added
+from piggyback_gan.core.mixed_outputs import add_up
+from piggyback_gan.core.mixings import MIXING, FullMixing, Mixing
+from piggyback_gan.core.task import BIAS, TRAINED, UNCONSTRAINED, WEIGHT, LayerPlan, tensor_key
+from piggyback_gan.errors import PiggybackError
+
+PutOn = tuple[Tensor, Added | None]
+"""Filters, and what is added to them: as `BankedLayer.put_on` takes them."""
+
+
+_NORMS = (
+    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d),
+    *(nn.GroupNorm, nn.LayerNorm),
+)
+
+
+@dataclass
+class OwnLayer:
+    """Weight and bias that a task has in place of a layer's, with channels of their own."""
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+
+    @classmethod
+    def of(cls, weight: Tensor, bias: Tensor | None, *, trains: bool) -> "OwnLayer":
+        """Copies of these tensors."""
+        copies = [
+            None if t is None else nn.Parameter(t.detach().clone().to(weight), trains)
+            for t in (weight, bias)
+        ]
+        assert copies[0] is not None
+        return cls(copies[0], copies[1])
+
+    def tensors(self, layer: str) -> dict[str, Tensor]:
+        """The values under the names that they have in a network."""
+        both = {WEIGHT: self.weight, BIAS: self.bias}
+        return {tensor_key(layer, k): t.detach() for k, t in both.items() if t is not None}
+
+    def parameter_count(self) -> int:
+        """How many values they have."""
+        return self.weight.numel() + (0 if self.bias is None else self.bias.numel())
+
+    def move(self, fn: Callable[[Tensor], Tensor]) -> None:
+        """Move them, as `nn.Module._apply` does: they stay the same objects, for their optimizer."""
+        holder = nn.ParameterList(p for p in (self.weight, self.bias) if p is not None)
+        holder._apply(fn)  # type: ignore[no-untyped-call]
+        self.weight = holder[0]
+        self.bias = holder[1] if len(holder) > 1 else None
+
+
+@dataclass
+class BankedLayer:
+    """One conv layer and its filter bank.
+
+    Attributes:
+        module: the layer; while a task is in training it has that task's `unconstrained_filters` (U, D)
+            and what mixes the others, where they are not empty: parameters, and buffers of integers.
+        layout: how its weight is laid out as filters.
+        given_ND: the weight that the layer came with, as filters, until the first task is finished.
+        scale: the root mean square of that weight.
+        pieces: the unconstrained filters of finished tasks, in their order; an empty one until there are any.
+        trainable: whether the weight that it came with required a gradient.
+        shared_bias: the parameter that holds the biases of tasks without an own layer here.
+        linear: whether it is known to be linear in its filters, and each of them to see all channels.
+        outputs_stay: whether what comes next is known to leave its outputs as they are.
+        count: how many filters the bank has.
+    """
+
+    module: ConvLayer
+    layout: FilterLayout
+    given_ND: Tensor
+    scale: float
+    pieces: list[Tensor]
+    trainable: bool
+    shared_bias: nn.Parameter | None
+    linear: bool
+    outputs_stay: bool
+    count: int = 0
+    _on: PutOn | None = field(default=None, repr=False)
+    _start: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
+
+    def append(self, filters_UD: Tensor) -> None:
+        """Add copies of a finished task's unconstrained filters to the bank."""
+        if len(filters_UD):
+            kept = filters_UD.to(self.pieces[0], copy=True)
+            if not self.count:
+                self.pieces.clear()
+            self.pieces.append(kept)
+            self.count += len(kept)
+
+    @property
+    def bank_KD(self) -> Tensor:
+        """The unconstrained filters of all finished tasks, one below the other."""
+        # Not for each task that is added: that would copy the bank as many times as it has tasks.
+        if len(self.pieces) > 1:
+            self.pieces = [torch.cat(self.pieces)]
+        return self.pieces[0]
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Rows of the bank; where they are all of the newest piece, the others need not be put together."""
+        newest = self.count - len(self.pieces[-1])
+        if start >= newest:
+            return self.pieces[-1][start - newest : stop - newest]
+        return self.bank_KD[start:stop]
+
+    def begin_task(self, tensors: Mapping[str, Tensor]) -> None:
+        """Hang a task's filters and what mixes on the layer."""
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point():
+                self.module.register_parameter(name, nn.Parameter(tensor, self.trainable))
+            else:
+                self.module.register_buffer(name, tensor)
+
+    def end_task(self) -> None:
+        """Take them off the layer."""
+        for name in TRAINED:
+            self.module._parameters.pop(name, None)
+            self.module._buffers.pop(name, None)
+
+    def trained(self) -> dict[str, Tensor]:
+        """The tensors that the task in training has of this layer, by name."""
+        hung = {**self.module._parameters, **self.module._buffers}
+        return {name: t for name in TRAINED if (t := hung.get(name)) is not None}
+
+    def put_on(self, filters_ND: Tensor, added: Added | None = None) -> None:
+        """Give the layer filters, as a plain tensor in the place of its parameter.
+
+        Args:
+            filters_ND: the filters.
+            added: what is added to them: by a second, narrower layer, or by mixing the outputs of the
+                filters themselves. The layer must be linear.
+        """
+        self._take_off()
+        self._on = filters_ND, added
+        if added is None:
+            self.module.weight = self.layout.to_weight(filters_ND)
+            return
+        # The start is the same in every step, and its weight may be a copy.
+        if self._start is None or self._start[0] is not filters_ND:
+            self._start = filters_ND, self.layout.to_weight(filters_ND)
+        self.module.weight = self._start[1]
+        inner: ConvLayer | Tensor = added.inner
+        if not added.of_outputs:
+            layout = self.layout.of_filters(len(added.inner))
+            inner = self._without_bias(layout.to_weight(added.inner))
+        start = self._without_bias(self.module.weight)
+        self.module.forward = partial(  # type: ignore[method-assign]
+            add_up, self.module.bias, start, inner, added.up_NR, self.outputs_stay
+        )
+
+    def take_off(self) -> PutOn | None:
+        """Take what was put on off the layer, and return it, if anything was."""
+        self._start = None
+        return self._take_off()
+
+    def _take_off(self) -> PutOn | None:
+        put_on, self._on = self._on, None
+        self.module.__dict__.pop(WEIGHT, None)
+        if put_on is not None and put_on[1] is not None:
+            del self.module.forward
+        return put_on
+
+    def _without_bias(self, weight: Tensor) -> ConvLayer:
+        """A layer like this one, of this weight."""
+        layer = copy.copy(self.module)
+        layer._parameters = {BIAS: None}
+        layer.weight = weight
+        return layer
+
+    def put_own(self, own: OwnLayer | None) -> None:
+        """Give the layer a task's own weight and bias; None makes it a layer of the bank again."""
+        self.take_off()
+        parameters = self.module._parameters
+        parameters.pop(WEIGHT, None)
+        if own is not None:
+            parameters[WEIGHT] = own.weight
+        parameters[BIAS] = self.shared_bias if own is None else own.bias
+        _set_channels(self.module, self.layout.weight_shape if own is None else own.weight.shape)
+
+    def move(self, fn: Callable[[Tensor], Tensor]) -> None:
+        """Move what is no parameter of the module, after the module itself was moved."""
+        self.pieces, self.given_ND = [fn(piece) for piece in self.pieces], fn(self.given_ND)
+        self.shared_bias = self.module._parameters[BIAS]
+
+    def check_own(self, name: str, weight: Tensor, bias: Tensor | None) -> None:
+        """Whether weight and bias can stand in the layer's place: all but the channels must agree.
+
+        Raises:
+            PiggybackError: they can't.
+        """
+        expected, found = self.layout.weight_shape, tuple(weight.shape)
+        if len(found) != len(expected) or found[2:] != expected[2:] or self.module.groups > 1:
+            raise PiggybackError(
+                f"a task's own layer {name!r} must be like the network's but for its channels: "
+                f"expected a weight like {tuple(expected)}, found {found}"
+            )
+        filters = FilterLayout(found, self.module.transposed, groups=1).filters
+        room = None if self.shared_bias is None else filters
+        if room != (None if bias is None else len(bias)):
+            raise PiggybackError(
+                f"a task's own layer {name!r} has no fitting bias: one for each of {filters} filters "
+                "where the network's layer has one, else none"
+            )
+
+    def fold_onto(self, module: nn.Module, weight: Tensor) -> None:
+        """Make a copy of this layer a plain one, with room for a bias of as many values."""
+        filters = FilterLayout(
+            tuple(weight.shape), self.module.transposed, self.module.groups
+        ).filters
+        bias = self.shared_bias
+        if bias is not None:
+            bias = nn.Parameter(bias.detach().new_empty(filters), requires_grad=False)
+        for name in TRAINED:
+            module._buffers.pop(name, None)
+        own = (*TRAINED, WEIGHT, BIAS)
+        others = {key: p for key, p in module._parameters.items() if key not in own}
+        plain = nn.Parameter(weight.detach().clone(), self.trainable)
+        module._parameters = {WEIGHT: plain, BIAS: bias, **others}
+        _set_channels(module, weight.shape)
+
+    def random_start(self, unconstrained: int) -> dict[str, Tensor]:
+        """Random filters (U, D) and mixing weights (P, K), both giving filters of the given weight's scale.
+
+        Mixing weights of a fixed small scale would make piggyback filters many times smaller than others.
+        """
+        bank, layout = self.bank_KD, self.layout
+        free = (
+            torch.randn(unconstrained, layout.length, dtype=bank.dtype).to(bank.device) * self.scale
+        )
+        mixing = FullMixing().begin(layout.filters - unconstrained, bank)[MIXING]
+        mixed = (mixing @ bank).square().mean().sqrt()
+        mixing = mixing * (self.scale / mixed) if mixed > 0 else mixing
+        return _filled({UNCONSTRAINED: free, MIXING: mixing})
+
+    def warm_start(self, filters_ND: Tensor, unconstrained: int, rule: Mixing) -> dict[str, Tensor]:
+        """A task's tensors where it starts from an earlier task's filters, and mixing adds to these.
+
+        Args:
+            filters_ND: that task's, composed for use.
+            unconstrained: U.
+            rule: how the rest is mixed.
+        """
+        tensors = {UNCONSTRAINED: filters_ND[:unconstrained].clone()}
+        if unconstrained < len(filters_ND):
+            tensors |= rule.begin(len(filters_ND) - unconstrained, self.bank_KD)
+        return _filled(tensors)
+
+    def mixed_start(
+        self, filters_ND: Tensor, unconstrained: int, coefficients_NK: Tensor
+    ) -> dict[str, Tensor]:
+        """The same with full mixing: `coefficients_NK` are the filters as mixing weights of the whole bank."""
+        free = filters_ND[:unconstrained].clone()
+        return _filled({UNCONSTRAINED: free, MIXING: coefficients_NK[unconstrained:].clone()})
+
+
+def _filled(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in tensors.items() if len(tensor)}
+
+
+def plan_layers(
+    layers: Mapping[str, BankedLayer],
+    shares: Mapping[str, float],
+    mixing: Mixing,
+    banks: Mapping[str, int],
+) -> list[LayerPlan]:
+    """What a task takes of each layer that it shares, with so many filters in the layer's bank."""
+    plan = []
+    for name, layer in layers.items():
+        if name not in shares:
+            continue
+        filters, bank = layer.layout.filters, banks[name]
+        unconstrained = unconstrained_count(shares[name], filters)
+        plan.append(
+            LayerPlan(
+                name=name,
+                kind=type(layer.module).__name__,
+                filters=filters,
+                length=layer.layout.length,
+                bank=bank,
+                share=shares[name],
+                unconstrained=unconstrained,
+                rule=mixing.of_layer(filters - unconstrained, bank),
+            )
+        )
+    return plan
+
+
+def take_weights(module: nn.Module) -> dict[str, BankedLayer]:
+    """Find all conv layers by name and take their weights out of them; `refuse_unfit` has looked at them.
+
+    Raises:
+        PiggybackError: there are none.
+    """
+    layers = {n: m for n, m in module.named_modules() if isinstance(m, ConvLayer)}
+    if not layers:
+        raise PiggybackError(
+            f"{type(module).__name__} has no conv layers: there is nothing to share"
+        )
+    banked, normed = {}, _normed(module)
+    for name, layer in layers.items():
+        layout = FilterLayout.of(layer)
+        filters = layout.to_filters(layer.weight.detach()).clone()
+        trainable = layer.weight.requires_grad
+        scale = 0.0 if filters.is_meta else filters.square().mean().sqrt().item()
+        del layer._parameters[WEIGHT]
+        bank = filters[:0].clone()
+        bias = layer._parameters[BIAS]
+        # A subclass, or a forward put on this layer, may make anything of the weight.
+        plain = type(layer) in get_args(ConvLayer) and "forward" not in layer.__dict__
+        linear = plain and layer.groups == 1
+        banked[name] = BankedLayer(
+            module=layer,
+            layout=layout,
+            given_ND=filters,
+            scale=scale,
+            pieces=[bank],
+            trainable=trainable,
+            shared_bias=bias,
+            linear=linear,
+            outputs_stay=id(layer) in normed,
+        )
+    return banked
+
+
+def _normed(module: nn.Module) -> set[int]:
+    """The ids of the layers that have a norm next in a Sequential: a norm changes nothing in place."""
+    sequences = [list(m) for m in module.modules() if type(m) is nn.Sequential]
+    return {
+        id(layer) for s in sequences for layer, after in pairwise(s) if isinstance(after, _NORMS)
+    }
+
+
+def _set_channels(layer: nn.Module, weight_shape: tuple[int, ...]) -> None:
+    """Let the layer say what its weight is; its forward does not depend on it."""
+    assert isinstance(layer, ConvLayer)
+    first, second = weight_shape[:2]
+    second *= layer.groups
+    layer.in_channels, layer.out_channels = (first, second) if layer.transposed else (second, first)

@@ -1,0 +1,394 @@
+"""The filter banks of a network's layers, and what each task has in them."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from piggyback_gan.core.allocation import LayerSize, Shares, resolve_shares
+from piggyback_gan.core.banked_layer import BankedLayer, plan_layers
+from piggyback_gan.core.dependencies import Ledger
+from piggyback_gan.core.layer_filters import LayerFilters
+from piggyback_gan.core.mixings import SELECTED, Mixing, most_relevant
+from piggyback_gan.core.products import rounded
+from piggyback_gan.core.task import PLACES, UNCONSTRAINED, LayerPlan, TaskState, tensor_key
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.names import Storage
+
+STORED_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass
+class TaskFilters:
+    """What a task has in the banks.
+
+    Attributes:
+        shares, mixing, start, storage: as `TaskState` has them.
+        values: layer -> what mixes, of a finished task. Its unconstrained filters are rows of the layer's
+            bank; all that one in training has hangs on the layers.
+        starts: layer -> what is added to what is mixed (P, D), kept while the task is in training.
+        places: layer -> where the unconstrained filters are, of a finished task, where they are not the first.
+    """
+
+    shares: dict[str, float]
+    mixing: Mixing
+    start: str | None
+    storage: Storage
+    values: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    starts: dict[str, Tensor] = field(default_factory=dict)
+    places: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, state: TaskState) -> "TaskFilters":
+        """How a task's filters are made that comes with values of its own."""
+        return cls(dict(state.shares), state.mixing, state.start, state.storage)
+
+
+class FilterBanks:
+    """The conv layers of a network with their banks, and the tasks in them, in order.
+
+    Args:
+        layers: name -> layer, whose weight was taken out.
+    """
+
+    def __init__(self, layers: dict[str, BankedLayer]) -> None:
+        self.layers = layers
+        self.ledger = Ledger({name: layer.layout.filters for name, layer in layers.items()})
+        self.finished: dict[str, TaskFilters] = {}
+        self.training: tuple[str, TaskFilters] | None = None
+        self._started: dict[str, tuple[str, Tensor]] = {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the banks are."""
+        return self._any_piece().device
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """All tasks in order; the last may be in training."""
+        return (*self.finished, *([self.training[0]] if self.training else []))
+
+    def task(self, name: str) -> TaskFilters:
+        """A task, in training or finished.
+
+        Raises:
+            PiggybackError: there is none of this name.
+        """
+        if self.training and self.training[0] == name:
+            return self.training[1]
+        if name not in self.finished:
+            known = ", ".join(self.tasks) or "none"
+            raise PiggybackError(f"there is no task {name!r}; tasks: {known}")
+        return self.finished[name]
+
+    def is_training(self, name: str) -> bool:
+        """Whether it is the task in training."""
+        return self.training is not None and self.training[0] == name
+
+    def shares(self, unconstrained: Shares) -> dict[str, float]:
+        """Lambda for every layer, of the next task."""
+        filters = {name: layer.layout.filters for name, layer in self.layers.items()}
+        shares = resolve_shares(unconstrained, filters)
+        # The first task of a layer has nothing to mix from.
+        return {k: s if self.layers[k].count else 1.0 for k, s in shares.items()}
+
+    def sizes(self) -> dict[str, LayerSize]:
+        """The layers and what the next task can mix from."""
+        layers = self.layers.items()
+        return {n: LayerSize(x.layout.filters, x.layout.length, x.count) for n, x in layers}
+
+    def plan(self, shares: Mapping[str, float], mixing: Mixing) -> list[LayerPlan]:
+        """What the next task would take of each layer that has a share."""
+        return self._plan(shares, mixing, None)
+
+    def plan_of(self, name: str) -> list[LayerPlan]:
+        """What a task takes of each layer but its own ones."""
+        task = self.task(name)
+        return self._plan(task.shares, task.mixing, self.ledger.place(name))
+
+    # A task's life
+
+    def begin(self, name: str, task: TaskFilters, state: TaskState | None = None) -> None:
+        """Hang a new task's filters on the layers, where they start.
+
+        Args:
+            name: the task.
+            task: how its filters are made.
+            state: values to start from, that fit (`check_values`); else they are made.
+
+        Raises:
+            PiggybackError: its mixing adds to an earlier task's filters, and it starts from none.
+        """
+        plan = self.plan(task.shares, task.mixing)
+        for layer_plan in plan:
+            if layer_plan.mixing and layer_plan.rule.adds and task.start is None:
+                raise PiggybackError(
+                    f"{layer_plan.rule.kind} mixing adds to an earlier task's filters: "
+                    "start from a task, or mix fully"
+                )
+        for layer_plan in plan:
+            layer, key = self.layers[layer_plan.name], layer_plan.name
+            model = self._model_for(key, task.start)
+            if state is not None:
+                tensors = _values_in(state, layer_plan, layer.pieces[0])
+                if layer_plan.mixing and layer_plan.rule.adds:
+                    start_ND = self.filters(key, str(model))
+                    task.starts[key] = start_ND[layer_plan.unconstrained :].clone()
+            elif not layer.count:
+                tensors = {UNCONSTRAINED: layer.given_ND.clone()}
+            elif model is None:
+                tensors = layer.random_start(layer_plan.unconstrained)
+            else:
+                filters, rows = self.filters(key, model), layer_plan.unconstrained
+                if layer_plan.rule.adds:
+                    tensors = layer.warm_start(filters, rows, layer_plan.rule)
+                    if layer_plan.mixing:
+                        task.starts[key] = filters[rows:].clone()
+                else:
+                    tensors = layer.mixed_start(filters, rows, self._coefficients(key, model))
+            layer.begin_task(tensors)
+        self.training = (name, task)
+
+    @property
+    def selecting(self) -> list[str]:
+        """The layers whose filters of the task in training are mixed from selected ones."""
+        return [name for name, layer in self.layers.items() if SELECTED in layer.trained()]
+
+    def select(self, layer_name: str, gradient_ND: Tensor) -> None:
+        """Choose what such a layer mixes from, by the gradient of its filters."""
+        assert self.training is not None
+        parts = self.parts(layer_name, self.training[0])
+        selected = self.layers[layer_name].trained()[SELECTED]
+        gradient_PD = gradient_ND[len(parts.unconstrained_UD) :]
+        selected.copy_(most_relevant(gradient_PD, parts.bank_KD, len(selected)))
+
+    def end(self) -> None:
+        """Drop the task in training."""
+        for layer in self.layers.values():
+            layer.end_task()
+        self.training = None
+
+    def append(self, state: TaskState) -> None:
+        """Add a finished task, whose tensors fit (`check_values`)."""
+        task = TaskFilters.of(state)
+        for layer_plan in self.plan(task.shares, task.mixing):
+            layer, key = self.layers[layer_plan.name], layer_plan.name
+            like = layer.pieces[0]
+            found = _values_in(state, layer_plan, like)
+            free, places = found.pop(UNCONSTRAINED, like[:0]), found.pop(PLACES, None)
+            if places is not None:
+                task.places[key] = places
+            task.values[key] = found
+            layer.append(free)
+            layer.given_ND = like[:0].clone()  # it served the first task, and need not be kept
+        self.ledger.add(state)
+        self.finished[state.name] = task
+
+    # Filters
+
+    def filters(self, layer_name: str, name: str) -> Tensor:
+        """A task's filters (N, D) of a layer, composed for use."""
+        return self.parts(layer_name, name).compose(exact=True)
+
+    def parts(self, layer_name: str, name: str) -> LayerFilters:
+        """What a task's filters of a layer are made of; of one in training as they will be stored."""
+        start_ND = None
+        if not self.is_training(name) and (model := self._added_to(layer_name, name)):
+            start_ND = self._start(layer_name, model)
+        return self._parts(layer_name, name, start_ND)
+
+    def _parts(self, layer_name: str, name: str, start_ND: Tensor | None) -> LayerFilters:
+        """The same, with the filters that those mixed are added to, if any are."""
+        layer, task, place = self.layers[layer_name], self.task(name), self.ledger.place(name)
+        count = self.ledger.before(layer_name, place)
+        if self.is_training(name):
+            stored = STORED_TYPES[task.storage]
+            values = {n: rounded(t, stored) for n, t in layer.trained().items()}
+            free, places = values.pop(UNCONSTRAINED, layer.pieces[0][:0]), values.pop(PLACES, None)
+        else:
+            free = layer.rows(count, self.ledger.before(layer_name, place + 1))
+            values, places = task.values[layer_name], task.places.get(layer_name)
+        # A layer of new filters alone has nothing to do with what is in its bank.
+        bank = layer.rows(0, count) if values else free[:0]
+        segments = self.ledger.segments(layer_name, place) if values else ()
+        rule = task.mixing.of_layer(layer.layout.filters - len(free), count)
+        start, is_bank = None, False
+        if values and rule.adds:
+            start = task.starts.get(layer_name)
+            if start is None and start_ND is not None:
+                start = start_ND[len(free) :]
+            model = self._model_for(layer_name, task.start)
+            # A task that mixes nothing, and brought all that there is.
+            is_bank = model is not None and len(bank) == layer.layout.filters
+            is_bank = is_bank and not self.finished[str(model)].values[layer_name]
+        return LayerFilters(rule, free, values, bank, segments, start, is_bank, places)
+
+    def _added_to(self, layer_name: str, name: str) -> str | None:
+        """The task to whose filters of a layer a finished task adds its own; None where it adds to none."""
+        task, place = self.finished[name], self.ledger.place(name)
+        if not task.values[layer_name]:
+            return None
+        count = self.ledger.before(layer_name, place)
+        free = self.ledger.before(layer_name, place + 1) - count
+        adds = task.mixing.of_layer(self.layers[layer_name].layout.filters - free, count).adds
+        return self._model_for(layer_name, task.start) if adds else None
+
+    def _start(self, layer_name: str, name: str) -> Tensor:
+        """A finished task's filters of a layer, for others that add to them; the last ones are kept.
+
+        Each task of a long row may start from the one before it. So this is no recursion, and whoever
+        composes one after the other has each start once.
+        """
+        kept, filters = self._started.get(layer_name, (None, None))
+        row: list[str] = []
+        model: str | None = name
+        while model is not None and model != kept:
+            row.append(model)
+            model = self._added_to(layer_name, model)
+        if model is None:
+            filters = None
+        for task in reversed(row):
+            filters = self._parts(layer_name, task, filters).compose(exact=True)
+        assert filters is not None
+        if self.finished[name].values[layer_name]:  # others are rows of the bank as they are
+            self._started[layer_name] = (name, filters)
+        return filters
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """A task's unconstrained filters and what mixes, by their names in a network, as they are stored."""
+        stored = STORED_TYPES[self.task(name).storage]
+        tensors = {}
+        for key in self.task(name).shares:
+            parts = self._parts(key, name, None)
+            free = {UNCONSTRAINED: parts.unconstrained_UD} if len(parts.unconstrained_UD) else {}
+            if parts.places_U is not None:
+                free[PLACES] = parts.places_U
+            for tensor_name, tensor in (free | dict(parts.values)).items():
+                if tensor.dtype == torch.float32:
+                    tensor = tensor.to(stored)
+                tensors[tensor_key(key, tensor_name)] = tensor
+        return tensors
+
+    def versions(self) -> list[object]:
+        """What changes whenever a composition of the task in training is out of date."""
+        hung = [t for layer in self.layers.values() for t in layer.trained().values()]
+        return [value for t in hung for value in (id(t), t._version, t.requires_grad)]
+
+    def move(self, fn: Callable[[Tensor], Tensor]) -> None:
+        """Move what is no parameter or buffer of the module, after the module itself was moved."""
+        self._started.clear()
+        for layer in self.layers.values():
+            layer.move(fn)
+        for task in (*self.finished.values(), *([self.training[1]] if self.training else [])):
+            task.starts = {key: fn(start) for key, start in task.starts.items()}
+            for values in (task.places, *task.values.values()):
+                values.update({name: fn(tensor) for name, tensor in values.items()})
+
+    def check_type(self, fn: Callable[..., Any]) -> None:
+        """Refuse to change the type of what is stored.
+
+        Raises:
+            PiggybackError: `fn` would.
+        """
+        sample = self._any_piece()[:0]
+        if fn(sample).dtype != sample.dtype:
+            raise PiggybackError(
+                f"a bank keeps its filters as they are stored ({sample.dtype}): "
+                f"fold a task and convert the folded network to {fn(sample).dtype}"
+            )
+
+    def _plan(
+        self, shares: Mapping[str, float], mixing: Mixing, place: int | None
+    ) -> list[LayerPlan]:
+        banks = {name: self.ledger.before(name, place) for name in self.layers}
+        return plan_layers(self.layers, shares, mixing, banks)
+
+    def _any_piece(self) -> Tensor:
+        return next(iter(self.layers.values())).pieces[0]
+
+    def _model_for(self, layer_name: str, source: str | None) -> str | None:
+        """The task that a layer starts from: the source, or the first that shares the layer."""
+        if source is None or layer_name in self.finished[source].shares:
+            return source
+        return self.ledger.first(layer_name)
+
+    def _coefficients(self, layer_name: str, name: str) -> Tensor:
+        """A finished task's filters as mixing weights (N, K) of the layer's whole bank.
+
+        Row i is the bank's row `len(bank before) + i` where it was unconstrained, and its own mixing, and
+        where that adds its start's, where it was not.
+        """
+        layer, row = self.layers[layer_name], [name]
+        while (model := self._added_to(layer_name, row[-1])) is not None:
+            row.append(model)
+        filters = layer.layout.filters
+        added: Tensor | None = None
+        for task in reversed(row):
+            parts, place = self._parts(layer_name, task, None), self.ledger.place(task)
+            start, count = self.ledger.before(layer_name, place), len(parts.unconstrained_UD)
+            weights = layer.bank_KD.new_zeros(filters, layer.count)
+            weights[:count, start : start + count].fill_diagonal_(1)
+            if count < filters:
+                weights[count:, :start] = parts.coefficients()
+                if added is not None:
+                    weights[count:] += added[count:]
+            added = weights = parts.in_place(weights)
+        return weights
+
+
+def check_values(state: TaskState, plan: Iterable[LayerPlan]) -> None:
+    """Whether what a task keeps of its layers can be mixed; its tensors have the right shapes.
+
+    Raises:
+        PiggybackError: a tensor is of another kind, selects filters that are not in the bank, or no places.
+    """
+    for layer in plan:
+        _check_layer(state, layer)
+        _check_places(state, layer)
+
+
+def _check_places(state: TaskState, plan: LayerPlan) -> None:
+    key = tensor_key(plan.name, PLACES)
+    places = state.tensors.get(key)
+    if places is None:
+        return
+    fits = not (places.is_floating_point() or places.is_complex() or plan.rule.adds)
+    if fits:
+        inside = (places >= 0) & (places < plan.filters)
+        fits = bool(inside.all()) and bool((places.diff() > 0).all())
+    if not fits or not plan.piggyback:
+        raise PiggybackError(
+            f"task {state.name!r} does not fit the network: {key} are no places of {plan.unconstrained} of "
+            f"{plan.filters} filters, in rising order, beside fully mixed ones"
+        )
+
+
+def _values_in(state: TaskState, plan: LayerPlan, like: Tensor) -> dict[str, Tensor]:
+    """Copies of what a state has of a layer's filters, by name."""
+    keys = {name: tensor_key(plan.name, name) for name in (*plan.shapes, PLACES)}
+    return {
+        n: _like(like, state.tensors[k].detach()) for n, k in keys.items() if k in state.tensors
+    }
+
+
+def _check_layer(state: TaskState, plan: LayerPlan) -> None:
+    """Whether what a task keeps of a layer can be mixed."""
+    for name in plan.shapes:
+        key = tensor_key(plan.name, name)
+        tensor = state.tensors[key]
+        if (name == SELECTED) == (tensor.is_floating_point() or tensor.is_complex()):
+            raise PiggybackError(
+                f"task {state.name!r} does not fit the network: {key} has values of type {tensor.dtype}"
+            )
+        if name == SELECTED and not ((tensor >= 0) & (tensor < plan.bank)).all():
+            raise PiggybackError(
+                f"task {state.name!r} does not fit the network: {key} selects filters that are not in its bank of {plan.bank}"
+            )
+
+
+def _like(bank: Tensor, tensor: Tensor) -> Tensor:
+    """A copy on the bank's device, floats in its type."""
+    floats = tensor.is_floating_point()
+    return tensor.clone().to(bank.device, bank.dtype if floats else tensor.dtype)

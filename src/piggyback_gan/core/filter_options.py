@@ -1,0 +1,123 @@
+"""What the filters of a later task are made of: the options that training and experiments share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Self
+
+import tyro
+
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.names import (
+    ALLOCATIONS,
+    DEFAULT_BANK_FILTERS,
+    DEFAULT_BUDGET,
+    DEFAULT_RANK,
+    DEFAULT_UNCONSTRAINED,
+    MIXING_KINDS,
+    STANDALONE,
+    STORAGES,
+    Allocation,
+    MixingKind,
+    Storage,
+)
+from piggyback_gan.system.checks import check_choice, check_positive
+from piggyback_gan.system.option_hints import default_hint
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilterOptions:
+    """Where a later task's filters come from; those of a first task are all new.
+
+    A task has a budget, of which what mixes is paid first and new filters with the rest; or, as in the
+    paper, a share lambda of new filters, however much the mixing then takes.
+    """
+
+    budget: Annotated[float | None, default_hint(f"{DEFAULT_BUDGET:g}", "FLOAT")] = None
+    """The most that a later task may add, as a share of a network; layers for other channels come on top."""
+    unconstrained: Annotated[
+        float | dict[str, float] | None,
+        tyro.conf.arg(
+            constructor=float,
+            metavar="FLOAT",
+            help_behavior_hint=lambda default: "" if "None" in default else f"(default: {default})",
+        ),
+    ] = None
+    """Instead of a budget: lambda, the share of new filters, 0 to 1; in TOML also by layer patterns."""
+    allocation: Allocation = "last"
+    """last: new filters are in the last layers; even: the same share in every layer."""
+    mixing: Annotated[
+        MixingKind | None,
+        default_hint("low-rank; with --unconstrained full", "{full,low-rank,selected}"),
+    ] = None
+    """How the other filters are made of earlier tasks' filters."""
+    rank: Annotated[int | None, default_hint(f"by the budget; else {DEFAULT_RANK}", "INT")] = None
+    """Low-rank mixing: the rank. By a budget, as much as a third of it pays for."""
+    bank_filters: Annotated[
+        int | None, default_hint(f"by the budget; else {DEFAULT_BANK_FILTERS}", "INT")
+    ] = None
+    """Selected mixing: of so many earlier filters in each layer."""
+    storage: Storage = "fp32"
+    """In what a task's filters are kept, and trained."""
+    init: Annotated[str | None, default_hint("the bank's first task", "TASK")] = None
+    """Where a later task starts: an earlier task's name, previous or standalone."""
+
+    def __post_init__(self) -> None:
+        check_choice("allocation", self.allocation, ALLOCATIONS)
+        check_choice("storage", self.storage, STORAGES)
+        if self.mixing is not None:
+            check_choice("mixing", self.mixing, MIXING_KINDS)
+        for field in ("rank", "bank_filters"):
+            if getattr(self, field) is not None:
+                check_positive(field, getattr(self, field))
+        if self.init is not None and not isinstance(self.init, str):
+            raise PiggybackError(f"invalid init: found {self.init!r}, give a task's name")
+        if self.budget is not None and not (_is_number(self.budget) and 0 < self.budget <= 1):
+            raise PiggybackError(
+                f"invalid budget: found {self.budget!r}, give a number above 0 and up to 1"
+            )
+        if self.unconstrained is not None:
+            _check_unconstrained(self.unconstrained)
+
+    def with_filter_defaults(self) -> Self:
+        """The same with a budget or a share, and a way to mix.
+
+        Raises:
+            PiggybackError: both are given, or a mixing that adds to a start and a start from none.
+        """
+        if self.budget is not None and self.unconstrained is not None:
+            raise PiggybackError(
+                "a budget and a share of new filters (unconstrained) exclude each other: give one"
+            )
+        if self.init == STANDALONE and self.mixing not in (None, "full"):
+            raise PiggybackError(
+                f"{self.mixing} mixing adds to an earlier task's filters, where the task starts: "
+                "leave out init standalone, or mix fully"
+            )
+        papers = self.unconstrained is not None or self.init == STANDALONE
+        mixing: MixingKind = "full" if papers else "low-rank"
+        if self.budget is not None or self.unconstrained is not None:
+            return replace(self, mixing=self.mixing or mixing)
+        return replace(
+            self,
+            mixing=self.mixing or mixing,
+            unconstrained=DEFAULT_UNCONSTRAINED if papers else None,
+            budget=None if papers else DEFAULT_BUDGET,
+        )
+
+
+def _check_unconstrained(value: Any) -> None:
+    """One share, or a flat table of them; whether its patterns fit is seen with the network."""
+    for pattern, share in value.items() if isinstance(value, Mapping) else [(None, value)]:
+        if isinstance(share, Mapping):
+            raise PiggybackError(
+                f"invalid unconstrained: {pattern!r} is a table: put names with dots in quotes"
+            )
+        if not _is_number(share) or not 0 <= share <= 1:
+            where = f" for {pattern!r}" if pattern is not None else ""
+            raise PiggybackError(
+                f"invalid unconstrained: found {share!r}{where}, give a number from 0 to 1"
+            )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,264 @@
+"""How piggyback filters are made of the filters of earlier tasks: one class for each way.
+
+Shape suffixes as in `filters.py`, and R the rank, M the number of selected bank filters.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from piggyback_gan.core.filter_options import FilterOptions
+from piggyback_gan.core.products import _product
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.names import DEFAULT_BANK_FILTERS, DEFAULT_RANK
+from piggyback_gan.system.checks import check_positive
+
+MIXING = "mixing_weights"
+MIXING_UP = "mixing_up"
+MIXING_DOWN = "mixing_down"
+SELECTED = "selected_filters"
+MIXING_TENSORS = (MIXING, MIXING_UP, MIXING_DOWN, SELECTED)
+
+Values = Mapping[str, Tensor]
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixing(ABC):
+    """A way to make piggyback filters (P, D) of a bank (K, D).
+
+    Its fields are its options. What a task keeps of a layer are tensors of the names in `shapes`; float
+    ones are trained.
+    """
+
+    kind: ClassVar[str]
+    """Its name in options and files."""
+
+    adds: ClassVar[bool] = True
+    """Whether what is mixed is added to an earlier task's filters, where the task starts; those cost nothing
+    to keep. Else it is all there is."""
+
+    @abstractmethod
+    def shapes(self, piggyback: int, bank: int) -> dict[str, Shape]:
+        """The tensors of a layer with P piggyback filters and K filters in its bank."""
+
+    @abstractmethod
+    def begin(self, piggyback: int, bank_KD: Tensor) -> dict[str, Tensor]:
+        """A layer's tensors at a task's start; of those that add, what they add is 0."""
+
+    @abstractmethod
+    def factors(
+        self, values: Values, bank_KD: Tensor, segments: Sequence[int], *, exact: bool
+    ) -> tuple[Tensor, Tensor]:
+        """What is multiplied to make the mixed filters: (P, R) and inner filters (R, D), R of any number.
+
+        `exact` and `segments` as in `filters.compose_exactly`.
+        """
+
+    def mix(
+        self, values: Values, bank_KD: Tensor, segments: Sequence[int], *, exact: bool
+    ) -> Tensor:
+        """The mixed filters (P, D), differentiable in what mixes."""
+        up_PR, inner_RD = self.factors(values, bank_KD, segments, exact=exact)
+        rows = segments if inner_RD is bank_KD else [len(inner_RD)]
+        return _product(up_PR, inner_RD, rows, exact=exact)
+
+    @abstractmethod
+    def weights(self, values: Values, bank: int) -> tuple[Tensor, Tensor]:
+        """Mixing weights (P, K) as what is multiplied to make them: (P, R) and (R, K)."""
+
+    def coefficients(self, values: Values, bank: int) -> Tensor:
+        """What is mixed as plain mixing weights (P, K)."""
+        up_PR, down_RK = self.weights(values, bank)
+        return up_PR @ down_RK
+
+    def of_layer(self, piggyback: int, bank: int) -> "Mixing":
+        """The way that a layer takes: full mixing where this one would cost as much."""
+        full = FullMixing()
+        return self if self.cost(piggyback, bank) < full.cost(piggyback, bank) else full
+
+    def cost(self, piggyback: int, bank: int) -> int:
+        """How many values a task keeps of a layer's mixing."""
+        return sum(math.prod(shape) for shape in self.shapes(piggyback, bank).values())
+
+    def as_card(self) -> dict[str, Any]:
+        """As a task's file has it."""
+        return {"kind": self.kind, **asdict(self)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FullMixing(Mixing):
+    """W @ B, each piggyback filter a combination of all bank filters: the paper's own (section 3.2)."""
+
+    kind: ClassVar[str] = "full"
+    adds: ClassVar[bool] = False
+
+    def shapes(self, piggyback: int, bank: int) -> dict[str, Shape]:
+        return {MIXING: (piggyback, bank)}
+
+    def begin(self, piggyback: int, bank_KD: Tensor) -> dict[str, Tensor]:
+        weights = torch.randn(piggyback, len(bank_KD), dtype=bank_KD.dtype)
+        return {MIXING: weights.to(bank_KD.device)}
+
+    def factors(
+        self, values: Values, bank_KD: Tensor, segments: Sequence[int], *, exact: bool
+    ) -> tuple[Tensor, Tensor]:
+        return values[MIXING], bank_KD
+
+    def weights(self, values: Values, bank: int) -> tuple[Tensor, Tensor]:
+        mixing = values[MIXING]
+        return mixing, torch.eye(bank, dtype=mixing.dtype, device=mixing.device)
+
+    def coefficients(self, values: Values, bank: int) -> Tensor:
+        return values[MIXING]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LowRankMixing(Mixing):
+    """F_start + up @ (down @ B): mixing weights of rank R beside a start that costs nothing to keep.
+
+    The update lies in the span of the bank, unlike LoRA's on the filters (Hu et al., ICLR 2022).
+
+    Attributes:
+        rank: R.
+    """
+
+    kind: ClassVar[str] = "low-rank"
+    rank: int = DEFAULT_RANK
+
+    def __post_init__(self) -> None:
+        check_positive("rank", self.rank)
+
+    def shapes(self, piggyback: int, bank: int) -> dict[str, Shape]:
+        return {MIXING_UP: (piggyback, self.rank), MIXING_DOWN: (self.rank, bank)}
+
+    def begin(self, piggyback: int, bank_KD: Tensor) -> dict[str, Tensor]:
+        count = len(bank_KD)
+        down = torch.randn(self.rank, count, dtype=bank_KD.dtype).to(bank_KD.device)
+        # As large as a bank filter: what `up` learns then has the scale of mixing weights.
+        return {
+            MIXING_UP: bank_KD.new_zeros(piggyback, self.rank),
+            MIXING_DOWN: down / math.sqrt(count),
+        }
+
+    def factors(
+        self, values: Values, bank_KD: Tensor, segments: Sequence[int], *, exact: bool
+    ) -> tuple[Tensor, Tensor]:
+        inner_RD = _product(values[MIXING_DOWN], bank_KD, segments, exact=exact)
+        return values[MIXING_UP], inner_RD
+
+    def weights(self, values: Values, bank: int) -> tuple[Tensor, Tensor]:
+        return values[MIXING_UP], values[MIXING_DOWN]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectedMixing(Mixing):
+    """F_start + W @ B[selected]: each layer mixes from at most M filters of its bank.
+
+    Which ones is said by `PiggybackNetwork.select_filters`; until then it is the first M.
+
+    Attributes:
+        bank_filters: M.
+    """
+
+    kind: ClassVar[str] = "selected"
+    bank_filters: int = DEFAULT_BANK_FILTERS
+
+    def __post_init__(self) -> None:
+        check_positive("bank_filters", self.bank_filters)
+
+    def shapes(self, piggyback: int, bank: int) -> dict[str, Shape]:
+        return {MIXING: (piggyback, self.bank_filters), SELECTED: (self.bank_filters,)}
+
+    def of_layer(self, piggyback: int, bank: int) -> Mixing:
+        return super().of_layer(piggyback, bank) if self.bank_filters < bank else FullMixing()
+
+    def begin(self, piggyback: int, bank_KD: Tensor) -> dict[str, Tensor]:
+        return {
+            MIXING: bank_KD.new_zeros(piggyback, self.bank_filters),
+            SELECTED: torch.arange(self.bank_filters, dtype=torch.int32, device=bank_KD.device),
+        }
+
+    def factors(
+        self, values: Values, bank_KD: Tensor, segments: Sequence[int], *, exact: bool
+    ) -> tuple[Tensor, Tensor]:
+        return values[MIXING], bank_KD[values[SELECTED]]
+
+    def weights(self, values: Values, bank: int) -> tuple[Tensor, Tensor]:
+        mixing, selected = values[MIXING], values[SELECTED].long()
+        return mixing, F.one_hot(selected, bank).to(mixing.dtype)
+
+
+def most_relevant(gradient_PD: Tensor, bank_KD: Tensor, count: int) -> Tensor:
+    """The bank filters that a loss's gradient asks for most, in rising order, int32 (count,).
+
+    One after the other: the filter along which most of the gradient lies of what those before it do
+    not span (orthogonal matching pursuit; Pati et al., 1993).
+
+    Args:
+        gradient_PD: the gradient of the filters that are to be mixed.
+        bank_KD: the filters to choose from, at least `count` of them.
+        count: how many.
+    """
+    left_KD = bank_KD.double()
+    along_KP = left_KD @ gradient_PD.double().T
+    sizes = left_KD.norm(dim=1)
+    chosen: list[int] = []
+    for _ in range(count):
+        norms = left_KD.norm(dim=1)
+        # What is spanned already has nothing left but rounding.
+        scores = torch.where(norms > 1e-6 * sizes, along_KP.norm(dim=1) / norms, -1)
+        scores[chosen] = -2
+        best = int(scores.argmax())
+        chosen.append(best)
+        if scores[best] >= 0:
+            direction_D, share_P = left_KD[best] / norms[best], along_KP[best] / norms[best]
+            inner_K = left_KD @ direction_D
+            left_KD = left_KD - torch.outer(inner_K, direction_D)
+            along_KP = along_KP - torch.outer(inner_K, share_P)
+    return torch.tensor(sorted(chosen), dtype=torch.int32, device=bank_KD.device)
+
+
+MIXINGS: Mapping[str, type[Mixing]] = {
+    rule.kind: rule for rule in (FullMixing, LowRankMixing, SelectedMixing)
+}
+
+
+def mixing_of(options: FilterOptions, number: int | None = None) -> Mixing:
+    """The way to mix that options with their defaults say.
+
+    Args:
+        options: the options.
+        number: the rank, or how many bank filters, if they leave it open.
+    """
+    if options.mixing == LowRankMixing.kind:
+        return LowRankMixing(rank=options.rank or number or DEFAULT_RANK)
+    if options.mixing == SelectedMixing.kind:
+        return SelectedMixing(bank_filters=options.bank_filters or number or DEFAULT_BANK_FILTERS)
+    assert options.mixing == FullMixing.kind, "options must have their defaults"
+    return FullMixing()
+
+
+def mixing_from_card(card: Mapping[str, Any]) -> Mixing:
+    """The inverse of `Mixing.as_card`.
+
+    Raises:
+        PiggybackError: there is no such way to mix, or its options are others.
+    """
+    if not isinstance(card, Mapping):
+        raise PiggybackError(f"a mixing is a table of its kind and options, not {card!r}")
+    rule = MIXINGS.get(str(card.get("kind")))
+    options = {key: value for key, value in card.items() if key != "kind"}
+    if rule is None:
+        known = ", ".join(MIXINGS)
+        raise PiggybackError(f"there is no mixing {card.get('kind')!r}; there are: {known}")
+    try:
+        return rule(**options)
+    except TypeError:
+        raise PiggybackError(f"mixing {rule.kind!r} has no such options: {options}") from None

@@ -1,0 +1,622 @@
+"""PiggybackNetwork: any torch module whose conv filters are shared by a sequence of tasks."""
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from piggyback_gan.core.allocation import Allotment, Shares, allot
+from piggyback_gan.core.banked_layer import OwnLayer, PutOn, take_weights
+from piggyback_gan.core.dependencies import Ledger
+from piggyback_gan.core.filter_banks import FilterBanks, TaskFilters, check_values
+from piggyback_gan.core.filter_options import FilterOptions
+from piggyback_gan.core.filters import ConvLayer, FilterLayout
+from piggyback_gan.core.layer_checks import refuse_unfit
+from piggyback_gan.core.mixings import FullMixing, Mixing
+from piggyback_gan.core.private_tensors import PrivateTensors
+from piggyback_gan.core.products import without_denormals
+from piggyback_gan.core.task import (
+    BIAS,
+    TRAINED,
+    WEIGHT,
+    LayerPlan,
+    ParameterCount,
+    TaskState,
+    filter_shapes,
+    resolve_start,
+    tensor_key,
+)
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.names import DEFAULT_UNCONSTRAINED, STORAGES, Storage, check_task_name
+from piggyback_gan.system.checks import check_choice
+
+
+def _count_fused_steps(optimizer: torch.optim.Optimizer, *_: object) -> None:
+    """Raise the version counters of what a fused step changed: alone among steps, it does not."""
+    for group in optimizer.param_groups:
+        if group.get("fused"):
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    torch.autograd.graph.increment_version(parameter)
+
+
+def _add(sums: dict[str, Tensor], name: str, gradient: Tensor) -> None:
+    sums[name] = sums[name] + gradient if name in sums else gradient.clone()
+
+
+register_optimizer_step_post_hook(_count_fused_steps)
+
+
+@dataclass
+class _Task:
+    """What a task has beside its filters in the banks: private tensors and layers of its own."""
+
+    private: dict[str, Tensor] = field(default_factory=dict)
+    own: dict[str, OwnLayer] = field(default_factory=dict)
+
+
+class PiggybackNetwork(nn.Module):
+    """A network that learns one task after another without changing the filters of earlier ones.
+
+    Every Conv1d/2d/3d and ConvTranspose1d/2d/3d in a copy of `module` gets its weight composed from
+    a filter bank; the module's own forward, with all its links, stays as it is. All other parameters
+    and buffers are private to each task. (Piggyback GAN, ECCV 2020, section 3.)
+
+    Example::
+
+        network = PiggybackNetwork(nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 3, 3)))
+        network.add_task("maps")
+        optimizer = torch.optim.Adam(network.trainable_parameters(), 2e-4)
+        ...                                     # train by calling network(x)
+        network.finish_task()
+        network.add_task("night", unconstrained=0.25)   # trains a quarter of new filters and the mixing
+        ...
+        plain = network.fold("maps")            # an independent nn.Sequential
+
+    Filters are composed once per change of the parameters, however often the network is called. Changes
+    are seen by the parameters' version counters, which `optimizer.step()`, `copy_` and
+    `load_state_dict` raise; in-place changes through `.data` are not seen, nor is what
+    `torch.func.functional_call` puts in their place.
+
+    `state_dict()` has the task in training only; a bank on disk, or `task_state` and `restore_task`,
+    keep finished tasks. With DistributedDataParallel wrap this network, anew for each task, with the
+    same tasks and the same random seed in every process: banks are not sent. DataParallel is not
+    supported.
+
+    Args:
+        module: a module with at least one conv layer. It is copied and stays as it is; its weights are
+            where the first task starts, and their scale is that of later random starts.
+        factored: train layers whose filters are an earlier task's and a mixing that adds to them (low-rank,
+            selected) as a convolution of the earlier filters, and what the mixing adds to its outputs, instead
+            of composing their weight: the same but for rounding, and less work, as whole filters need no
+            gradient. Only for a module that calls its conv layers, takes no other use of their weight, and
+            needs no gradients of gradients.
+
+    Raises:
+        PiggybackError: no conv layers, a conv weight shared with another layer, or a layer whose weight is not
+            a plain float parameter: spectral norm, weight norm, other parametrizations, pruning, quantised,
+            complex, lazy. It names the layer, and says what to do.
+    """
+
+    def __init__(self, module: nn.Module, *, factored: bool = False) -> None:
+        super().__init__()
+        self.factored = factored
+        # Some of these can't be copied.
+        refuse_unfit(module)
+        self.module = copy.deepcopy(module)
+        self._banks = FilterBanks(take_weights(self.module))
+        layers = self._banks.layers
+        self._filter_keys = {tensor_key(n, k) for n in layers for k in TRAINED}
+        self._private = PrivateTensors(self.module, self._filter_keys)
+        own = {tensor_key(n, WEIGHT) for n, layer in layers.items() if layer.trainable}
+        self._private.trainable |= own
+        self._kept: dict[str, _Task] = {}
+        self._active: str | None = None
+        self._composed: tuple[object, ...] | None = None
+        self._start: list[object] = []
+        self._watched: dict[str, Tensor] | None = None
+
+    # Tasks
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """All tasks in the order they were added; the last may be the one in training."""
+        return self._banks.tasks
+
+    @property
+    def task_in_training(self) -> str | None:
+        """The task that was added and not yet finished."""
+        return self._banks.training[0] if self._banks.training else None
+
+    @property
+    def active_task(self) -> str | None:
+        """The task that calls of the network serve now."""
+        return self._active
+
+    @torch.inference_mode(False)
+    def add_task(
+        self,
+        name: str,
+        unconstrained: Shares = DEFAULT_UNCONSTRAINED,
+        init: str | None = None,
+        own_layers: Mapping[str, ConvLayer] | None = None,
+        mixing: Mixing | None = None,
+        storage: Storage = "fp32",
+    ) -> None:
+        """Begin a task and make it the active one.
+
+        Args:
+            name: `[a-z0-9][a-z0-9._-]*`, at most 64 characters.
+            unconstrained: lambda, the share of new filters per layer, in [0, 1]; or a mapping from
+                layer names and patterns to shares (see `allocation.resolve_shares`). A plain number leaves
+                layers of fewer than 8 filters free; `{"*": 0.25}` does not. A first task has nothing to
+                mix from: all of its filters are unconstrained.
+            init: where a later task starts. "standalone": at random, all filters at the scale of the
+                module's own weights. An earlier task's name, or "previous": the output equals that
+                task's at step 0. None: the first task, the start that measured best.
+            own_layers: layer name -> a conv layer of the same kind with other channels, such as a first
+                layer for images of one channel. The task has a copy of it in that place, outside the
+                filter bank: it mixes nothing and later tasks can't mix it.
+            mixing: how filters that are not new are made of the bank (see `mixings`); None: each of all
+                bank filters, as in the paper. Layers where that costs no more always mix so.
+            storage: the type in which filters and what mixes them are kept, "fp32", "bf16" or "fp16". The
+                task is trained as it will be stored: its parameters are rounded for each composition.
+
+        Raises:
+            PiggybackError: a task is in training, the name is taken or can't be one, a bad share, a
+                pattern without a layer, an unknown start, an own layer that can't stand in its place, a
+                mixing that wants an earlier task to start from where there is none, or an unknown storage.
+        """
+        check_task_name(name)
+        check_choice("storage", storage, STORAGES)
+        if self._banks.training:
+            raise PiggybackError(
+                f"task {self._banks.training[0]!r} is in training: finish it first"
+            )
+        if name in self._banks.finished:
+            raise PiggybackError(f"there is a task {name!r} already: finished tasks never change")
+        source = resolve_start(init, self.tasks)
+        own = self._copy_own_layers(own_layers or {})
+        shares = self._banks.shares(unconstrained)
+        for layer_name in own:
+            del shares[layer_name]
+        filters = TaskFilters(shares, mixing or FullMixing(), source, storage)
+        self._banks.begin(name, filters)
+        private = dict(self._private.given)
+        if source is not None:
+            # An own layer's bias is as particular to its task as its weight.
+            theirs = self._kept[source]
+            foreign = {key for layer in theirs.own for key in self._own_keys(layer)}
+            private |= {k: v for k, v in theirs.private.items() if k not in foreign}
+        for layer_name, layer_own in own.items():
+            private |= layer_own.tensors(layer_name)
+        self._kept[name] = _Task(own=own)
+        self._start = self._banks.versions()
+        self._activate(name, private)
+
+    def finish_task(self) -> None:
+        """End the task in training: its unconstrained filters join the bank, it never changes again.
+
+        Raises:
+            PiggybackError: no task is in training, or one of its values is not finite.
+        """
+        name = self._require_training()
+        self.set_task(name)
+        if bad := self.not_finite(name):
+            raise PiggybackError(
+                f"task {name!r} can't be finished: {bad} has values that are not finite"
+            )
+        state = self.task_state(name)
+        self.discard_task()
+        self.restore_task(state)
+        self.set_task(name)
+
+    def discard_task(self) -> None:
+        """Drop the task in training; the finished ones are as they were.
+
+        Raises:
+            PiggybackError: no task is in training.
+        """
+        del self._kept[self._require_training()]
+        self._banks.end()
+        for parameter in self.module.parameters():
+            parameter.grad = None  # the next task trains the same private parameters
+        self._active = None
+        self._release()
+        for layer in self._banks.layers.values():
+            layer.put_own(None)
+        if self.tasks:
+            self.set_task(self.tasks[-1])
+
+    def set_task(self, name: str) -> None:
+        """Make a task the one that calls serve.
+
+        Raises:
+            PiggybackError: there is no such task; the message lists those there are.
+        """
+        self._banks.task(name)
+        if not self._is_live(name):
+            self._activate(name, self._kept[name].private)
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """What the task in training trains: unconstrained filters, mixing weights, private parameters.
+
+        Raises:
+            PiggybackError: no task is in training.
+        """
+        self._require_training()
+        return [
+            parameter
+            for name, parameter in self.module.named_parameters()
+            if name in self._private.trainable
+            or (name in self._filter_keys and parameter.requires_grad)
+        ]
+
+    # Selected mixing
+
+    @property
+    def selects_filters(self) -> bool:
+        """Whether the task in training mixes from selected filters, which `select_filters` chooses."""
+        return bool(self._banks.selecting)
+
+    @contextmanager
+    def filter_gradients(self) -> Iterator[dict[str, Tensor]]:
+        """The sums of the gradients of filters (N, D), in every backward pass inside of the block.
+
+        By layer, of those layers of the task in training that mix from selected filters.
+        """
+        self._release()
+        sums: dict[str, Tensor] = {}
+        self._watched = sums
+        try:
+            yield sums
+        finally:
+            self._release()
+            self._watched = None
+
+    @torch.no_grad()
+    def select_filters(self, gradients: Mapping[str, Tensor]) -> None:
+        """Choose what each layer mixes from: the filters that these gradients ask for most.
+
+        To be called before the task trains, as mixing weights are of the filters that were chosen.
+
+        Args:
+            gradients: layer -> the gradient of its filters (N, D), as `filter_gradients` sums it.
+        """
+        for name in self._banks.selecting:
+            self._banks.select(name, gradients[name])
+
+    # Size
+
+    def parameter_count(self, name: str) -> ParameterCount:
+        """How many parameters a task adds, in training or finished.
+
+        Raises:
+            PiggybackError: there is no such task.
+        """
+        plan, task = self.plan_of(name), self._kept[name]
+        own = sum(layer.parameter_count() for layer in task.own.values())
+        private = self._private_count(task.own) + own
+        return ParameterCount(
+            unconstrained=sum(layer.unconstrained * layer.length for layer in plan),
+            mixing=sum(layer.mixing for layer in plan),
+            private=private,
+            standalone=sum(layer.filters * layer.length for layer in plan) + private,
+        )
+
+    def allot(
+        self, options: FilterOptions, own_layers: Mapping[str, ConvLayer] | None = None
+    ) -> Allotment:
+        """What the next task's filters are to be made of, as `add_task` takes it.
+
+        Example::
+
+            made = network.allot(FilterOptions(budget=0.05))
+            network.add_task("night", made.shares, mixing=made.mixing)
+
+        Args:
+            options: a share to spread, or a budget to keep to.
+            own_layers: what the task has of its own, as for `add_task`; no budget pays for these.
+
+        Raises:
+            PiggybackError: a share outside [0, 1], a budget that mixing alone goes beyond, or options that
+                exclude each other.
+        """
+        own = own_layers or {}
+        if not self.tasks:
+            # Nothing to mix from; what is given must fit the network all the same.
+            share = 1.0 if options.unconstrained is None else options.unconstrained
+            return Allotment(share, FullMixing())
+        sizes = {n: size for n, size in self._banks.sizes().items() if n not in own}
+        return allot(options.with_filter_defaults(), sizes, self._private_count(own))
+
+    def plan(
+        self, unconstrained: Shares = DEFAULT_UNCONSTRAINED, mixing: Mixing | None = None
+    ) -> list[LayerPlan]:
+        """What the next task would take of each layer, without beginning it.
+
+        Raises:
+            PiggybackError: as `add_task` for `unconstrained`.
+        """
+        return self._banks.plan(self._banks.shares(unconstrained), mixing or FullMixing())
+
+    def plan_of(self, name: str) -> list[LayerPlan]:
+        """What a task takes of each layer but its own ones, in training or finished.
+
+        Raises:
+            PiggybackError: there is no such task.
+        """
+        return self._banks.plan_of(name)
+
+    @property
+    def ledger(self) -> Ledger:
+        """Who brought how many filters to which layer's bank; for reading only."""
+        return self._banks.ledger
+
+    # Use
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode. A finished task stays in eval mode: a call must not move its statistics."""
+        super().train(mode)
+        if self._active in self._banks.finished:
+            self.module.eval()
+        return self
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the module with the filters of the active task.
+
+        Only the active task's filters are kept composed; fold tasks that are to be used in turn.
+
+        Raises:
+            PiggybackError: there is no task yet, or none is set.
+        """
+        if self._active is None:
+            tasks = ", ".join(self.tasks)
+            raise PiggybackError(
+                f"no task is set: call set_task first; tasks: {tasks}"
+                if tasks
+                else "the network has no task yet: call add_task first"
+            )
+        self._compose_active()
+        return self.module(*args, **kwargs)
+
+    @torch.inference_mode(False)
+    def fold(self, name: str) -> nn.Module:
+        """A task's network as an independent plain module of the class that was given, in eval mode.
+
+        It has the keys of the original, shares no memory with this network and needs nothing of this
+        library.
+
+        Raises:
+            PiggybackError: there is no such task.
+        """
+        shares, layers = self._banks.task(name).shares, self._banks.layers
+        private = self._private_of(name)
+        weights = {key: private[tensor_key(key, WEIGHT)] for key in self._kept[name].own}
+        with torch.no_grad():
+            for key in shares:
+                weights[key] = layers[key].layout.to_weight(self._banks.filters(key, name))
+        composed, put_on = self._composed, self._release()
+        folded = copy.deepcopy(self.module)
+        for key, on in put_on.items():
+            layers[key].put_on(*on)
+        self._composed = composed
+        for key, layer in layers.items():
+            layer.fold_onto(folded.get_submodule(key), weights[key])
+        tensors = dict(folded.named_parameters()) | dict(folded.named_buffers())
+        with torch.no_grad():
+            for key, value in private.items():
+                tensors[key].copy_(value)
+        for key in self._private.trainable:
+            tensors[key].requires_grad_(True)
+        return folded.eval()
+
+    def not_finite(self, name: str) -> str | None:
+        """The first tensor of a task, as composed, with NaN or infinite values; None if all are finite.
+
+        Infinite values in buffers are passed over: masks have them.
+
+        Raises:
+            PiggybackError: there is no such task.
+        """
+        folded = self.fold(name)
+        bad = [key for key, p in folded.named_parameters() if not torch.isfinite(p).all()]
+        bad += [key for key, b in folded.named_buffers() if torch.isnan(b).any()]
+        return bad[0] if bad else None
+
+    # Storage
+
+    def task_state(self, name: str) -> TaskState:
+        """A task's shares and a copy of all of its tensors on the CPU, as `restore_task` takes them.
+
+        Raises:
+            PiggybackError: there is no such task.
+        """
+        task = self._banks.task(name)
+        tensors = self._banks.tensors(name) | self._private_of(name)
+        # Denormals would make what is composed depend on whether a processor flushes them.
+        copied = {key: without_denormals(t.detach().cpu()) for key, t in tensors.items()}
+        state = TaskState(name, dict(task.shares), copied, task.mixing, task.start, task.storage)
+        known = name != self.task_in_training
+        state.needs = self.ledger.needs_of(name) if known else self.ledger.needs(state)
+        return state
+
+    @torch.inference_mode(False)
+    def restore_task(self, state: TaskState) -> None:
+        """Append a finished task. Its tensors must fit this network and the tasks before it.
+
+        Raises:
+            PiggybackError: a task is in training, the name is taken, or tensors are missing, unknown or
+                of another shape.
+        """
+        task = self._fitting(state, trains=False)
+        self._banks.append(state)
+        self._kept[state.name] = task
+
+    @torch.inference_mode(False)
+    def train_task(self, state: TaskState) -> None:
+        """Begin a task with given values, and make it the active one; `finish_task` ends it as any other.
+
+        Raises:
+            PiggybackError: as `restore_task`.
+        """
+        task = self._fitting(state, trains=True)
+        self._banks.begin(state.name, TaskFilters.of(state), state)
+        self._kept[state.name] = task
+        self._start = self._banks.versions()
+        self._activate(state.name, task.private)
+
+    def bank_filters(self, layer: str) -> Tensor:
+        """The filters (K, D) that the next task can mix in a layer; for reading only.
+
+        Raises:
+            PiggybackError: there is no such conv layer.
+        """
+        if layer not in self._banks.layers:
+            raise PiggybackError(f"there is no conv layer {layer!r}")
+        return self._banks.layers[layer].bank_KD
+
+    @property
+    def layouts(self) -> dict[str, FilterLayout]:
+        """How the weight of each conv layer is laid out as filters."""
+        return {name: layer.layout for name, layer in self._banks.layers.items()}
+
+    # How it works
+
+    def _fitting(self, state: TaskState, *, trains: bool) -> _Task:
+        """What a task that fits has beside its filters in the banks."""
+        check_task_name(state.name)
+        if self._banks.training or state.name in self.tasks:
+            raise PiggybackError(f"task {state.name!r} can't be restored: taken or in training")
+        layers = self._banks.layers
+        own = state.check_layers(layers)
+        self.ledger.needs(state)
+        plan = self._banks.plan(state.shares, state.mixing)
+        private = {key: tuple(t.shape) for key, t in self._private.given.items()}
+        task = _Task()
+        device = self._banks.device
+        for key in own:
+            layer, (weight, bias) = layers[key], state.own_layer(key)
+            layer.check_own(key, weight, bias)
+            task.own[key] = OwnLayer.of(weight.to(device), bias, trains=trains and layer.trainable)
+            tensors = task.own[key].tensors(key)
+            private |= {name: tuple(t.shape) for name, t in tensors.items()}
+        state.check_shapes(filter_shapes(plan, state.tensors) | private)
+        check_values(state, plan)
+        task.private = {key: state.tensors[key].detach().clone().to(device) for key in private}
+        return task
+
+    def _require_training(self) -> str:
+        if self._banks.training is None:
+            raise PiggybackError(
+                "no task is in training: add one first, finished tasks never change"
+            )
+        return self._banks.training[0]
+
+    def _private_count(self, own_layers: Iterable[str]) -> int:
+        """How many private parameters a task has beside its own layers."""
+        # The module may have another task's own layers on: count what it came with.
+        own = {key for layer in own_layers for key in self._own_keys(layer)}
+        given = self._private.given_parameters()
+        return sum(given[key].numel() for key in given.keys() - own)
+
+    def _own_keys(self, layer_name: str) -> tuple[str, str]:
+        return tensor_key(layer_name, WEIGHT), tensor_key(layer_name, BIAS)
+
+    def _copy_own_layers(self, given: Mapping[str, ConvLayer]) -> dict[str, OwnLayer]:
+        own = {}
+        for name, module in given.items():
+            if name not in self._banks.layers:
+                raise PiggybackError(f"there is no conv layer {name!r} that could be a task's own")
+            layer = self._banks.layers[name]
+            layer.check_own(name, module.weight, module.bias)
+            own[name] = OwnLayer.of(
+                module.weight.to(layer.bank_KD), module.bias, trains=layer.trainable
+            )
+        return own
+
+    def _activate(self, name: str, private: Mapping[str, Tensor]) -> None:
+        """Load a task's private tensors into the module; those of a task in training are kept first."""
+        training = self.task_in_training
+        if training is not None and self._active == training:
+            self._kept[training].private = self._private.copy()
+        self._put_own(name)
+        self._private.load(private, trains=name == training)
+        self._active = name
+        self._composed = None
+        self.module.train(self.training and name == training)
+
+    def _put_own(self, name: str) -> None:
+        own = self._kept[name].own
+        for key, layer in self._banks.layers.items():
+            layer.put_own(own.get(key))
+
+    def _is_live(self, name: str) -> bool:
+        """Whether the module's own private tensors are a task's: only those of one in training can be."""
+        return name == self._active == self.task_in_training
+
+    def _private_of(self, name: str) -> dict[str, Tensor]:
+        return self._private.live() if self._is_live(name) else self._kept[name].private
+
+    def _compose_active(self) -> None:
+        """Give the layers the active task's weights, unless they have them."""
+        name = self._active
+        assert name is not None
+        trains = name == self.task_in_training
+        # A finished task is always composed for use; one in training in evaluation, and while it stands
+        # where it started: there it equals the task that it started from.
+        versions = self._banks.versions() if trains else []
+        exact = not (trains and self.training) or versions == self._start
+        key = (name, exact, *versions)
+        if key == self._composed:
+            return
+        selecting = [] if self._watched is None else self._banks.selecting
+        factored = self.factored and not exact and not selecting
+        # The composition must carry gradients even if this first call needs none.
+        with torch.inference_mode(False), torch.set_grad_enabled(trains):
+            for layer_name in self._banks.task(name).shares:
+                layer, parts = self._banks.layers[layer_name], self._banks.parts(layer_name, name)
+                put_on = parts.factored() if factored and layer.linear else None
+                if put_on is not None:
+                    layer.put_on(*put_on)
+                    continue
+                filters = parts.compose(exact=exact)
+                if layer_name in selecting:
+                    assert self._watched is not None
+                    add = partial(_add, self._watched, layer_name)
+                    filters.register_hook(add)  # type: ignore[no-untyped-call]
+                layer.put_on(filters)
+        self._composed = key
+
+    def _release(self) -> dict[str, PutOn]:
+        """Take composed weights off the layers: tensors with a history can't be copied or pickled."""
+        self._composed = None
+        layers = self._banks.layers.items()
+        return {name: on for name, layer in layers if (on := layer.take_off()) is not None}
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "PiggybackNetwork":
+        """Move the banks with the network. Their type can't change: it would change earlier tasks."""
+        self._banks.check_type(fn)
+        for layer in self._banks.layers.values():
+            layer.put_own(None)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._banks.move(fn)
+        for task in self._kept.values():
+            task.private = {key: fn(tensor) for key, tensor in task.private.items()}
+            for own in task.own.values():
+                own.move(fn)
+        self._private.move(fn)
+        self._release()
+        if self._active is not None:
+            self._put_own(self._active)
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._release()
+        return self.__dict__.copy()

@@ -1,0 +1,1 @@
+"""Data sets in folders: layouts, splits and crops."""

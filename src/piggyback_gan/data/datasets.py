@@ -1,0 +1,365 @@
+"""Data sets for training: every file checked, kept in memory if it fits, crops in reproducible order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from piggyback_gan.data.folders import Pair
+from piggyback_gan.errors import PiggybackError, first_names
+from piggyback_gan.images.format import FULL_RANGE, ImageFormat
+from piggyback_gan.images.pixels import Pixels
+from piggyback_gan.images.read import Source
+from piggyback_gan.images.tensors import normalize, resize
+
+DECODING_THREADS = 4
+CACHE_BYTES = 2 << 30
+_AHEAD = 4 * DECODING_THREADS
+
+Part = tuple[int, int]
+"""(rank, world): which of how many processes; each has a share of every batch."""
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+class PairedDataset:
+    """The pairs of one split, decoded and resized, checked as a whole before anything is trained.
+
+    Decoded images are kept in memory, in their files' depth, while they take less than `cache_bytes`; a
+    larger set is decoded again for each batch.
+
+    Args:
+        pairs: what to read.
+        direction: "AtoB" or "BtoA".
+        formats: of the input and of the target.
+        size: all images are resized to (size, size).
+        on_progress: called with the number of pairs checked so far.
+
+    Raises:
+        PiggybackError: names all files that can't be used, in one message; also targets with values
+            beyond their format's range, which no output could reach.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        *,
+        direction: str,
+        formats: tuple[ImageFormat, ImageFormat],
+        size: int,
+        cache_bytes: int = CACHE_BYTES,
+        on_progress: Callable[[int], None] = lambda count: None,
+    ) -> None:
+        self.pairs = pairs
+        self.size = size
+        self.formats = formats
+        self._direction = direction
+        keep = len(pairs) * sum(_bytes(format, size) for format in formats) <= cache_bytes
+        self._store = _Store(len(pairs), self._decode, keep, "pairs", on_progress)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def pair(self, index: int) -> tuple[Tensor, Tensor]:
+        """Input and target, float32 (C, size, size) in [-1, 1]."""
+        input, target = self._store.get(index)
+        return normalize(input, self.formats[0]), normalize(target, self.formats[1])
+
+    def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """All pairs in order, whole, without crop or flip: float32 (B, C, size, size) in [-1, 1]."""
+        for start in range(0, len(self), batch_size):
+            pairs = [self.pair(i) for i in range(start, min(start + batch_size, len(self)))]
+            inputs, targets = (torch.stack(images) for images in zip(*pairs, strict=True))
+            yield inputs, targets
+
+    def epoch(
+        self,
+        number: int,
+        *,
+        batch_size: int,
+        crop: int,
+        flip: bool,
+        seed: int,
+        start: int = 0,
+        part: Part = (0, 1),
+    ) -> Generator[tuple[Tensor, Tensor], None, None]:
+        """One epoch of training batches: shuffled, randomly cropped and flipped, as in pix2pix.
+
+        All chance comes from `seed` and the epoch's `number` alone, so any epoch can be had by itself, and
+        from any batch on. Images that are not kept in memory are decoded ahead, in threads.
+
+        Args:
+            number: which epoch.
+            batch_size: of the whole batch, over all parts.
+            crop: side of the crops.
+            flip: mirror half of the pairs.
+            seed: of all epochs.
+            start: the first batch to give; those before it are not decoded.
+            part: (rank, world): give only this share of each batch. Shares are neighbours in the
+                batch, differ by one image at most, and may be empty.
+
+        Yields:
+            Inputs and targets, float32 (B, C, crop, crop) in [-1, 1]; the last batch may be smaller.
+        """
+        chance = torch.Generator().manual_seed(seed * 1_000_003 + number)
+        order = torch.randperm(len(self), generator=chance).tolist()
+        cuts = _random_cuts(len(self), self.size, crop, flip, chance)
+        batches = _shares(order, batch_size, start, part)
+        with self._store.reading([i for batch in batches for i in batch]) as pairs:
+            for batch in batches:
+                drawn = [(next(pairs), cuts[index]) for index in batch]
+                yield (
+                    _batch([(pair[0], cut) for pair, cut in drawn], crop, self.formats[0]),
+                    _batch([(pair[1], cut) for pair, cut in drawn], crop, self.formats[1]),
+                )
+
+    def _decode(self, index: int) -> tuple[Pixels, Pixels]:
+        pair = self.pairs[index]
+        input, target = pair.read(self._direction, self.formats)
+        path = pair.b if self._direction == "AtoB" else pair.a
+        input_format, target_format = self.formats
+        return (
+            _resized(input, self.size, input_format),
+            _resized_target(target, self.size, target_format, path),
+        )
+
+
+class UnpairedDataset:
+    """Two sides of one split, each for itself, checked as a whole before anything is trained.
+
+    Args:
+        first, second: the images of either side; counts may differ.
+        formats: of the first and of the second side.
+        size: all images are resized to (size, size).
+        cache_bytes: decoded images are kept in memory while they take less.
+        on_progress: called with the number of images checked so far, of both sides.
+
+    Raises:
+        PiggybackError: names all files that can't be used, in one message; also those with values beyond
+            their format's range: either side is the other's target.
+    """
+
+    def __init__(
+        self,
+        first: Sequence[Source],
+        second: Sequence[Source],
+        *,
+        formats: tuple[ImageFormat, ImageFormat],
+        size: int,
+        cache_bytes: int = CACHE_BYTES,
+        on_progress: Callable[[int], None] = lambda count: None,
+    ) -> None:
+        self.first, self.second = first, second
+        self.size = size
+        self.formats = formats
+        self._sources = [(source, formats[0]) for source in first]
+        self._sources += [(source, formats[1]) for source in second]
+        needed = sum(_bytes(format, size) for _, format in self._sources)
+        self._store = _Store(
+            len(self._sources), self._decode, needed <= cache_bytes, "images", on_progress
+        )
+
+    def __len__(self) -> int:
+        """How many images of each side an epoch has: as many as the larger side."""
+        return max(len(self.first), len(self.second)) if self.first and self.second else 0
+
+    def pair(self, index: int) -> tuple[Tensor, Tensor]:
+        """One image of each side, float32 (C, size, size) in [-1, 1]; the shorter side begins again."""
+        return self.image(0, index % len(self.first)), self.image(1, index % len(self.second))
+
+    def image(self, side: int, index: int) -> Tensor:
+        """An image of side 0 or 1: float32 (C, size, size) in [-1, 1]."""
+        stored = self._store.get(index + side * len(self.first))
+        return normalize(stored, self.formats[side])
+
+    def in_order(self, batch_size: int, side: int) -> Iterator[Tensor]:
+        """All images of side 0 or 1 in order, whole: float32 (B, C, size, size) in [-1, 1]."""
+        count = len((self.first, self.second)[side])
+        for start in range(0, count, batch_size):
+            indices = range(start, min(start + batch_size, count))
+            yield torch.stack([self.image(side, index) for index in indices])
+
+    def epoch(
+        self,
+        number: int,
+        *,
+        batch_size: int,
+        crop: int,
+        flip: bool,
+        seed: int,
+        start: int = 0,
+        part: Part = (0, 1),
+    ) -> Generator[tuple[Tensor, Tensor], None, None]:
+        """One epoch of training batches: as `PairedDataset.epoch`, but each side in an order of its own.
+
+        The larger side comes once; the smaller in fresh orders until there are as many. Crops and flips
+        of the two have nothing to do with each other.
+
+        Yields:
+            Images of the first and of the second side, float32 (B, C, crop, crop) in [-1, 1].
+        """
+        chance = torch.Generator().manual_seed(seed * 1_000_003 + number)
+        counts = (len(self.first), len(self.second))
+        orders = [_repeated_order(count, len(self), chance) for count in counts]
+        cuts = [_random_cuts(len(self), self.size, crop, flip, chance) for _ in counts]
+        batches = _shares(range(len(self)), batch_size, start, part)
+        wanted = [
+            index
+            for batch in batches
+            for i in batch
+            for index in (orders[0][i], counts[0] + orders[1][i])
+        ]
+        with self._store.reading(wanted) as images:
+            for batch in batches:
+                drawn = [((next(images), cuts[0][i]), (next(images), cuts[1][i])) for i in batch]
+                yield (
+                    _batch([sides[0] for sides in drawn], crop, self.formats[0]),
+                    _batch([sides[1] for sides in drawn], crop, self.formats[1]),
+                )
+
+    def _decode(self, index: int) -> Pixels:
+        source, format = self._sources[index]
+        return _resized_target(source.read(format), self.size, format, source.path)
+
+
+class _Store(Generic[_Result]):
+    """Decoded items by index: from memory where they were kept, else decoded again."""
+
+    def __init__(
+        self,
+        count: int,
+        decode: Callable[[int], _Result],
+        keep: bool,
+        what: str,
+        on_progress: Callable[[int], None],
+    ) -> None:
+        self._decode = decode
+        self._kept: dict[int, _Result] = {}
+        faults: list[str] = []
+        with ThreadPoolExecutor(DECODING_THREADS) as pool:
+            for index, result in enumerate(_ahead(pool, self._try, range(count))):
+                if isinstance(result, PiggybackError):
+                    faults.append(str(result))
+                elif keep:
+                    self._kept[index] = result
+                on_progress(index + 1)
+        if faults:
+            raise PiggybackError(
+                f"{len(faults)} of {count} {what} can't be used: {first_names(faults)}"
+            )
+
+    def get(self, index: int) -> _Result:
+        return self._kept[index] if index in self._kept else self._decode(index)
+
+    @contextmanager
+    def reading(self, indices: Sequence[int]) -> Generator[Iterator[_Result], None, None]:
+        """These items in order, decoded ahead in threads where they were not kept."""
+        if self._kept:
+            yield map(self.get, indices)
+            return
+        with ThreadPoolExecutor(DECODING_THREADS) as pool:
+            # The threads only decode: tensor work beside the network's own would take its cores away
+            # (a step took 1.5 times as long).
+            yield _ahead(pool, self.get, indices)
+
+    def _try(self, index: int) -> _Result | PiggybackError:
+        try:
+            return self._decode(index)
+        except PiggybackError as error:
+            return error
+
+
+_Cut = tuple[int, int, bool]
+"""Top and left of a crop, and whether it is mirrored."""
+
+
+def _random_cuts(
+    count: int, size: int, crop: int, flip: bool, chance: torch.Generator
+) -> list[_Cut]:
+    tops, lefts = (
+        torch.randint(size - crop + 1, (count,), generator=chance).tolist() for _ in range(2)
+    )
+    flips = (torch.rand((count,), generator=chance) < 0.5).logical_and(torch.tensor(flip)).tolist()
+    return list(zip(tops, lefts, flips, strict=True))
+
+
+def _repeated_order(count: int, length: int, chance: torch.Generator) -> list[int]:
+    """Random orders of all of `count`, one after another, cut off at `length`."""
+    order: list[int] = []
+    while len(order) < length:
+        order += torch.randperm(count, generator=chance).tolist()
+    return order[:length]
+
+
+def _shares(order: Sequence[int], batch_size: int, start: int, part: Part) -> list[Sequence[int]]:
+    """Each batch's share of one part, from batch `start` on."""
+    shares = []
+    for begin in range(start * batch_size, len(order), batch_size):
+        batch = order[begin : begin + batch_size]
+        shares.append(batch[share_of(len(batch), part)])
+    return shares
+
+
+def share_of(count: int, part: Part) -> slice:
+    """Which of a batch's `count` images are a part's: neighbours; earlier parts have the larger shares."""
+    rank, world = part
+    each, larger = divmod(count, world)
+    first = rank * each + min(rank, larger)
+    return slice(first, first + each + (rank < larger))
+
+
+def _batch(drawn: Sequence[tuple[Pixels, _Cut]], crop: int, format: ImageFormat) -> Tensor:
+    """Stored planes (C, size, size), cut, as float32 (B, C, crop, crop) in [-1, 1]."""
+    channels = 1 if format.labels else format.channels
+    images = np.empty((len(drawn), channels, crop, crop), dtype=format.depth)
+    for image, (stored, (top, left, flipped)) in zip(images, drawn, strict=True):
+        cut = stored[:, top : top + crop, left : left + crop]
+        image[:] = cut[:, :, ::-1] if flipped else cut
+    return normalize(images, format)
+
+
+def _resized(pixels: Pixels, size: int, format: ImageFormat) -> Pixels:
+    """(H, W, C) as planes (C, size, size)."""
+    resized = resize(pixels, size, labels=format.labels)
+    return np.ascontiguousarray(resized.transpose(2, 0, 1))
+
+
+def _resized_target(pixels: Pixels, size: int, format: ImageFormat, path: Path) -> Pixels:
+    """The same, if all values lie in the format's range; bicubic would swing beyond it at edges."""
+    planes = _resized(pixels, size, format)
+    if format.labels or (format.low, format.high) == FULL_RANGE.get(format.depth):
+        return planes
+    low, high = pixels.min(), pixels.max()
+    if low < format.low or high > format.high:
+        raise PiggybackError(
+            f"{path}: its values go from {low:g} to {high:g}, beyond the range of the task's targets, "
+            f"{format.low:g} to {format.high:g}: give a wider one"
+        )
+    return planes.clip(low, high)
+
+
+def _bytes(format: ImageFormat, size: int) -> int:
+    channels = 1 if format.labels else format.channels
+    return channels * np.dtype(format.depth).itemsize * size * size
+
+
+def _ahead(
+    pool: ThreadPoolExecutor,
+    work: Callable[[_Item], _Result],
+    items: Sequence[_Item],
+) -> Iterator[_Result]:
+    """Results in order, with some of them made before they are asked for."""
+    waiting = [pool.submit(work, item) for item in items[:_AHEAD]]
+    for item in [*items[_AHEAD:], *[None] * len(waiting)]:
+        result = waiting.pop(0).result()
+        if item is not None:
+            waiting.append(pool.submit(work, item))
+        yield result

@@ -1,0 +1,58 @@
+"""Hashes of a data set's files, and what changed between two of them."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from piggyback_gan.errors import _NAMED, PiggybackError
+
+_HASHING_THREADS = 4
+
+
+def fingerprint(
+    paths: Sequence[Path],
+    *,
+    root: Path,
+    on_progress: Callable[[int], None] = lambda count: None,
+) -> dict[str, str]:
+    """The SHA-256 of each file's content, by its name below `root`.
+
+    Args:
+        paths: files below `root`.
+        root: the data set's folder: moved elsewhere, it has the same fingerprint.
+        on_progress: called with the number of files read so far.
+
+    Raises:
+        PiggybackError: a file can't be read.
+    """
+    with ThreadPoolExecutor(_HASHING_THREADS) as pool:
+        hashes: dict[str, str] = {}
+        for path, digest in zip(paths, pool.map(_sha256, paths), strict=True):
+            hashes[path.relative_to(root).as_posix()] = digest
+            on_progress(len(hashes))
+    return hashes
+
+
+def changes(before: Mapping[str, str], after: Mapping[str, str]) -> str | None:
+    """What differs between two fingerprints, in one line that names up to 20 files; None if nothing."""
+    found = {
+        "added": sorted(after.keys() - before.keys()),
+        "removed": sorted(before.keys() - after.keys()),
+        "changed": sorted(n for n in before.keys() & after.keys() if before[n] != after[n]),
+    }
+    parts, left = [], _NAMED
+    for what, names in found.items():
+        if names:
+            shown, left = names[:left], left - len(names[:left])
+            more = f"and {len(names) - len(shown)} more" if len(shown) < len(names) else ""
+            parts.append(f"{len(names)} {what}: {', '.join([*shown, *([more] if more else [])])}")
+    return "; ".join(parts) or None
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise PiggybackError(f"{path} can't be read: {error.strerror}") from None

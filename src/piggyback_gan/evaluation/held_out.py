@@ -1,0 +1,75 @@
+"""Load the held-out images of a task that is in a bank."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from piggyback_gan.bank.bank import Bank
+from piggyback_gan.data.folders import Pair, PairedFolder, find_pairs, find_unpaired
+from piggyback_gan.data.loading import Checked, Dataset, _held_out_sides, _load, _sources
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.images.read import Source
+
+
+def load_held_out(
+    bank: Bank, task: str, root: Path, checked: Checked, *, split_free: bool = False
+) -> tuple[Dataset, bool]:
+    """Decode and check the held-out images of a finished task, or of other data for it.
+
+    Held out is `val/`, else `test/`, else what the task's training held out of `train/` (`val_fraction`).
+
+    Args:
+        bank: where the task is.
+        task: its name; direction, formats and size are its own.
+        root: the folder of images.
+        checked: told how many images were read.
+        split_free: all images in the folder, those in `train/` too: for data that the task never saw.
+
+    Returns:
+        The images, whole and without crop or flip, and whether the sides of an unpaired task are pairs,
+        in order.
+
+    Raises:
+        PiggybackError: there is no such task, nothing is held out, or files can't be used.
+    """
+    card = bank.card(task)
+    paired = card["mode"] == "paired"
+    folder = find_pairs(root) if paired else find_unpaired(root)
+    options = card["options"]
+    if folder.held_out_name is None and options.get("val_fraction") and not split_free:
+        folder = folder.with_held_out(options["val_fraction"], options["seed"])
+    sides: tuple[Sequence[Pair] | Sequence[Source], ...]
+    if isinstance(folder, PairedFolder):
+        sides = ((*folder.train, *folder.held_out) if split_free else folder.held_out,)
+        partners = True
+    elif split_free:
+        pairs = _all_pairs(root)
+        sides = (folder.train_a + folder.held_out_a, folder.train_b + folder.held_out_b)
+        sides = _sources(pairs) if pairs else sides
+        partners = bool(pairs)
+    else:
+        sides, partners = _held_out_sides(folder), bool(folder.paired_held_out)
+    name = "all" if split_free else folder.held_out_name or "held-out"
+    total = sum(map(len, sides))
+    if not total:
+        raise PiggybackError(
+            f"{root}: no images are held out, in val/ or test/: hold some out; or give --split-free, if "
+            f"{task!r} was not trained on these images"
+        )
+    size = card["image"]["size"]
+    dataset = _load(
+        sides,
+        bank.directions(task)[0],
+        bank.formats(task),
+        size,
+        lambda done: checked(name, done, total),
+    )
+    return dataset, partners
+
+
+def _all_pairs(root: Path) -> tuple[Pair, ...]:
+    """The images of an unpaired folder as pairs, if each has a partner; else none."""
+    try:
+        folder = find_pairs(root)
+    except PiggybackError:
+        return ()
+    return folder.train + folder.held_out

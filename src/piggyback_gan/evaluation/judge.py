@@ -1,0 +1,313 @@
+"""Judging a task on all held-out images: figures with intervals, by pixels, features and recognition."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from piggyback_gan.data.datasets import PairedDataset, UnpairedDataset
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.evaluation.bootstrap import (
+    NORMAL,
+    frechet_standard_error,
+    interval_of_sums,
+    mean_interval,
+)
+from piggyback_gan.evaluation.distances import frechet_distance, kernel_distance
+from piggyback_gan.evaluation.evaluate import (
+    BATCH_SIZE,
+    Generate,
+    Judged,
+    TranslatedBatch,
+    both_ways,
+    translated_pairs,
+    translated_sides,
+)
+from piggyback_gan.evaluation.feature_cache import cached_features
+from piggyback_gan.evaluation.feature_networks import (
+    DistanceNetwork,
+    FeatureNetwork,
+    Recogniser,
+    require_visible,
+)
+from piggyback_gan.evaluation.metrics import joined
+from piggyback_gan.images.format import ImageFormat
+
+Images = Callable[[], Iterator[Tensor]]
+"""Gives batches (B, C, H, W) in [-1, 1] from the first on, whenever it is called."""
+
+# Shapes: N images, K classes.
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure and its 95 % interval, from `low` to `high`."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement(Judged):
+    """What was found.
+
+    Attributes:
+        figures: by name, with `_AtoB` or `_BtoA` behind it for an unpaired task: l1, psnr, ssim,
+            cycle_l1 (unpaired only; with `_A` or `_B`), perceptual_distance, frechet_distance,
+            kernel_distance, pixel_accuracy, mean_iou; those that the task and the networks allow.
+        warnings: lines on figures that are not to be trusted.
+    """
+
+    figures: dict[str, Figure]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Way:
+    """One direction of a task: the real images that its outputs are to be like, and what its images are.
+
+    `partners`: each output has its target among the real images, in the same order.
+    """
+
+    real: Images
+    formats: tuple[ImageFormat, ImageFormat]
+    partners: bool
+
+
+class Judge:
+    """Judges generators on data sets; the same way each time, whatever the networks' batch sizes.
+
+    Args:
+        features: for Frechet and kernel distances between outputs and real images.
+        distance: for a perceptual distance between outputs and targets.
+        recogniser: for what can be recognised in outputs that were made from label maps.
+        cache: a folder to keep real images' features in; None keeps none.
+        seed: of the resampling behind the intervals.
+    """
+
+    def __init__(
+        self,
+        features: FeatureNetwork | None = None,
+        distance: DistanceNetwork | None = None,
+        recogniser: Recogniser | None = None,
+        cache: Path | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.features = features
+        self.distance = distance
+        self.recogniser = recogniser
+        self.cache = cache
+        self.seed = seed
+
+    def judge(
+        self,
+        generators: Sequence[Generate],
+        dataset: PairedDataset | UnpairedDataset,
+        device: torch.device,
+        *,
+        direction: str,
+        paired: bool,
+        between: Callable[[], None] = lambda: None,
+    ) -> Judgement:
+        """Judge a task of either kind: as `paired` with the first generator, or as `unpaired` with both."""
+        if isinstance(dataset, PairedDataset):
+            return self.paired(generators[0], dataset, device, between)
+        forward, backward = generators
+        return self.unpaired(
+            (forward, backward),
+            dataset,
+            device,
+            direction=direction,
+            paired=paired,
+            between=between,
+        )
+
+    def paired(
+        self,
+        generator: Generate,
+        dataset: PairedDataset,
+        device: torch.device,
+        between: Callable[[], None] = lambda: None,
+    ) -> Judgement:
+        """Judge a generator in eval mode on pairs.
+
+        Args:
+            generator: on `device`.
+            dataset: the held-out pairs.
+            device: where the generator is.
+            between: called after every batch; it may raise to stop.
+
+        Raises:
+            PiggybackError: a network can't look at such images, there is a recogniser and inputs are no
+                label maps, or there are too few images for a distance.
+        """
+
+        def real() -> Iterator[Tensor]:
+            return (targets for _, targets in dataset.in_order(BATCH_SIZE))
+
+        ways = {"": _Way(real, dataset.formats, partners=True)}
+        self._check(ways.values())
+        return self._judge(translated_pairs(generator, dataset, device, between), ways)
+
+    def unpaired(
+        self,
+        generators: tuple[Generate, Generate],
+        dataset: UnpairedDataset,
+        device: torch.device,
+        *,
+        direction: str,
+        paired: bool,
+        between: Callable[[], None] = lambda: None,
+    ) -> Judgement:
+        """Judge both generators of an unpaired task, each on all held-out images of its side.
+
+        Frechet and kernel distances are to the held-out images of the other side.
+
+        Args:
+            generators: of the trained direction and of the other, in eval mode, on `device`.
+            dataset: the held-out images; the sides in the trained direction's order.
+            device: where the generators are.
+            direction: the trained one.
+            paired: the two sides' images are partners, in order.
+            between: called after every batch; it may raise to stop.
+
+        Raises:
+            PiggybackError: as `paired`; it is enough if the images of one side are label maps.
+        """
+
+        def images(side: int) -> Images:
+            return lambda: dataset.in_order(BATCH_SIZE, side)
+
+        there, back = both_ways(direction)
+        ways = {
+            there: _Way(images(1), dataset.formats, paired),
+            back: _Way(images(0), dataset.formats[::-1], paired),
+        }
+        self._check(ways.values())
+        batches = translated_sides(
+            generators, dataset, device, direction=direction, paired=paired, between=between
+        )
+        return self._judge(batches, ways)
+
+    def _check(self, ways: Iterable[_Way]) -> None:
+        """Refuse before anything is computed what can't be judged so."""
+        for way in ways:
+            if self.features or self.distance or (self.recogniser and way.formats[0].labels):
+                require_visible(way.formats[1])
+        if self.recogniser and not any(way.formats[0].labels for way in ways):
+            raise PiggybackError(
+                "a recogniser's classes are compared with label maps, but the task's inputs are none: "
+                "leave the recogniser away"
+            )
+
+    def _judge(self, batches: Iterable[TranslatedBatch], ways: Mapping[str, _Way]) -> Judgement:
+        hashes: list[str] = []
+        values: list[dict[str, Tensor]] = []
+        features: dict[str, list[Tensor]] = {way: [] for way in ways}
+        overlaps: dict[str, list[Tensor]] = {way: [] for way in ways}
+        for batch in batches:
+            hashes += batch.hashes()
+            values.append(batch.metrics())
+            if self.distance and batch.targets is not None:
+                distances = self.distance(batch.outputs, batch.targets)
+                values.append({batch.named("perceptual_distance"): distances})
+            if self.features:
+                features[batch.way].append(self.features(batch.outputs))
+            if self.recogniser and ways[batch.way].formats[0].labels:
+                classes = batch.inputs.shape[1]
+                recognised = self.recogniser(batch.outputs, classes)
+                overlaps[batch.way].append(
+                    class_overlaps(recognised, batch.inputs.argmax(1), classes)
+                )
+        figures = {name: self._mean(found) for name, found in joined(values).items()}
+        warnings = []
+        if self.distance and not any(way.partners for way in ways.values()):
+            warnings.append(
+                "no perceptual distance: the held-out images of the two sides are no pairs"
+            )
+        for name, way in ways.items():
+            suffix = f"_{name}" if name else ""
+            if self.features:
+                made = torch.cat(features[name])
+                real = cached_features(self.features, way.real, self.cache)
+                figures |= self._distances(made, real, way.partners, suffix)
+                warnings += _too_few(self.features.name, made, real, suffix)
+            if overlaps[name]:
+                figures |= self._recognition(torch.cat(overlaps[name]), suffix)
+        return Judgement(figures=figures, output_hashes=tuple(hashes), warnings=tuple(warnings))
+
+    def _mean(self, values: Tensor) -> Figure:
+        values = values.double()
+        return Figure(values.mean().item(), *mean_interval(values, self.seed))
+
+    def _distances(
+        self, made_NF: Tensor, real_MF: Tensor, partners: bool, suffix: str
+    ) -> dict[str, Figure]:
+        frechet = frechet_distance(made_NF, real_MF)
+        # The bootstrap's spread, not its percentiles: why, `frechet_standard_error` says.
+        reach = NORMAL * frechet_standard_error(made_NF, real_MF, partners=partners, seed=self.seed)
+        kernel, error = kernel_distance(made_NF, real_MF, partners=partners)
+        return {
+            f"frechet_distance{suffix}": Figure(
+                frechet, max(0.0, frechet - reach), frechet + reach
+            ),
+            f"kernel_distance{suffix}": Figure(
+                kernel, kernel - NORMAL * error, kernel + NORMAL * error
+            ),
+        }
+
+    def _recognition(self, overlaps_N3K: Tensor, suffix: str) -> dict[str, Figure]:
+        flat = overlaps_N3K.flatten(1)
+        figures = {}
+        for name, figure in (("pixel_accuracy", _pixel_accuracy), ("mean_iou", _mean_iou)):
+            value = figure(flat.sum(0, keepdim=True)).item()
+            figures[name + suffix] = Figure(value, *interval_of_sums(flat, figure, self.seed))
+        return figures
+
+
+def class_overlaps(recognised: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """How many pixels of each image and class are in both of two label maps, in the first, in the second.
+
+    Args:
+        recognised, labels: integers (N, H, W) from 0 to `classes` - 1.
+        classes: how many there are.
+
+    Returns:
+        float64 (N, 3, classes).
+    """
+
+    def counts(chosen: Tensor, where: Tensor) -> Tensor:
+        found = torch.zeros(len(chosen), classes, dtype=torch.float64)
+        return found.scatter_add_(1, chosen.flatten(1), where.flatten(1).double())
+
+    everywhere = torch.ones_like(labels)
+    both = counts(labels, recognised == labels)
+    return torch.stack([both, counts(recognised, everywhere), counts(labels, everywhere)], 1)
+
+
+def _pixel_accuracy(sums: Tensor) -> Tensor:
+    both, _, labelled = sums.tensor_split(3, 1)
+    accuracy: Tensor = both.sum(1) / labelled.sum(1)
+    return accuracy
+
+
+def _mean_iou(sums: Tensor) -> Tensor:
+    """Intersection over union, the mean over the classes that the label maps have or that were recognised."""
+    both, recognised, labelled = sums.tensor_split(3, 1)
+    union = recognised + labelled - both
+    mean: Tensor = (both / union.clamp_min(1)).sum(1) / (union > 0).sum(1)
+    return mean
+
+
+def _too_few(name: str, made_NF: Tensor, real_MF: Tensor, suffix: str) -> list[str]:
+    images, features = min(len(made_NF), len(real_MF)), made_NF.shape[1]
+    if images >= features:
+        return []
+    line = (
+        f"frechet_distance{suffix} is biased upwards: {images} images are fewer than the {features} "
+        f"features of {name}; compare it only with distances of as many images, or use kernel_distance"
+    )
+    return [line]

@@ -1,0 +1,39 @@
+"""How metrics and directions are called in a report."""
+
+from piggyback_gan.experiments.report import summary
+from piggyback_gan.experiments.results import Results
+
+_NAMES = {
+    "l1": "L1",
+    "psnr": "PSNR (dB)",
+    "ssim": "SSIM",
+    "perceptual_distance": "perceptual distance",
+    "frechet_distance": "Fréchet distance",
+    "kernel_distance": "kernel distance",
+    "pixel_accuracy": "pixel accuracy",
+    "mean_iou": "mean IoU",
+    "cycle_l1": "cycle L1",
+}
+DIRECTIONS = {"AtoB": " A → B", "BtoA": " B → A", "": ""}
+"""How a direction is called behind a task's or strategy's name."""
+
+
+def name_of(base: str) -> str:
+    """A metric as it is called in headings."""
+    return _NAMES.get(base, base.replace("_", " "))
+
+
+def arrow(base: str) -> str:
+    """Which way is better."""
+    return "↑" if summary.higher_is_better(base) else "↓"
+
+
+def heading(base: str) -> str:
+    """A metric's name, and which way is better."""
+    return f"{name_of(base)} {arrow(base)}"
+
+
+def metric_of(results: Results, task: str, base: str, direction: str) -> str:
+    """The name under which a task's figures have a base and a direction."""
+    names = (m for s in results.stages for m in s.figures.get(task, {}))
+    return next((m for m in names if summary.base_of(m) == (base, direction)), base)

@@ -1,0 +1,395 @@
+"""What an experiment's figures say: quality, forgetting, transfer and cost of each strategy, seed by seed.
+
+Every function takes `Results` and changes nothing. Parts may be unfinished or missing: what was not
+measured is left out, never guessed. "Final" is after the last task that a strategy has reached with any of
+its seeds; seeds that are not that far are left out of it.
+
+A metric's *base* is its name without the direction: "l1" of "l1_AtoB". Figures of a base are means over
+the directions, ratios are means of the directions' ratios; a task that is learned in one direction has no other.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from statistics import fmean
+
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.evaluation.judge import Figure
+from piggyback_gan.experiments.results import Results, Stage
+from piggyback_gan.names import HIGHER_IS_BETTER, STANDALONE
+
+BASES = (
+    "perceptual_distance",
+    "frechet_distance",
+    "kernel_distance",
+    "l1",
+    "psnr",
+    "ssim",
+    "pixel_accuracy",
+    "mean_iou",
+    "cycle_l1",
+)
+"""Metrics in the order in which they are shown; the first says most of how an image looks."""
+
+# A cycle that begins in A is a matter of A -> B first.
+_SUFFIXES = {"_AtoB": "AtoB", "_BtoA": "BtoA", "_A": "AtoB", "_B": "BtoA"}
+# Not the cycle's L1: a generator that changes nothing has a low one.
+_CURVE_BASES = ("perceptual_distance", "l1")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A value of each seed, and what they say together.
+
+    Attributes:
+        by_seed: seed -> value; at least one.
+    """
+
+    by_seed: Mapping[int, float]
+
+    @property
+    def mean(self) -> float:
+        """Over the seeds."""
+        return fmean(self.by_seed.values())
+
+    @property
+    def low(self) -> float:
+        """The smallest of any seed."""
+        return min(self.by_seed.values())
+
+    @property
+    def high(self) -> float:
+        """The largest of any seed."""
+        return max(self.by_seed.values())
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one task costs a strategy; each value for every seed.
+
+    Attributes:
+        task: its name.
+        order: how many tasks are learned then.
+        added: parameters that are kept more than before, in 32-bit values.
+        predicted: the same by formula.
+        standalone: parameters of the task's standalone network, or networks.
+        share: `added` by `standalone`.
+        total: all that is kept by then, by the parameters of the first task's standalone network.
+        bytes: of the files that keep all tasks by then.
+        steps: that the task was trained.
+        seconds: of training; 0 where the first task's network was taken over.
+        peak_memory: in bytes; None where no seed has it.
+    """
+
+    task: str
+    order: int
+    added: Spread
+    predicted: Spread
+    standalone: float
+    share: Spread
+    total: Spread
+    bytes: Spread
+    steps: Spread
+    seconds: Spread
+    peak_memory: Spread | None
+
+
+def base_of(metric: str) -> tuple[str, str]:
+    """A metric's base and its direction: "AtoB", "BtoA" or ""."""
+    for suffix, direction in _SUFFIXES.items():
+        if metric.endswith(suffix):
+            return metric.removesuffix(suffix), direction
+    return metric, ""
+
+
+def higher_is_better(metric: str) -> bool:
+    """Whether more of it is better; for all others, which are distances, less is."""
+    return base_of(metric)[0] in HIGHER_IS_BETTER
+
+
+def tasks(results: Results) -> tuple[str, ...]:
+    """All tasks of the experiment, learned yet or not, in order."""
+    return tuple(task["name"] for task in results.experiment["tasks"])
+
+
+def strategies(results: Results) -> tuple[str, ...]:
+    """The labels of all strategies, in order."""
+    return tuple(strategy["label"] for strategy in results.experiment["strategies"])
+
+
+def metrics(results: Results, task: str | None = None) -> tuple[str, ...]:
+    """The bases of all metrics that were measured, of a task or of any, in the order of `BASES`."""
+    found = {
+        base_of(metric)[0]: None
+        for stage in results.stages
+        for name, figures in stage.figures.items()
+        if task in (None, name)
+        for metric in figures
+    }
+    known = [base for base in BASES if base in found]
+    return (*known, *(base for base in found if base not in known))
+
+
+def directions(results: Results, task: str) -> tuple[str, ...]:
+    """The directions that a task's metrics name: ("",) for a paired task."""
+    found = {
+        base_of(metric)[1] for stage in results.stages for metric in stage.figures.get(task, {})
+    }
+    return tuple(sorted(found)) or ("",)
+
+
+def standalone_label(results: Results, label: str | None = None) -> str | None:
+    """The strategy that the others are compared with: the label given, or the first of that kind.
+
+    Returns:
+        None if there is none.
+
+    Raises:
+        PiggybackError: no strategy has the label given.
+    """
+    if label is not None and label not in strategies(results):
+        raise PiggybackError(
+            f"no strategy is called {label!r}; there are: {', '.join(strategies(results))}"
+        )
+    kinds = (s["label"] for s in results.experiment["strategies"] if s.get("kind") == STANDALONE)
+    return label or next(kinds, None)
+
+
+def headline(results: Results) -> str:
+    """The base that most tasks have; of several the first in the order of `BASES`."""
+
+    def count(base: str) -> int:
+        return sum(base in metrics(results, task) for task in tasks(results))
+
+    return max(metrics(results), key=count, default=BASES[0])
+
+
+def reached(results: Results, strategy: str) -> int:
+    """How many tasks a strategy has learned, with the seed that is furthest."""
+    return max((s.order for s in results.stages if s.strategy == strategy), default=0)
+
+
+def figures(
+    results: Results, strategy: str, task: str, metric: str, order: int
+) -> dict[int, Figure]:
+    """Each seed's figure, with its bootstrap interval, after so many tasks.
+
+    Args:
+        metric: with its direction, as it was measured.
+    """
+    return {
+        stage.seed: stage.figures[task][metric]
+        for stage in _stages(results, strategy, order)
+        if metric in stage.figures.get(task, {})
+    }
+
+
+def final(results: Results, strategy: str, task: str, metric: str) -> dict[int, Figure]:
+    """Each seed's figure after the last task."""
+    return figures(results, strategy, task, metric, reached(results, strategy))
+
+
+def when_learned(results: Results, strategy: str, task: str, metric: str) -> dict[int, Figure]:
+    """Each seed's figure when the task was the newest."""
+    return figures(results, strategy, task, metric, tasks(results).index(task) + 1)
+
+
+def matrix(results: Results, strategy: str, metric: str) -> dict[str, list[Spread | None]]:
+    """How every task fares as tasks are learned: task -> a spread for each number of tasks, from 1 on.
+
+    None stands before the task is learned, and where nothing was measured. Only of seeds that are at the
+    end: a mean over other seeds would look like a change.
+    """
+    last = {stage.seed for stage in _stages(results, strategy, reached(results, strategy))}
+    orders = range(1, len(tasks(results)) + 1)
+    every = {
+        task: [_values(figures(results, strategy, task, metric, order), last) for order in orders]
+        for task in tasks(results)
+    }
+    return {task: spreads for task, spreads in every.items() if any(spreads)}
+
+
+def forgetting(results: Results, strategy: str, base: str) -> Spread | None:
+    """Average forgetting, in the metric's unit: positive is lost.
+
+    The mean, over all tasks but the newest, of how much worse the task is than it ever was
+    (Chaudhry et al., "Riemannian walk", ECCV 2018, section 4.1).
+    """
+
+    def lost(goodness: list[float]) -> float:
+        return max(goodness[:-1]) - goodness[-1]
+
+    return _over_earlier_tasks(results, strategy, base, lost)
+
+
+def backward_transfer(results: Results, strategy: str, base: str) -> Spread | None:
+    """How later tasks changed earlier ones, in the metric's unit: positive is better.
+
+    The mean, over all tasks but the newest, of the final value less the one when learned, with the sign
+    turned where lower is better (Lopez-Paz and Ranzato, "Gradient episodic memory", NeurIPS 2017).
+    """
+
+    def gained(goodness: list[float]) -> float:
+        return goodness[-1] - goodness[0]
+
+    return _over_earlier_tasks(results, strategy, base, gained)
+
+
+def ratio(results: Results, strategy: str, standalone: str, task: str, base: str) -> Spread | None:
+    """A task's final value by that of a standalone network with the same seed, when that was learned.
+
+    The mean of the directions' ratios: the direction with larger values weighs no more. None where a value is
+    missing, or a standalone's is not positive.
+    """
+    order = tasks(results).index(task) + 1
+    reference = {s.seed: _directed(s, task, base) for s in _stages(results, standalone, order)}
+    by_seed = {}
+    for stage in _stages(results, strategy, reached(results, strategy)):
+        values, wholes = _directed(stage, task, base), reference.get(stage.seed, {})
+        if values and values.keys() == wholes.keys() and min(wholes.values()) > 0:
+            by_seed[stage.seed] = fmean(values[way] / wholes[way] for way in values)
+    return Spread(by_seed) if by_seed else None
+
+
+def mean_ratio(results: Results, strategy: str, standalone: str, base: str) -> Spread | None:
+    """The mean of `ratio` over tasks 2, 3, ...: the first is the same network for most strategies.
+
+    Of the seeds that have all of these ratios that any has: tasks weigh alike in every seed.
+    """
+    ratios = [ratio(results, strategy, standalone, task, base) for task in tasks(results)[1:]]
+    found = [spread.by_seed for spread in ratios if spread is not None]
+    seeds = [seed for seed in found[0] if all(seed in r for r in found)] if found else []
+    return Spread({seed: fmean(r[seed] for r in found) for seed in seeds}) if seeds else None
+
+
+def identical(results: Results, strategy: str) -> dict[str, tuple[int, int]]:
+    """Task -> how many outputs still have the bits they had when it was learned, and of how many.
+
+    At the end, of all tasks but the newest, over all seeds.
+    """
+    counts: dict[str, tuple[int, int]] = {}
+    for stage in _stages(results, strategy, reached(results, strategy)):
+        for task, (same, of) in stage.identical.items():
+            if task != stage.task:
+                before = counts.get(task, (0, 0))
+                counts[task] = (before[0] + same, before[1] + of)
+    return counts
+
+
+def identical_in_all(results: Results, strategy: str) -> tuple[int, int]:
+    """`identical` of all earlier tasks together."""
+    counts = identical(results, strategy).values()
+    return sum(same for same, _ in counts), sum(of for _, of in counts)
+
+
+def curve(stage: Stage) -> tuple[str, dict[int, float]]:
+    """What a stage's curve is read by: a base, and the value after so many steps.
+
+    The base is the perceptual distance if the curve has it, else L1; of an unpaired task the mean over
+    both directions. ("", {}) where there is no such curve.
+    """
+    for base in _CURVE_BASES:
+        points = {}
+        for point in stage.curve:
+            values = [value for key, value in point.items() if base_of(key)[0] == base]
+            if values:
+                points[int(point["step"])] = fmean(values)
+        if points:
+            return base, points
+    return "", {}
+
+
+def steps_to_reach(
+    results: Results, strategy: str, standalone: str, task: str
+) -> dict[int, int | None]:
+    """Forward transfer: after how many steps a task is as good as the standalone network at its end.
+
+    Seed -> steps, by `curve`; None for never. Seeds without both curves are left out.
+    """
+    order = tasks(results).index(task) + 1
+    goals = {s.seed: curve(s) for s in _stages(results, standalone, order)}
+    found: dict[int, int | None] = {}
+    for stage in _stages(results, strategy, order):
+        base, points = curve(stage)
+        goal_base, goal_points = goals.get(stage.seed, ("", {}))
+        if points and base == goal_base:
+            goal = goal_points[max(goal_points)]
+            good = [step for step, value in points.items() if value <= goal]
+            found[stage.seed] = min(good, default=None)
+    return found
+
+
+def cost(results: Results, strategy: str) -> list[Cost]:
+    """What each task costs, in the order of learning."""
+    costs = []
+    for order in range(1, reached(results, strategy) + 1):
+        before = {s.seed: s.parameters for s in _stages(results, strategy, order - 1)}
+        first = {s.seed: s.standalone for s in _stages(results, strategy, 1)}
+        stages = {s.seed: s for s in _stages(results, strategy, order)}
+        added = {seed: s.parameters - before.get(seed, 0) for seed, s in stages.items()}
+        memory = {k: float(s.peak_memory) for k, s in stages.items() if s.peak_memory is not None}
+        costs.append(
+            Cost(
+                task=tasks(results)[order - 1],
+                order=order,
+                added=Spread(added),
+                predicted=Spread({seed: s.predicted for seed, s in stages.items()}),
+                standalone=next(s.standalone for s in stages.values()),
+                share=Spread({seed: added[seed] / s.standalone for seed, s in stages.items()}),
+                total=Spread({seed: s.parameters / first[seed] for seed, s in stages.items()}),
+                bytes=Spread({seed: s.bytes for seed, s in stages.items()}),
+                steps=Spread({seed: s.steps for seed, s in stages.items()}),
+                seconds=Spread({seed: s.seconds for seed, s in stages.items()}),
+                peak_memory=Spread(memory) if memory else None,
+            )
+        )
+    return costs
+
+
+def missing(results: Results) -> list[tuple[str, int, tuple[str, ...]]]:
+    """What is not done yet: strategy, seed, and the tasks that are to come."""
+    names, done = tasks(results), {(s.strategy, s.seed, s.order) for s in results.stages}
+    gaps = []
+    for described in results.experiment["strategies"]:
+        strategy = described["label"]
+        for seed in described.get("seeds", results.experiment["seeds"]):
+            last = sum((strategy, seed, k) in done for k in range(1, len(names) + 1))
+            if last < len(names):
+                gaps.append((strategy, seed, names[last:]))
+    return gaps
+
+
+def _stages(results: Results, strategy: str, order: int) -> list[Stage]:
+    return [s for s in results.stages if s.strategy == strategy and s.order == order]
+
+
+def _values(figures: Mapping[int, Figure], seeds: set[int]) -> Spread | None:
+    by_seed = {seed: f.value for seed, f in figures.items() if seed in seeds}
+    return Spread(by_seed) if by_seed else None
+
+
+def _directed(stage: Stage, task: str, base: str) -> dict[str, float]:
+    """A task's value after a stage, for each of its directions."""
+    named = {base_of(metric): f.value for metric, f in stage.figures.get(task, {}).items()}
+    return {direction: value for (of, direction), value in named.items() if of == base}
+
+
+def _over_earlier_tasks(
+    results: Results, strategy: str, base: str, measure: Callable[[list[float]], float]
+) -> Spread | None:
+    """The mean over all tasks but the newest of a measure, for each seed that is at the end.
+
+    The measure gets a task's values from when it was learned to the end, turned so that higher is better.
+    """
+    by_seed = {}
+    sign = 1 if higher_is_better(base) else -1
+    for last in _stages(results, strategy, reached(results, strategy)):
+        stages = [s for s in results.stages if (s.strategy, s.seed) == (strategy, last.seed)]
+        measured = []
+        for task in tasks(results)[: last.order - 1]:
+            every = (_directed(stage, task, base).values() for stage in stages)
+            values = [sign * fmean(directed) for directed in every if directed]
+            if len(values) > 1:
+                measured.append(measure(values))
+        if measured:
+            by_seed[last.seed] = fmean(measured)
+    return Spread(by_seed) if by_seed else None

@@ -1,0 +1,1 @@
+"""Run the parts of an experiment."""

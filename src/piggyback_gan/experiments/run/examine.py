@@ -1,0 +1,265 @@
+"""Judging the tasks of a part: from what is kept on disk, on all held-out images, after each task."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from piggyback_gan.data.datasets import PairedDataset
+from piggyback_gan.data.loading import Dataset
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.evaluation.evaluate import BATCH_SIZE, output_hashes
+from piggyback_gan.evaluation.judge import Figure, Judge, Judgement
+from piggyback_gan.experiments.results import (
+    Stage,
+    held_out_sample,
+    output_sample,
+    read_table,
+    to_json,
+)
+from piggyback_gan.experiments.run.plan import PartPlan
+from piggyback_gan.experiments.run.samples import save_held_out, save_outputs
+from piggyback_gan.experiments.strategies.base import count
+from piggyback_gan.experiments.tasks import Task
+from piggyback_gan.names import BACKWARD, FORWARD
+from piggyback_gan.networks.generators import build_generator
+from piggyback_gan.system.files import atomic_write
+
+Say = Callable[[str], None]
+
+_REHEARSED = 3  # images: the fewest that have a kernel distance
+
+
+class Examiner:
+    """Judges what a part has learned.
+
+    Args:
+        plan: what the part does.
+        judge: who judges after each task.
+        watcher: who judges after each epoch, quickly.
+        device: where to compute.
+        say: told in a line what was found.
+        between: called after every batch; it may raise to stop.
+    """
+
+    def __init__(
+        self,
+        plan: PartPlan,
+        judge: Judge,
+        watcher: Judge,
+        device: torch.device,
+        say: Say,
+        between: Callable[[], None],
+    ) -> None:
+        self.plan = plan
+        self.judge = judge
+        self.watcher = watcher
+        self.device = device
+        self.say = say
+        self.between = between
+        self._held_out: dict[tuple[str, int | None], Dataset] = {}
+
+    def rehearse(self, tasks: Sequence[Task]) -> dict[str, frozenset[str]]:
+        """Judge networks that have learned nothing on a few images of each task, before hours are spent.
+
+        Args:
+            tasks: the part's, or more.
+
+        Returns:
+            Task -> the names of its figures.
+
+        Raises:
+            PiggybackError: a network can't judge a task's images, or there are too few.
+        """
+        names = {}
+        for task in tasks:
+            with torch.random.fork_rng(devices=[]):
+                networks = [build_generator(self.plan.config_of(w)) for w in task.networks]
+            generators: list[nn.Module] = [n.to(self.device).eval() for n in networks]
+            try:
+                judged = self._judged(
+                    self._judge_of(task), task, generators, task.held_out(_REHEARSED)
+                )
+            except PiggybackError as error:
+                raise PiggybackError(f"task {task.name!r} can't be judged: {error}") from None
+            names[task.name] = frozenset(judged.figures)
+        return names
+
+    def watch(
+        self, task: Task, generators: Sequence[nn.Module], dataset: Dataset
+    ) -> dict[str, float]:
+        """Judge a task in training, in eval mode, on some images: metric -> value."""
+        figures = self._judged(self.watcher, task, generators, dataset).figures
+        return {name: figure.value for name, figure in figures.items()}
+
+    def examine(self, order: int, training: Mapping[str, Any], done: Mapping[int, Stage]) -> Stage:
+        """Judge every task so far, from what the strategy keeps on disk.
+
+        Earlier tasks whose outputs have the bits that they had are not judged again.
+
+        Args:
+            order: how many tasks are learned.
+            training: steps, seconds, peak_memory, learning_rate and curve of the newest one.
+            done: the stages before.
+
+        Raises:
+            PiggybackError: what is kept is damaged.
+        """
+        plan = self.plan
+        figures: dict[str, Mapping[str, Figure]] = {}
+        identical: dict[str, tuple[int, int]] = {}
+        warnings: list[str] = []
+        for learned, task in enumerate(plan.tasks[:order], 1):
+            dataset = self._held_out_of(task)
+            generators = [self._generator(task, which) for which in task.networks]
+            self._save_pictures(order, task, generators[0], dataset, is_new=learned == order)
+            if learned < order:
+                # Outputs of the same bits have the same figures.
+                some = None if order == len(plan.tasks) else plan.compare_images
+                identical[task.name] = same, of = self._compared(task, generators, some)
+                if same == of:
+                    figures[task.name] = done[learned].figures[task.name]
+                    continue
+            judged = self._judged(self._judge_of(task), task, generators, dataset)
+            if learned == order:
+                self._remember(task, judged.output_hashes)
+            identical[task.name] = _same(self._remembered(task), judged.output_hashes)
+            figures[task.name] = judged.figures
+            warnings += [f"{task.name}: {words}" for words in judged.warnings]
+            found = in_words({name: figure.value for name, figure in judged.figures.items()})
+            self.say(f"after {plan.tasks[order - 1].name}: {task.name} {found}")
+        size = plan.strategy.size(plan.folder)
+        newest = plan.tasks[order - 1]
+        networks: dict[str, nn.Module] = {
+            which: build_generator(plan.config_of(which)) for which in newest.networks
+        }
+        before = {
+            FORWARD: order - 1,
+            BACKWARD: sum(BACKWARD in task.networks for task in plan.tasks[: order - 1]),
+        }
+        return Stage(
+            strategy=plan.label,
+            seed=plan.seed,
+            order=order,
+            task=newest.name,
+            learning_rate=training["learning_rate"],
+            steps=training["steps"],
+            seconds=training["seconds"],
+            peak_memory=training["peak_memory"],
+            parameters=size.parameters,
+            predicted=sum(plan.strategy.predicted(n, before[w]) for w, n in networks.items()),
+            standalone=sum(map(count, networks.values())),
+            bytes=size.bytes,
+            figures=figures,
+            identical=identical,
+            curve=tuple(training["curve"]),
+            warnings=tuple(warnings),
+        )
+
+    def _generator(self, task: Task, which: str) -> nn.Module:
+        fresh = build_generator(self.plan.config_of(which))
+        folder = self.plan.folder
+        return self.plan.strategy.generator(folder, task.name, which, fresh).to(self.device).eval()
+
+    def _judge_of(self, task: Task) -> Judge:
+        """The judge, who recognises nothing where the inputs are no label maps."""
+        judge = self.judge
+        if judge.recogniser is None or any(format.labels for format in task.formats):
+            return judge
+        return Judge(judge.features, judge.distance, cache=judge.cache, seed=judge.seed)
+
+    def _judged(
+        self, judge: Judge, task: Task, generators: Sequence[nn.Module], dataset: Dataset
+    ) -> Judgement:
+        return judge.judge(
+            generators,
+            dataset,
+            self.device,
+            direction=task.options.direction,
+            paired=task.partners,
+            between=self.between,
+        )
+
+    def _save_pictures(
+        self, order: int, task: Task, generator: nn.Module, dataset: Dataset, *, is_new: bool
+    ) -> None:
+        plan = self.plan
+        save_outputs(
+            partial(output_sample, plan.folder, order, task.name),
+            *(task, generator, dataset, plan.samples, self.device),
+        )
+        if is_new and plan.pictures is not None:
+            save_held_out(
+                partial(held_out_sample, plan.pictures, task.name),
+                *(task, dataset, plan.samples),
+                partners=task.partners,
+            )
+
+    def _remember(self, task: Task, hashes: Sequence[str]) -> None:
+        """Write down what a task's outputs are when it is learned."""
+        atomic_write(self._hashes_file(task), to_json({"sha256": list(hashes)}))
+
+    def _remembered(self, task: Task) -> list[str]:
+        """What a task's outputs were when it was learned.
+
+        Raises:
+            PiggybackError: that can't be read.
+        """
+        path = self._hashes_file(task)
+        before = read_table(path, f"{path} is damaged").get("sha256")
+        if not isinstance(before, list) or len(before) != sum(_sides(self._held_out_of(task))):
+            raise PiggybackError(
+                f"{path} is damaged: remove {self.plan.folder} to do all of it again"
+            )
+        return before
+
+    def _compared(
+        self, task: Task, generators: Sequence[nn.Module], count: int | None
+    ) -> tuple[int, int]:
+        """How many outputs are what they were when the task was learned, and of how many.
+
+        Args:
+            task: an earlier one.
+            generators: its own, as they are now.
+            count: compare the first so many of each side, and those that fill their batch; None: all.
+
+        Raises:
+            PiggybackError: what they were can't be read.
+        """
+        # Whole batches: the bits of an output may depend on what is computed beside it.
+        some = self._held_out_of(task, count and -(-count // BATCH_SIZE) * BATCH_SIZE)
+        before, start = [], 0
+        every = self._remembered(task)
+        for compared, kept in zip(_sides(some), _sides(self._held_out_of(task)), strict=True):
+            before += every[start : start + compared]
+            start += kept
+        return _same(before, output_hashes(generators, some, self.device, self.between))
+
+    def _hashes_file(self, task: Task) -> Path:
+        return self.plan.folder / f"outputs-{task.name}.json"
+
+    def _held_out_of(self, task: Task, count: int | None = None) -> Dataset:
+        """A task's held-out images, or the first so many of each side; they are read once."""
+        if (task.name, count) not in self._held_out:
+            self._held_out[task.name, count] = task.held_out(count)
+        return self._held_out[task.name, count]
+
+
+def _sides(dataset: Dataset) -> tuple[int, ...]:
+    """How many outputs there are of each side, in the order in which they are judged."""
+    if isinstance(dataset, PairedDataset):
+        return (len(dataset),)
+    return len(dataset.first), len(dataset.second)
+
+
+def _same(before: Sequence[str], now: Sequence[str]) -> tuple[int, int]:
+    """How many hashes are equal, and of how many."""
+    return sum(a == b for a, b in zip(before, now, strict=True)), len(now)
+
+
+def in_words(values: Mapping[str, float]) -> str:
+    """Names and values in a line."""
+    return ", ".join(f"{name} {value:.4g}" for name, value in values.items())

@@ -1,0 +1,285 @@
+"""One part of an experiment: a strategy learns the tasks with one seed, and is judged after each."""
+
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from piggyback_gan.bank.card import task_card
+from piggyback_gan.core.network import PiggybackNetwork
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.evaluation.judge import Judge
+from piggyback_gan.experiments.results import (
+    read_stages,
+    read_table,
+    stage_file,
+    to_json,
+    write_stage,
+)
+from piggyback_gan.experiments.run.examine import Examiner, Say, in_words
+from piggyback_gan.experiments.run.memory import peak, reset_peak
+from piggyback_gan.experiments.run.plan import PartPlan
+from piggyback_gan.experiments.strategies.base import Learner, Lesson
+from piggyback_gan.experiments.strategies.whole_networks import Standalone
+from piggyback_gan.experiments.tasks import Task
+from piggyback_gan.names import BACKWARD, FORWARD
+from piggyback_gan.networks.generators import build_generator
+from piggyback_gan.system.files import atomic_write
+from piggyback_gan.system.seeding import seed_of
+from piggyback_gan.training.filter_selection import select_filters
+from piggyback_gan.training.options import TrainingOptions
+from piggyback_gan.training.paired import PairedTrainer
+from piggyback_gan.training.task_data import TaskData
+from piggyback_gan.training.trainer import Batch, Trainer
+from piggyback_gan.training.unpaired import UnpairedTrainer
+
+
+class Part:
+    """A part while it runs; what is done already is not done again.
+
+    Args:
+        plan: what is to be done.
+        judge: who judges after each task.
+        watcher: who judges after each epoch, quickly.
+        device: where to compute.
+        say: told in a line how far it is.
+        should_stop: asked in every step.
+    """
+
+    def __init__(
+        self,
+        plan: PartPlan,
+        judge: Judge,
+        watcher: Judge,
+        device: torch.device,
+        say: Say,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        self.plan = plan
+        self.examiner = Examiner(plan, judge, watcher, device, say, self._stop_if_asked)
+        self.device = device
+        self.say = say
+        self.should_stop = should_stop
+
+    def run(self) -> None:
+        """Learn and judge all that is left.
+
+        Raises:
+            PiggybackError: images that can't be used, a loss that is not finite, a full disk, or a stage
+                that is missing though later tasks are learned.
+            Stopped: it was asked to stop; what was learned is kept.
+        """
+        plan = self.plan
+        done = {stage.order: stage for stage in read_stages(plan.folder)}
+        learned = plan.strategy.tasks(plan.folder)
+        for order, task in enumerate(plan.tasks, 1):
+            if order in done:
+                continue
+            if task.name not in learned:
+                self._learn(order, task)
+            elif len(learned) > order:
+                raise PiggybackError(
+                    f"{stage_file(plan.folder, order)} is missing, and can't be measured any more: later "
+                    f"tasks are learned; remove {plan.folder} to do all of it again"
+                )
+            stage = self.examiner.examine(order, self._training(order), done)
+            write_stage(plan.folder, stage)
+            done[order] = stage
+
+    # Learning
+
+    def _learn(self, order: int, task: Task) -> None:
+        """Train the strategy's next task, and keep it."""
+        plan = self.plan
+        taken_over = order == 1 and plan.first is not None
+        torch.manual_seed(seed_of(plan.seed, order))
+        networks = self._networks(task, plan.first if taken_over else None)
+        lesson = Lesson(task.name, networks, plan.config, self._card(task))
+        torch.manual_seed(seed_of(plan.seed, order, 1))
+        learners = plan.strategy.begin(plan.folder, lesson)
+        curve: list[Mapping[str, float]] = []
+        # Read before time is taken: strategies differ in what they train, not in their images.
+        images = None if taken_over else task.load()
+        reset_peak(self.device)
+        started = time.monotonic()
+        spent = 0.0
+        if images is not None:
+            spent = self._train(task, images, learners, curve)
+        seconds = time.monotonic() - started - spent
+        training = {
+            "steps": 0 if taken_over else task.steps,
+            "seconds": 0.0 if taken_over else round(seconds, 3),
+            "peak_memory": None if taken_over else peak(self.device),
+            "learning_rate": plan.rate(task),
+            "curve": curve,
+        }
+        plan.folder.mkdir(parents=True, exist_ok=True)
+        atomic_write(self._training_file(order), to_json(training))
+        plan.strategy.finish(plan.folder, lesson, learners)
+
+    def _train(
+        self,
+        task: Task,
+        images: TaskData,
+        learners: Mapping[str, nn.Module],
+        curve: list[Mapping[str, float]],
+    ) -> float:
+        """Train all epochs.
+
+        Returns:
+            How many seconds went into judging for the curve.
+        """
+        options = self.plan.options(task)
+        for learner in learners.values():
+            learner.to(self.device)
+        self._select_filters(task, images, learners)
+        torch.manual_seed(options.seed)
+        trainer = self._trainer(task, options, learners)
+        some = task.held_out(self.plan.curve_images)
+        step, spent = 0, 0.0
+        for epoch in range(1, options.epochs + 1):
+            for learner in learners.values():
+                if isinstance(learner, Learner):
+                    learner.begin_epoch(epoch, options.epochs)
+            trainer.begin_epoch(task.epoch_steps)
+            with closing(_batches(images, options, epoch, step)) as batches:
+                for batch in batches:
+                    losses, stop = trainer.step(batch, self.should_stop)
+                    step += 1
+                    if stop:
+                        raise Stopped(f"{self.plan.label} stopped while it learned {task.name}")
+            self._require_finite(losses.sums, task, self.plan.rate(task))
+            began = time.monotonic()
+            for learner in learners.values():
+                learner.eval()
+            generators = [learners[which] for which in (FORWARD, BACKWARD) if which in learners]
+            curve.append({"step": step, **self.examiner.watch(task, generators, some)})
+            spent += time.monotonic() - began
+            self.say(f"{task.name}: epoch {epoch} of {options.epochs}, {in_words(curve[-1])}")
+        return spent
+
+    def _select_filters(
+        self, task: Task, images: TaskData, learners: Mapping[str, nn.Module]
+    ) -> None:
+        """As a training run does it, where a learner mixes from selected filters."""
+        networks = {n: x for n, x in learners.items() if isinstance(x, PiggybackNetwork)}
+        if not any(network.selects_filters for network in networks.values()):
+            return
+        options = self.plan.options(task)
+        torch.manual_seed(options.seed)
+        still = replace(options, learning_rate=0.0, backward_learning_rate=0.0)
+        probe = self._trainer(task, still, learners)
+        with closing(_batches(images, options, 1, 0)) as batches:
+            if not select_filters(networks, probe, task.epoch_steps, batches, self.should_stop):
+                raise Stopped(f"{self.plan.label} stopped before it learned {task.name}")
+
+    def _trainer(self, task: Task, options: Any, learners: Mapping[str, nn.Module]) -> Trainer:
+        networks: dict[str, Any] = dict(learners)
+        penalties = {
+            which: learner.penalty
+            for which, learner in learners.items()
+            if isinstance(learner, Learner)
+        }
+        if options.mode == "paired":
+            return PairedTrainer(
+                networks[FORWARD],
+                self.plan.config,
+                options,
+                self.device,
+                labels=task.formats[0].labels,
+                penalties=penalties,
+            )
+        return UnpairedTrainer(
+            networks[FORWARD],
+            networks[BACKWARD],
+            self.plan.config,
+            options,
+            self.device,
+            penalties=penalties,
+        )
+
+    def _networks(self, task: Task, first: Path | None) -> dict[str, nn.Module]:
+        """Where a task's networks start: random weights, or those of the first task's."""
+        networks: dict[str, nn.Module] = {}
+        for which in task.networks:
+            network: nn.Module = build_generator(self.plan.config_of(which))
+            if first is not None:
+                network = Standalone().generator(first, task.name, which, network)
+                network.requires_grad_(True)
+            networks[which] = network
+        return networks
+
+    def _card(self, task: Task) -> dict[str, Any]:
+        options = self.plan.options(task)
+        return task_card(
+            task.folder,
+            task.formats,
+            options,
+            self.plan.config,
+            data_name=task.folder.name,
+            library_version=version("piggyback-gan"),
+            effective_batch=options.batch_size * options.accumulate,
+            parameters=None,
+            epoch=options.epochs,
+            validation=None,
+        )
+
+    def _require_finite(self, losses: Mapping[str, torch.Tensor], task: Task, rate: float) -> None:
+        for name, loss in losses.items():
+            if not loss.isfinite():
+                raise Diverged(
+                    f"{self.plan.label}, {task.name}: the {name} loss is {loss.item()}; "
+                    f"try a lower learning_rate (now {rate:g})"
+                )
+
+    def _training(self, order: int) -> dict[str, Any]:
+        """How the task of a stage was trained.
+
+        Raises:
+            PiggybackError: that can't be read.
+        """
+        path = self._training_file(order)
+        training = read_table(path, f"{path} is damaged")
+        if missing := {"steps", "seconds", "peak_memory", "learning_rate", "curve"} - set(training):
+            raise PiggybackError(
+                f"{path} is damaged: it has no {', '.join(sorted(missing))}; remove {self.plan.folder} "
+                "to do all of it again"
+            )
+        return training
+
+    def _training_file(self, order: int) -> Path:
+        return self.plan.folder / f"training-{order}.json"
+
+    def _stop_if_asked(self) -> None:
+        if self.should_stop():
+            raise Stopped(f"{self.plan.label} stopped while it was judged")
+
+
+def _batches(
+    images: TaskData, options: TrainingOptions, epoch: int, step: int
+) -> Generator[Batch, None, None]:
+    """An epoch's batches; `step` is the first one's number."""
+    batches = images.train.epoch(
+        epoch,
+        batch_size=options.batch_size * options.accumulate,
+        crop=options.image_size,
+        flip=options.flip,
+        seed=options.seed,
+    )
+    with closing(batches):
+        for index, (first, second) in enumerate(batches, step):
+            yield Batch(index, first, second, len(first))
+
+
+class Diverged(PiggybackError):
+    """A loss is not finite."""
+
+
+class Stopped(Exception):
+    """A part was asked to stop; it goes on with the task that it was at."""

@@ -1,0 +1,177 @@
+"""What an experiment's folder remembers of what was set, so that nothing else is ever added to it."""
+
+import functools
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import piggyback_gan
+from piggyback_gan.bank.manifest import now
+from piggyback_gan.data.fingerprint import fingerprint
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.experiments.results import (
+    EXPERIMENT_FILE,
+    PARTS,
+    STAGE,
+    read_experiment_file,
+    to_json,
+)
+from piggyback_gan.experiments.settings import (
+    TASK_OPTIONS,
+    Experiment,
+    TaskSettings,
+    describe_strategy,
+)
+from piggyback_gan.experiments.tasks import Task
+from piggyback_gan.names import Device
+from piggyback_gan.networks.config import GeneratorConfig
+from piggyback_gan.system.files import atomic_write, require_writable
+
+# What may change in a folder that has results: strategies and seeds are added.
+_FREE = ("title", "strategies", "seeds", "file")
+
+
+def describe(
+    experiment: Experiment, tasks: Sequence[Task], config: GeneratorConfig
+) -> dict[str, Any]:
+    """What is set, JSON values only; all images are read for it.
+
+    Raises:
+        PiggybackError: an image can't be read.
+    """
+    content = {
+        "title": experiment.title,
+        "generator": asdict(config),
+        "first_learning_rate": experiment.first_learning_rate,
+        "val_fraction": experiment.val_fraction,
+        "tasks": [
+            _describe_task(task, settings)
+            for task, settings in zip(tasks, experiment.tasks, strict=True)
+        ],
+        "strategies": [describe_strategy(s) for s in experiment.strategies.values()],
+        "search": asdict(experiment.search),
+        "seeds": sorted({seed for s in experiment.strategies.values() for seed in s.seeds}),
+        "samples": experiment.samples,
+        "curve_images": experiment.curve_images,
+        "compare_images": experiment.compare_images,
+        "features": _describe_network(experiment.features),
+        "distance": _describe_network(experiment.distance),
+        "recogniser": _describe_network(experiment.recogniser),
+        "file": experiment.text,
+    }
+    return dict(through_json(content))
+
+
+def write_record(out: Path, content: Mapping[str, Any], device: Device, command: str) -> None:
+    """Write down what is set, and where and how.
+
+    Args:
+        out: the experiment's folder.
+        content: by `describe`.
+        device: where it is computed.
+        command: how this was called; the first call stays.
+
+    Raises:
+        PiggybackError: it can't be written.
+    """
+    require_writable(out)
+    calls = {"command": command, "started": now()}
+    if (out / EXPERIMENT_FILE).exists():
+        before = read_experiment_file(out)
+        # What began the folder; parts that run side by side are called otherwise.
+        calls = {key: before.get(key, value) for key, value in calls.items()}
+    surroundings = {
+        "library_version": version("piggyback-gan"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": {
+            "architecture": platform.machine(),
+            "cores": os.cpu_count(),
+            "device": _device_name(device),
+        },
+    }
+    atomic_write(out / EXPERIMENT_FILE, to_json({**content, **surroundings, **calls}))
+
+
+def check_record(out: Path, now: Mapping[str, Any]) -> None:
+    """Whether what is set is what the folder's results were made with.
+
+    Raises:
+        PiggybackError: says what differs.
+    """
+    if not any((out / PARTS).rglob(f"{STAGE}*.json")):
+        return
+    before = read_experiment_file(out)
+    for key, value in now.items():
+        if key not in _FREE and before.get(key) != value:
+            raise PiggybackError(
+                f"{out} was begun with other {_what_changed(key, before.get(key), value)}: what is there "
+                "can't be compared with it; choose another --out"
+            )
+
+
+def _what_changed(key: str, before: Any, now: Any) -> str:
+    """The setting's name; of tasks, the first one that is another, and what of it is."""
+    if key == "tasks" and isinstance(before, list) and len(before) == len(now):
+        for old, new in zip(before, now, strict=True):
+            for field, value in new.items():
+                if old.get(field) != value:
+                    what = "images" if field == "images_sha256" else field
+                    return f"{what} of task {new['name']!r}"
+    return key
+
+
+def _describe_task(task: Task, settings: TaskSettings) -> dict[str, Any]:
+    files = fingerprint(task.folder.paths, root=task.folder.root)
+    options = {key: value for key, value in asdict(task.options).items() if key in TASK_OPTIONS}
+    return {
+        "name": task.name,
+        "mode": task.options.mode,
+        "direction": task.options.direction,
+        "data": settings.data.name,
+        "images_sha256": hashlib.sha256(to_json(files)).hexdigest(),
+        "train_images": task.train_images,
+        "held_out_images": task.held_out_images,
+        "image_size": task.options.image_size,
+        "epochs": task.options.epochs,
+        "steps": task.steps,
+        "options": options,
+    }
+
+
+def _describe_network(spec: str | None) -> dict[str, str | None] | None:
+    """A network that judges: its name, and the SHA-256 of its file if it is one."""
+    if spec is None:
+        return None
+    path = Path(spec)
+    if not path.is_file():
+        return {"name": spec, "sha256": None}
+    return {"name": path.stem, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def through_json(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Settings as they come back from a file."""
+    read: Mapping[str, Any] = json.loads(json.dumps(content))
+    return read
+
+
+def _device_name(device: str) -> str:
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name()
+    return f"{device}, {torch.get_num_threads()} threads"
+
+
+@functools.cache
+def source_sha256() -> str:
+    """The hash of this library's source, by which figures and commits are matched."""
+    package = Path(piggyback_gan.__file__).parent
+    files = sorted(path for path in package.rglob("*") if path.suffix in (".py", ".html"))
+    return hashlib.sha256(to_json(fingerprint(files, root=package))).hexdigest()

@@ -1,0 +1,365 @@
+"""How an experiment's parts are run: what is checked before, and what is chosen between them."""
+
+import contextlib
+import functools
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import filelock
+import torch
+
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.evaluation.feature_networks import load_distance, load_features, load_recogniser
+from piggyback_gan.evaluation.judge import Judge
+from piggyback_gan.experiments.part_names import PartName, part_names
+from piggyback_gan.experiments.results import (
+    DIVERGED,
+    PARTS,
+    has_diverged,
+    read_stages,
+    read_table,
+    stage_file,
+    to_json,
+)
+from piggyback_gan.experiments.run.examine import Say
+from piggyback_gan.experiments.run.part import Diverged, Part
+from piggyback_gan.experiments.run.plan import PartPlan
+from piggyback_gan.experiments.run.record import (
+    check_record,
+    describe,
+    source_sha256,
+    through_json,
+    write_record,
+)
+from piggyback_gan.experiments.settings import (
+    FIRST,
+    Experiment,
+    StrategySettings,
+    describe_strategy,
+)
+from piggyback_gan.experiments.strategies import Strategy
+from piggyback_gan.experiments.strategies.whole_networks import Standalone
+from piggyback_gan.experiments.tasks import Task, architecture, find_search_tasks, find_tasks
+from piggyback_gan.names import Device
+from piggyback_gan.networks.generators import build_generator
+from piggyback_gan.system.files import atomic_write, require_writable
+
+_Network = TypeVar("_Network")
+
+_BEGUN = "part.json"
+
+
+class Runner:
+    """Runs an experiment's parts.
+
+    Args:
+        experiment: what its file says.
+        out: the folder of results; parts that are done there are not done again.
+        device: where to compute, as `choose_device` has it.
+
+    Raises:
+        PiggybackError: tasks or strategies that can't be.
+    """
+
+    def __init__(self, experiment: Experiment, out: Path, device: Device) -> None:
+        self.experiment = experiment
+        self.out = out
+        self.device = device
+        self.tasks = find_tasks(experiment, device)
+        self.config = architecture(experiment, self.tasks)
+        self.names = part_names(experiment)
+        self._check_strategies()
+
+    def check(self) -> None:
+        """Whether the folder's results, if it has some, are of what is set.
+
+        Raises:
+            PiggybackError: says what differs.
+        """
+        check_record(self.out, self._content)
+        for part in self.names:
+            # Of the first task's rate, the record itself says what is wrong.
+            if part.label != FIRST and all(map(self.is_done, part.needs)):
+                self._check_unchanged(part)
+
+    def begin(self, command: str) -> None:
+        """Write down in the folder what is set; call it before the first part is run.
+
+        Args:
+            command: how this was called.
+
+        Raises:
+            PiggybackError: as `check`, or the folder can't be written.
+        """
+        self.check()
+        write_record(self.out, self._content, self.device, command)
+
+    @functools.cached_property
+    def _content(self) -> Mapping[str, Any]:
+        return describe(self.experiment, self.tasks, self.config)
+
+    def part(self, name: str) -> PartName:
+        """A part by its name.
+
+        Raises:
+            PiggybackError: there is none; the message lists some.
+        """
+        for part in self.names:
+            if str(part) == name:
+                return part
+        raise PiggybackError(
+            f"there is no part {name!r}; parts: {', '.join(map(str, self.names[:12]))}, ... (--list)"
+        )
+
+    def folder(self, part: PartName) -> Path:
+        """Where a part keeps all that is its own."""
+        return self.out / PARTS / str(part)
+
+    def is_done(self, part: PartName) -> bool:
+        """Whether a part is through."""
+        if part.label == FIRST:
+            count = 1
+        elif part.rate is not None:
+            count = 1 + len(self.experiment.tasks[1 : 1 + self.experiment.search.tasks])
+        else:
+            count = len(self.tasks)
+        folder = self.folder(part)
+        return stage_file(folder, count).exists() or has_diverged(folder)
+
+    def is_running(self, part: PartName) -> bool:
+        """Whether a process does it now."""
+        try:
+            with self._alone(part, begins=False):
+                return False
+        except PiggybackError:
+            return True
+
+    def run(
+        self, part: PartName, say: Say, should_stop: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Do what is left of a part.
+
+        Raises:
+            PiggybackError: parts that it needs are not done, another process runs it, or as `Part.run`.
+            Stopped: it was asked to stop.
+        """
+        if self.is_done(part):
+            return
+        if missing := [str(need) for need in part.needs if not self.is_done(need)]:
+            raise PiggybackError(f"{part} needs other parts first: {', '.join(missing)}")
+        plan = self._plan(part)
+        with self._alone(part):
+            self.remember(part)
+            say(f"learning rate {plan.later_rate:g}{self._candidates(part)}")
+            near = self._network("distance", load_distance)
+            far = self._network("features", load_features)
+            seen = self._network("recogniser", load_recogniser)
+            judge, watcher = Judge(far, near, seen, self.out / "cache"), Judge(distance=near)
+            if part.rate is not None and self.experiment.search.metric != "frechet_distance":
+                judge = watcher
+            work = Part(plan, judge, watcher, torch.device(self.device), say, should_stop)
+            # The first part is for all that come after it.
+            tasks = self.tasks if part.label == FIRST else plan.tasks
+            self._check_search(part, work.examiner.rehearse(tasks))
+            try:
+                work.run()
+            except Diverged as error:
+                if part.rate is None:
+                    raise
+                # A rate at which training fails is a poor one, no reason to end the search.
+                atomic_write(plan.folder / DIVERGED, to_json({"problem": str(error)}))
+                say(str(error))
+
+    def _network(self, key: str, load: Callable[[str, str], _Network]) -> _Network | None:
+        """A network that judges, if the file names one.
+
+        Raises:
+            PiggybackError: it can't be loaded.
+        """
+        spec = getattr(self.experiment, key)
+        try:
+            return load(spec, self.device) if spec else None
+        except PiggybackError as error:
+            raise PiggybackError(f"{key}: {error}") from None
+
+    def chosen_rate(self, settings: StrategySettings) -> float:
+        """The learning rate that a strategy runs at.
+
+        Raises:
+            PiggybackError: the parts that it is chosen by do not have the metric, or all diverged.
+        """
+        settings = self.experiment.strategy(settings.rate_of or settings.label)
+        if len(settings.learning_rates) == 1:
+            return settings.learning_rates[0]
+        found: dict[float, list[float]] = {}
+        for part in self.names:
+            if part.label != settings.label or part.rate is None:
+                continue
+            if has_diverged(self.folder(part)):
+                continue
+            scores = self._scores(part)
+            if all(map(math.isfinite, scores)):
+                found[part.rate] = scores
+        if not found:
+            raise PiggybackError(
+                f"strategy {settings.label!r} diverged at every learning rate: give lower ones"
+            )
+        # Relative to the candidates' mean, each task weighs alike.
+        means = [sum(task) / len(task) for task in zip(*found.values(), strict=True)]
+        return min(
+            found,
+            key=lambda rate: sum(s / m for s, m in zip(found[rate], means, strict=True)),
+        )
+
+    def _scores(self, part: PartName) -> list[float]:
+        """The metric of each task after the first, when it was learned."""
+        return [
+            stage.figures[stage.task][
+                self._search_figure(stage.task, stage.figures[stage.task])
+            ].value
+            for stage in list(read_stages(self.folder(part)))[1:]
+        ]
+
+    def _candidates(self, part: PartName) -> str:
+        """In words, what the rate of a strategy's part was chosen from."""
+        if part.label == FIRST or part.rate is not None:
+            return ""
+        found = [
+            f"{need.rate:g} ({', '.join(f'{score:.4g}' for score in self._scores(need))})"
+            for need in part.needs
+            if need.rate is not None and not has_diverged(self.folder(need))
+        ]
+        return (
+            f", the best by {self.experiment.search.metric} of {'; '.join(found)}" if found else ""
+        )
+
+    def _search_figure(self, task: str, figures: Collection[str]) -> str:
+        """The figure by which a rate is chosen on a task: of an unpaired one, in the trained direction.
+
+        Raises:
+            PiggybackError: it is not measured.
+        """
+        metric = self.experiment.search.metric
+        direction = next(t.options.direction for t in self.tasks if t.name == task)
+        for name in (metric, f"{metric}_{direction}"):
+            if name in figures:
+                return name
+        raise PiggybackError(
+            f"[search] metric {metric!r} is not measured for task {task!r}; there are: "
+            f"{', '.join(sorted(figures))}"
+        )
+
+    def _check_search(self, part: PartName, figures: Mapping[str, Collection[str]]) -> None:
+        """Whether a rate can be chosen by what is measured, before it is."""
+        if part.rate is not None:
+            for task, names in list(figures.items())[1:]:
+                self._search_figure(task, names)
+
+    def _plan(self, part: PartName) -> PartPlan:
+        first = self.out / PARTS / FIRST / f"seed-{part.seed}"
+        tasks: Sequence[Task] = self.tasks
+        first_rate = self.experiment.first_learning_rate
+        strategy: Strategy = Standalone()
+        rate = first_rate
+        if part.label == FIRST:
+            tasks = tasks[:1]
+        else:
+            settings = self.experiment.strategy(part.label)
+            strategy = settings.strategy
+            if part.rate is None:
+                rate = self.chosen_rate(settings)
+            else:
+                rate, tasks = part.rate, find_search_tasks(self.experiment, self.device)
+        takes_over = part.label != FIRST and strategy.shares_first_task
+        return PartPlan(
+            label=part.label,
+            strategy=strategy,
+            seed=part.seed,
+            folder=self.folder(part),
+            tasks=tasks,
+            config=self.config,
+            first=first if takes_over else None,
+            first_rate=first_rate,
+            later_rate=rate,
+            curve_images=self.experiment.curve_images,
+            compare_images=self.experiment.compare_images,
+            samples=self.experiment.samples,
+            pictures=self.out if part.rate is None else None,
+        )
+
+    @contextlib.contextmanager
+    def _alone(self, part: PartName, *, begins: bool = True) -> Iterator[None]:
+        folder = self.folder(part)
+        if begins:
+            require_writable(folder)
+        elif not (folder / "part.lock").exists():
+            yield
+            return
+        lock = filelock.FileLock(folder / "part.lock", timeout=0)
+        try:
+            with lock:
+                yield
+        except filelock.Timeout:
+            raise PiggybackError(f"{part} is being run by another process") from None
+
+    def remember(self, part: PartName) -> None:
+        """Write down what a part is begun with.
+
+        Raises:
+            PiggybackError: it was begun otherwise; the message says how.
+        """
+        self._check_unchanged(part)
+        path = self.folder(part) / _BEGUN
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write(path, to_json(self._begun(part)))
+
+    def _begun(self, part: PartName) -> dict[str, Any]:
+        """What must be as it was when a part goes on or is shown: its strategy, and what bits depend on."""
+        if part.label == FIRST:
+            kind, options, rate = FIRST, {}, self.experiment.first_learning_rate
+        else:
+            settings = self.experiment.strategy(part.label)
+            kind, options = settings.kind, describe_strategy(settings)["options"]
+            rate = self.chosen_rate(settings) if part.rate is None else part.rate
+        return {
+            "kind": kind,
+            "options": options,
+            "learning_rate": rate,
+            "device": torch.device(self.device).type,
+            "torch": torch.__version__,
+            "source_sha256": source_sha256(),
+        }
+
+    def _check_unchanged(self, part: PartName) -> None:
+        """Refuse to go on with, or to show, what was begun otherwise.
+
+        Raises:
+            PiggybackError: says what differs.
+        """
+        path = self.folder(part) / _BEGUN
+        if not path.exists():
+            return
+        before, now = read_table(path, f"{path} is damaged"), through_json(self._begun(part))
+        for key in ("kind", "options", "learning_rate"):
+            if before.get(key) != now[key]:
+                raise PiggybackError(
+                    f"{part} has results with other {key} ({before.get(key)}, now {now[key]}): give the "
+                    f"strategy another name, or remove {path.parent}"
+                )
+        for key in ("device", "torch"):
+            if before.get(key) != now[key] and not self.is_done(part):
+                raise PiggybackError(
+                    f"{part} was begun with {key} {before.get(key)}, this is {now[key]}: its outputs would "
+                    f"have other bits; go on there, or remove {path.parent}"
+                )
+
+    def _check_strategies(self) -> None:
+        """Whether every strategy can learn a second task of this architecture, before hours are spent."""
+        for label, settings in self.experiment.strategies.items():
+            try:
+                settings.strategy.predicted(build_generator(self.config), 1)
+            except PiggybackError as error:
+                raise PiggybackError(f"strategy {label!r}: {error}") from None

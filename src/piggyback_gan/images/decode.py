@@ -1,0 +1,126 @@
+"""Image files -> arrays, upright and with every value that they hold; or one line that says why not."""
+
+from __future__ import annotations
+
+import io
+import struct
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO
+
+from PIL import (
+    BmpImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    WebPImagePlugin,
+)
+
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.images.pillow import decode_with_pillow
+from piggyback_gan.images.pixels import (
+    MAX_PIXELS,
+    Decoded,
+    _in_one_line,
+    check_size,
+    is_large,
+    naming,
+)
+
+_EXIF_ORIENTATION = 274
+_PNG = b"\x89PNG\r\n\x1a\n"
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def decode(path: Path, *, max_pixels: int = MAX_PIXELS) -> Decoded:
+    """Decode a jpg, png, webp, bmp or tiff file by its content, whatever its suffix.
+
+    Raises:
+        PiggybackError: unreadable, damaged, larger than `max_pixels`, or of a kind that can't be read
+            without loss (other depths than 8-bit, 16-bit and float32; CMYK, LAB, several frames).
+    """
+    with naming(path), path.open("rb") as file:
+        return _decode(file, max_pixels)
+
+
+def decode_content(content: bytes, *, max_pixels: int = MAX_PIXELS) -> Decoded:
+    """Decode what an image file holds, as `decode` does.
+
+    Raises:
+        TooManyPixels: it is larger than `max_pixels`.
+        PiggybackError: as `decode`; the message names no file.
+    """
+    with _in_one_line():
+        return _decode(io.BytesIO(content), max_pixels)
+
+
+def _decode(file: BinaryIO, max_pixels: int) -> Decoded:
+    start = file.read(32)
+    file.seek(0)
+    if not start:
+        raise PiggybackError("can't be read: the file is empty")
+    if start[:4] in _TIFF:
+        from piggyback_gan.images.tiff import decode_tiff
+
+        return decode_tiff(file, max_pixels)
+    if start.startswith(_PNG):
+        if start[24:25] == b"\x10" or _is_large_plain_png(start):
+            return _decode_with_imagecodecs(file, max_pixels)
+        image: ImageFile.ImageFile = PngImagePlugin.PngImageFile(file, "")
+        return decode_with_pillow(image, max_pixels, start[24])
+    if start.startswith(b"\xff\xd8\xff"):
+        image = JpegImagePlugin.jpeg_factory(file, "")
+        # A JPEG's values are not what was stored: no label map.
+        return replace(decode_with_pillow(image, max_pixels), indices=None)
+    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
+        return decode_with_pillow(WebPImagePlugin.WebPImageFile(file, ""), max_pixels)
+    if start.startswith(b"BM"):
+        return decode_with_pillow(BmpImagePlugin.BmpImageFile(file, ""), max_pixels)
+    raise PiggybackError("can't be read: not an image")
+
+
+def _is_large_plain_png(start: bytes) -> bool:
+    """Whether a PNG's first bytes tell of 8-bit gray, RGB or RGBA of many pixels."""
+    if len(start) < 26:
+        return False
+    width, height, bits, color_type = struct.unpack(">IIBB", start[16:26])
+    return bits == 8 and color_type in (0, 2, 6) and is_large(width, height)
+
+
+def _decode_with_imagecodecs(file: BinaryIO, max_pixels: int) -> Decoded:
+    """A PNG of 16 bits a channel, which Pillow would give as 8 bits where it is RGB; or a large one.
+
+    Pillow holds RGB as 4 bytes a pixel beside the array.
+    """
+    import imagecodecs
+
+    content = file.read()
+    width, height = struct.unpack(">II", content[16:24])
+    color_type = content[25]
+    check_size(width, height, 4, max_pixels)
+    chunks = _png_chunks(content)
+    if b"acTL" in chunks:
+        raise PiggybackError("it has several frames: only one is supported")
+    if b"tRNS" in chunks and content[24] == 8:
+        file.seek(0)
+        return decode_with_pillow(PngImagePlugin.PngImageFile(file, ""), max_pixels)
+    pixels = imagecodecs.png_decode(content).reshape(height, width, -1)
+    exif = Image.Exif()
+    exif.load(chunks.get(b"eXIf", b""))
+    alpha = color_type in (4, 6) or b"tRNS" in chunks  # the decoder made a channel of it
+    indices = pixels if color_type == 0 and not alpha else None
+    decoded = Decoded(pixels, alpha=alpha, indices=indices)
+    return decoded.turned(exif.get(_EXIF_ORIENTATION, 1))
+
+
+def _png_chunks(content: bytes) -> dict[bytes, bytes]:
+    """A PNG's chunks but the pixels themselves, by kind."""
+    chunks: dict[bytes, bytes] = {}
+    start = len(_PNG)
+    while start + 8 <= len(content):
+        length, kind = struct.unpack(">I4s", content[start : start + 8])
+        if kind != b"IDAT":
+            chunks[kind] = content[start + 8 : start + 8 + length]
+        start += 12 + length
+    return chunks

@@ -1,0 +1,57 @@
+"""Images as 8-bit RGB, for the eye."""
+
+import colorsys
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from piggyback_gan.images.format import FULL_RANGE, ImageFormat
+from piggyback_gan.images.pixels import Pixels
+
+
+def display(pixels: Pixels, format: ImageFormat) -> NDArray[np.uint8]:
+    """Any image as 8-bit RGB (H, W, 3) for a person to look at.
+
+    Gray is repeated, RGBA lies on white, of two channels blue is missing, of more than four the first
+    three are shown, classes have colours of their own; values go from black at low to white at high.
+    """
+    if format.labels:
+        return _class_colors(format.channels)[pixels[:, :, 0]]
+    full = format.depth == "uint8" and (format.low, format.high) == FULL_RANGE["uint8"]
+    if full:
+        shown = pixels
+    else:
+        scaled = (pixels.astype(np.float64) - format.low) / (format.high - format.low)
+        shown = (scaled * 255).round().clip(0, 255).astype(np.uint8)
+    channels = shown.shape[2]
+    if channels == 1:
+        return shown.repeat(3, axis=2)
+    if channels == 2:
+        return np.pad(shown, ((0, 0), (0, 0), (0, 1)))
+    if channels == 4:
+        alpha = shown[:, :, 3:].astype(np.float64) / 255
+        over_white = shown[:, :, :3] * alpha + 255 * (1 - alpha)
+        return np.asarray(over_white.round().astype(np.uint8))
+    return np.ascontiguousarray(shown[:, :, :3])
+
+
+def grid(rows: Iterable[Iterable[Pixels]], gap: int = 2) -> Pixels:
+    """8-bit images of one size as one RGB picture: a list of rows, with white gaps of `gap` pixels."""
+    lines = []
+    for row in rows:
+        images = [np.broadcast_to(image, (*image.shape[:2], 3)) for image in row]
+        lines.append(
+            [np.pad(image, ((0, gap), (0, gap), (0, 0)), constant_values=255) for image in images]
+        )
+    return np.concatenate([np.concatenate(line, axis=1) for line in lines], axis=0)[:-gap, :-gap]
+
+
+def _class_colors(count: int) -> NDArray[np.uint8]:
+    """(count, 3): black for class 0, then hues as far from each other as the golden ratio puts them."""
+    colors = [(0.0, 0.0, 0.0)]
+    for i in range(1, count):
+        colors.append(
+            colorsys.hsv_to_rgb(i * 0.618034 % 1, 0.9 - 0.3 * (i % 3 == 0), 1 - 0.2 * (i % 2))
+        )
+    return np.array([[round(255 * c) for c in color] for color in colors], dtype=np.uint8)

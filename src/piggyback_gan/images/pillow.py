@@ -1,0 +1,64 @@
+"""Decode images with Pillow."""
+
+import numpy as np
+from PIL import Image, ImageFile, ImageOps
+
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.images.pixels import _LARGE, Decoded, Pixels, check_size, is_large
+
+_MODES = ("1", "L", "P", "RGB", "LA", "PA", "RGBA")
+
+
+_DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "F")
+
+
+def decode_pil(image: Image.Image, gray_bits: int = 8) -> Decoded:
+    """What a PIL image holds; `gray_bits` is what its file had, for the values of label maps.
+
+    Raises:
+        PiggybackError: a mode that is not supported.
+    """
+    mode = image.mode
+    if mode in _DEEP_MODES:
+        values = np.asarray(image)
+        values = values.astype(np.float32 if mode == "F" else np.uint16, copy=False)[..., None]
+        return Decoded(values, indices=None if mode == "F" else values)
+    if mode not in _MODES:
+        raise PiggybackError(f"mode {mode} is not supported: save it as gray, RGB or RGBA")
+    indices = None
+    if mode in ("1", "L", "P"):
+        indices = _values(image).astype(np.uint8, copy=False)
+        if mode == "L" and gray_bits in (2, 4):
+            indices = indices // (255 // (2**gray_bits - 1))
+    alpha = mode in ("LA", "PA", "RGBA") or "transparency" in image.info
+    gray = mode in ("1", "L", "LA")
+    plain = ("LA" if alpha else "L") if gray else ("RGBA" if alpha else "RGB")
+    pixels = _values(image if image.mode == plain else image.convert(plain))
+    return Decoded(pixels, alpha=alpha, indices=indices)
+
+
+def decode_with_pillow(image: ImageFile.ImageFile, max_pixels: int, gray_bits: int = 8) -> Decoded:
+    """An image of at most 8 bits, opened by Pillow's plugin: `Image.open` has one limit for all."""
+    check_size(image.width, image.height, len(image.getbands()), max_pixels)
+    frames = getattr(image, "n_frames", 1)
+    # An MPO is a phone's JPEG with previews or a gain map behind the photo.
+    if image.format != "MPO" and frames > 1:
+        raise PiggybackError(f"it has {frames} frames or pages: only one is supported")
+    ImageOps.exif_transpose(image, in_place=True)
+    return decode_pil(image, gray_bits)
+
+
+def _values(image: Image.Image) -> Pixels:
+    """A PIL image as (H, W, C); a large one in parts: at once, Pillow would hold it three times over."""
+    height, width = image.height, image.width
+    if not is_large(width, height):
+        return np.asarray(image).reshape(height, width, -1)
+    rows = max(_LARGE // width, 1)
+    values: Pixels | None = None
+    for top in range(0, height, rows):
+        part = np.asarray(image.crop((0, top, width, min(top + rows, height))))
+        if values is None:
+            values = np.empty((height, *part.shape[1:]), part.dtype)
+        values[top : top + rows] = part
+    assert values is not None
+    return values.reshape(height, width, -1)

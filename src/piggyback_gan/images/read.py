@@ -1,0 +1,266 @@
+"""Reading the images of a task: what a file holds becomes its format, or one line says why not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+import numpy as np
+from PIL import Image
+
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.images.decode import decode
+from piggyback_gan.images.encode import SUFFIXES, to_pil
+from piggyback_gan.images.format import FULL_RANGE, Depth, ImageFormat
+from piggyback_gan.images.pillow import decode_pil
+from piggyback_gan.images.pixels import MAX_PIXELS, Decoded, Pixels, naming
+
+_READING_THREADS = 4
+_GIVE_CHANNELS = "--input-channels or --output-channels"
+
+
+@dataclass(frozen=True, order=True)
+class Source:
+    """One image on disk: a file, or the left or right half of one."""
+
+    path: Path
+    half: Literal["left", "right"] | None = None
+
+    def read(self, format: ImageFormat, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+        """The image as pixels (H, W, C) of the format.
+
+        Raises:
+            PiggybackError: as `read_image`, or an odd width, which has no halves.
+        """
+        decoded = decode(self.path, max_pixels=max_pixels)
+        with naming(self.path):
+            if self.half:
+                decoded = _halves(decoded)[self.half == "right"]
+            return fitted(decoded, format)
+
+
+def list_images(folder: Path, recursive: bool = False) -> list[Path]:
+    """The image files in a folder, sorted. Hidden files and folders, and others, are passed over.
+
+    Args:
+        folder: where to look.
+        recursive: look in its folders too; one that is reached again through links is not read twice.
+
+    Raises:
+        PiggybackError: a folder can't be read.
+    """
+    found: list[Path] = []
+    seen: set[tuple[int, int]] = set()
+    waiting = [folder]
+    try:
+        while waiting:
+            place = waiting.pop()
+            status = place.stat()
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(place) as entries:
+                # By name, so that of two links to one folder it is always the same that is followed.
+                inside = sorted((e for e in entries if e.name[0] != "."), key=lambda e: e.name)
+            folders = [place / entry.name for entry in inside if _is_folder(entry)]
+            waiting += reversed(folders if recursive else [])
+            images = (e for e in inside if Path(e.name).suffix.lower() in SUFFIXES)
+            # Broken links are named when they are read; pipes and sockets would be waited for.
+            found += [place / e.name for e in images if os.path.isfile(e) or _is_broken(e)]
+    except OSError as error:
+        where = error.filename or folder
+        raise PiggybackError(f"{where} can't be read: {error.strerror}") from None
+    return sorted(found)
+
+
+def read_image(path: Path, format: ImageFormat, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """Read an image file as pixels (H, W, C) of the format, exactly as it is stored.
+
+    8-bit gray and RGB become each other as Pillow's "L" and "RGB" do; gray of any depth becomes three
+    equal channels; alpha is left out where it is opaque. Of label maps C is 1: class indices.
+
+    Raises:
+        PiggybackError: the file can't be read, or does not fit the format: its depth, its channels,
+            transparency that would be lost, values that are not finite, an index of no class.
+    """
+    return Source(path).read(format, max_pixels=max_pixels)
+
+
+def read_halves(
+    path: Path, left: ImageFormat, right: ImageFormat, *, max_pixels: int = MAX_PIXELS
+) -> tuple[Pixels, Pixels]:
+    """Both halves of a side-by-side file, each (H, W / 2, C) of its format.
+
+    Raises:
+        PiggybackError: as `read_image`, or an odd width.
+    """
+    decoded = decode(path, max_pixels=max_pixels)
+    with naming(path):
+        halves = _halves(decoded)
+        return fitted(halves[0], left), fitted(halves[1], right)
+
+
+def from_pil(image: Image.Image, format: ImageFormat) -> Pixels:
+    """A PIL image (L, RGB, RGBA, I;16, F; also 1, P, LA) as pixels (H, W, C) of the format.
+
+    Raises:
+        PiggybackError: another mode, or one that does not fit the format, as in `read_image`.
+    """
+    return fitted(decode_pil(image), format)
+
+
+def stored_depth(path: Path) -> Depth:
+    """The type of a file's values: "uint8", "uint16" or "float32".
+
+    Raises:
+        PiggybackError: the file can't be read.
+    """
+    return _depth(decode(path))
+
+
+def detect_format(
+    path: Path,
+    *,
+    channels: int | None,
+    labels: int | None,
+    value_range: tuple[float, float] | None,
+) -> ImageFormat:
+    """The format of a task's images, from one of them.
+
+    Args:
+        path: any of the files.
+        channels: how many to read; by default 3 of 8-bit gray and RGB files, all that there are of others.
+        labels: the number of classes, where the files are label maps.
+        value_range: what becomes -1 and 1; by default all that the integers can hold.
+
+    Raises:
+        PiggybackError: the file can't be read so, has transparency and `channels` is not given, or is
+            float32 and `value_range` is not given.
+    """
+    decoded = decode(path)
+    depth = _depth(decoded)
+    with naming(path):
+        if labels is not None:
+            format = ImageFormat(channels=labels, depth=depth, labels=True)
+        else:
+            if value_range is None and depth == "float32":
+                raise PiggybackError("its values are float32: say which become -1 and 1")
+            low, high = value_range or FULL_RANGE[depth]
+            found = decoded.pixels.shape[2]
+            if channels is None:
+                plain = depth == "uint8" and decoded.color
+                channels = 3 if plain else found
+            format = ImageFormat(channels=channels, depth=depth, low=low, high=high)
+        fitted(decoded, format)
+    return format
+
+
+def value_range(sources: Iterable[Path | Source]) -> tuple[float, float]:
+    """The least and the largest value in all files.
+
+    Raises:
+        PiggybackError: a file can't be read, has values that are not finite, or there is one value only.
+    """
+    low, high = np.inf, -np.inf
+    with ThreadPoolExecutor(_READING_THREADS) as pool:
+        for lowest, highest in pool.map(_extent, sources):
+            low, high = min(low, lowest), max(high, highest)
+    if not low < high:
+        raise PiggybackError(f"the images have no range of values: all are {low}")
+    return low, high
+
+
+def _extent(source: Path | Source) -> tuple[float, float]:
+    source = Source(source) if isinstance(source, Path) else source
+    decoded = decode(source.path)
+    with naming(source.path):
+        if source.half:
+            decoded = _halves(decoded)[source.half == "right"]
+        _refuse_not_finite(decoded.pixels)
+    return float(decoded.pixels.min()), float(decoded.pixels.max())
+
+
+def _depth(decoded: Decoded) -> Depth:
+    return cast(Depth, decoded.pixels.dtype.name)
+
+
+def _halves(decoded: Decoded) -> tuple[Decoded, Decoded]:
+    width = decoded.pixels.shape[1]
+    if width % 2:
+        raise PiggybackError(f"odd width {width}: it can't hold two halves")
+    return decoded.cut(0, width // 2), decoded.cut(width // 2, width)
+
+
+def fitted(decoded: Decoded, format: ImageFormat) -> Pixels:
+    """What was decoded as (H, W, C) of the format, if nothing is lost by it.
+
+    Raises:
+        PiggybackError: something would be, as in `read_image`; the message names no file.
+    """
+    if format.labels:
+        return _fitted_labels(decoded, format)
+    pixels, wanted = decoded.pixels, format.channels
+    if pixels.dtype != format.depth:
+        raise PiggybackError(f"its values are {pixels.dtype}, the task takes {format.depth}")
+    _refuse_not_finite(pixels)
+    found = pixels.shape[2]
+    if found == wanted:
+        return np.ascontiguousarray(pixels)
+    if decoded.alpha:
+        if not decoded.opaque:
+            raise PiggybackError(
+                f"it has transparency, which would be lost: flatten it, or give {_GIVE_CHANNELS} {found} "
+                "to a new task"
+            )
+        pixels = pixels[:, :, :-1]
+    base = pixels.shape[2]
+    if base == wanted:
+        return np.ascontiguousarray(pixels)
+    if base == 1 and wanted == 3:
+        return pixels.repeat(3, axis=2)
+    if format.depth == "uint8" and decoded.color:
+        if wanted == 1:
+            return np.asarray(to_pil(np.ascontiguousarray(pixels)).convert("L"))[..., None]
+        if wanted == 4:
+            color = np.broadcast_to(pixels, (*pixels.shape[:2], 3))
+            return np.pad(color, ((0, 0), (0, 0), (0, 1)), constant_values=255)
+    raise PiggybackError(
+        f"it has {found} channel{'s' * (found > 1)} of {pixels.dtype}, the task takes {wanted}: "
+        f"convert it, or give {_GIVE_CHANNELS} {found} to a new task"
+    )
+
+
+def _fitted_labels(decoded: Decoded, format: ImageFormat) -> Pixels:
+    if decoded.indices is None:
+        raise PiggybackError(
+            "it is no label map: expected one channel of class indices, gray or palette, stored without "
+            f"loss; found {decoded.pixels.shape[2]} of {decoded.pixels.dtype}"
+        )
+    largest = int(decoded.indices.max())
+    if largest >= format.channels:
+        raise PiggybackError(
+            f"it has class index {largest}, but there are {format.channels} classes: 0 to "
+            f"{format.channels - 1}"
+        )
+    return np.ascontiguousarray(decoded.indices.astype(format.depth, copy=False))
+
+
+def _refuse_not_finite(pixels: Pixels) -> None:
+    if pixels.dtype == np.float32 and not np.isfinite(pixels).all():
+        count = int((~np.isfinite(pixels)).sum())
+        raise PiggybackError(f"{count} of its values are NaN or infinite: replace them first")
+
+
+def _is_broken(entry: os.DirEntry[str]) -> bool:
+    return entry.is_symlink() and not os.path.exists(entry.path)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False

@@ -1,0 +1,1 @@
+"""Import trained networks into a bank."""

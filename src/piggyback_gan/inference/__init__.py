@@ -1,0 +1,1 @@
+"""Translate images with a generator, whole or in tiles."""

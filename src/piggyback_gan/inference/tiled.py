@@ -1,0 +1,128 @@
+"""Translating a large image tile by tile: blended, from top to bottom, in bounded memory."""
+
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from piggyback_gan.inference.shared_norm import Window, with_shared_norms
+from piggyback_gan.inference.tiling import Line, Tiling, lay
+from piggyback_gan.networks.config import Architecture
+from piggyback_gan.system.device import device_of
+
+ReadTile = Callable[[NDArray[np.intp], NDArray[np.intp]], Tensor]
+"""(rows, columns) of an image -> its pixels there, (C, rows, columns) in [-1, 1]."""
+
+_WINDOW = 256
+_SEED = 0
+
+
+def translated_strips(
+    generator: nn.Module,
+    config: Architecture,
+    size: tuple[int, int],
+    read: ReadTile,
+    tiling: Tiling,
+) -> Iterator[Tensor]:
+    """Translate an image of `size` = (H, W) and yield the outcome as strips from top to bottom.
+
+    Memory is that of one tile in the network and of a strip as wide as the image and as high as a
+    tile; with `norm_from="image"` that of `tiling.sample_pixels` in the network comes first.
+
+    Yields:
+        (C, rows, W) float32 on the CPU, in [-1, 1]; the rows of all strips are H.
+
+    Raises:
+        PiggybackError: the network does not take tiles of this size.
+    """
+    tiling.check(config)
+    rows, columns = (lay(length, config, tiling) for length in size)
+    if tiling.norm_from == "image" and len(rows.starts) * len(columns.starts) > 1:
+        generator = with_shared_norms(generator, sample_windows(config, size, read, tiling))
+    carried: Tensor | None = None
+    for index in range(len(rows.starts)):
+        top, bottom = rows.reach(index)
+        strip = _row_of_tiles(generator, rows, columns, index, read)
+        if carried is not None:
+            strip[:, : carried.shape[1]] += carried
+        last = index == len(rows.starts) - 1
+        done = bottom if last else rows.reach(index + 1)[0]
+        carried = strip[:, done - top :].clone()
+        if done > top:
+            yield strip[:, : done - top]
+
+
+def _row_of_tiles(
+    generator: nn.Module, rows: Line, columns: Line, index: int, read: ReadTile
+) -> Tensor:
+    """What one row of tiles contributes to the rows in its reach: (C, rows, W)."""
+    device = device_of(generator)
+    top, bottom = rows.reach(index)
+    inner_rows, row_weights = rows.weights_in_reach(index)
+    strip: Tensor | None = None
+    for column in range(len(columns.starts)):
+        tile = read(rows.pixels(index), columns.pixels(column)).to(device)
+        with torch.inference_mode():
+            output: Tensor = generator(tile[None])[0].cpu().float()
+        inner_columns, column_weights = columns.weights_in_reach(column)
+        output = output[:, inner_rows, inner_columns]
+        if strip is None:
+            strip = torch.zeros(output.shape[0], bottom - top, columns.length)
+        left, right = columns.reach(column)
+        weights = torch.from_numpy(np.outer(row_weights, column_weights))
+        strip[:, :, left:right].addcmul_(output, weights)
+    assert strip is not None
+    return strip
+
+
+def sample_windows(
+    config: Architecture, size: tuple[int, int], read: ReadTile, tiling: Tiling
+) -> list[Window]:
+    """Parts of an image from which norm layers take their statistics: all of it where that is allowed.
+
+    Else windows, one at random in each cell of a grid, always the same ones; their margins, where
+    the network lacks context, do not count.
+    """
+    lines = [lay(length, config) for length in size]
+    lengths = [line.size for line in lines]
+    if math.prod(lengths) <= tiling.sample_pixels:
+        image = read(*(line.indices for line in lines))
+        return [Window(image, *(torch.ones(length) for length in lengths))]
+    # A U-Net sees its whole input at once: its windows are as large as its tiles.
+    side = tiling.tile if config.size_multiple > 4 else min(tiling.tile, _WINDOW)
+    sides = [min(side, length) for length in lengths]
+    count = max(tiling.sample_pixels // math.prod(sides), 1)
+    cells = max(round(math.sqrt(count * lengths[0] / lengths[1])), 1)
+    grid = (min(cells, count), max(count // cells, 1))
+    chance = np.random.default_rng(_SEED)
+    windows = []
+    for cell in np.ndindex(grid):
+        places = []
+        for i in range(2):
+            room = (lengths[i] - sides[i]) // config.size_multiple
+            place = (cell[i] + chance.random()) / grid[i] * (room + 1)
+            places.append(int(place) * config.size_multiple)
+        pixels = [
+            line.indices[place : place + side]
+            for line, place, side in zip(lines, places, sides, strict=True)
+        ]
+        counting = [
+            _without_margins(place, side, length, tiling.overlap)
+            for place, side, length in zip(places, sides, lengths, strict=True)
+        ]
+        windows.append(Window(read(*pixels), *counting))
+    return windows
+
+
+def _without_margins(place: int, side: int, length: int, overlap: int) -> Tensor:
+    """1 for the pixels that count, 0 at the ends where the image goes on; a quarter at most."""
+    margin = min(overlap // 2, side // 4)
+    weights = torch.ones(side)
+    if place > 0:
+        weights[:margin] = 0
+    if place + side < length:
+        weights[side - margin :] = 0
+    return weights

@@ -1,0 +1,72 @@
+"""The discriminators: PatchGAN and per-pixel, with the module names of the public pix2pix networks.
+
+Source: Isola et al., "Image-to-Image Translation with Conditional Adversarial Networks", CVPR 2017,
+sections 3.2.2 and 6.1.2.
+"""
+
+from torch import Tensor, nn
+
+from piggyback_gan.networks.config import DiscriminatorConfig
+from piggyback_gan.networks.layers import init_weights, make_norm, needs_bias
+
+
+def build_discriminator(config: DiscriminatorConfig) -> nn.Module:
+    """Build a discriminator with fresh weights, drawn from torch's global random generator.
+
+    It maps images (B, input_channels, H, W) with values in [-1, 1] to unbounded scores, higher for
+    real: (B, 1, H, W) for ``"pixel"``; for ``"patch"`` (B, 1, H // 2**layers - 2,
+    W // 2**layers - 2), so that H and W must be at least 3 * 2**layers.
+    """
+    network = PatchDiscriminator(config) if config.name == "patch" else PixelDiscriminator(config)
+    init_weights(network, config.init)
+    return network
+
+
+class PatchDiscriminator(nn.Module):
+    """PatchGAN: scores whether each patch of an image is real (70x70 pixels with 3 layers)."""
+
+    def __init__(self, config: DiscriminatorConfig) -> None:
+        super().__init__()
+        bias = needs_bias(config.norm)
+        channels = config.ndf
+        layers: list[nn.Module] = [
+            nn.Conv2d(config.input_channels, channels, 4, stride=2, padding=1),
+            nn.LeakyReLU(0.2, inplace=True),
+        ]
+        for n in range(1, config.layers + 1):
+            wider = config.ndf * min(2**n, 8)
+            stride = 2 if n < config.layers else 1
+            layers += [
+                nn.Conv2d(channels, wider, 4, stride=stride, padding=1, bias=bias),
+                make_norm(config.norm, wider),
+                nn.LeakyReLU(0.2, inplace=True),
+            ]
+            channels = wider
+        layers.append(nn.Conv2d(channels, 1, 4, stride=1, padding=1))
+        self.model = nn.Sequential(*layers)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Score images (B, C, H, W): (B, 1, H // 2**layers - 2, W // 2**layers - 2), unbounded."""
+        scores: Tensor = self.model(images)
+        return scores
+
+
+class PixelDiscriminator(nn.Module):
+    """PixelGAN: three 1x1 convolutions, so that each pixel is scored by its own colour alone."""
+
+    def __init__(self, config: DiscriminatorConfig) -> None:
+        super().__init__()
+        ndf, bias = config.ndf, needs_bias(config.norm)
+        self.net = nn.Sequential(
+            nn.Conv2d(config.input_channels, ndf, 1),
+            nn.LeakyReLU(0.2, inplace=True),
+            nn.Conv2d(ndf, 2 * ndf, 1, bias=bias),
+            make_norm(config.norm, 2 * ndf),
+            nn.LeakyReLU(0.2, inplace=True),
+            nn.Conv2d(2 * ndf, 1, 1, bias=bias),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Score images (B, C, H, W): (B, 1, H, W), unbounded."""
+        scores: Tensor = self.net(images)
+        return scores

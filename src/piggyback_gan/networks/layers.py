@@ -1,0 +1,109 @@
+"""What generators and discriminators are made of beside convolutions: norms, blurs, first weights."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from piggyback_gan.networks.config import INITS
+from piggyback_gan.system.checks import check_choice
+
+_GAIN = 0.02
+
+
+class BlurDown(nn.Module):
+    """Halve the size without aliasing: blur with a binomial kernel of 3x3, then take every other pixel.
+
+    Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019.
+    """
+
+    filt: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("filt", _binomial([1.0, 2.0, 1.0]).repeat(channels, 1, 1, 1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features (B, C, H, W) to (B, C, H / 2, W / 2)."""
+        padded = F.pad(features, (1, 1, 1, 1), mode="reflect")
+        return F.conv2d(padded, self.filt, stride=2, groups=len(self.filt))
+
+
+class BlurUp(nn.Module):
+    """Double the size, and blur what was put in with a binomial kernel of 4x4; source as `BlurDown`."""
+
+    filt: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("filt", 4 * _binomial([1.0, 3.0, 3.0, 1.0]).repeat(channels, 1, 1, 1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features (B, C, H, W) to (B, C, 2 H, 2 W)."""
+        padded = F.pad(features, (1, 1, 1, 1), mode="replicate")
+        grown = F.conv_transpose2d(padded, self.filt, stride=2, padding=2, groups=len(self.filt))
+        return grown[:, :, 1:-1, 1:-1]
+
+
+def _binomial(row: list[float]) -> Tensor:
+    """The kernel (1, 1, k, k) of a row and itself, which sums to 1."""
+    values = torch.tensor(row)
+    kernel = torch.outer(values, values)
+    return (kernel / kernel.sum())[None, None]
+
+
+def make_norm(norm: str, channels: int) -> nn.Module:
+    """Return a norm layer for feature maps of shape (B, channels, H, W).
+
+    ``"instance"`` has neither parameters nor running statistics, ``"batch"`` has both, ``"none"``
+    passes its input through. ``norm`` is one of `NORMS`: the configs check it.
+    """
+    if norm == "instance":
+        return nn.InstanceNorm2d(channels, affine=False, track_running_stats=False)
+    if norm == "batch":
+        return nn.BatchNorm2d(channels)
+    return nn.Identity()
+
+
+def needs_bias(norm: str) -> bool:
+    """Return whether the public networks give a bias to a convolution that this norm follows."""
+    # Instance norm takes the mean off again, so its biases are idle; they are kept all the same,
+    # because the public checkpoints have them. "none" has no bias there, either.
+    return norm == "instance"
+
+
+def init_weights(module: nn.Module, init: str) -> None:
+    """Initialise a network in place, as pix2pix does, from torch's global random generator.
+
+    Weights of convolutions and linear layers follow ``init`` with gain 0.02 (``"normal"``:
+    N(0, 0.02); ``"kaiming"`` has no gain), their biases are 0. Batch norm weights are
+    N(1, 0.02), their biases 0.
+
+    Source: Isola et al., "Image-to-Image Translation with Conditional Adversarial Networks",
+    CVPR 2017, section 6.2.
+
+    Args:
+        module: the network; other kinds of layers in it are left alone.
+        init: one of `INITS`.
+
+    Raises:
+        PiggybackError: ``init`` is not one of `INITS`.
+    """
+    check_choice("init", init, INITS)
+    module.apply(lambda layer: _init_layer(layer, init))
+
+
+def _init_layer(layer: nn.Module, init: str) -> None:
+    if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+        if init == "normal":
+            nn.init.normal_(layer.weight, 0.0, _GAIN)
+        elif init == "xavier":
+            nn.init.xavier_normal_(layer.weight, gain=_GAIN)
+        elif init == "kaiming":
+            nn.init.kaiming_normal_(layer.weight)
+        else:
+            nn.init.orthogonal_(layer.weight, gain=_GAIN)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+    elif isinstance(layer, nn.BatchNorm2d):
+        nn.init.normal_(layer.weight, 1.0, _GAIN)
+        nn.init.zeros_(layer.bias)

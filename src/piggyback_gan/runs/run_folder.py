@@ -1,0 +1,258 @@
+"""A training run's folder, BANK/runs/TASK: what was asked for, where it stands, how to go on. No torch here."""
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from piggyback_gan.bank.lock import current_writer
+from piggyback_gan.bank.manifest import MANIFEST_NAME, RUNS_FOLDER, Manifest, TaskEntry
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.names import check_task_name
+from piggyback_gan.system.files import atomic_write, require_writable
+from piggyback_gan.training.callbacks import Position
+
+State = Literal["running", "interrupted", "failed", "finished"]
+
+_FORMAT = "piggyback-gan run"
+_FORMAT_VERSION = 1
+_RUN, _DATA, _CHECKPOINT, _METRICS = "run.json", "data.json", "checkpoint.pt", "metrics.jsonl"
+_CURVES, _SAMPLES, _TENSORBOARD = "curves.png", "samples", "tensorboard"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What `run.json` says.
+
+    Attributes:
+        task: which task is trained.
+        state: "running" is also what a killed process leaves.
+        position: where it stood when the file was written.
+        data: the folder of images, absolute; it may move.
+        data_name: the folder's own name when the run began.
+        options, generator: as they were given, before defaults were filled in.
+        resolved: the options with the defaults of the version that began it: a resumed run keeps them.
+        effective_batch: images in a step, over all processes and accumulated batches.
+        bank_tasks: the SHA-256 of the files of all tasks in the bank when it began.
+        surroundings: versions, machine, seconds; for people.
+        problem: what ended a failed run.
+    """
+
+    task: str
+    state: State
+    position: Position
+    data: str
+    data_name: str
+    options: Mapping[str, Any]
+    generator: Mapping[str, Any]
+    resolved: Mapping[str, Any]
+    effective_batch: int
+    bank_tasks: Sequence[str]
+    surroundings: Mapping[str, Any] = field(default_factory=dict)
+    problem: str | None = None
+
+
+class RunFolder:
+    """The files of one task's training.
+
+    Args:
+        bank: the bank's directory.
+        task: the task's name.
+
+    Raises:
+        PiggybackError: the name can't be a task's.
+    """
+
+    def __init__(self, bank: Path, task: str) -> None:
+        check_task_name(task)
+        self.bank = bank
+        self.task = task
+        self.path = bank / RUNS_FOLDER / task
+        self.metrics = self.path / _METRICS
+        self.curves = self.path / _CURVES
+        self.checkpoint = self.path / _CHECKPOINT
+        self.tensorboard = self.path / _TENSORBOARD
+
+    def sample(self, epoch: int) -> Path:
+        """The sample picture of an epoch."""
+        return self.path / _SAMPLES / f"epoch-{epoch:04d}.png"
+
+    def newest_sample(self) -> Path | None:
+        """The sample picture of the last epoch that has one."""
+        found = self.path.glob(f"{_SAMPLES}/epoch-*[0-9].png")
+        return max(found, key=lambda path: (len(path.name), path.name), default=None)
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run was begun here."""
+        return (self.path / _RUN).exists()
+
+    def begin(self, run: Run, fingerprint: Mapping[str, str]) -> None:
+        """Make the folder, in place of that of an earlier try at the same task.
+
+        Raises:
+            PiggybackError: it holds something else, or can't be written.
+        """
+        if self.path.exists() and not self.exists and not self._is_empty():
+            raise PiggybackError(f"{self.path} is no run's folder: move it away")
+        require_writable(self.path)
+        self._clear()
+        self.write(run)  # first: it is what makes this a run's folder
+        require_writable(self.path / _SAMPLES)
+        atomic_write(self.path / _DATA, (json.dumps(fingerprint, indent=0) + "\n").encode())
+
+    def write(self, run: Run) -> None:
+        """Replace `run.json` atomically."""
+        content = {"format": _FORMAT, "format_version": _FORMAT_VERSION, **asdict(run)}
+        atomic_write(self.path / _RUN, (json.dumps(content, indent=1) + "\n").encode())
+
+    def write_metrics(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Replace `metrics.jsonl` atomically, a line for each epoch. No times: equal runs, equal files."""
+        lines = "".join(json.dumps(record) + "\n" for record in records)
+        atomic_write(self.metrics, lines.encode())
+
+    def read(self) -> Run:
+        """What `run.json` says.
+
+        Raises:
+            PiggybackError: there is no run, or the file is damaged or from a newer version.
+        """
+        path = self.path / _RUN
+        content = _read_json(
+            path, f"{self.bank} has no run of {self.task!r} (pbgan runs {self.bank})"
+        )
+        if content.get("format") != _FORMAT:
+            raise PiggybackError(f"{path} is damaged or no run's")
+        if content.get("format_version") != _FORMAT_VERSION:
+            raise PiggybackError(
+                f"{path} is of format {content.get('format_version')}, this version knows "
+                f"{_FORMAT_VERSION}"
+            )
+        fields = {k: v for k, v in content.items() if k not in ("format", "format_version")}
+        try:
+            return Run(**fields | {"position": Position(**fields["position"])})
+        except (KeyError, TypeError) as error:
+            raise PiggybackError(f"{path} is damaged: {error}") from None
+
+    def read_fingerprint(self) -> dict[str, str] | None:
+        """The data's files when the run began; None if it was killed before it wrote them.
+
+        Raises:
+            PiggybackError: it is damaged.
+        """
+        path = self.path / _DATA
+        if not path.exists():
+            return None
+        return {str(k): str(v) for k, v in _read_json(path, f"{path} is missing").items()}
+
+    def later_tasks(self, run: Run) -> list[str]:
+        """The bank's tasks that were not there when the run began: it can't go on beside them.
+
+        Raises:
+            PiggybackError: the bank is damaged.
+        """
+        return [entry.name for entry in self.bank_entries() if entry.sha256 not in run.bank_tasks]
+
+    def bank_entries(self) -> tuple[TaskEntry, ...]:
+        """The bank's tasks; none where no task has entered it yet.
+
+        Raises:
+            PiggybackError: the bank is damaged.
+        """
+        begun = (self.bank / MANIFEST_NAME).exists()
+        return Manifest.read(self.bank).tasks if begun else ()
+
+    def is_running(self) -> bool:
+        """Whether a process is at work on it now."""
+        writer = current_writer(self.bank)
+        return writer is not None and writer.get("purpose") == training_purpose(self.task)
+
+    def remove_checkpoint(self) -> None:
+        """Remove what only an unfinished run needs."""
+        self.checkpoint.unlink(missing_ok=True)
+        self.remove_leftovers()
+
+    def remove_leftovers(self) -> None:
+        """Remove what a killed process was writing. Hold the writer's lock."""
+        for pattern in (".*.tmp", f"{_SAMPLES}/.*.tmp"):
+            for path in self.path.glob(pattern):
+                path.unlink(missing_ok=True)
+
+    def discard(self) -> None:
+        """Remove the run, but nothing else that may lie in its folder. Hold the writer's lock.
+
+        Raises:
+            PiggybackError: there is no run, or it can't be removed.
+        """
+        if not self.exists:
+            raise PiggybackError(
+                f"{self.bank} has no run of {self.task!r} (pbgan runs {self.bank})"
+            )
+        try:
+            self._clear()
+            (self.path / _RUN).unlink(missing_ok=True)
+        except OSError as error:
+            raise PiggybackError(f"{self.path} can't be removed: {error.strerror}") from None
+        for folder in (self.path / _SAMPLES, self.path, self.path.parent):
+            with suppress(OSError):
+                folder.rmdir()
+
+    def _is_empty(self) -> bool:
+        """Whether nothing is here but what a killed process may have left before it wrote run.json."""
+        return self.path.is_dir() and all(
+            path.name.startswith(".") and path.suffix == ".tmp" for path in self.path.iterdir()
+        )
+
+    def _clear(self) -> None:
+        for path in (self.path / _DATA, self.metrics, self.curves, self.checkpoint):
+            path.unlink(missing_ok=True)
+        self.remove_leftovers()
+        patterns = (f"{_SAMPLES}/epoch-*[0-9].png", f"{_TENSORBOARD}/events.out.tfevents.*")
+        for pattern in patterns:
+            for path in self.path.glob(pattern):
+                path.unlink(missing_ok=True)
+        with suppress(OSError):  # it is not there, or others have files in it
+            self.tensorboard.rmdir()
+
+
+def training_purpose(task: str) -> str:
+    """What the writer's lock says of a training."""
+    return f"train {task}"
+
+
+def list_runs(bank: Path) -> list[RunFolder]:
+    """The runs of a bank, by name.
+
+    Raises:
+        PiggybackError: the folder can't be read.
+    """
+    folder = bank / RUNS_FOLDER
+    if not bank.is_dir():
+        raise PiggybackError(f"{bank}: no such folder")
+    if not folder.is_dir():
+        return []
+    try:
+        names = sorted(path.name for path in folder.iterdir() if (path / _RUN).is_file())
+    except OSError as error:
+        raise PiggybackError(f"{folder} can't be read: {error.strerror}") from None
+    found = []
+    for name in names:
+        with suppress(PiggybackError):
+            found.append(RunFolder(bank, name))
+    return found
+
+
+def _read_json(path: Path, missing: str) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise PiggybackError(missing) from None
+    except OSError as error:
+        raise PiggybackError(f"{path} can't be read: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise PiggybackError(f"{path} is damaged: it is no valid JSON object")
+    return content

@@ -1,0 +1,1 @@
+"""Files, options, devices and processes; no banks and no images."""

@@ -1,0 +1,335 @@
+"""How a task is trained: every option with its default and its check."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import tyro
+
+from piggyback_gan.core.filter_options import FilterOptions
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.names import Device, Direction
+from piggyback_gan.networks.config import (
+    AUGMENTATIONS,
+    DISCRIMINATOR_NAMES,
+    GAN_LOSSES,
+    INITS,
+    NORMS,
+    AugmentationName,
+    DiscriminatorConfig,
+    DiscriminatorName,
+    GanLoss,
+    Norm,
+    WeightInit,
+)
+from piggyback_gan.networks.options import GeneratorOptions
+from piggyback_gan.system.checks import check_choice, check_positive
+from piggyback_gan.system.option_hints import default_hint
+from piggyback_gan.system.toml_options import check_keys, known_options, options_from, read_toml
+
+Mode = Literal["paired", "unpaired"]
+Augment = Literal["auto", "on", "off"]
+Precision = Literal["fp32", "bf16"]
+Log = Literal["jsonl", "tensorboard"]
+
+_CHOICES = {
+    "mode": get_args(Mode),
+    "direction": get_args(Direction),
+    "device": get_args(Device),
+    "augment": get_args(Augment),
+    "precision": get_args(Precision),
+    "log": get_args(Log),
+    "gan_loss": GAN_LOSSES,
+    "discriminator": DISCRIMINATOR_NAMES,
+    "discriminator_norm": NORMS,
+    "discriminator_init": INITS,
+}
+_POSITIVE = (
+    "epochs",
+    "batch_size",
+    "accumulate",
+    "image_size",
+    "discriminator_layers",
+    "ndf",
+    "samples",
+    "patience",
+    "load_size",
+    "input_channels",
+    "output_channels",
+    "input_labels",
+)
+_NOT_NEGATIVE = (
+    "learning_rate",
+    "backward_learning_rate",
+    "discriminator_learning_rate",
+    "l1_weight",
+    "cycle_weight",
+    "identity_weight",
+)
+
+
+FIRST_TASK_RATE = 2e-4
+LATER_TASK_RATE = 1e-3
+SMALL_DATA = 500  # training images below which augmentation was measured to help
+_MOST_LAYERS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class LessonOptions:
+    """What is learned, and how much of it."""
+
+    mode: Mode = "paired"
+    """paired: pix2pix; unpaired: CycleGAN, two generators, one for each direction."""
+    direction: Direction = "AtoB"
+    """Which side is translated into which; an unpaired task learns the other way too."""
+    epochs: int = 200
+    """How often all training images are seen."""
+    batch_size: int = 1
+    """Images (of each side) at once, in each process."""
+    accumulate: int = 1
+    """So many batches make one step."""
+    image_size: int = 256
+    """Side of the square crops that are trained on, in pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions(FilterOptions, LessonOptions):
+    """How one task is trained. `None` stands for a default that depends on the task; see each field."""
+
+    learning_rate: Annotated[
+        float | None, default_hint("2e-4 for a first task, 1e-3 for later ones", "FLOAT")
+    ] = None
+    """Adam's rate for the generator."""
+    identity_weight: Annotated[
+        float | None, default_hint("5; 0 if the sides' channels differ", "FLOAT")
+    ] = None
+    """Unpaired: weight of the identity loss."""
+    augment: Augment = "auto"
+    """Augment what discriminators see; auto: where there are fewer than 500 training images."""
+    val_fraction: float = 0.0
+    """Hold out this share of the training images, where the data has neither val nor test."""
+    keep_best: Annotated[str | None, default_hint("the last epoch is kept", "METRIC")] = None
+    """Keep the epoch that is best by this validation metric, such as ssim or l1_AtoB."""
+    patience: Annotated[int | None, default_hint("never", "EPOCHS")] = None
+    """Stop after so many epochs without a better --keep-best metric."""
+    input_channels: Annotated[int | None, default_hint("as the files have", "INT")] = None
+    """Channels of the input: 1 gray, 3 RGB, 4 RGBA, or any number."""
+    output_channels: Annotated[int | None, default_hint("as the files have", "INT")] = None
+    """Channels of the output."""
+    input_labels: Annotated[int | None, default_hint("images", "CLASSES")] = None
+    """The inputs are label maps, files of class indices below this number."""
+    input_range: Annotated[tuple[float, float] | None, default_hint("all", "LOW HIGH")] = None
+    """Values of the input files that become -1 and 1; of float files, the least and largest."""
+    output_range: Annotated[tuple[float, float] | None, default_hint("all", "LOW HIGH")] = None
+    """Values of the output files that become -1 and 1."""
+    precision: Precision = "fp32"
+    """bf16: compute the networks in bfloat16, where the device is faster so."""
+    log: Log = "jsonl"
+    """tensorboard: write its event files too."""
+    seed: int = 0
+    """Where all chance comes from."""
+    device: Device = "auto"
+    """Where to compute; auto takes what is there."""
+
+    # The rest is set in a TOML file.
+    decay_epochs: Annotated[int | None, tyro.conf.Suppress] = None
+    """The last epochs, in which both rates go linearly, step by step, to 0 [default: half of all, rounded down]."""
+    load_size: Annotated[int | None, tyro.conf.Suppress] = None
+    """Images are resized to this, then cropped at random [default: 286/256 of image_size]."""
+    flip: Annotated[bool, tyro.conf.Suppress] = True
+    """Mirror half of the pairs left to right."""
+    backward_learning_rate: Annotated[float | None, tyro.conf.Suppress] = None
+    """Unpaired: Adam's rate for the other direction's generator [default: by the same rule]."""
+    discriminator_learning_rate: Annotated[float, tyro.conf.Suppress] = 2e-4
+    """Adam's rate for the discriminator."""
+    beta1: Annotated[float, tyro.conf.Suppress] = 0.5
+    """Adam's beta1 for both; beta2 is 0.999."""
+    gan_loss: Annotated[GanLoss, tyro.conf.Suppress] = "lsgan"
+    """The adversarial objective."""
+    l1_weight: Annotated[float, tyro.conf.Suppress] = 100.0
+    """Paired: weight of the L1 distance to the target; the GAN loss has weight 1."""
+    cycle_weight: Annotated[float, tyro.conf.Suppress] = 10.0
+    """Unpaired: weight of the L1 distance between an image and its way there and back."""
+    pool_size: Annotated[int, tyro.conf.Suppress] = 50
+    """Unpaired: how many earlier outputs are kept to be judged again; 0 for none."""
+    augment_policy: Annotated[tuple[AugmentationName, ...], tyro.conf.Suppress] = AUGMENTATIONS
+    """What --augment does: any of color, translation, cutout."""
+    discriminator: Annotated[DiscriminatorName, tyro.conf.Suppress] = "patch"
+    """The discriminator: patches or single pixels."""
+    discriminator_layers: Annotated[int, tyro.conf.Suppress] = 3
+    """PatchGAN's halvings: 3 judges patches of 70x70 pixels."""
+    ndf: Annotated[int, tyro.conf.Suppress] = 64
+    """Channels after the discriminator's first convolution."""
+    discriminator_norm: Annotated[Norm, tyro.conf.Suppress] = "instance"
+    """Norm layers of the discriminator."""
+    discriminator_init: Annotated[WeightInit, tyro.conf.Suppress] = "normal"
+    """How the discriminator's weights are drawn."""
+    samples: Annotated[int, tyro.conf.Suppress] = 4
+    """How many held-out images the sample picture of each epoch shows."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for field, allowed in _CHOICES.items():
+            check_choice(field, getattr(self, field), allowed)
+        for field in _POSITIVE:
+            if getattr(self, field) is not None or field in ("epochs", "batch_size", "image_size"):
+                check_positive(field, getattr(self, field))
+        for field in _NOT_NEGATIVE:
+            value = getattr(self, field)
+            if value is not None and not (_is_number(value) and 0 <= value < float("inf")):
+                raise PiggybackError(f"invalid {field}: found {value!r}, give a number from 0 on")
+        if not _is_number(self.val_fraction) or not 0 <= self.val_fraction < 1:
+            raise PiggybackError(
+                f"invalid val_fraction: found {self.val_fraction!r}, give a number from 0 to below 1"
+            )
+        for field in ("input_range", "output_range"):
+            _check_range(field, getattr(self, field))
+        if self.input_labels is not None and (self.input_channels or self.input_range):
+            raise PiggybackError(
+                "input_labels says all about the input: leave out input_channels and input_range"
+            )
+        if self.patience is not None and self.keep_best is None:
+            raise PiggybackError("patience needs a metric to watch: give keep_best too")
+        if self.keep_best is not None and not isinstance(self.keep_best, str):
+            raise PiggybackError(f"invalid keep_best: found {self.keep_best!r}, give a metric")
+        if not _is_integer(self.pool_size) or not 0 <= self.pool_size <= 65536:
+            raise PiggybackError(
+                f"invalid pool_size: found {self.pool_size!r}, give an integer from 0 to 65536"
+            )
+        if not isinstance(self.augment_policy, tuple):
+            raise PiggybackError(
+                f"invalid augment_policy: found {self.augment_policy!r}, "
+                f"give a list of {', '.join(AUGMENTATIONS)}"
+            )
+        for name in self.augment_policy:
+            check_choice("augment_policy", name, AUGMENTATIONS)
+        if not _is_number(self.beta1) or not 0 <= self.beta1 < 1:
+            raise PiggybackError(f"invalid beta1: found {self.beta1!r}, give a number from 0 to 1")
+        if not _is_integer(self.seed) or not 0 <= self.seed < 2**31:
+            raise PiggybackError(
+                f"invalid seed: found {self.seed!r}, give an integer from 0 to 2**31 - 1"
+            )
+        if not isinstance(self.flip, bool):
+            raise PiggybackError(f"invalid flip: found {self.flip!r}, give true or false")
+        if self.decay_epochs is not None and not (
+            _is_integer(self.decay_epochs) and self.decay_epochs >= 0
+        ):
+            raise PiggybackError(
+                f"invalid decay_epochs: found {self.decay_epochs!r}, give an integer from 0 on"
+            )
+        if self.discriminator_layers > _MOST_LAYERS:
+            raise PiggybackError(
+                f"invalid discriminator_layers: found {self.discriminator_layers}, "
+                f"give at most {_MOST_LAYERS}"
+            )
+
+    def resolved(
+        self,
+        *,
+        earlier: Sequence[str],
+        device: Device,
+        earlier_backward: Sequence[str] = (),
+        train_images: int = SMALL_DATA,
+        equal_channels: bool = True,
+    ) -> "TrainingOptions":
+        """The same options with every default filled in, as they are stored with the task.
+
+        Args:
+            earlier: the tasks that the bank has.
+            device: the device that was chosen.
+            earlier_backward: those that have a backward direction.
+            train_images: how many there are; of the smaller side, if unpaired.
+            equal_channels: whether input and output have as many channels.
+
+        Raises:
+            PiggybackError: two options do not fit each other.
+        """
+        # Not checked before: a file may set one of the two and the command line the other.
+        if self.load_size is not None and self.load_size < self.image_size:
+            raise PiggybackError(
+                f"load_size {self.load_size} is smaller than image_size {self.image_size}: "
+                "crops are taken from it"
+            )
+        if self.decay_epochs is not None and self.decay_epochs > self.epochs:
+            raise PiggybackError(
+                f"decay_epochs {self.decay_epochs} is more than epochs {self.epochs}"
+            )
+        if self.mode == "unpaired" and self.identity_weight and not equal_channels:
+            raise PiggybackError(
+                f"identity_weight {self.identity_weight:g} wants sides of equal channels: "
+                "an image can't be its own translation here; give 0"
+            )
+        if self.mode == "unpaired" and self.input_labels is not None:
+            raise PiggybackError("label maps can't be made by a generator: train this task paired")
+        init = self.init
+        if earlier and init in (None, "previous"):
+            init = earlier[-1] if init else earlier[0]
+        augment = self.augment
+        if augment == "auto":
+            augment = "on" if train_images < SMALL_DATA else "off"
+        identity = 5.0 if equal_channels else 0.0
+        return dataclasses.replace(
+            self.with_filter_defaults(),
+            decay_epochs=self.epochs // 2 if self.decay_epochs is None else self.decay_epochs,
+            load_size=self.load_size or round(self.image_size * 286 / 256),
+            learning_rate=_rate(self.learning_rate, earlier),
+            backward_learning_rate=_rate(
+                self.learning_rate
+                if self.backward_learning_rate is None
+                else self.backward_learning_rate,
+                earlier_backward,
+            ),
+            identity_weight=identity if self.identity_weight is None else self.identity_weight,
+            augment=augment,
+            device=device,
+            init=init,
+        )
+
+    def discriminator_config(self, channels: int) -> DiscriminatorConfig:
+        """The discriminator for input and output of together `channels` channels."""
+        return DiscriminatorConfig(
+            name=self.discriminator,
+            input_channels=channels,
+            ndf=self.ndf,
+            layers=self.discriminator_layers,
+            norm=self.discriminator_norm,
+            init=self.discriminator_init,
+        )
+
+
+def _check_range(field: str, value: Any) -> None:
+    if value is None:
+        return
+    if not isinstance(value, tuple) or len(value) != 2 or not all(map(_is_number, value)):
+        raise PiggybackError(f"invalid {field}: found {value!r}, give two numbers")
+    if not value[0] < value[1]:
+        raise PiggybackError(f"invalid {field}: {value[0]:g} is not below {value[1]:g}")
+
+
+def _rate(given: float | None, earlier: Sequence[str]) -> float:
+    if given is not None:
+        return given
+    return LATER_TASK_RATE if earlier else FIRST_TASK_RATE
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def read_options(path: Path) -> tuple[TrainingOptions, GeneratorOptions]:
+    """Read options from a TOML file: the fields of both classes as keys, `unconstrained` also a table.
+
+    Raises:
+        PiggybackError: the file can't be read, has unknown keys, or a value that is not allowed.
+    """
+    content = read_toml(path)
+    check_keys(content, known_options(TrainingOptions, GeneratorOptions), str(path))
+    return options_from(TrainingOptions, content, str(path)), options_from(
+        GeneratorOptions, content, str(path)
+    )

@@ -1,0 +1,211 @@
+"""What training a task will take, known before it begins: images, steps, layers, parameters, memory."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import torch
+
+from piggyback_gan.bank.bank import Bank, open_or_new
+from piggyback_gan.core.network import PiggybackNetwork
+from piggyback_gan.core.task import LayerPlan, ParameterCount
+from piggyback_gan.data.folders import (
+    PairedFolder,
+    UnpairedFolder,
+    find_pairs,
+    find_unpaired,
+    train_counts,
+)
+from piggyback_gan.data.formats import find_formats
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.evaluation.evaluate import unpaired_metric_names
+from piggyback_gan.images.format import ImageFormat
+from piggyback_gan.names import BACKWARD, FORWARD, METRICS, STANDALONE, Device, check_task_name
+from piggyback_gan.networks.config import Architecture, CustomGeneratorConfig
+from piggyback_gan.networks.custom import fitted, try_out
+from piggyback_gan.networks.options import GeneratorOptions
+from piggyback_gan.system.device import choose_device
+from piggyback_gan.system.seeding import seed_of
+from piggyback_gan.training.memory import _estimate_memory
+from piggyback_gan.training.options import TrainingOptions
+from piggyback_gan.training.own_layers import own_layers
+
+
+@dataclass(frozen=True)
+class TaskPlan:
+    """A task that can be trained: all that could be checked without decoding all images was.
+
+    Attributes:
+        task: its name.
+        bank: as it is before.
+        folder: the images.
+        options: resolved.
+        formats: of input and output.
+        networks: the forward and, for an unpaired task, the backward network, with the task added.
+        layers: what the task takes of each layer of the forward network.
+        parameters: of all networks.
+        effective_batch: images in a step, over all processes and accumulated batches.
+        epoch_steps: steps in an epoch.
+        memory: an estimate of the peak in bytes while training, in each process.
+    """
+
+    task: str
+    bank: Bank
+    folder: PairedFolder | UnpairedFolder
+    options: TrainingOptions
+    formats: tuple[ImageFormat, ImageFormat]
+    networks: Mapping[str, PiggybackNetwork]
+    layers: list[LayerPlan]
+    parameters: ParameterCount
+    effective_batch: int
+    epoch_steps: int
+    memory: int
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole training."""
+        return self.options.epochs * self.epoch_steps
+
+    @property
+    def config(self) -> Architecture:
+        """The architecture of the task's generator: the bank's, with the task's channels."""
+        first, second = self.formats
+        return replace(
+            self.bank.config, input_channels=first.channels, output_channels=second.channels
+        )
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics that validation gives, by name; none where nothing is held out."""
+        if isinstance(self.folder, PairedFolder):
+            return METRICS if self.folder.held_out else ()
+        if not self.folder.held_out_a:
+            return ()
+        paired = bool(self.folder.paired_held_out)
+        return unpaired_metric_names(self.options.direction, paired=paired)
+
+
+def plan_task(
+    bank_path: Path,
+    task: str,
+    data: Path,
+    options: TrainingOptions,
+    generator: GeneratorOptions,
+    *,
+    processes: int = 1,
+    effective_batch: int | None = None,
+) -> TaskPlan:
+    """Check everything about a task before it is trained.
+
+    Args:
+        bank_path, task, data, options, generator: as for `teaching.teach`.
+        processes: how many train together.
+        effective_batch: images in a step, where a resumed run fixes it.
+
+    Raises:
+        PiggybackError: what is wrong, in one line: the name, the data's layout, an option, the device,
+            an architecture that is not the bank's, or a damaged bank.
+    """
+    check_task_name(task)
+    folder: PairedFolder | UnpairedFolder
+    folder = find_pairs(data) if options.mode == "paired" else find_unpaired(data)
+    if options.val_fraction:
+        folder = folder.with_held_out(options.val_fraction, options.seed)
+    bank = open_or_new(bank_path, generator.for_new_bank(options.image_size))
+    if task in bank.tasks:
+        raise PiggybackError(
+            f"{bank.path} has a task {task!r} already: finished tasks never change"
+        )
+    formats = find_formats(folder, options, bank.config if bank.tasks else None)
+    channels = formats[0].channels, formats[1].channels
+    if bank.tasks:
+        generator.for_bank(bank.config)
+    else:
+        asked = generator.for_new_bank(options.image_size, channels)
+        bank = open_or_new(bank_path, fitted(asked))
+    device = cast(Device, choose_device(options.device))
+    backward_tasks = [t for t in bank.tasks if len(bank.directions(t)) > 1]
+    options = options.resolved(
+        earlier=bank.tasks,
+        device=device,
+        earlier_backward=backward_tasks,
+        train_images=min(train_counts(folder)),
+        equal_channels=channels[0] == channels[1],
+    )
+    check_size(bank.config, options)
+    torch.manual_seed(options.seed)
+    forward = _add(bank, FORWARD, task, channels, options, options.init)
+    layers, networks = forward.plan_of(task), {FORWARD: forward}
+    if options.mode == "unpaired":
+        init = options.init
+        if init is not None and init != STANDALONE and init not in backward_tasks:
+            init = backward_tasks[0] if backward_tasks else None
+        torch.manual_seed(seed_of(options.seed, 1))
+        networks[BACKWARD] = _add(bank, BACKWARD, task, channels[::-1], options, init)
+    counts = [network.parameter_count(task) for network in networks.values()]
+    batch = effective_batch or options.batch_size * options.accumulate * processes
+    plan = TaskPlan(
+        task=task,
+        bank=bank,
+        folder=folder,
+        options=options,
+        formats=formats,
+        networks=networks,
+        layers=layers,
+        parameters=sum(counts[1:], counts[0]),
+        effective_batch=batch,
+        epoch_steps=-(-max(train_counts(folder)) // batch),
+        memory=_estimate_memory(networks, bank.config, channels, options),
+    )
+    if options.keep_best is not None and options.keep_best not in plan.metrics:
+        raise PiggybackError(
+            f"keep_best {options.keep_best!r} is not measured: choose one of {', '.join(plan.metrics)}"
+            if plan.metrics
+            else f"keep_best {options.keep_best!r} wants held-out images: give val/ or --val-fraction"
+        )
+    return plan
+
+
+def _add(
+    bank: Bank,
+    which: str,
+    task: str,
+    channels: tuple[int, int],
+    options: TrainingOptions,
+    init: str | None,
+) -> PiggybackNetwork:
+    """One of the bank's networks with the task added."""
+    network = bank.network(which=which)
+    config = bank.network_config(which)
+    source = None
+    if init in network.tasks and channels != (config.input_channels, config.output_channels):
+        source = network.fold(init)
+    own = own_layers(config, channels, options.seed, source)
+    made = network.allot(options, own)
+    network.add_task(
+        task, made.shares, init, own_layers=own, mixing=made.mixing, storage=options.storage
+    )
+    if isinstance(config, CustomGeneratorConfig):
+        # It may not work in this direction, or with a task's own layers.
+        of_task = replace(config, input_channels=channels[0], output_channels=channels[1])
+        try_out(network.eval(), of_task)
+        network.train()
+    return network
+
+
+def check_size(config: Architecture, options: TrainingOptions) -> None:
+    size, multiple = options.image_size, config.size_multiple
+    if size % multiple or size < config.minimum_size:
+        raise PiggybackError(
+            f"image_size {size} does not fit {config.name}: it takes multiples of {multiple} "
+            f"from {config.minimum_size} on"
+        )
+    if size < 16:
+        raise PiggybackError(f"image_size {size} is too small: 16 is the least that can be judged")
+    smallest = 3 * 2**options.discriminator_layers
+    if options.discriminator == "patch" and size < smallest:
+        raise PiggybackError(
+            f"image_size {size} is too small for a discriminator of {options.discriminator_layers} "
+            f"layers, which needs {smallest}: set discriminator_layers in a --config file"
+        )

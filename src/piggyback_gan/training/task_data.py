@@ -1,0 +1,100 @@
+"""The data sets of a task: training images, held-out ones, and those that sample pictures show."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from piggyback_gan.data.folders import Pair, PairedFolder, UnpairedFolder
+from piggyback_gan.data.loading import Checked, Dataset, _held_out_sides, _load
+from piggyback_gan.errors import PiggybackError
+from piggyback_gan.images.format import ImageFormat
+from piggyback_gan.images.read import Source
+from piggyback_gan.training.options import TrainingOptions
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """What a run reads.
+
+    Attributes:
+        train: resized to the load size, for random crops.
+        held_out: whole; None where nothing is held out.
+        shown: whole; some training images where nothing is held out.
+        partners: whether the held-out sides of an unpaired task are pairs, in order.
+    """
+
+    train: Dataset
+    held_out: Dataset | None
+    shown: Dataset
+    partners: bool = False
+
+
+def load_task_data(
+    folder: PairedFolder | UnpairedFolder,
+    formats: tuple[ImageFormat, ImageFormat],
+    options: TrainingOptions,
+    checked: Checked,
+) -> TaskData:
+    """Decode and check all images of a task.
+
+    Args:
+        folder: where they are.
+        formats: of input and output.
+        options: resolved.
+        checked: told how far it is.
+
+    Raises:
+        PiggybackError: names all files of all splits that can't be used.
+    """
+    assert options.load_size is not None
+    name = folder.held_out_name or "held-out"
+    sizes = {"train": options.load_size}
+    some = slice(options.samples)
+
+    def load(split: str, *sides: Sequence[Pair] | Sequence[Source]) -> Dataset:
+        total, size = sum(map(len, sides)), sizes.get(split, options.image_size)
+        return _load(
+            sides, options.direction, formats, size, lambda done: checked(split, done, total)
+        )
+
+    if isinstance(folder, PairedFolder):
+        train, held_out = _all_or_faults(
+            lambda: load("train", folder.train), lambda: load(name, folder.held_out)
+        )
+        shown = held_out if len(held_out) else load("samples", folder.train[some])
+    else:
+        a, b = folder.train_a, folder.train_b
+        out = _held_out_sides(folder)
+        train, held_out = _all_or_faults(lambda: load("train", a, b), lambda: load(name, *out))
+        shown = held_out if len(held_out) else load("samples", a[some], b[some])
+    partners = isinstance(folder, UnpairedFolder) and bool(folder.paired_held_out)
+    return TaskData(train, held_out if len(held_out) else None, shown, partners)
+
+
+def load_held_out_of(
+    folder: PairedFolder | UnpairedFolder,
+    formats: tuple[ImageFormat, ImageFormat],
+    options: TrainingOptions,
+    count: int | None = None,
+) -> Dataset:
+    """The held-out images of a folder, or of each side the first so many.
+
+    Raises:
+        PiggybackError: names all files that can't be used.
+    """
+    sides: tuple[Sequence[Pair] | Sequence[Source], ...]
+    sides = (folder.held_out,) if isinstance(folder, PairedFolder) else _held_out_sides(folder)
+    some = [side[:count] for side in sides]
+    return _load(some, options.direction, formats, options.image_size, lambda done: None)
+
+
+def _all_or_faults(*loaders: Callable[[], Dataset]) -> list[Dataset]:
+    """Load all, and name what can't be used in any of them at once."""
+    loaded, faults = [], []
+    for load in loaders:
+        try:
+            loaded.append(load())
+        except PiggybackError as error:
+            faults.append(str(error))
+    if faults:
+        raise PiggybackError("; ".join(faults))
+    return loaded

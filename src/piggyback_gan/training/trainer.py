@@ -1,0 +1,266 @@
+"""Training steps: what paired and unpaired tasks share, and those of a paired task, as in pix2pix."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from piggyback_gan.core.private_tensors import load_module_state, module_state
+from piggyback_gan.data.datasets import share_of
+from piggyback_gan.system.distributed import Processes
+from piggyback_gan.system.seeding import chance_at, seed_of
+from piggyback_gan.training.augment import Augmentation
+from piggyback_gan.training.losses import discriminator_loss, gradient_penalty
+from piggyback_gan.training.options import TrainingOptions
+
+_GRADIENT_PENALTY_WEIGHT = 10.0
+# What a step's chance is for; one kind does not disturb the other.
+_LAYERS, _AUGMENTATION, POOL = range(3)
+
+
+class TrainableNetwork(Protocol):
+    """A network with a task in training, such as `PiggybackNetwork`: (B, C, H, W) in [-1, 1] -> the same."""
+
+    module: nn.Module
+
+    def trainable_parameters(self) -> list[nn.Parameter]: ...
+
+    def train(self, mode: bool = True) -> object: ...
+
+    def __call__(self, images: Tensor) -> Tensor: ...
+
+
+Penalty = Callable[[Tensor], Tensor | None]
+"""A loss of a generator's own for a batch of inputs (B, C, H, W), added to the others; None for none."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's images, or this process's share of them.
+
+    Attributes:
+        step: which step of the whole training, counted from 0: all of its chance comes from it.
+        first, second: (B, C, H, W) in [-1, 1]: inputs and targets, or the two sides of an unpaired task.
+        total: how many images the whole step has, over all processes and accumulated batches.
+    """
+
+    step: int
+    first: Tensor
+    second: Tensor
+    total: int
+
+
+@dataclass
+class Losses:
+    """Losses of a step: each summed over the images of this process."""
+
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    images: int = 0
+
+    def add(self, images: int, **losses: Tensor) -> None:
+        """Add the means over so many images."""
+        for name, loss in losses.items():
+            total = loss.detach().float() * images
+            self.sums[name] = self.sums[name] + total if name in self.sums else total
+
+
+class Trainer(ABC):
+    """Trains the tasks in training of one or two networks against fresh discriminators.
+
+    Args:
+        generators: the networks by name, on their device, each with a task in training, and the rate of
+            each.
+        discriminators: by name; they are moved to the device.
+        options: resolved (`TrainingOptions.resolved`).
+        device: where the networks are.
+        processes: those that train together. All must have the same networks.
+        penalties: further losses, by the name of the generator.
+    """
+
+    def __init__(
+        self,
+        generators: Mapping[str, tuple[TrainableNetwork, float]],
+        discriminators: Mapping[str, nn.Module],
+        options: TrainingOptions,
+        device: torch.device,
+        processes: Processes,
+        penalties: Mapping[str, Penalty],
+    ) -> None:
+        self.options = options
+        self.device = device
+        # Batch norm would let real and generated images change each other.
+        self._judged_together = options.discriminator_norm != "batch"
+        self.processes = processes
+        self._penalties = penalties
+        self.generators = {name: network for name, (network, _) in generators.items()}
+        self.discriminators = {name: d.to(device) for name, d in discriminators.items()}
+        betas = (options.beta1, 0.999)
+        # One pass over each parameter, where torch has it.
+        fused = device.type in ("cpu", "cuda")
+        groups = [
+            {"params": network.trainable_parameters(), "lr": rate}
+            for network, rate in generators.values()
+        ]
+        self._discriminator_parameters = [
+            p for d in self.discriminators.values() for p in d.parameters()
+        ]
+        # A network of the user's own may have complex parameters beside its filters.
+        trained = (p for g in self.generators.values() for p in g.trainable_parameters())
+        is_real = not any(p.is_complex() for p in trained)
+        self._optimizers = (
+            torch.optim.Adam(groups, betas=betas, fused=fused and is_real),
+            torch.optim.Adam(
+                self._discriminator_parameters,
+                options.discriminator_learning_rate,
+                betas,
+                fused=fused,
+            ),
+        )
+        self._generator_parameters = [
+            p for group in self._optimizers[0].param_groups for p in group["params"]
+        ]
+        self._rates = [
+            [group["lr"] for group in optimizer.param_groups] for optimizer in self._optimizers
+        ]
+        self._epoch_steps = 0
+        self._augmentation = (
+            Augmentation(options.augment_policy) if options.augment == "on" else None
+        )
+
+    def begin_epoch(self, steps: int) -> None:
+        """Set train mode.
+
+        Args:
+            steps: how many an epoch has, 1 or more; the rates follow from it.
+        """
+        assert steps > 0
+        self._epoch_steps = steps
+        for network in self.generators.values():
+            network.train()
+
+    def _set_rates(self, step: int) -> None:
+        """Rates that are constant and then fall linearly, from step to step, to 0 at the end."""
+        assert self.options.decay_epochs is not None
+        falling = self.options.decay_epochs * self._epoch_steps
+        left = self.options.epochs * self._epoch_steps - step
+        factor = min(1.0, max(0, left) / falling) if falling else 1.0
+        for optimizer, rates in zip(self._optimizers, self._rates, strict=True):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * factor
+
+    def learning_rate(self) -> float:
+        """The (forward) generator's rate in the newest step."""
+        rate: float = self._optimizers[0].param_groups[0]["lr"]
+        return rate
+
+    def step(
+        self, batch: Batch, should_stop: Callable[[], bool] = lambda: False
+    ) -> tuple[Losses, bool]:
+        """One step of discriminators and generators.
+
+        Returns:
+            The losses, as sums over this process's images, unweighted and without history; and whether any
+            of the processes was asked to stop, the same in all of them.
+        """
+        torch.manual_seed(seed_of(self.options.seed, batch.step, _LAYERS, self.processes.rank))
+        self._set_rates(batch.step)
+        losses = Losses(images=len(batch.first))
+        stop = self._step(batch, losses, should_stop)
+        generators = (generator.module for generator in self.generators.values())
+        self.processes.same_buffers([*generators, *self.discriminators.values()])
+        return losses, stop
+
+    @abstractmethod
+    def _step(self, batch: Batch, losses: Losses, should_stop: Callable[[], bool]) -> bool: ...
+
+    def state(self) -> dict[str, Any]:
+        """All that the next step depends on beside the data: tensors and plain values."""
+        return {
+            "generators": {n: module_state(g.module) for n, g in self.generators.items()},
+            "discriminators": {n: d.state_dict() for n, d in self.discriminators.items()},
+            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state` was taken."""
+        for name, generator in self.generators.items():
+            load_module_state(generator.module, state["generators"][name])
+        for name, discriminator in self.discriminators.items():
+            discriminator.load_state_dict(state["discriminators"][name])
+        for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+
+    # For the steps
+
+    def _parts(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor, Tensor | None, float]]:
+        """What goes through the networks at once: first, second, augmentation's draws, share of the step."""
+        draws = None
+        if self._augmentation is not None:
+            chance = chance_at(self.options.seed, batch.step, _AUGMENTATION)
+            part = (self.processes.rank, self.processes.world)
+            draws = self._augmentation.draw(batch.total, chance)[share_of(batch.total, part)]
+        for start in range(0, len(batch.first), self.options.batch_size):
+            these = slice(start, start + self.options.batch_size)
+            first, second = batch.first[these].to(self.device), batch.second[these].to(self.device)
+            yield first, second, None if draws is None else draws[these], len(first) / batch.total
+
+    def _computing(self) -> AbstractContextManager[object]:
+        """In which precision the networks compute."""
+        return torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.options.precision == "bf16"
+        )
+
+    def _generate(self, generator: TrainableNetwork, images: Tensor) -> Tensor:
+        with self._computing():
+            outputs: Tensor = generator(images)
+        return outputs.float()
+
+    def _penalty(self, name: str, images: Tensor) -> Tensor | None:
+        """The further loss of a generator for these inputs, if it has one."""
+        if name not in self._penalties:
+            return None
+        with self._computing():
+            return self._penalties[name](images)
+
+    def _augmented(
+        self, sides: list[Tensor], draws: Tensor | None, coloured: Sequence[bool] | None = None
+    ) -> list[Tensor]:
+        """Images that belong together, as a discriminator is to see them."""
+        if self._augmentation is None or draws is None:
+            return sides
+        return self._augmentation(sides, draws, coloured=coloured)
+
+    def _judge(self, discriminator: nn.Module, images: Tensor) -> Tensor:
+        with self._computing():
+            scores: Tensor = discriminator(images)
+        return scores.float()
+
+    def _discriminator_loss(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+        """The loss of real and generated images, which have no history."""
+        kind = self.options.gan_loss
+        if self._judged_together:
+            scores = self._judge(discriminator, torch.cat([real, fake]))
+            real_scores, fake_scores = scores[: len(real)], scores[len(real) :]
+        else:
+            real_scores = self._judge(discriminator, real)
+            fake_scores = self._judge(discriminator, fake)
+        loss = discriminator_loss(kind, real_scores, fake_scores)
+        if kind == "wgan-gp":
+            penalty = gradient_penalty(discriminator, real, fake)
+            loss = loss + _GRADIENT_PENALTY_WEIGHT * penalty
+        return loss
+
+    def _begin(self, *, of_discriminators: bool) -> None:
+        for parameter in self._discriminator_parameters:
+            parameter.requires_grad_(of_discriminators)
+        self._optimizers[of_discriminators].zero_grad()
+
+    def _end(self, *, of_discriminators: bool, flag: bool = False) -> bool:
+        own = self._discriminator_parameters if of_discriminators else self._generator_parameters
+        raised = self.processes.sum_gradients(own, flag)
+        self._optimizers[of_discriminators].step()
+        return raised
