@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from banks import images
 from data_sets import refusal
 from judging_networks import Colours, Difference, Thirds, saved
+from paths import SHARED
 from piggyback_gan.evaluation.feature_networks import (
     INCEPTION_SHA256,
     FeatureNetwork,
@@ -24,7 +25,7 @@ from piggyback_gan.evaluation.feature_networks import (
 )
 from piggyback_gan.system.download import cache_folder, fetch
 
-SHARED = Path(__file__).parents[2] / "shared" / "features"
+FEATURES = SHARED / "features"
 
 
 @pytest.fixture
@@ -274,9 +275,9 @@ def test_a_file_of_that_name_with_another_content_is_not_called_inception(tmp_pa
 # --- real networks ---
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="no ../shared/features")
+@pytest.mark.skipif(not FEATURES.is_dir(), reason="no ../shared/features")
 def test_a_real_feature_network_gives_each_image_the_same_features_in_any_batch() -> None:
-    network = load_features(str(SHARED / "mobilenet_v2_features.pt"), "cpu")
+    network = load_features(str(FEATURES / "mobilenet_v2_features.pt"), "cpu")
     batch = images(3, 32, 32)
     found = network(batch)
     assert found.shape == (3, 1280)
@@ -284,9 +285,9 @@ def test_a_real_feature_network_gives_each_image_the_same_features_in_any_batch(
     assert torch.allclose(found, alone, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="no ../shared/features")
+@pytest.mark.skipif(not FEATURES.is_dir(), reason="no ../shared/features")
 def test_a_real_perceptual_distance_is_zero_for_equal_images_only() -> None:
-    network = load_distance(str(SHARED / "squeezenet_distance.pt"), "cpu")
+    network = load_distance(str(FEATURES / "squeezenet_distance.pt"), "cpu")
     first, second = images(2, 64, 64), images(2, 64, 64, seed=1)
     assert network(first, first).tolist() == [0, 0]
     assert (network(first, second) > 0.1).all()

@@ -2,13 +2,13 @@
 
 import tomllib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from paths import ROOT
 from piggyback_gan import PiggybackError
 from piggyback_gan.core.allocation import LayerSize, allot, resolve_shares
 from piggyback_gan.core.filter_options import FilterOptions
@@ -23,7 +23,7 @@ from piggyback_gan.networks.config import GeneratorConfig
 from piggyback_gan.networks.generators import build_generator
 
 HOW: tuple[Allocation, ...] = ("last", "even")
-BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "lifelong-64px.toml"
+BENCHMARK = ROOT / "benchmarks" / "lifelong-64px.toml"
 RESNET = GeneratorConfig(name="resnet-6", ngf=32)
 UNET = GeneratorConfig(name="unet-64", ngf=16)
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from data_sets import refusal
 from lessons import BATCH_NORM, RESNET, UNET, fresh, images, learn, lesson, output
+from paths import ROOT
 from piggyback_gan.core.filter_options import FilterOptions
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.experiments.strategies.base import Kept, Strategy, conv_layers, values_of
@@ -26,7 +27,7 @@ from piggyback_gan.experiments.strategies.weights import pack, shared_layers, un
 from piggyback_gan.networks.config import GeneratorConfig
 from piggyback_gan.networks.generators import build_generator
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = ROOT / "docs"
 WEIGHT = "model.10.conv_block.1"
 
 

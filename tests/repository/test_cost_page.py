@@ -1,17 +1,17 @@
 """The table of docs/cost.md is what the formula says."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from paths import ROOT
 from piggyback_gan.experiments.strategies.piggyback import Piggyback
 from piggyback_gan.networks.config import GeneratorConfig
 from piggyback_gan.networks.generators import build_generator
 
-PAGE = Path(__file__).parents[1] / "docs" / "cost.md"
+PAGE = ROOT / "docs" / "cost.md"
 NETWORKS = {
     "ResNet-9, ngf 64": GeneratorConfig(),
     "ResNet-6, ngf 32": GeneratorConfig(name="resnet-6", ngf=32),

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from data_sets import refusal
+from paths import ROOT
 from piggyback_gan import TrainingOptions
 from piggyback_gan.experiments.settings import Search, read_experiment
 from piggyback_gan.experiments.strategies import STRATEGIES
@@ -13,7 +14,7 @@ from piggyback_gan.experiments.strategies.piggyback import Piggyback
 from piggyback_gan.networks.options import GeneratorOptions
 from tiny_experiments import read, strategies_text, tasks_text, write
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = ROOT / "docs"
 TASKS = tasks_text(maps="paired", night="unpaired")
 SMALL = TASKS + strategies_text("standalone")
 EVERY_KEY = """

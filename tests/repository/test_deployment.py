@@ -2,14 +2,13 @@
 
 import re
 from dataclasses import fields
-from pathlib import Path
 
 import pytest
 
+from paths import ROOT
 from piggyback_gan.cli.serve import Arguments
 from piggyback_gan.serve.options import ServeOptions
 
-ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
 
 

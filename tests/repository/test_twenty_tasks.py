@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from drawn import draw_pairs
+from paths import ROOT
 from piggyback_gan.data.folders import find_pairs
 from piggyback_gan.experiments.settings import read_experiment
 from piggyback_gan.experiments.tasks import find_tasks
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = ROOT / "benchmarks"
 SOURCES = ("cityscapes", "maps", "facade_windows", "edges2clothes")
 SIZE = 24
 

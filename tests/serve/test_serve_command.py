@@ -16,6 +16,7 @@ import pytest
 
 from banks import pbgan
 from exports import MIXED, bank_of
+from paths import ROOT
 from piggyback_gan import Bank, allow_generator
 from piggyback_gan.networks.config import CustomGeneratorConfig
 from served import Served, png, wait_for
@@ -142,7 +143,7 @@ def test_code_that_a_bank_names_runs_only_with_consent(
 ) -> None:
     allow_generator(str(MIXED["name"]))
     bank_of(tmp_path / "bank", CustomGeneratorConfig(**MIXED))
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests" / "helpers"))
     assert "PBGAN_GENERATORS" in refused("serve", tmp_path / "bank", "--port", "0")
 
 

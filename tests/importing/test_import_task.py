@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 
 from banks import contents, images, pbgan
+from paths import ROOT
 from piggyback_gan.bank.bank import Bank
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.importing.folder import find_shelf, import_shelf, recorded_options
@@ -277,7 +278,7 @@ def test_the_five_commands_of_the_docs_work_as_written(
                 values = np.full((20, 40, 3), 40 * number, dtype=np.uint8)
                 Image.fromarray(values).save(folder / f"{number}.png")
     monkeypatch.chdir(tmp_path)
-    page = Path(__file__).parents[1] / "docs" / "from-pix2pix.md"
+    page = ROOT / "docs" / "from-pix2pix.md"
     found = re.search(r"```bash\n(.*?)```", page.read_text(), re.DOTALL)
     assert found
     commands = found[1].splitlines()

@@ -6,11 +6,12 @@ import pytest
 import torch
 from PIL import Image
 
+from paths import SHARED
 from piggyback_gan import Bank, GeneratorOptions, TrainingOptions, teach
 from piggyback_gan.data.fingerprint import fingerprint
 from piggyback_gan.data.folders import find_pairs, find_unpaired
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
+DATA = SHARED / "data"
 
 pytestmark = [
     pytest.mark.usefixtures("without_curves"),

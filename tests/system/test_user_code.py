@@ -15,6 +15,7 @@ from PIL import Image
 from banks import contents, pbgan
 from data_sets import refusal
 from drawn import draw_pairs
+from paths import ROOT
 from piggyback_gan import Bank, GeneratorOptions, allow_generator, teach
 from piggyback_gan.cli import tasks as tasks_command
 from piggyback_gan.system.user_code import VARIABLE, call_allowed
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("same_time", "no_consent")
 
 NAME = "examples.segmentation_unet:build"
 OPTIONS_FILE = CONFIG.replace('generator = "resnet-6"\nngf = 4', "budget = 0.3")
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = ROOT / "examples"
 
 
 @pytest.fixture
