@@ -24,10 +24,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or bool(said)
 
 
-_NAMED = 20
+NAMED = 20
 
 
-def first_names(names: Sequence[str], limit: int = _NAMED) -> str:
+def first_names(names: Sequence[str], limit: int = NAMED) -> str:
     """The first of many names or faults in one line, and how many more there are."""
     more = f"; and {len(names) - limit} more" if len(names) > limit else ""
     return "; ".join(names[:limit]) + more

@@ -73,7 +73,7 @@ def test_large_images_are_decoded_as_small_ones_are(
     transparency = {"transparency": 9} if (suffix, mode) == (".png", "L") else {}
     image.save(path, exif=exif, **transparency)
     small = decode(path)
-    monkeypatch.setattr("piggyback_gan.images.pixels._LARGE", 20)
+    monkeypatch.setattr("piggyback_gan.images.pixels.LARGE", 20)
     large = decode(path)
     assert small.pixels.shape[:2] == (37, 150)
     assert np.array_equal(small.pixels, large.pixels)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from piggyback_gan.core.filter_options import FilterOptions
-from piggyback_gan.core.products import _product
+from piggyback_gan.core.products import product
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.names import DEFAULT_BANK_FILTERS, DEFAULT_RANK
 from piggyback_gan.system.checks import check_positive
@@ -67,7 +67,7 @@ class Mixing(ABC):
         """The mixed filters (P, D), differentiable in what mixes."""
         up_PR, inner_RD = self.factors(values, bank_KD, segments, exact=exact)
         rows = segments if inner_RD is bank_KD else [len(inner_RD)]
-        return _product(up_PR, inner_RD, rows, exact=exact)
+        return product(up_PR, inner_RD, rows, exact=exact)
 
     @abstractmethod
     def weights(self, values: Values, bank: int) -> tuple[Tensor, Tensor]:
@@ -150,7 +150,7 @@ class LowRankMixing(Mixing):
     def factors(
         self, values: Values, bank_KD: Tensor, segments: Sequence[int], *, exact: bool
     ) -> tuple[Tensor, Tensor]:
-        inner_RD = _product(values[MIXING_DOWN], bank_KD, segments, exact=exact)
+        inner_RD = product(values[MIXING_DOWN], bank_KD, segments, exact=exact)
         return values[MIXING_UP], inner_RD
 
     def weights(self, values: Values, bank: int) -> tuple[Tensor, Tensor]:

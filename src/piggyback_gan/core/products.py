@@ -139,6 +139,6 @@ class _Product(torch.autograd.Function):
         return of_left, of_right, None, None
 
 
-def _product(left: Tensor, right: Tensor, segments: Sequence[int], *, exact: bool) -> Tensor:
+def product(left: Tensor, right: Tensor, segments: Sequence[int], *, exact: bool) -> Tensor:
     product: Tensor = _Product.apply(left, right, segments, exact)  # type: ignore[no-untyped-call]
     return product

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from piggyback_gan.errors import _NAMED, PiggybackError
+from piggyback_gan.errors import NAMED, PiggybackError
 
 _HASHING_THREADS = 4
 
@@ -41,7 +41,7 @@ def changes(before: Mapping[str, str], after: Mapping[str, str]) -> str | None:
         "removed": sorted(before.keys() - after.keys()),
         "changed": sorted(n for n in before.keys() & after.keys() if before[n] != after[n]),
     }
-    parts, left = [], _NAMED
+    parts, left = [], NAMED
     for what, names in found.items():
         if names:
             shown, left = names[:left], left - len(names[:left])

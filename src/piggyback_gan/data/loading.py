@@ -14,20 +14,20 @@ Checked = Callable[[str, int, int], None]
 """Called with a split's name, how many of its images were read, and how many there are."""
 
 
-def _sources(pairs: Iterable[Pair]) -> tuple[Sequence[Source], Sequence[Source]]:
+def sides_of_pairs(pairs: Iterable[Pair]) -> tuple[Sequence[Source], Sequence[Source]]:
     """A and B of pairs, in order."""
     a, b = zip(*(pair.sources for pair in pairs), strict=True)
     return a, b
 
 
-def _held_out_sides(folder: UnpairedFolder) -> tuple[Sequence[Source], Sequence[Source]]:
+def held_out_sides(folder: UnpairedFolder) -> tuple[Sequence[Source], Sequence[Source]]:
     """The held-out images of A and B; in the same order where they are pairs."""
     if not folder.paired_held_out:
         return folder.held_out_a, folder.held_out_b
-    return _sources(folder.paired_held_out)
+    return sides_of_pairs(folder.paired_held_out)
 
 
-def _load(
+def load_sides(
     sides: Sequence[Sequence[Pair] | Sequence[Source]],
     direction: str,
     formats: tuple[ImageFormat, ImageFormat],

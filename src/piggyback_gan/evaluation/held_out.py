@@ -5,7 +5,7 @@ from pathlib import Path
 
 from piggyback_gan.bank.bank import Bank
 from piggyback_gan.data.folders import Pair, PairedFolder, find_pairs, find_unpaired
-from piggyback_gan.data.loading import Checked, Dataset, _held_out_sides, _load, _sources
+from piggyback_gan.data.loading import Checked, Dataset, held_out_sides, load_sides, sides_of_pairs
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.images.read import Source
 
@@ -44,10 +44,10 @@ def load_held_out(
     elif split_free:
         pairs = _all_pairs(root)
         sides = (folder.train_a + folder.held_out_a, folder.train_b + folder.held_out_b)
-        sides = _sources(pairs) if pairs else sides
+        sides = sides_of_pairs(pairs) if pairs else sides
         partners = bool(pairs)
     else:
-        sides, partners = _held_out_sides(folder), bool(folder.paired_held_out)
+        sides, partners = held_out_sides(folder), bool(folder.paired_held_out)
     name = "all" if split_free else folder.held_out_name or "held-out"
     total = sum(map(len, sides))
     if not total:
@@ -56,7 +56,7 @@ def load_held_out(
             f"{task!r} was not trained on these images"
         )
     size = card["image"]["size"]
-    dataset = _load(
+    dataset = load_sides(
         sides,
         bank.directions(task)[0],
         bank.formats(task),

@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.images.pixels import _LARGE, Decoded, Pixels, check_size, is_large
+from piggyback_gan.images.pixels import LARGE, Decoded, Pixels, check_size, is_large
 
 _MODES = ("1", "L", "P", "RGB", "LA", "PA", "RGBA")
 
@@ -53,7 +53,7 @@ def _values(image: Image.Image) -> Pixels:
     height, width = image.height, image.width
     if not is_large(width, height):
         return np.asarray(image).reshape(height, width, -1)
-    rows = max(_LARGE // width, 1)
+    rows = max(LARGE // width, 1)
     values: Pixels | None = None
     for top in range(0, height, rows):
         part = np.asarray(image.crop((0, top, width, min(top + rows, height))))

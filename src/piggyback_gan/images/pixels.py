@@ -21,7 +21,7 @@ MAX_PIXELS = 178_956_970
 """Where Pillow sees a decompression bomb: 13,377 x 13,377 pixels."""
 
 
-_LARGE = 2**24  # pixels
+LARGE = 2**24  # pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +93,7 @@ def check_size(width: int, height: int, channels: int, max_pixels: int) -> None:
 
 def is_large(width: int, height: int) -> bool:
     """Whether an image is so large that Pillow should not hold a copy of it, where that can be helped."""
-    return width * height > _LARGE
+    return width * height > LARGE
 
 
 @contextmanager

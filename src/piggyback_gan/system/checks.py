@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from piggyback_gan.errors import PiggybackError
 
-_MOST = 65536  # more channels, pixels or epochs are a slip of the keyboard
+MOST = 65536  # more channels, pixels or epochs are a slip of the keyboard
 
 
 def check_choice(field: str, value: object, allowed: Sequence[str]) -> None:
@@ -16,5 +16,5 @@ def check_choice(field: str, value: object, allowed: Sequence[str]) -> None:
 
 def check_positive(field: str, value: object) -> None:
     """Raise PiggybackError unless ``value`` is an integer from 1 to 65536."""
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MOST:
-        raise PiggybackError(f"invalid {field}: found {value!r}, give an integer from 1 to {_MOST}")
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST:
+        raise PiggybackError(f"invalid {field}: found {value!r}, give an integer from 1 to {MOST}")

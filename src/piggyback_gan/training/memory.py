@@ -14,7 +14,7 @@ from piggyback_gan.system.device import device_of
 from piggyback_gan.training.options import TrainingOptions
 
 
-def _estimate_memory(
+def estimate_memory(
     networks: Mapping[str, PiggybackNetwork],
     config: Architecture,
     channels: tuple[int, int],

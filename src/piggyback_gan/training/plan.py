@@ -27,7 +27,7 @@ from piggyback_gan.networks.custom import fitted, try_out
 from piggyback_gan.networks.options import GeneratorOptions
 from piggyback_gan.system.device import choose_device
 from piggyback_gan.system.seeding import seed_of
-from piggyback_gan.training.memory import _estimate_memory
+from piggyback_gan.training.memory import estimate_memory
 from piggyback_gan.training.options import TrainingOptions
 from piggyback_gan.training.own_layers import own_layers
 
@@ -156,7 +156,7 @@ def plan_task(
         parameters=sum(counts[1:], counts[0]),
         effective_batch=batch,
         epoch_steps=-(-max(train_counts(folder)) // batch),
-        memory=_estimate_memory(networks, bank.config, channels, options),
+        memory=estimate_memory(networks, bank.config, channels, options),
     )
     if options.keep_best is not None and options.keep_best not in plan.metrics:
         raise PiggybackError(

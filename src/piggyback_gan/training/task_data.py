@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from piggyback_gan.data.folders import Pair, PairedFolder, UnpairedFolder
-from piggyback_gan.data.loading import Checked, Dataset, _held_out_sides, _load
+from piggyback_gan.data.loading import Checked, Dataset, held_out_sides, load_sides
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.images.format import ImageFormat
 from piggyback_gan.images.read import Source
@@ -52,7 +52,7 @@ def load_task_data(
 
     def load(split: str, *sides: Sequence[Pair] | Sequence[Source]) -> Dataset:
         total, size = sum(map(len, sides)), sizes.get(split, options.image_size)
-        return _load(
+        return load_sides(
             sides, options.direction, formats, size, lambda done: checked(split, done, total)
         )
 
@@ -63,7 +63,7 @@ def load_task_data(
         shown = held_out if len(held_out) else load("samples", folder.train[some])
     else:
         a, b = folder.train_a, folder.train_b
-        out = _held_out_sides(folder)
+        out = held_out_sides(folder)
         train, held_out = _all_or_faults(lambda: load("train", a, b), lambda: load(name, *out))
         shown = held_out if len(held_out) else load("samples", a[some], b[some])
     partners = isinstance(folder, UnpairedFolder) and bool(folder.paired_held_out)
@@ -82,9 +82,9 @@ def load_held_out_of(
         PiggybackError: names all files that can't be used.
     """
     sides: tuple[Sequence[Pair] | Sequence[Source], ...]
-    sides = (folder.held_out,) if isinstance(folder, PairedFolder) else _held_out_sides(folder)
+    sides = (folder.held_out,) if isinstance(folder, PairedFolder) else held_out_sides(folder)
     some = [side[:count] for side in sides]
-    return _load(some, options.direction, formats, options.image_size, lambda done: None)
+    return load_sides(some, options.direction, formats, options.image_size, lambda done: None)
 
 
 def _all_or_faults(*loaders: Callable[[], Dataset]) -> list[Dataset]:
