@@ -319,8 +319,8 @@ def test_a_folder_that_may_not_be_read_is_one_line(tmp_path: Path) -> None:
 def test_reading_8_bit_images_loads_no_other_library(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(encode(noise(), ".png"))
     code = (
-        "import sys; from pathlib import Path; from piggyback_gan.images import *\n"
-        "from piggyback_gan.image_formats import ImageFormat\n"
+        "import sys; from pathlib import Path; from piggyback_gan.images.read import read_image\n"
+        "from piggyback_gan.images.format import ImageFormat\n"
         f"read_image(Path({str(tmp_path / 'a.png')!r}), ImageFormat())\n"
         "assert not {'tifffile', 'imagecodecs'} & set(sys.modules)"
     )

@@ -273,12 +273,12 @@ import resource, sys
 import numpy as np, torch
 from pathlib import Path
 from torch import nn
-from piggyback_gan.config import GeneratorConfig
-from piggyback_gan.image_formats import ImageFormat
-from piggyback_gan.image_strips import write_strips
-from piggyback_gan.outputs import Outcome
-from piggyback_gan.tiling import Tiling
-from piggyback_gan.translate import translate_files
+from piggyback_gan.images.format import ImageFormat
+from piggyback_gan.images.strips import write_strips
+from piggyback_gan.inference.outputs import Outcome
+from piggyback_gan.inference.tiling import Tiling
+from piggyback_gan.inference.translate import translate_files
+from piggyback_gan.networks.config import GeneratorConfig
 
 def translate(side):
     source = Path(sys.argv[1]) / f"{side}.tif"
