@@ -27,10 +27,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 NAMED = 20
 
 
-def first_names(names: Sequence[str], limit: int = NAMED) -> str:
-    """The first of many names or faults in one line, and how many more there are."""
-    more = f"; and {len(names) - limit} more" if len(names) > limit else ""
-    return "; ".join(names[:limit]) + more
+def first_names(names: Sequence[str], limit: int = NAMED, separator: str = "; ") -> str:
+    """Join at most ``limit`` names in one line; "and N more" stands for the others."""
+    rest = len(names) - limit
+    return separator.join([*names[:limit], *([f"and {rest} more"] if rest > 0 else [])])
 
 
 def said(error: BaseException) -> str:

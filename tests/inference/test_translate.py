@@ -349,9 +349,8 @@ def test_files_of_every_format_are_taken_and_made(
         "resnet-6", input_channels=format.channels, output_channels=format.channels
     )
     chance = np.random.default_rng(0)
-    channels = 1 if format.labels else format.channels
     high = format.channels if format.labels else format.high
-    pixels = chance.uniform(0, high, (40, 51, channels)).astype(format.depth)
+    pixels = chance.uniform(0, high, (40, 51, format.stored_channels)).astype(format.depth)
     source = tmp_path / f"a{suffix}"
     source.write_bytes(encode(pixels, suffix))
     (tmp_path / "out").mkdir()

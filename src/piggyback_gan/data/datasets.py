@@ -318,8 +318,7 @@ def share_of(count: int, part: Part) -> slice:
 
 def _batch(drawn: Sequence[tuple[Pixels, _Cut]], crop: int, format: ImageFormat) -> Tensor:
     """Stored planes (C, size, size), cut, as float32 (B, C, crop, crop) in [-1, 1]."""
-    channels = 1 if format.labels else format.channels
-    images = np.empty((len(drawn), channels, crop, crop), dtype=format.depth)
+    images = np.empty((len(drawn), format.stored_channels, crop, crop), dtype=format.depth)
     for image, (stored, (top, left, flipped)) in zip(images, drawn, strict=True):
         cut = stored[:, top : top + crop, left : left + crop]
         image[:] = cut[:, :, ::-1] if flipped else cut
@@ -347,8 +346,7 @@ def _resized_target(pixels: Pixels, size: int, format: ImageFormat, path: Path) 
 
 
 def _bytes(format: ImageFormat, size: int) -> int:
-    channels = 1 if format.labels else format.channels
-    return channels * np.dtype(format.depth).itemsize * size * size
+    return format.stored_channels * np.dtype(format.depth).itemsize * size * size
 
 
 def _ahead(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from piggyback_gan.errors import NAMED, PiggybackError
+from piggyback_gan.errors import NAMED, PiggybackError, first_names
 
 _HASHING_THREADS = 4
 
@@ -44,9 +44,8 @@ def changes(before: Mapping[str, str], after: Mapping[str, str]) -> str | None:
     parts, left = [], NAMED
     for what, names in found.items():
         if names:
-            shown, left = names[:left], left - len(names[:left])
-            more = f"and {len(names) - len(shown)} more" if len(shown) < len(names) else ""
-            parts.append(f"{len(names)} {what}: {', '.join([*shown, *([more] if more else [])])}")
+            parts.append(f"{len(names)} {what}: {first_names(names, left, ', ')}")
+            left = max(left - len(names), 0)
     return "; ".join(parts) or None
 
 

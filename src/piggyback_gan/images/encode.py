@@ -12,6 +12,8 @@ from piggyback_gan.images.pixels import Pixels
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
+TIFF_SUFFIXES = (".tif", ".tiff")
+_JPEG_SUFFIXES = (".jpg", ".jpeg")
 _CHANNELS_OF_8_BITS = {
     ".png": (1, 3, 4),
     ".webp": (1, 3, 4),
@@ -19,22 +21,19 @@ _CHANNELS_OF_8_BITS = {
     ".jpg": (1, 3),
     ".jpeg": (1, 3),
 }
-TIFF_SUFFIXES = (".tif", ".tiff")
 _LARGEST_SIDE = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500}
 
 
 def best_suffix(format: ImageFormat) -> str:
     """ ".png" where it can hold the format, else ".tif"."""
-    channels = 1 if format.labels else format.channels
-    return ".png" if format.depth != "float32" and channels in (1, 3, 4) else ".tif"
+    return ".png" if fits(".png", format.depth, format.stored_channels) else ".tif"
 
 
 def can_hold(suffix: str, format: ImageFormat) -> bool:
     """Whether files with the suffix (".png") can hold such images; a JPEG does so with its own loss."""
-    channels = 1 if format.labels else format.channels
-    return fits(suffix.lower(), format.depth, channels) and not (
-        format.labels and suffix.lower() in (".jpg", ".jpeg")
-    )
+    suffix = suffix.lower()
+    is_lossy = suffix in _JPEG_SUFFIXES
+    return fits(suffix, format.depth, format.stored_channels) and not (format.labels and is_lossy)
 
 
 def to_pil(pixels: Pixels) -> Image.Image:
@@ -71,7 +70,7 @@ def encode(pixels: Pixels, suffix: str) -> bytes:
         # Level 1 is three times as fast as the default, and as small where pixels have noise.
         return bytes(imagecodecs.png_encode(np.ascontiguousarray(plain), level=1))
     buffer = io.BytesIO()
-    options: dict[str, Any] = {"quality": 95} if suffix in (".jpg", ".jpeg") else {}
+    options: dict[str, Any] = {"quality": 95} if suffix in _JPEG_SUFFIXES else {}
     if suffix == ".webp":
         # Exact: colours stay under full transparency too.
         options = {"lossless": True, "exact": True}

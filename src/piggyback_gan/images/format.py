@@ -42,6 +42,11 @@ class ImageFormat:
             raise PiggybackError("label maps hold integers, not float32")
 
     @property
+    def stored_channels(self) -> int:
+        """Channels of a file: 1 for label maps, else those of the network's tensor."""
+        return 1 if self.labels else self.channels
+
+    @property
     def summary(self) -> str:
         """What files of the format hold, in a few words."""
         if self.labels:

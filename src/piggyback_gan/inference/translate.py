@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from piggyback_gan.errors import PiggybackError
+from piggyback_gan.images.decode import naming
 from piggyback_gan.images.encode import encode, refuse_unfit
 from piggyback_gan.images.format import ImageFormat
-from piggyback_gan.images.pixels import MAX_PIXELS, Pixels, naming
+from piggyback_gan.images.pixels import MAX_PIXELS, Pixels
 from piggyback_gan.images.read import read_image
 from piggyback_gan.images.strips import write_strips
 from piggyback_gan.images.tensors import to_pixels, to_tensor
@@ -238,4 +239,4 @@ def _batches(
 
 def output_shape(pixels: Pixels, format: ImageFormat) -> tuple[int, int, int]:
     """The shape (H, W, C) of what an image becomes."""
-    return pixels.shape[0], pixels.shape[1], 1 if format.labels else format.channels
+    return pixels.shape[0], pixels.shape[1], format.stored_channels

@@ -198,7 +198,7 @@ def _sparing(tiling: Tiling, whole_pixels: int) -> Tiling:
 
 def _planes(way: Way) -> int:
     """How often four channels are in an input, or in an output if it has more."""
-    return max(-(-(1 if side.labels else side.channels) // 4) for side in (way.input, way.output))
+    return max(-(-side.stored_channels // 4) for side in (way.input, way.output))
 
 
 def _refuse_unfit(way: Way, upload: Upload, pixels: Pixels, suffix: str) -> None:
