@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
@@ -19,14 +21,7 @@ from PIL import (
 
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.images.pillow import decode_with_pillow
-from piggyback_gan.images.pixels import (
-    MAX_PIXELS,
-    Decoded,
-    _in_one_line,
-    check_size,
-    is_large,
-    naming,
-)
+from piggyback_gan.images.pixels import MAX_PIXELS, Decoded, check_size, is_large
 
 _EXIF_ORIENTATION = 274
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -53,6 +48,33 @@ def decode_content(content: bytes, *, max_pixels: int = MAX_PIXELS) -> Decoded:
     """
     with _in_one_line():
         return _decode(io.BytesIO(content), max_pixels)
+
+
+@contextmanager
+def naming(path: Path) -> Generator[None, None, None]:
+    """Whatever goes wrong inside becomes one line that begins with the file."""
+    try:
+        with _in_one_line():
+            yield
+    except PiggybackError as error:
+        raise PiggybackError(f"{path}: {error}") from None
+
+
+@contextmanager
+def _in_one_line() -> Generator[None, None, None]:
+    """Whatever goes wrong inside becomes a line for the person who gave the file."""
+    try:
+        yield
+    except PiggybackError:
+        raise
+    except FileNotFoundError:
+        raise PiggybackError("no such file") from None
+    except MemoryError:
+        raise PiggybackError("can't be read: not enough memory") from None
+    except Exception as error:  # noqa: BLE001 - a damaged file may lead its decoder to any
+        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        why = "not an image" if isinstance(error, SyntaxError) else " ".join(why.split())
+        raise PiggybackError(f"can't be read: {why}") from None
 
 
 def _decode(file: BinaryIO, max_pixels: int) -> Decoded:

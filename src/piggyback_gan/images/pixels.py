@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -94,33 +91,6 @@ def check_size(width: int, height: int, channels: int, max_pixels: int) -> None:
 def is_large(width: int, height: int) -> bool:
     """Whether an image is so large that Pillow should not hold a copy of it, where that can be helped."""
     return width * height > LARGE
-
-
-@contextmanager
-def naming(path: Path) -> Generator[None, None, None]:
-    """Whatever goes wrong inside becomes one line that begins with the file."""
-    try:
-        with _in_one_line():
-            yield
-    except PiggybackError as error:
-        raise PiggybackError(f"{path}: {error}") from None
-
-
-@contextmanager
-def _in_one_line() -> Generator[None, None, None]:
-    """Whatever goes wrong inside becomes a line for the person who gave the file."""
-    try:
-        yield
-    except PiggybackError:
-        raise
-    except FileNotFoundError:
-        raise PiggybackError("no such file") from None
-    except MemoryError:
-        raise PiggybackError("can't be read: not enough memory") from None
-    except Exception as error:  # noqa: BLE001 - a damaged file may lead its decoder to any
-        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        why = "not an image" if isinstance(error, SyntaxError) else " ".join(why.split())
-        raise PiggybackError(f"can't be read: {why}") from None
 
 
 def _turned(stored: Pixels, orientation: int) -> Pixels:

@@ -13,11 +13,11 @@ import numpy as np
 from PIL import Image
 
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.images.decode import decode
+from piggyback_gan.images.decode import decode, naming
 from piggyback_gan.images.encode import SUFFIXES, to_pil
 from piggyback_gan.images.format import FULL_RANGE, Depth, ImageFormat
 from piggyback_gan.images.pillow import decode_pil
-from piggyback_gan.images.pixels import MAX_PIXELS, Decoded, Pixels, naming
+from piggyback_gan.images.pixels import MAX_PIXELS, Decoded, Pixels
 
 _READING_THREADS = 4
 _GIVE_CHANNELS = "--input-channels or --output-channels"

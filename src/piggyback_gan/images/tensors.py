@@ -8,44 +8,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from piggyback_gan.images.display import display, grid
-from piggyback_gan.images.encode import SUFFIXES, best_suffix, can_hold, encode, to_pil
+from piggyback_gan.images.encode import to_pil
 from piggyback_gan.images.format import FULL_RANGE, ImageFormat
-from piggyback_gan.images.pixels import MAX_PIXELS, Pixels
-from piggyback_gan.images.read import (
-    Source,
-    detect_format,
-    from_pil,
-    list_images,
-    read_halves,
-    read_image,
-    stored_depth,
-    value_range,
-)
-
-__all__ = [
-    "MAX_PIXELS",
-    "SUFFIXES",
-    "Pixels",
-    "Source",
-    "best_suffix",
-    "can_hold",
-    "detect_format",
-    "display",
-    "encode",
-    "from_pil",
-    "grid",
-    "list_images",
-    "normalize",
-    "read_halves",
-    "read_image",
-    "resize",
-    "stored_depth",
-    "to_pil",
-    "to_pixels",
-    "to_tensor",
-    "value_range",
-]
+from piggyback_gan.images.pixels import Pixels
 
 
 def normalize(stored: NDArray[np.generic], format: ImageFormat) -> Tensor:
