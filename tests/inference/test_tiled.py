@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.inference.shared_norm import Window, with_shared_norms
 from piggyback_gan.inference.tiled import sample_windows, translated_strips
-from piggyback_gan.inference.tiling import Tiling, lay
+from piggyback_gan.inference.tiling import Tiling, lay_tiles
 from piggyback_gan.inference.translate import translate_batch
 from piggyback_gan.networks.config import GeneratorConfig
 from piggyback_gan.networks.generators import build_generator
@@ -93,7 +93,7 @@ def test_tiles_cover_every_pixel_with_weights_that_sum_to_one(
     length: int, tile: int, overlap: int
 ) -> None:
     overlap = min(overlap, tile // 2)
-    line = lay(length, RESNET, Tiling(tile=tile, overlap=overlap))
+    line = lay_tiles(length, RESNET, Tiling(tile=tile, overlap=overlap))
     padded = len(line.indices)
     total, reached = np.zeros(padded), np.zeros(length, int)
     for index, start in enumerate(line.starts):
@@ -113,7 +113,7 @@ def test_tiles_cover_every_pixel_with_weights_that_sum_to_one(
 
 
 def test_the_quarter_of_an_overlap_next_to_a_tiles_edge_does_not_count() -> None:
-    line = lay(1024, RESNET, Tiling(tile=128, overlap=64))
+    line = lay_tiles(1024, RESNET, Tiling(tile=128, overlap=64))
     for weights in line.weights[1:-1]:
         assert (weights[:16] == 0).all()
         assert (weights[-16:] == 0).all()

@@ -82,7 +82,7 @@ def test_what_a_bank_names_is_not_run_unasked(bank: Bank, tmp_path: Path) -> Non
         lambda: teach(bank.path, "two", tmp_path / "boxes", OPTIONS),
     ):
         said = refusal(use)
-        assert "made by evil:run, and code that a bank names is not run unasked" in said
+        assert "built by evil:run, and code that a bank names runs only with permission" in said
         assert f"set {VARIABLE}=evil:run" in said
 
 
@@ -91,23 +91,27 @@ def test_a_begun_run_in_a_bank_is_no_leave_either(tmp_path: Path, bank: Bank) ->
     run.write_text(run.read_text().replace('"finished"', '"interrupted"'))
     with bank.writing("remove one"):
         bank.remove("one")
-    assert "not run unasked" in refusal(lambda: teach(bank.path, "one", resume=True))
+    assert "runs only with permission" in refusal(lambda: teach(bank.path, "one", resume=True))
     done = pbgan("train", bank.path, "one", "--resume", folder=tmp_path)
     assert done.returncode == 2
-    assert "not run unasked" in done.stderr
+    assert "runs only with permission" in done.stderr
 
 
 def test_leave_is_given_by_name_in_python_or_by_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     channels = {"input_channels": 1, "output_channels": 2}
-    assert "not run unasked" in refusal(lambda: call_allowed("custom_nets:Plain", **channels))
+    assert "runs only with permission" in refusal(
+        lambda: call_allowed("custom_nets:Plain", **channels)
+    )
     monkeypatch.setenv(VARIABLE, "custom_nets:Mixed,custom_nets:Plain")
     call_allowed("custom_nets:Plain", **channels)
     assert "unexpected keyword argument 'name'" in refusal(
         lambda: call_allowed("custom_nets:Plain", **channels, name="os:system")
     )
-    assert "not run unasked" in refusal(lambda: call_allowed("custom_nets:OneWay", **channels))
+    assert "runs only with permission" in refusal(
+        lambda: call_allowed("custom_nets:OneWay", **channels)
+    )
     allow_generator("custom_nets:OneWay")
     call_allowed("custom_nets:OneWay", **channels)
     assert "package.module:callable" in refusal(lambda: allow_generator("custom_nets"))
@@ -126,7 +130,7 @@ def test_the_command_line_teaches_and_uses_a_network_of_the_working_folder(
     refused = pbgan("train", "bank", "two", "--data", "more", *common, folder=folder)
     assert refused.returncode == 2
     assert refused.stderr == (
-        f"pbgan: error: the bank's generator is made by {NAME}, and code that a bank names is not run unasked: "
+        f"pbgan: error: the bank's generator is built by {NAME}, and code that a bank names runs only with permission: "
         f"if you trust it, set {VARIABLE}={NAME} (in Python: piggyback_gan.allow_generator('{NAME}'))\n"
     )
     assert contents(folder / "bank") == before

@@ -341,7 +341,7 @@ def test_files_that_are_no_toml_are_one_line(tmp_path: Path) -> None:
     path = tmp_path / "options.toml"
     for content in (b"epochs", b"epochs = 3\nepochs = 4\n", b"\xff\xfe", b"lr = 2e-\n"):
         path.write_bytes(content)
-        assert refusal(path).startswith(f"{path} is no valid TOML: ")
+        assert refusal(path).startswith(f"{path} is not valid TOML: ")
     path.unlink()
     assert refusal(path) == f"{path} can't be read: No such file or directory"
     assert "Is a directory" in refusal(tmp_path)

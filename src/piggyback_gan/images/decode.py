@@ -35,7 +35,7 @@ def decode(path: Path, *, max_pixels: int = MAX_PIXELS) -> Decoded:
         PiggybackError: unreadable, damaged, larger than `max_pixels`, or of a kind that can't be read
             without loss (other depths than 8-bit, 16-bit and float32; CMYK, LAB, several frames).
     """
-    with naming(path), path.open("rb") as file:
+    with naming_file(path), path.open("rb") as file:
         return _decode(file, max_pixels)
 
 
@@ -51,7 +51,7 @@ def decode_content(content: bytes, *, max_pixels: int = MAX_PIXELS) -> Decoded:
 
 
 @contextmanager
-def naming(path: Path) -> Generator[None, None, None]:
+def naming_file(path: Path) -> Generator[None, None, None]:
     """Whatever goes wrong inside becomes one line that begins with the file."""
     try:
         with _in_one_line():

@@ -60,7 +60,7 @@ def encode(pixels: Pixels, suffix: str) -> bytes:
     """
     suffix = suffix.lower()
     height, width, channels = pixels.shape
-    refuse_unfit((height, width, channels), pixels.dtype.name, suffix)
+    check_fits((height, width, channels), pixels.dtype.name, suffix)
     if suffix in TIFF_SUFFIXES and (pixels.dtype != np.uint8 or channels not in (1, 3)):
         return _encode_tiff(pixels)
     if pixels.dtype == np.uint16:
@@ -78,7 +78,7 @@ def encode(pixels: Pixels, suffix: str) -> bytes:
     return buffer.getvalue()
 
 
-def refuse_unfit(shape: tuple[int, int, int], depth: str, suffix: str) -> None:
+def check_fits(shape: tuple[int, int, int], depth: str, suffix: str) -> None:
     """Refuse an image (H, W, C) that files of this kind can't hold.
 
     Raises:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.images.decode import decode, naming
+from piggyback_gan.images.decode import decode, naming_file
 from piggyback_gan.images.encode import SUFFIXES, to_pil
 from piggyback_gan.images.format import FULL_RANGE, Depth, ImageFormat
 from piggyback_gan.images.pillow import decode_pil
@@ -37,7 +37,7 @@ class Source:
             PiggybackError: as `read_image`, or an odd width, which has no halves.
         """
         decoded = decode(self.path, max_pixels=max_pixels)
-        with naming(self.path):
+        with naming_file(self.path):
             if self.half:
                 decoded = _halves(decoded)[self.half == "right"]
             return fitted(decoded, format)
@@ -99,7 +99,7 @@ def read_halves(
         PiggybackError: as `read_image`, or an odd width.
     """
     decoded = decode(path, max_pixels=max_pixels)
-    with naming(path):
+    with naming_file(path):
         halves = _halves(decoded)
         return fitted(halves[0], left), fitted(halves[1], right)
 
@@ -143,7 +143,7 @@ def detect_format(
     """
     decoded = decode(path)
     depth = _depth(decoded)
-    with naming(path):
+    with naming_file(path):
         if labels is not None:
             format = ImageFormat(channels=labels, depth=depth, labels=True)
         else:
@@ -177,7 +177,7 @@ def value_range(sources: Iterable[Path | Source]) -> tuple[float, float]:
 def _extent(source: Path | Source) -> tuple[float, float]:
     source = Source(source) if isinstance(source, Path) else source
     decoded = decode(source.path)
-    with naming(source.path):
+    with naming_file(source.path):
         if source.half:
             decoded = _halves(decoded)[source.half == "right"]
         _refuse_not_finite(decoded.pixels)

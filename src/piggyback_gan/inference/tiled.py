@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from piggyback_gan.inference.shared_norm import Window, with_shared_norms
-from piggyback_gan.inference.tiling import Line, Tiling, lay
+from piggyback_gan.inference.tiling import TiledAxis, Tiling, lay_tiles
 from piggyback_gan.networks.config import Architecture
 from piggyback_gan.system.device import device_of
 
@@ -39,7 +39,7 @@ def translated_strips(
         PiggybackError: the network does not take tiles of this size.
     """
     tiling.check(config)
-    rows, columns = (lay(length, config, tiling) for length in size)
+    rows, columns = (lay_tiles(length, config, tiling) for length in size)
     if tiling.norm_from == "image" and len(rows.starts) * len(columns.starts) > 1:
         generator = with_shared_norms(generator, sample_windows(config, size, read, tiling))
     carried: Tensor | None = None
@@ -56,7 +56,7 @@ def translated_strips(
 
 
 def _row_of_tiles(
-    generator: nn.Module, rows: Line, columns: Line, index: int, read: ReadTile
+    generator: nn.Module, rows: TiledAxis, columns: TiledAxis, index: int, read: ReadTile
 ) -> Tensor:
     """What one row of tiles contributes to the rows in its reach: (C, rows, W)."""
     device = device_of(generator)
@@ -86,7 +86,7 @@ def sample_windows(
     Else windows, one at random in each cell of a grid, always the same ones; their margins, where
     the network lacks context, do not count.
     """
-    lines = [lay(length, config) for length in size]
+    lines = [lay_tiles(length, config) for length in size]
     lengths = [line.size for line in lines]
     if math.prod(lengths) <= tiling.sample_pixels:
         image = read(*(line.indices for line in lines))

@@ -74,7 +74,7 @@ class Tiling:
 
 
 @dataclass(frozen=True)
-class Line:
+class TiledAxis:
     """One axis of an image: mirrored at its ends until the network takes it, then cut into tiles.
 
     Attributes:
@@ -110,7 +110,7 @@ class Line:
         return slice(first, last), self.weights[tile, first:last]
 
 
-def lay(length: int, config: Architecture, tiling: Tiling | None = None) -> Line:
+def lay_tiles(length: int, config: Architecture, tiling: Tiling | None = None) -> TiledAxis:
     """Lay tiles along an axis of `length` pixels; without a tiling, a single one.
 
     Tiles are spread evenly. They begin in the phase of the network's strides if the overlap is a multiple
@@ -122,7 +122,7 @@ def lay(length: int, config: Architecture, tiling: Tiling | None = None) -> Line
     indices = np.pad(np.arange(length), (before, after), mode="symmetric")
     padded = len(indices)
     if tiling is None or padded <= tiling.tile:
-        return Line(length, before, indices, padded, (0,), np.ones((1, padded), np.float32))
+        return TiledAxis(length, before, indices, padded, (0,), np.ones((1, padded), np.float32))
     size, overlap = tiling.tile, tiling.overlap
     # The tile is a multiple of the network's, and so is the last start: all starts can be of this one.
     step = math.gcd(config.size_multiple, overlap)
@@ -138,7 +138,7 @@ def lay(length: int, config: Architecture, tiling: Tiling | None = None) -> Line
     ended = np.zeros((count, size))
     ended[:-1] = _rise((pixels[:-1] - seams[:, None]) / ramp)
     weights = (begun - ended).astype(np.float32)
-    return Line(length, before, indices, size, tuple(map(int, starts)), weights)
+    return TiledAxis(length, before, indices, size, tuple(map(int, starts)), weights)
 
 
 def padding(length: int, config: Architecture) -> tuple[int, int]:

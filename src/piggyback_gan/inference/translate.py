@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.images.decode import naming
-from piggyback_gan.images.encode import encode, refuse_unfit
+from piggyback_gan.images.decode import naming_file
+from piggyback_gan.images.encode import check_fits, encode
 from piggyback_gan.images.format import ImageFormat
 from piggyback_gan.images.pixels import MAX_PIXELS, Pixels
 from piggyback_gan.images.read import read_image
@@ -18,7 +18,7 @@ from piggyback_gan.images.strips import write_strips
 from piggyback_gan.images.tensors import to_pixels, to_tensor
 from piggyback_gan.inference.outputs import Outcome
 from piggyback_gan.inference.tiled import translated_strips
-from piggyback_gan.inference.tiling import Tiling, lay
+from piggyback_gan.inference.tiling import Tiling, lay_tiles
 from piggyback_gan.networks.config import Architecture
 from piggyback_gan.system.device import device_of
 from piggyback_gan.system.files import atomic_write
@@ -71,7 +71,7 @@ def padded(images: Tensor, config: Architecture) -> tuple[Tensor, tuple[int, int
     Returns:
         The padded images, and how many rows and columns were put before theirs.
     """
-    rows, columns = (lay(side, config) for side in images.shape[2:])
+    rows, columns = (lay_tiles(side, config) for side in images.shape[2:])
     images = images[:, :, torch.from_numpy(rows.indices)]
     images = images[:, :, :, torch.from_numpy(columns.indices)]
     return images, (rows.before, columns.before)
@@ -212,8 +212,8 @@ def _readable(
     for outcome in planned:
         try:
             pixels = read_image(outcome.source, formats[0], max_pixels=max_pixels)
-            with naming(outcome.source):
-                refuse_unfit(
+            with naming_file(outcome.source):
+                check_fits(
                     output_shape(pixels, formats[1]), formats[1].depth, outcome.output.suffix
                 )
         except PiggybackError as error:
