@@ -346,7 +346,7 @@ def test_strips_that_were_never_written_are_not_read_as_zeros(tmp_path: Path) ->
             width = 4 if kind == 4 else 2
             content[place + width : place + 2 * width] = bytes(width)
         path.write_bytes(content)
-        assert "parts that are missing" in refusal(path, form(3, "uint16"))
+        assert "parts are missing" in refusal(path, form(3, "uint16"))
 
 
 @pytest.mark.parametrize("kind", DAMAGED)
@@ -439,7 +439,7 @@ def test_what_can_be_no_label_map_is_refused(tmp_path: Path) -> None:
     (tmp_path / "gray.jpg").write_bytes(encode(noise(channels=1), ".jpg"))
     (tmp_path / "float.tif").write_bytes(encode(noise(channels=1, depth="float32"), ".tif"))
     for path in tmp_path.iterdir():
-        assert "it is no label map" in refusal(path, classes(256))
+        assert "it is not a label map" in refusal(path, classes(256))
 
 
 # Halves, detection, ranges
@@ -517,7 +517,7 @@ def test_the_range_of_values_is_that_of_all_files_and_halves(tmp_path: Path) -> 
     paths = sorted(tmp_path.iterdir())
     assert value_range(paths) == (-1.5, 5.0)
     assert value_range([Source(path, "right") for path in paths]) == (3.0, 5.0)
-    with pytest.raises(PiggybackError, match="no range of values: all are 3"):
+    with pytest.raises(PiggybackError, match="no range of values: all values are 3"):
         value_range([Source(paths[1], "right")])
 
 
@@ -525,4 +525,4 @@ def test_a_tiff_whose_zero_is_white_is_no_label_map(tmp_path: Path) -> None:
     for depth in ("uint8", "uint16"):
         pixels = noise(channels=1, depth=depth) % 4
         write_tiff(tmp_path / "a.tif", pixels, photometric="miniswhite")
-        assert "it is no label map" in refusal(tmp_path / "a.tif", classes(4, depth))
+        assert "it is not a label map" in refusal(tmp_path / "a.tif", classes(4, depth))
