@@ -71,10 +71,10 @@ def test_without_val_and_test_nothing_is_held_out(tmp_path: Path) -> None:
 
 
 def test_neither_and_both_layouts_are_refused(tmp_path: Path) -> None:
-    assert "neither is there" in refusal(lambda: find_pairs(tmp_path))
+    assert "found neither" in refusal(lambda: find_pairs(tmp_path))
     side_by_side(tmp_path, train=1)
     two_folders(tmp_path, trainA=["a.png"], trainB=["a.png"])
-    assert "both are there" in refusal(lambda: find_pairs(tmp_path))
+    assert "found both" in refusal(lambda: find_pairs(tmp_path))
     assert "no such folder" in refusal(lambda: find_pairs(tmp_path / "nowhere"))
     assert "no such folder" in refusal(lambda: find_pairs(tmp_path / "train" / "0.png"))
 

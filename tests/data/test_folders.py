@@ -66,7 +66,7 @@ def test_a_side_without_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "one" / "train").mkdir(parents=True)
     assert "no images in train/" in refusal(lambda: find_unpaired(tmp_path / "one"))
     assert "no such folder" in refusal(lambda: find_unpaired(tmp_path / "nowhere"))
-    assert "neither is there" in refusal(lambda: find_unpaired(tmp_path / "trainA"))
+    assert "found neither" in refusal(lambda: find_unpaired(tmp_path / "trainA"))
 
 
 # Splits

@@ -1,4 +1,4 @@
-"""Hashes of a data set's files, and what changed between two of them."""
+"""Fingerprints of data sets: hashes of all files, and the difference of two fingerprints."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
