@@ -462,7 +462,7 @@ def test_a_process_more_than_there_are_gpus_is_refused(monkeypatch: pytest.Monke
     monkeypatch.setenv("LOCAL_RANK", "2")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(PiggybackError, match="2 are here; start at most 2"):
+    with pytest.raises(PiggybackError, match="found 2 GPUs, start at most 2 processes"):
         choose_device("cuda")
 
 
@@ -527,7 +527,7 @@ def test_accelerate_launch_trains_with_the_same_command(tmp_path: Path, data: Pa
 THREADS_AFTER_TRAINING = """
 from pathlib import Path
 import torch
-from piggyback_gan.processes import processes
+from piggyback_gan.system.distributed import processes
 with processes() as team:
     torch.optim.Adam([torch.nn.Parameter(torch.ones(1))])
     team.sum_all(torch.ones(1))

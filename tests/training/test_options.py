@@ -386,7 +386,7 @@ def test_what_is_given_on_the_command_line_goes_before_the_file(tmp_path: Path, 
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    rgb = "8-bit RGB -> 8-bit RGB"
+    rgb = "RGB 8 bit -> RGB 8 bit"
     expected = [
         f"task       maps, number 1 of {bank}; starts from: random filters",
         f"data       {data} (side-by-side, paired, BtoA): 5 pairs, 2 held out (val); {rgb}",
