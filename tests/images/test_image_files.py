@@ -1,4 +1,4 @@
-"""Claims about image files of 8 bits: what is read, what is refused and how; listing them."""
+"""Claims about image files of 8 bits: what is read, what is refused and how, and how folders are listed."""
 
 import io
 import os

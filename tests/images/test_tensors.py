@@ -1,4 +1,4 @@
-"""Claims about images as tensors and for the eye: round trips, resizing, display, grids."""
+"""Claims about images as tensors and on a screen: round trips, resizing, display, grids."""
 
 from typing import Any
 

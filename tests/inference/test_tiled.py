@@ -1,4 +1,4 @@
-"""Claims about tiles: where they lie, what they make together, and what one set of statistics changes."""
+"""Claims about tiles: positions and weights, blending, shared statistics of norm layers, memory."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.inference.shared_norm import Window, with_shared_norms
-from piggyback_gan.inference.tiled import sample_windows, translated_strips
+from piggyback_gan.inference.tiled import ReadTile, sample_windows, translated_strips
 from piggyback_gan.inference.tiling import Tiling, lay_tiles
 from piggyback_gan.inference.translate import translate_batch
 from piggyback_gan.networks.config import GeneratorConfig
@@ -24,7 +24,7 @@ from piggyback_gan.networks.generators import build_generator
 
 @pytest.fixture(autouse=True, scope="module")
 def _without_denormal_numbers() -> Iterator[None]:
-    """They make untrained networks many times slower; other modules' tests are to have them."""
+    """Flush denormals, which make untrained networks many times slower; only in this module."""
     torch.set_flush_denormal(True)
     yield
     torch.set_flush_denormal(False)
@@ -35,7 +35,7 @@ PLAIN = GeneratorConfig(name="resnet-6", ngf=4, norm="none", init="kaiming")
 
 
 def picture(height: int, width: int, seed: int = 0) -> Tensor:
-    """(3, H, W): light and colour differ from place to place, so that statistics of tiles do, too."""
+    """Draw (3, H, W) of varying light and colour, so that the statistics of tiles differ."""
     chance = torch.Generator().manual_seed(seed)
     coarse = torch.rand(1, 3, 4, 5, generator=chance) * 2 - 1
     fine = torch.rand(3, height, width, generator=chance) * 2 - 1
@@ -48,7 +48,7 @@ def generator(config: GeneratorConfig) -> nn.Module:
 
 
 class Strided(nn.Module):
-    """Halves the size and doubles it again; an output depends on inputs up to 5 pixels away."""
+    """Strided and transposed convolution; an output depends on inputs up to 5 pixels away."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,6 +79,12 @@ def untiled(network: nn.Module, config: GeneratorConfig, image: Tensor) -> Tenso
 
 def tiled(network: nn.Module, config: GeneratorConfig, image: Tensor, tiling: Tiling) -> Tensor:
     return translate_batch(network, config, image[None], tiling)[0]
+
+
+def reader(image: Tensor) -> ReadTile:
+    return lambda rows, columns: image[
+        :, torch.from_numpy(rows)[:, None], torch.from_numpy(columns)
+    ]
 
 
 # Where tiles lie
@@ -196,7 +202,7 @@ def test_strips_come_from_top_to_bottom_and_none_is_higher_than_a_tile() -> None
 
     def read(rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Tensor:
         asked.append((len(rows), len(columns)))
-        return image[:, torch.from_numpy(rows)[:, None], torch.from_numpy(columns)]
+        return reader(image)(rows, columns)
 
     strips = translated_strips(Strided(), RESNET, (300, 100), read, Tiling(tile=64, overlap=16))
     first = next(strips)
@@ -228,10 +234,7 @@ def test_with_statistics_of_a_sample_tiles_agree_as_well() -> None:
     own = Tiling(tile=128, overlap=64)
     sampled = Tiling(tile=128, overlap=64, norm_from="image", sample_pixels=2 * 128**2)
 
-    def read(rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Tensor:
-        return image[:, torch.from_numpy(rows)[:, None], torch.from_numpy(columns)]
-
-    windows = sample_windows(RESNET, (190, 260), read, sampled)
+    windows = sample_windows(RESNET, (190, 260), reader(image), sampled)
     assert sum(window.image[0].numel() for window in windows) == 2 * 128**2
     assert all((window.rows == 0).any() or (window.columns == 0).any() for window in windows)
     # The sample is not the image, but it is the same sample for all tiles.

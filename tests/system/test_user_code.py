@@ -1,4 +1,4 @@
-"""Code that a bank names is run only if the user named it; then the command line does all it does otherwise."""
+"""Claims about user code: what a bank names runs only with permission, and then commands work as with other banks."""
 
 import os
 import shutil
@@ -46,7 +46,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def bank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bank]:
-    """A bank from elsewhere, that names code which leaves a trace when it is imported."""
+    """A bank that names code which writes a file when it is imported; the test fails if it was."""
     path, code = tmp_path / "bank", tmp_path / "evil.py"
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
@@ -57,7 +57,7 @@ def bank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bank]:
     monkeypatch.delitem(sys.modules, "evil")
     monkeypatch.setattr("piggyback_gan.system.user_code._allowed", set())
     yield Bank.open(path)
-    assert not (tmp_path / "trace").exists(), "code was run that nobody asked for"
+    assert not (tmp_path / "trace").exists(), "code was run without permission"
 
 
 def test_a_bank_is_opened_and_listed_without_running_what_it_names(
