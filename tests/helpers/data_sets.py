@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
 from piggyback_gan.data.datasets import PairedDataset
 from piggyback_gan.data.folders import Pair, find_pairs
 from piggyback_gan.errors import PiggybackError
+from piggyback_gan.images.encode import encode
 from piggyback_gan.images.format import ImageFormat
 from piggyback_gan.images.pixels import Pixels
 
@@ -30,7 +30,7 @@ def plain(size: int, color: tuple[int, int, int]) -> Pixels:
 
 def save(path: Path, pixels: Pixels) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
+    path.write_bytes(encode(pixels, path.suffix))
 
 
 def side_by_side(root: Path, **counts: int) -> Path:

@@ -103,12 +103,8 @@ def test_a_batch_has_the_values_of_its_images(format: ImageFormat) -> None:
     images = [noise(5, 6, channels, seed, format.depth) % 4 for seed in range(3)]
     batch = normalize(np.stack([image.transpose(2, 0, 1) for image in images]), format)
     assert torch.equal(batch, torch.stack([to_tensor(image, format) for image in images]))
-    assert normalize(np.empty((0, channels, 5, 6), format.depth), format).shape == (
-        0,
-        format.channels,
-        5,
-        6,
-    )
+    none = normalize(np.empty((0, channels, 5, 6), format.depth), format)
+    assert none.shape == (0, format.channels, 5, 6)
 
 
 def test_resizing_is_bicubic_and_leaves_what_fits() -> None:

@@ -9,10 +9,8 @@ from piggyback_gan.system.launch import Place
 from translated import files
 
 
-def plan(
-    *inputs: Path, out: Path, same_format: bool = False, overwrite: bool = False
-) -> list[tuple[str, str]]:
-    planned = plan_outputs(inputs, out, same_format=same_format, overwrite=overwrite)
+def plan(*inputs: Path, out: Path, **flags: bool) -> list[tuple[str, str]]:
+    planned = plan_outputs(inputs, out, **flags)
     assert all(outcome.problem is None for outcome in planned)
     assert all(outcome.output.parent == out for outcome in planned)
     return [(outcome.source.name, outcome.output.name) for outcome in planned]
@@ -72,18 +70,16 @@ def test_a_tree_of_folders_is_kept_and_links_that_go_round_end(tmp_path: Path) -
     (folder / "day" / "round").symlink_to(folder, target_is_directory=True)
     (folder / "self.png").symlink_to(folder / "self.png")
     out = tmp_path / "out"
-    planned = plan_outputs([folder], out, same_format=False, overwrite=False, recursive=True)
+    planned = plan_outputs([folder], out, recursive=True)
     outputs = {str(o.output.relative_to(out)) for o in planned}
     assert outputs == {"a.png", "self.png", "day/a.png", "day/dusk/b.png"}
-    flat = plan_outputs([folder], out, same_format=False, overwrite=False)
+    flat = plan_outputs([folder], out)
     assert {o.source.name for o in flat} == {"a.png", "self.png"}
 
 
 def test_outputs_within_an_input_folder_are_not_inputs_the_next_time(tmp_path: Path) -> None:
     folder = files(tmp_path, "a.jpg", "out/a.png", "out/deep/b.png")
-    planned = plan_outputs(
-        [folder], folder / "out", same_format=False, overwrite=True, recursive=True
-    )
+    planned = plan_outputs([folder], folder / "out", overwrite=True, recursive=True)
     assert [(o.source, o.output) for o in planned] == [(folder / "a.jpg", folder / "out" / "a.png")]
 
 
@@ -93,13 +89,9 @@ def test_no_output_lies_outside_of_the_folder_for_them(tmp_path: Path) -> None:
     out.mkdir()
     (tmp_path / "elsewhere").mkdir()
     (out / "sub").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
-    message = refusal(
-        lambda: plan_outputs([folder], out, same_format=False, overwrite=True, recursive=True)
-    )
+    message = refusal(lambda: plan_outputs([folder], out, overwrite=True, recursive=True))
     assert message == f"{out / 'sub'} is a link that leads out of {out}: give another --out"
-    above = plan_outputs(
-        [out / ".." / "in" / "sub" / "a.png"], out, same_format=False, overwrite=True
-    )
+    above = plan_outputs([out / ".." / "in" / "sub" / "a.png"], out, overwrite=True)
     assert [o.output for o in above] == [out / "a.png"]
 
 
@@ -117,9 +109,7 @@ def test_a_suffix_that_can_not_hold_the_outputs_is_refused_before_anything(tmp_p
     folder = files(tmp_path / "in", "a.png", "b.jpg")
     deep = ImageFormat(depth="uint16", low=0, high=65535)
     message = refusal(
-        lambda: plan_outputs(
-            [folder], tmp_path / "out", same_format=True, overwrite=False, output_format=deep
-        )
+        lambda: plan_outputs([folder], tmp_path / "out", same_format=True, output_format=deep)
     )
     assert message.startswith(f"{folder / 'b.jpg'}: .jpg files can't hold this task's outputs")
     assert ".png can: leave out --format same" in message
@@ -131,12 +121,10 @@ def test_processes_share_the_files_and_each_minds_its_own(tmp_path: Path) -> Non
 
     def share(rank: int, inputs: Path = folder, out: Path = out) -> list[str]:
         place = Place(rank, 2, rank)
-        planned = plan_outputs([inputs], out, same_format=False, overwrite=False, place=place)
-        return [o.source.name for o in planned]
+        return [o.source.name for o in plan_outputs([inputs], out, place=place)]
 
     assert share(1) == ["1.png", "3.png"]
     assert refusal(lambda: share(0)).startswith("2 outputs exist")
-    message = refusal(lambda: share(0, folder, folder))
-    assert "is an input" in message
+    assert "is an input" in refusal(lambda: share(0, folder, folder))
     jpgs = files(tmp_path / "jpgs", "a.jpg", "b.jpg")
     assert "several processes need another --out" in refusal(lambda: share(0, jpgs, jpgs))

@@ -118,7 +118,7 @@ def test_files_of_mixed_sizes_are_translated_in_batches_of_one_size(tmp_path: Pa
         Image.fromarray(noise(*size, seed=i)).save(tmp_path / f"{i}.png")
     out = tmp_path / "out"
     out.mkdir()
-    planned = plan_outputs([tmp_path], out, same_format=False, overwrite=False)
+    planned = plan_outputs([tmp_path], out)
     seen: list[int] = []
 
     class Counting(nn.Module):
@@ -166,9 +166,7 @@ def test_files_of_every_format_are_taken_and_made(
     source = tmp_path / f"a{suffix}"
     source.write_bytes(encode(pixels, suffix))
     (tmp_path / "out").mkdir()
-    planned = plan_outputs(
-        [source], tmp_path / "out", same_format=False, overwrite=False, output_format=format
-    )
+    planned = plan_outputs([source], tmp_path / "out", output_format=format)
     (outcome,) = translate_files(generator, config, planned, (format, format), tiling=tiling)
     assert outcome.problem is None
     assert outcome.output.name == f"a{suffix}"
@@ -200,7 +198,7 @@ def test_an_unreadable_file_is_said_and_the_others_are_done(tmp_path: Path) -> N
     (tmp_path / "b.png").write_text("hello")
     out = tmp_path / "out"
     out.mkdir()
-    planned = plan_outputs([tmp_path], out, same_format=False, overwrite=False)
+    planned = plan_outputs([tmp_path], out)
     outcomes = translate_files(generator, config, planned, RGB, batch_size=8)
     problems = {outcome.source.name: outcome.problem for outcome in outcomes}
     assert problems.pop("b.png") == f"{tmp_path / 'b.png'}: can't be read: not an image"

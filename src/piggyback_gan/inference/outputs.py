@@ -27,8 +27,8 @@ def plan_outputs(
     inputs: Sequence[Path],
     out: Path,
     *,
-    same_format: bool,
-    overwrite: bool,
+    same_format: bool = False,
+    overwrite: bool = False,
     recursive: bool = False,
     output_format: ImageFormat | None = None,
     place: Place = Place(),  # noqa: B008 - it is frozen
