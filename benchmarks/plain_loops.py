@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from piggyback_gan.networks.config import DiscriminatorConfig
 from piggyback_gan.networks.discriminators import build_discriminator
-from piggyback_gan.system.seeding import chance_at
+from piggyback_gan.system.seeding import generator_at
 from piggyback_gan.training.image_pool import ImagePool
 
 
@@ -86,7 +86,7 @@ class PlainUnpaired:
             (0, self.of_b, real_b, fake_b),
             (1, self.of_a, real_a, fake_a),
         ):
-            shown = self.pools[side].query(fake.detach(), chance_at(0, self.steps, side))
+            shown = self.pools[side].query(fake.detach(), generator_at(0, self.steps, side))
             of_real, of_fake = _judged(judge(real), True), _judged(judge(shown), False)
             ((of_real + of_fake) * 0.5).backward()
         self.of_discriminators.step()

@@ -25,7 +25,7 @@ from lifelong import OPTIONS, RESULTS, TASKS, held_out, machine
 from piggyback_gan import Bank, GeneratorConfig, Tiling
 from piggyback_gan.inference.shared_norm import Window, with_shared_norms
 from piggyback_gan.inference.tiled import sample_windows
-from piggyback_gan.inference.tiling import Line, lay
+from piggyback_gan.inference.tiling import TiledAxis, lay_tiles
 from piggyback_gan.system.device import choose_device
 
 HEIGHT, WIDTH = 512, 1024
@@ -37,7 +37,9 @@ class Tiles:
 
     def __init__(self, picture: Tensor, config: GeneratorConfig, tiling: Tiling) -> None:
         self.picture, self.config, self.tiling = picture, config, tiling
-        self.rows, self.columns = (lay(length, config, tiling) for length in picture.shape[1:])
+        self.rows, self.columns = (
+            lay_tiles(length, config, tiling) for length in picture.shape[1:]
+        )
 
     def read(self, rows: Any, columns: Any) -> Tensor:
         return self.picture[:, torch.from_numpy(rows)[:, None], torch.from_numpy(columns)]
@@ -113,7 +115,7 @@ def blended(generator: nn.Module, tiles: Tiles) -> tuple[Tensor, float]:
     return mean, float(variance[:, shared].mean().sqrt())
 
 
-def in_overlap(line: Line) -> np.ndarray:
+def in_overlap(line: TiledAxis) -> np.ndarray:
     reached = np.zeros(line.length, int)
     for index in range(len(line.starts)):
         first, last = line.reach(index)

@@ -1,39 +1,40 @@
-"""The one error that a person is meant to read: what was wrong, what was found, what to do."""
+"""The error for mistakes that a user can fix, and helpers for one-line error texts."""
 
 import re
 from collections.abc import Sequence
 
+MAX_NAMES = 20  # in one error
 _OUT_OF_MEMORY = r"out of memory|can't allocate memory|not enough memory"
 
 
 class PiggybackError(ValueError):
-    """A mistake that its reader can mend. The command line prints it as one line and exits with status 2."""
+    """A mistake that the user can fix: one line that says what was wrong, what was found and what to do.
+
+    The command line prints it and exits with status 2.
+    """
 
 
 class PartnerEnded(PiggybackError):
-    """Another of the processes that train together ended, and this one can't go on without it."""
+    """Another process of a distributed training ended, so this one can't go on."""
 
 
-class SaidElsewhere(PiggybackError):
-    """The first of several processes says the same, or what led to this: it need not be said again."""
+class ReportedElsewhere(PiggybackError):
+    """Rank 0 already reported this error or its cause."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether Python, a CPU or a GPU had no more memory to give; torch says so in a RuntimeError."""
-    said = isinstance(error, RuntimeError) and re.search(_OUT_OF_MEMORY, str(error))
-    return isinstance(error, MemoryError) or bool(said)
+    """Return whether CPU or GPU memory ran out; torch raises a RuntimeError for either."""
+    from_torch = isinstance(error, RuntimeError) and re.search(_OUT_OF_MEMORY, str(error))
+    return isinstance(error, MemoryError) or bool(from_torch)
 
 
-NAMED = 20
+def first_names(names: Sequence[str], limit: int = MAX_NAMES, separator: str = "; ") -> str:
+    """Join at most ``limit`` names in one line; "and N more" stands for the others."""
+    rest = len(names) - limit
+    return separator.join([*names[:limit], *([f"and {rest} more"] if rest > 0 else [])])
 
 
-def first_names(names: Sequence[str], limit: int = NAMED) -> str:
-    """The first of many names or faults in one line, and how many more there are."""
-    more = f"; and {len(names) - limit} more" if len(names) > limit else ""
-    return "; ".join(names[:limit]) + more
-
-
-def said(error: BaseException) -> str:
-    """What an error of other people's code says, in a line: its kind and first line."""
+def error_line(error: BaseException) -> str:
+    """Return the type and the first line of an error that other code raised."""
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0]}"

@@ -1,12 +1,17 @@
-"""Which words can name a task, and the names of metrics and of ways to make filters. No torch here."""
+"""Fixed words (choices of options, names of networks and metrics) and checks of names. No torch."""
 
 import re
 from typing import Literal, get_args
 
 from piggyback_gan.errors import PiggybackError
 
-STANDALONE = "standalone"
-PREVIOUS = "previous"
+STANDALONE, PREVIOUS = "standalone", "previous"
+"""Values of `init` that are not the name of a task."""
+FORWARD, BACKWARD = "forward", "backward"
+"""The two networks of a bank. Every task is in the forward network, which translates in the direction that the
+task was trained in; unpaired tasks are in the backward network too."""
+Direction = Literal["AtoB", "BtoA"]
+Device = Literal["auto", "cuda", "mps", "cpu"]
 Allocation = Literal["last", "even"]
 ALLOCATIONS = get_args(Allocation)
 Storage = Literal["fp32", "bf16", "fp16"]
@@ -18,9 +23,9 @@ EXPORT_PRECISIONS = get_args(ExportPrecision)
 MixingKind = Literal["full", "low-rank", "selected"]
 MIXING_KINDS = get_args(MixingKind)
 DEFAULT_UNCONSTRAINED = 0.25
-"""Lambda, where a share of new filters is asked for and not said."""
+"""Default lambda: the share of a layer's filters that a task adds unconstrained."""
 DEFAULT_BUDGET = 0.075
-"""What a later task adds at most, as a share of a network of its own, if nothing else is said."""
+"""Default limit of the parameters that a later task adds, as a share of a standalone network's."""
 DEFAULT_RANK, DEFAULT_BANK_FILTERS = 16, 32
 METRICS = ("l1", "psnr", "ssim")
 HIGHER_IS_BETTER = ("psnr", "ssim", "pixel_accuracy", "mean_iou")
@@ -28,10 +33,14 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
 def check_name(name: str, of: str) -> None:
-    """Refuse what can't be part of a file's name.
+    """Check that a name can be part of a file name.
+
+    Args:
+        name: the name.
+        of: what it would name, for the error: "a task".
 
     Raises:
-        PiggybackError: not `[a-z0-9][a-z0-9._-]*` of at most 64 characters.
+        PiggybackError: it does not match `[a-z0-9][a-z0-9._-]{0,63}`.
     """
     if not _NAME.fullmatch(name):
         raise PiggybackError(
@@ -41,26 +50,11 @@ def check_name(name: str, of: str) -> None:
 
 
 def check_task_name(name: str) -> None:
-    """Refuse what can't be a task's name: names become parts of file names.
+    """Check a task's name.
 
     Raises:
-        PiggybackError: not `[a-z0-9][a-z0-9._-]*` of at most 64 characters, or one of the two words
-            that `init` gives a meaning of its own.
+        PiggybackError: it does not match `[a-z0-9][a-z0-9._-]{0,63}`, or is a reserved value of `init`.
     """
     check_name(name, "a task")
     if name in (STANDALONE, PREVIOUS):
-        raise PiggybackError(f"{name!r} can't name a task: it is a way to start one (init)")
-
-
-Direction = Literal["AtoB", "BtoA"]
-
-
-Device = Literal["auto", "cuda", "mps", "cpu"]
-
-
-FORWARD = "forward"
-
-
-BACKWARD = "backward"
-"""The names of a bank's two networks: all tasks are in the forward one, which translates in the
-direction that the task was trained in; unpaired tasks are in the backward one too."""
+        raise PiggybackError(f"{name!r} can't name a task: it is a reserved value of init")

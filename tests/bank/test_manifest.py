@@ -31,7 +31,7 @@ from piggyback_gan.bank.manifest import (
 )
 from piggyback_gan.bank.store import Store
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.system.files import atomic_file, atomic_write, workplace
+from piggyback_gan.system.files import atomic_file, atomic_write, staging_folder
 
 NOBODY = 65534
 
@@ -331,7 +331,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path, l
     assert contents(tmp_path) == {"x": b"old"}
 
 
-@pytest.mark.parametrize(("making", "made"), [("mkdir", workplace), ("open", atomic_file)])
+@pytest.mark.parametrize(("making", "made"), [("mkdir", staging_folder), ("open", atomic_file)])
 def test_a_signal_in_the_moment_of_making_leaves_nothing(
     making: str,
     made: Callable[[Path], AbstractContextManager[Any]],

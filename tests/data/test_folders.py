@@ -42,18 +42,12 @@ def test_the_halves_of_side_by_side_images_are_two_sides(tmp_path: Path) -> None
 
 
 def test_held_out_images_with_partners_are_pairs_too(tmp_path: Path) -> None:
-    root = two_folders(
-        tmp_path,
-        trainA=["a.png"],
-        trainB=["b.png"],
-        valA=["1.png", "2.png"],
-        valB=["1.jpg", "2.png"],
-    )
+    held_out = {"valA": ["1.png", "2.png"], "valB": ["1.jpg", "2.png"]}
+    root = two_folders(tmp_path, trainA=["a.png"], trainB=["b.png"], **held_out)
     pairs = find_unpaired(root).paired_held_out
-    assert [(pair.a.name, pair.b.name) for pair in pairs] == [
-        ("1.png", "1.jpg"),
-        ("2.png", "2.png"),
-    ]
+    assert [(pair.a.name, pair.b.name) for pair in pairs] == list(
+        zip(*held_out.values(), strict=True)
+    )
     (root / "valB" / "2.png").unlink()
     assert find_unpaired(root).paired_held_out == ()
 
@@ -66,7 +60,7 @@ def test_a_side_without_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "one" / "train").mkdir(parents=True)
     assert "no images in train/" in refusal(lambda: find_unpaired(tmp_path / "one"))
     assert "no such folder" in refusal(lambda: find_unpaired(tmp_path / "nowhere"))
-    assert "neither is there" in refusal(lambda: find_unpaired(tmp_path / "trainA"))
+    assert "found neither" in refusal(lambda: find_unpaired(tmp_path / "trainA"))
 
 
 # Splits
@@ -87,14 +81,11 @@ def test_a_split_is_made_of_train_by_seed_and_nothing_is_in_both(tmp_path: Path)
 
 
 def test_a_split_is_the_same_wherever_the_folder_lies(tmp_path: Path) -> None:
-    chosen = [
-        [
-            pair.name
-            for pair in find_pairs(side_by_side(place, train=20)).with_held_out(0.3, 5).held_out
-        ]
-        for place in (tmp_path / "here", tmp_path / "there")
-    ]
-    assert chosen[0] == chosen[1]
+    here, there = (
+        find_pairs(side_by_side(tmp_path / place, train=20)).with_held_out(0.3, 5).held_out
+        for place in ("here", "there")
+    )
+    assert [pair.name for pair in here] == [pair.name for pair in there]
 
 
 def test_unpaired_sides_are_split_each_for_itself(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from torch import Tensor
 from data_sets import RGB, epoch, numbers, plain, refusal, same, save
 from piggyback_gan.data.datasets import UnpairedDataset
 from piggyback_gan.data.folders import find_unpaired
-from piggyback_gan.images.encode import encode
 from piggyback_gan.images.format import ImageFormat
 from piggyback_gan.images.read import Source
 
@@ -119,8 +118,8 @@ def test_pairs_and_order_for_samples_and_validation(tmp_path: Path) -> None:
 def test_each_side_has_its_own_format(tmp_path: Path) -> None:
     deep = ImageFormat(channels=2, depth="uint16", high=65535.0)
     labels = ImageFormat(channels=3, labels=True)
-    (tmp_path / "a.tif").write_bytes(encode(np.full((9, 9, 2), 65535, np.uint16), ".tif"))
-    (tmp_path / "b.png").write_bytes(encode(np.full((7, 8, 1), 2, np.uint8), ".png"))
+    save(tmp_path / "a.tif", np.full((9, 9, 2), 65535, np.uint16))
+    save(tmp_path / "b.png", np.full((7, 8, 1), 2, np.uint8))
     sources = ([Source(tmp_path / "a.tif")], [Source(tmp_path / "b.png")])
     data = UnpairedDataset(*sources, formats=(deep, labels), size=12)
     ((first, second),) = epoch(data, crop=8)

@@ -133,7 +133,7 @@ def test_a_network_that_does_not_fit_is_named(
         ("no.such.module:f", "can't be imported"),
         ("judging_networks:nothing", "can't be imported"),
         (".x:y", ".x:y can't be imported: TypeError: "),
-        ("math:pi", "is no network"),
+        ("math:pi", "is neither a network"),
         (__file__, "is no TorchScript file"),
     ],
 )

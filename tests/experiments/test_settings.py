@@ -132,7 +132,7 @@ def test_every_strategy_can_be_named_in_a_file(kind: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("title = ", "is no valid TOML"),
+        ("title = ", "is not valid TOML"),
         ("", "there is no [[task]]"),
         (TASKS, "there is no [[strategy]]"),
         ("task = 3\n", "write each task as a [[task]] table"),

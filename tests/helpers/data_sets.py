@@ -1,4 +1,4 @@
-"""Small data sets on disk for the tests, and whose crops say where they come from."""
+"""Small data sets on disk, some with pixels that encode their position, and the error that a call raises."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
 from piggyback_gan.data.datasets import PairedDataset
 from piggyback_gan.data.folders import Pair, find_pairs
 from piggyback_gan.errors import PiggybackError
+from piggyback_gan.images.encode import encode
 from piggyback_gan.images.format import ImageFormat
 from piggyback_gan.images.pixels import Pixels
 
@@ -30,11 +30,11 @@ def plain(size: int, color: tuple[int, int, int]) -> Pixels:
 
 def save(path: Path, pixels: Pixels) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
+    path.write_bytes(encode(pixels, path.suffix))
 
 
 def side_by_side(root: Path, **counts: int) -> Path:
-    """Folders of pairs, red left and blue right."""
+    """Write side-by-side pairs, red left and blue right: `count` files in each split."""
     both = np.concatenate([plain(20, RED), plain(20, BLUE)], axis=1)
     for split, count in counts.items():
         for i in range(count):
@@ -43,6 +43,7 @@ def side_by_side(root: Path, **counts: int) -> Path:
 
 
 def two_folders(root: Path, **names: list[str]) -> Path:
+    """Write images of these names to folders such as trainA (red) and trainB (blue)."""
     for folder, files in names.items():
         for name in files:
             save(root / folder / name, plain(20, RED if folder.endswith("A") else BLUE))
@@ -50,6 +51,7 @@ def two_folders(root: Path, **names: list[str]) -> Path:
 
 
 def refusal(call: Callable[[], object]) -> str:
+    """Return the text of the PiggybackError that a call raises, after a check that it is one line."""
     with pytest.raises(PiggybackError) as caught:
         call()
     assert "\n" not in str(caught.value)
@@ -62,7 +64,7 @@ def dataset(pairs: Sequence[Pair], size: int = 20, **settings: Any) -> PairedDat
 
 
 def mapped(root: Path, count: int, **settings: Any) -> PairedDataset:
-    """Pairs of equal input and target, whose pixels say where they are (R, G) and of which pair (B)."""
+    """Write pairs of equal input and target whose pixels hold their row (R), column (G) and pair (B)."""
     rows, columns = np.mgrid[:20, :20]
     for i in range(count):
         image = np.stack([rows * 12, columns * 12, np.full((20, 20), i)], axis=2).astype(np.uint8)
@@ -71,12 +73,12 @@ def mapped(root: Path, count: int, **settings: Any) -> PairedDataset:
 
 
 def numbers(images: Tensor) -> list[int]:
-    """Of which pairs `mapped` images are."""
+    """Return the pair's number of each `mapped` image."""
     return [round((value.item() + 1) * 127.5) for value in images[:, 2, 0, 0]]
 
 
 def corners(image: Tensor) -> tuple[int, int, bool]:
-    """Top, left and flip of a crop of a `mapped` image, after a check that it is one."""
+    """Return top, left and flip of a crop of a `mapped` image, after a check that it is one."""
     rows, columns = ((image[i] + 1) * 127.5 / 12 for i in (0, 1))
     flipped = bool(columns[0, 0] > columns[0, -1])
     top, left = round(rows.min().item()), round(columns.min().item())

@@ -1,4 +1,4 @@
-"""Images of every kind for the tests, files written by hand, and the one line that refuses one."""
+"""Images of every format, files written without a library, and the error of a file that can't be read."""
 
 import struct
 import zlib
@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
-from piggyback_gan.errors import PiggybackError
+import data_sets
 from piggyback_gan.images.format import FULL_RANGE, ImageFormat
 from piggyback_gan.images.pixels import Pixels
 from piggyback_gan.images.read import read_image
 
 DEPTHS = ("uint8", "uint16", "float32")
-
 
 # What each EXIF orientation does to an image as it is stored.
 TURNED: dict[int, Callable[[Pixels], Pixels]] = {
@@ -48,11 +46,11 @@ def read(path: Path, channels: int = 3, depth: str = "uint8") -> Pixels:
 def noise(
     height: int = 24, width: int = 30, channels: int = 3, seed: int = 0, depth: str = "uint8"
 ) -> Pixels:
-    chance = np.random.default_rng(seed)
+    random = np.random.default_rng(seed)
     if depth == "float32":
-        return chance.standard_normal((height, width, channels)).astype(np.float32)
+        return random.standard_normal((height, width, channels)).astype(np.float32)
     top = np.iinfo(depth).max + 1
-    return chance.integers(0, top, (height, width, channels), dtype=depth)
+    return random.integers(0, top, (height, width, channels), dtype=depth)
 
 
 def smooth(height: int = 24, width: int = 30) -> Pixels:
@@ -75,7 +73,7 @@ def png_chunk(kind: bytes, content: bytes) -> bytes:
 def png_by_hand(
     path: Path, pixels: Pixels, color_type: int, *chunks: bytes, interlaced: bool = False
 ) -> None:
-    """A PNG without any library: no filters, `chunks` before the pixels, Adam7 where interlaced."""
+    """Write a PNG without a library: no filters, `chunks` before the pixels, Adam7 if interlaced."""
     height, width, _ = pixels.shape
     bits = pixels.dtype.itemsize * 8
     steps = [(0, 0, 1, 1)]
@@ -94,11 +92,8 @@ def png_by_hand(
 
 
 def refusal(path: Path, format: ImageFormat | int = 3, **settings: Any) -> str:
-    """The error that reading ends with: one line that begins with the file."""
+    """Return the error of reading a file, without the file's name that it begins with; it is one line."""
     format = form(format) if isinstance(format, int) else format
-    with pytest.raises(PiggybackError) as caught:
-        read_image(path, format, **settings)
-    message = str(caught.value)
+    message = data_sets.refusal(lambda: read_image(path, format, **settings))
     assert message.startswith(f"{path}: ")
-    assert "\n" not in message
     return message.removeprefix(f"{path}: ")

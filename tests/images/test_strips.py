@@ -1,4 +1,4 @@
-"""Claims about files that are written strip by strip: what comes out, and what is left of a failure."""
+"""Claims about files that are written strip by strip: their content, and what a failure leaves behind."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Claims about images as tensors and for the eye: round trips, resizing, display, grids."""
+"""Claims about images as tensors and on a screen: round trips, resizing, display, grids."""
 
 from typing import Any
 
@@ -99,16 +99,12 @@ def test_classes_become_one_hot_and_come_back(depth: Any) -> None:
 
 @pytest.mark.parametrize("format", [form(3), form(2, "uint16"), form(1, "float32"), classes(4)])
 def test_a_batch_has_the_values_of_its_images(format: ImageFormat) -> None:
-    channels = 1 if format.labels else format.channels
+    channels = format.stored_channels
     images = [noise(5, 6, channels, seed, format.depth) % 4 for seed in range(3)]
     batch = normalize(np.stack([image.transpose(2, 0, 1) for image in images]), format)
     assert torch.equal(batch, torch.stack([to_tensor(image, format) for image in images]))
-    assert normalize(np.empty((0, channels, 5, 6), format.depth), format).shape == (
-        0,
-        format.channels,
-        5,
-        6,
-    )
+    none = normalize(np.empty((0, channels, 5, 6), format.depth), format)
+    assert none.shape == (0, format.channels, 5, 6)
 
 
 def test_resizing_is_bicubic_and_leaves_what_fits() -> None:

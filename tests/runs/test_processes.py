@@ -28,7 +28,7 @@ from piggyback_gan.bank.store import tensors_sha256
 from piggyback_gan.cli.main import main
 from piggyback_gan.core.network import PiggybackNetwork
 from piggyback_gan.data.datasets import share_of
-from piggyback_gan.errors import PartnerEnded, PiggybackError, SaidElsewhere
+from piggyback_gan.errors import PartnerEnded, PiggybackError, ReportedElsewhere
 from piggyback_gan.networks.config import GeneratorConfig
 from piggyback_gan.networks.generators import build_generator
 from piggyback_gan.system import distributed as processes_module
@@ -307,7 +307,7 @@ def test_batch_norm_is_not_resumed_by_another_number_of_processes(
         teach(tmp_path / "bank", "one", data, options, generator, should_stop=lambda: next(asked))
     said = together(teach_here, tmp_path / "bank", data, None, {}, False)
     assert "batch norm" in str(said[0]) and "resume it with as many, not 2" in str(said[0])
-    assert isinstance(said[1], SaidElsewhere)
+    assert isinstance(said[1], ReportedElsewhere)
 
 
 # --- when something goes wrong ---
@@ -329,12 +329,12 @@ def steps_with_an_end(kind: str) -> None:
 def test_the_end_of_one_process_is_the_end_of_the_others_in_one_line(kind: str) -> None:
     first, second = together(steps_with_an_end, kind, seconds=60)
     assert isinstance(first, PartnerEnded)
-    assert str(first) == "another process of this training ended: its own message says why"
+    assert str(first) == "another process of this training ended: see its error message"
     if kind == "killed":
         assert second == KILLED
     else:
         assert str(second) == "no space left on device"
-        assert not isinstance(second, SaidElsewhere), "the first process knows nothing of it"
+        assert not isinstance(second, ReportedElsewhere), "the first process knows nothing of it"
 
 
 def fail(messages: tuple[str | None, ...]) -> None:
@@ -346,11 +346,11 @@ def fail(messages: tuple[str | None, ...]) -> None:
 
 def test_what_fails_alike_in_all_processes_is_said_by_the_first() -> None:
     kinds = [type(error) for error in together(fail, ("no data",) * 3, world=3)]
-    assert kinds == [PiggybackError, SaidElsewhere, SaidElsewhere]
+    assert kinds == [PiggybackError, ReportedElsewhere, ReportedElsewhere]
     first, second = together(fail, ("no data", "no memory"))
     assert (type(first), type(second)) == (PiggybackError, PiggybackError)
     first, second = together(fail, ("no data", None))
-    assert (type(first), type(second)) == (PiggybackError, SaidElsewhere)
+    assert (type(first), type(second)) == (PiggybackError, ReportedElsewhere)
 
 
 def call(arguments: list[str]) -> tuple[int, str, str]:
@@ -462,7 +462,7 @@ def test_a_process_more_than_there_are_gpus_is_refused(monkeypatch: pytest.Monke
     monkeypatch.setenv("LOCAL_RANK", "2")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(PiggybackError, match="2 are here; start at most 2"):
+    with pytest.raises(PiggybackError, match="found 2 GPUs, start at most 2 processes"):
         choose_device("cuda")
 
 
@@ -527,7 +527,7 @@ def test_accelerate_launch_trains_with_the_same_command(tmp_path: Path, data: Pa
 THREADS_AFTER_TRAINING = """
 from pathlib import Path
 import torch
-from piggyback_gan.processes import processes
+from piggyback_gan.system.distributed import processes
 with processes() as team:
     torch.optim.Adam([torch.nn.Parameter(torch.ones(1))])
     team.sum_all(torch.ones(1))

@@ -1,4 +1,4 @@
-"""Code that a bank names is run only if the user named it; then the command line does all it does otherwise."""
+"""Claims about user code: what a bank names runs only with permission, and then commands work as with other banks."""
 
 import os
 import shutil
@@ -46,7 +46,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def bank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bank]:
-    """A bank from elsewhere, that names code which leaves a trace when it is imported."""
+    """A bank that names code which writes a file when it is imported; the test fails if it was."""
     path, code = tmp_path / "bank", tmp_path / "evil.py"
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
@@ -57,7 +57,7 @@ def bank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bank]:
     monkeypatch.delitem(sys.modules, "evil")
     monkeypatch.setattr("piggyback_gan.system.user_code._allowed", set())
     yield Bank.open(path)
-    assert not (tmp_path / "trace").exists(), "code was run that nobody asked for"
+    assert not (tmp_path / "trace").exists(), "code was run without permission"
 
 
 def test_a_bank_is_opened_and_listed_without_running_what_it_names(
@@ -82,7 +82,7 @@ def test_what_a_bank_names_is_not_run_unasked(bank: Bank, tmp_path: Path) -> Non
         lambda: teach(bank.path, "two", tmp_path / "boxes", OPTIONS),
     ):
         said = refusal(use)
-        assert "made by evil:run, and code that a bank names is not run unasked" in said
+        assert "built by evil:run, and code that a bank names runs only with permission" in said
         assert f"set {VARIABLE}=evil:run" in said
 
 
@@ -91,23 +91,27 @@ def test_a_begun_run_in_a_bank_is_no_leave_either(tmp_path: Path, bank: Bank) ->
     run.write_text(run.read_text().replace('"finished"', '"interrupted"'))
     with bank.writing("remove one"):
         bank.remove("one")
-    assert "not run unasked" in refusal(lambda: teach(bank.path, "one", resume=True))
+    assert "runs only with permission" in refusal(lambda: teach(bank.path, "one", resume=True))
     done = pbgan("train", bank.path, "one", "--resume", folder=tmp_path)
     assert done.returncode == 2
-    assert "not run unasked" in done.stderr
+    assert "runs only with permission" in done.stderr
 
 
 def test_leave_is_given_by_name_in_python_or_by_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     channels = {"input_channels": 1, "output_channels": 2}
-    assert "not run unasked" in refusal(lambda: call_allowed("custom_nets:Plain", **channels))
+    assert "runs only with permission" in refusal(
+        lambda: call_allowed("custom_nets:Plain", **channels)
+    )
     monkeypatch.setenv(VARIABLE, "custom_nets:Mixed,custom_nets:Plain")
     call_allowed("custom_nets:Plain", **channels)
     assert "unexpected keyword argument 'name'" in refusal(
         lambda: call_allowed("custom_nets:Plain", **channels, name="os:system")
     )
-    assert "not run unasked" in refusal(lambda: call_allowed("custom_nets:OneWay", **channels))
+    assert "runs only with permission" in refusal(
+        lambda: call_allowed("custom_nets:OneWay", **channels)
+    )
     allow_generator("custom_nets:OneWay")
     call_allowed("custom_nets:OneWay", **channels)
     assert "package.module:callable" in refusal(lambda: allow_generator("custom_nets"))
@@ -126,7 +130,7 @@ def test_the_command_line_teaches_and_uses_a_network_of_the_working_folder(
     refused = pbgan("train", "bank", "two", "--data", "more", *common, folder=folder)
     assert refused.returncode == 2
     assert refused.stderr == (
-        f"pbgan: error: the bank's generator is made by {NAME}, and code that a bank names is not run unasked: "
+        f"pbgan: error: the bank's generator is built by {NAME}, and code that a bank names runs only with permission: "
         f"if you trust it, set {VARIABLE}={NAME} (in Python: piggyback_gan.allow_generator('{NAME}'))\n"
     )
     assert contents(folder / "bank") == before

@@ -341,7 +341,7 @@ def test_files_that_are_no_toml_are_one_line(tmp_path: Path) -> None:
     path = tmp_path / "options.toml"
     for content in (b"epochs", b"epochs = 3\nepochs = 4\n", b"\xff\xfe", b"lr = 2e-\n"):
         path.write_bytes(content)
-        assert refusal(path).startswith(f"{path} is no valid TOML: ")
+        assert refusal(path).startswith(f"{path} is not valid TOML: ")
     path.unlink()
     assert refusal(path) == f"{path} can't be read: No such file or directory"
     assert "Is a directory" in refusal(tmp_path)
@@ -386,7 +386,7 @@ def test_what_is_given_on_the_command_line_goes_before_the_file(tmp_path: Path, 
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    rgb = "8-bit RGB -> 8-bit RGB"
+    rgb = "RGB 8 bit -> RGB 8 bit"
     expected = [
         f"task       maps, number 1 of {bank}; starts from: random filters",
         f"data       {data} (side-by-side, paired, BtoA): 5 pairs, 2 held out (val); {rgb}",

@@ -15,7 +15,7 @@ from piggyback_gan.core.layer_filters import LayerFilters
 from piggyback_gan.core.network import PiggybackNetwork
 from piggyback_gan.networks.config import GeneratorConfig
 from piggyback_gan.networks.generators import build_generator
-from piggyback_gan.system.seeding import chance_at
+from piggyback_gan.system.seeding import generator_at
 from piggyback_gan.training import augment as augment_module
 from piggyback_gan.training.augment import Augmentation
 from piggyback_gan.training.image_pool import ImagePool
@@ -315,7 +315,7 @@ def test_the_discriminators_are_shown_what_the_pool_gives() -> None:
     for pool in made.pools.values():
         pool.images = [earlier[0].clone()]
     step = next(
-        s for s in range(9) if torch.rand((), generator=chance_at(0, s, 2, 0)) < 0.5
+        s for s in range(9) if torch.rand((), generator=generator_at(0, s, 2, 0)) < 0.5
     )  # side A's draw
     judge = copy.deepcopy(made.discriminators["A"])
     these = batch(step, 1)

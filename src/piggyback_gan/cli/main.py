@@ -6,8 +6,8 @@ import sys
 import warnings
 from importlib.metadata import version
 
-from piggyback_gan.errors import PiggybackError, SaidElsewhere, is_out_of_memory
-from piggyback_gan.system.user_code import look_in_working_folder
+from piggyback_gan.errors import PiggybackError, ReportedElsewhere, is_out_of_memory
+from piggyback_gan.system.user_code import import_from_working_folder
 
 COMMANDS = {
     "train": "teach a bank an image-to-image task, or go on with one",
@@ -44,12 +44,12 @@ def main() -> int:
     """
     # What Pillow has to say of a damaged file is in the one line that names it.
     warnings.filterwarnings("ignore", module="PIL")
-    look_in_working_folder()
+    import_from_working_folder()
     try:
         status = _run(*(sys.argv[1:] or ["--help"]))
         sys.stdout.flush()
         return status
-    except SaidElsewhere:
+    except ReportedElsewhere:
         return FAILED
     except PiggybackError as error:
         return _fail(str(error))

@@ -19,7 +19,6 @@ from piggyback_gan.cli.console import wide_console
 from piggyback_gan.core.allocation import SMALLEST_SHARED_LAYER
 from piggyback_gan.core.task import LayerPlan
 from piggyback_gan.data.folders import PairedFolder
-from piggyback_gan.images.format import FULL_RANGE, ImageFormat
 from piggyback_gan.names import FORWARD, METRICS
 from piggyback_gan.runs.run_folder import list_runs
 from piggyback_gan.training.callbacks import Position, Reporter
@@ -132,7 +131,7 @@ def describe(plan: TaskPlan) -> str:
         train = f"{len(folder.train_a)} and {len(folder.train_b)} images"
         held_out = f"{len(folder.held_out_a)} and {len(folder.held_out_b)}"
     held_out = f"{held_out} held out ({folder.held_out_name})" if plan.metrics else "none held out"
-    first, second = map(describe_format, plan.formats)
+    first, second = (format.summary for format in plan.formats)
     last = options.decay_epochs
     falling = f", falling in the last {_count(last, 'epoch')}" if last else ""
     start = (options.init if plan.bank.tasks else None) or "random filters"
@@ -164,17 +163,6 @@ def _private(plan: TaskPlan) -> str:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number != 1)}"
-
-
-def describe_format(format: ImageFormat) -> str:
-    """A format in a few words."""
-    if format.labels:
-        return f"label maps of {format.channels} classes"
-    kinds = {"uint8": "8-bit", "uint16": "16-bit", "float32": "float"}
-    names = {1: "gray", 3: "RGB", 4: "RGBA"}
-    words = f"{kinds[format.depth]} {names.get(format.channels, f'{format.channels} channels')}"
-    is_full = FULL_RANGE.get(format.depth) == (format.low, format.high)
-    return words if is_full else f"{words} from {format.low:g} to {format.high:g}"
 
 
 def print_plan(plan: TaskPlan) -> None:

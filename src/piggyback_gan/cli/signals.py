@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-from piggyback_gan.system.files import clear_workplaces
+from piggyback_gan.system.files import remove_staging_folders
 
 
 class Stop:
@@ -43,14 +43,14 @@ def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]
 
 @contextlib.contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end the process inside the block, with its workplaces cleared away.
+    """Let Ctrl-C and SIGTERM end the process inside the block, with its staging folders removed.
 
     Nothing is raised for it: the libraries at work there would pass over an exception out of nowhere, or
     crash, as one does in the midst of its import.
     """
 
     def end(number: int, frame: FrameType | None) -> None:
-        clear_workplaces()
+        remove_staging_folders()
         with contextlib.suppress(OSError):
             os.write(2, b"pbgan: stopped\n")  # print may be at work on another line
         os._exit(128 + number)

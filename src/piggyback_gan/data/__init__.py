@@ -1,1 +1,1 @@
-"""Data sets in folders: layouts, splits and crops."""
+"""Data sets in folders: layouts, splits, formats, batches of crops."""

@@ -1,4 +1,4 @@
-"""Data sets for training: every file checked, kept in memory if it fits, crops in reproducible order."""
+"""Data sets for training: check every file, cache decoded images, yield batches in reproducible order."""
 
 from __future__ import annotations
 
@@ -24,28 +24,29 @@ CACHE_BYTES = 2 << 30
 _AHEAD = 4 * DECODING_THREADS
 
 Part = tuple[int, int]
-"""(rank, world): which of how many processes; each has a share of every batch."""
+"""(rank, world): a process and the number of processes; each gets a share of every batch."""
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
 class PairedDataset:
-    """The pairs of one split, decoded and resized, checked as a whole before anything is trained.
+    """Pairs of one split, resized; all files are decoded once to check them.
 
-    Decoded images are kept in memory, in their files' depth, while they take less than `cache_bytes`; a
-    larger set is decoded again for each batch.
+    Decoded images are cached in their files' dtype if all take at most `cache_bytes`; a larger set is decoded
+    again for each batch.
 
     Args:
-        pairs: what to read.
+        pairs: pairs to read.
         direction: "AtoB" or "BtoA".
         formats: of the input and of the target.
         size: all images are resized to (size, size).
+        cache_bytes: memory for decoded images.
         on_progress: called with the number of pairs checked so far.
 
     Raises:
         PiggybackError: names all files that can't be used, in one message; also targets with values
-            beyond their format's range, which no output could reach.
+            beyond their format's range, which outputs can't reach.
     """
 
     def __init__(
@@ -69,12 +70,12 @@ class PairedDataset:
         return len(self.pairs)
 
     def pair(self, index: int) -> tuple[Tensor, Tensor]:
-        """Input and target, float32 (C, size, size) in [-1, 1]."""
+        """Return input and target, float32 (C, size, size) in [-1, 1]."""
         input, target = self._store.get(index)
         return normalize(input, self.formats[0]), normalize(target, self.formats[1])
 
     def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """All pairs in order, whole, without crop or flip: float32 (B, C, size, size) in [-1, 1]."""
+        """Yield all pairs in order, without crop or flip: float32 (B, C, size, size) in [-1, 1]."""
         for start in range(0, len(self), batch_size):
             pairs = [self.pair(i) for i in range(start, min(start + batch_size, len(self)))]
             inputs, targets = (torch.stack(images) for images in zip(*pairs, strict=True))
@@ -91,27 +92,27 @@ class PairedDataset:
         start: int = 0,
         part: Part = (0, 1),
     ) -> Generator[tuple[Tensor, Tensor], None, None]:
-        """One epoch of training batches: shuffled, randomly cropped and flipped, as in pix2pix.
+        """Yield the training batches of one epoch: shuffled, randomly cropped and flipped, as in pix2pix.
 
-        All chance comes from `seed` and the epoch's `number` alone, so any epoch can be had by itself, and
-        from any batch on. Images that are not kept in memory are decoded ahead, in threads.
+        Order, crops and flips depend on `seed` and `number` alone, so any epoch can be repeated by itself, from
+        any batch on. Images that are not cached are decoded ahead in threads.
 
         Args:
-            number: which epoch.
-            batch_size: of the whole batch, over all parts.
-            crop: side of the crops.
-            flip: mirror half of the pairs.
-            seed: of all epochs.
-            start: the first batch to give; those before it are not decoded.
-            part: (rank, world): give only this share of each batch. Shares are neighbours in the
-                batch, differ by one image at most, and may be empty.
+            number: number of the epoch.
+            batch_size: images per batch, over all processes.
+            crop: side of the crops in pixels.
+            flip: mirror each pair with probability 1/2.
+            seed: random seed of the training.
+            start: first batch to yield; those before it are not decoded.
+            part: yield only this process's share of each batch. Shares are contiguous, differ by at most one
+                image, and may be empty.
 
         Yields:
             Inputs and targets, float32 (B, C, crop, crop) in [-1, 1]; the last batch may be smaller.
         """
-        chance = torch.Generator().manual_seed(seed * 1_000_003 + number)
-        order = torch.randperm(len(self), generator=chance).tolist()
-        cuts = _random_cuts(len(self), self.size, crop, flip, chance)
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
+        order = torch.randperm(len(self), generator=generator).tolist()
+        cuts = _random_cuts(len(self), self.size, crop, flip, generator)
         batches = _shares(order, batch_size, start, part)
         with self._store.reading([i for batch in batches for i in batch]) as pairs:
             for batch in batches:
@@ -133,18 +134,18 @@ class PairedDataset:
 
 
 class UnpairedDataset:
-    """Two sides of one split, each for itself, checked as a whole before anything is trained.
+    """The two sides of one unpaired split; checked and cached as in `PairedDataset`.
 
     Args:
-        first, second: the images of either side; counts may differ.
+        first, second: images of the two sides; counts may differ.
         formats: of the first and of the second side.
         size: all images are resized to (size, size).
-        cache_bytes: decoded images are kept in memory while they take less.
+        cache_bytes: memory for decoded images.
         on_progress: called with the number of images checked so far, of both sides.
 
     Raises:
         PiggybackError: names all files that can't be used, in one message; also those with values beyond
-            their format's range: either side is the other's target.
+            their format's range, as each side is the other's target.
     """
 
     def __init__(
@@ -168,20 +169,20 @@ class UnpairedDataset:
         )
 
     def __len__(self) -> int:
-        """How many images of each side an epoch has: as many as the larger side."""
+        """Images per epoch and side: the count of the larger side; 0 if a side is empty."""
         return max(len(self.first), len(self.second)) if self.first and self.second else 0
 
     def pair(self, index: int) -> tuple[Tensor, Tensor]:
-        """One image of each side, float32 (C, size, size) in [-1, 1]; the shorter side begins again."""
+        """Return one image of each side, float32 (C, size, size) in [-1, 1]; the smaller side repeats."""
         return self.image(0, index % len(self.first)), self.image(1, index % len(self.second))
 
     def image(self, side: int, index: int) -> Tensor:
-        """An image of side 0 or 1: float32 (C, size, size) in [-1, 1]."""
+        """Return an image of side 0 or 1: float32 (C, size, size) in [-1, 1]."""
         stored = self._store.get(index + side * len(self.first))
         return normalize(stored, self.formats[side])
 
     def in_order(self, batch_size: int, side: int) -> Iterator[Tensor]:
-        """All images of side 0 or 1 in order, whole: float32 (B, C, size, size) in [-1, 1]."""
+        """Yield all images of side 0 or 1 in order, uncropped: float32 (B, C, size, size) in [-1, 1]."""
         count = len((self.first, self.second)[side])
         for start in range(0, count, batch_size):
             indices = range(start, min(start + batch_size, count))
@@ -198,18 +199,18 @@ class UnpairedDataset:
         start: int = 0,
         part: Part = (0, 1),
     ) -> Generator[tuple[Tensor, Tensor], None, None]:
-        """One epoch of training batches: as `PairedDataset.epoch`, but each side in an order of its own.
+        """Yield the training batches of one epoch, as `PairedDataset.epoch`, but shuffle each side by itself.
 
-        The larger side comes once; the smaller in fresh orders until there are as many. Crops and flips
-        of the two have nothing to do with each other.
+        Each image of the larger side is used once; the smaller side is reshuffled and repeated to the same
+        length. Crops and flips of the two sides are independent.
 
         Yields:
             Images of the first and of the second side, float32 (B, C, crop, crop) in [-1, 1].
         """
-        chance = torch.Generator().manual_seed(seed * 1_000_003 + number)
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
         counts = (len(self.first), len(self.second))
-        orders = [_repeated_order(count, len(self), chance) for count in counts]
-        cuts = [_random_cuts(len(self), self.size, crop, flip, chance) for _ in counts]
+        orders = [_repeated_order(count, len(self), generator) for count in counts]
+        cuts = [_random_cuts(len(self), self.size, crop, flip, generator) for _ in counts]
         batches = _shares(range(len(self)), batch_size, start, part)
         wanted = [
             index
@@ -231,7 +232,7 @@ class UnpairedDataset:
 
 
 class _Store(Generic[_Result]):
-    """Decoded items by index: from memory where they were kept, else decoded again."""
+    """Decoded items by index: from the cache if it holds them, else decoded again."""
 
     def __init__(
         self,
@@ -261,13 +262,13 @@ class _Store(Generic[_Result]):
 
     @contextmanager
     def reading(self, indices: Sequence[int]) -> Generator[Iterator[_Result], None, None]:
-        """These items in order, decoded ahead in threads where they were not kept."""
+        """Iterate over items in order; without a cache they are decoded ahead in threads."""
         if self._kept:
             yield map(self.get, indices)
             return
         with ThreadPoolExecutor(DECODING_THREADS) as pool:
-            # The threads only decode: tensor work beside the network's own would take its cores away
-            # (a step took 1.5 times as long).
+            # The threads only decode: tensor work in them would compete with the network for cores (a step
+            # took 1.5 times as long).
             yield _ahead(pool, self.get, indices)
 
     def _try(self, index: int) -> _Result | PiggybackError:
@@ -282,25 +283,25 @@ _Cut = tuple[int, int, bool]
 
 
 def _random_cuts(
-    count: int, size: int, crop: int, flip: bool, chance: torch.Generator
+    count: int, size: int, crop: int, flip: bool, generator: torch.Generator
 ) -> list[_Cut]:
     tops, lefts = (
-        torch.randint(size - crop + 1, (count,), generator=chance).tolist() for _ in range(2)
+        torch.randint(size - crop + 1, (count,), generator=generator).tolist() for _ in range(2)
     )
-    flips = (torch.rand((count,), generator=chance) < 0.5).logical_and(torch.tensor(flip)).tolist()
-    return list(zip(tops, lefts, flips, strict=True))
+    flips = torch.rand((count,), generator=generator) < 0.5
+    return list(zip(tops, lefts, flips.logical_and(torch.tensor(flip)).tolist(), strict=True))
 
 
-def _repeated_order(count: int, length: int, chance: torch.Generator) -> list[int]:
-    """Random orders of all of `count`, one after another, cut off at `length`."""
+def _repeated_order(count: int, length: int, generator: torch.Generator) -> list[int]:
+    """Concatenate random permutations of range(count), cut off at `length`."""
     order: list[int] = []
     while len(order) < length:
-        order += torch.randperm(count, generator=chance).tolist()
+        order += torch.randperm(count, generator=generator).tolist()
     return order[:length]
 
 
 def _shares(order: Sequence[int], batch_size: int, start: int, part: Part) -> list[Sequence[int]]:
-    """Each batch's share of one part, from batch `start` on."""
+    """Return one process's share of each batch, from batch `start` on."""
     shares = []
     for begin in range(start * batch_size, len(order), batch_size):
         batch = order[begin : begin + batch_size]
@@ -309,7 +310,7 @@ def _shares(order: Sequence[int], batch_size: int, start: int, part: Part) -> li
 
 
 def share_of(count: int, part: Part) -> slice:
-    """Which of a batch's `count` images are a part's: neighbours; earlier parts have the larger shares."""
+    """Return which of a batch's `count` images a process gets; lower ranks get the larger shares."""
     rank, world = part
     each, larger = divmod(count, world)
     first = rank * each + min(rank, larger)
@@ -317,9 +318,8 @@ def share_of(count: int, part: Part) -> slice:
 
 
 def _batch(drawn: Sequence[tuple[Pixels, _Cut]], crop: int, format: ImageFormat) -> Tensor:
-    """Stored planes (C, size, size), cut, as float32 (B, C, crop, crop) in [-1, 1]."""
-    channels = 1 if format.labels else format.channels
-    images = np.empty((len(drawn), channels, crop, crop), dtype=format.depth)
+    """Crop stored planes (C, size, size) to float32 (B, C, crop, crop) in [-1, 1]."""
+    images = np.empty((len(drawn), format.stored_channels, crop, crop), dtype=format.depth)
     for image, (stored, (top, left, flipped)) in zip(images, drawn, strict=True):
         cut = stored[:, top : top + crop, left : left + crop]
         image[:] = cut[:, :, ::-1] if flipped else cut
@@ -327,13 +327,16 @@ def _batch(drawn: Sequence[tuple[Pixels, _Cut]], crop: int, format: ImageFormat)
 
 
 def _resized(pixels: Pixels, size: int, format: ImageFormat) -> Pixels:
-    """(H, W, C) as planes (C, size, size)."""
+    """Resize pixels (H, W, C) to planes (C, size, size)."""
     resized = resize(pixels, size, labels=format.labels)
     return np.ascontiguousarray(resized.transpose(2, 0, 1))
 
 
 def _resized_target(pixels: Pixels, size: int, format: ImageFormat, path: Path) -> Pixels:
-    """The same, if all values lie in the format's range; bicubic would swing beyond it at edges."""
+    """Resize as `_resized`; raise PiggybackError for values beyond the format's range.
+
+    Overshoots of bicubic interpolation at edges are clipped.
+    """
     planes = _resized(pixels, size, format)
     if format.labels or (format.low, format.high) == FULL_RANGE.get(format.depth):
         return planes
@@ -341,14 +344,13 @@ def _resized_target(pixels: Pixels, size: int, format: ImageFormat, path: Path) 
     if low < format.low or high > format.high:
         raise PiggybackError(
             f"{path}: its values go from {low:g} to {high:g}, beyond the range of the task's targets, "
-            f"{format.low:g} to {format.high:g}: give a wider one"
+            f"{format.low:g} to {format.high:g}: give a wider range"
         )
     return planes.clip(low, high)
 
 
 def _bytes(format: ImageFormat, size: int) -> int:
-    channels = 1 if format.labels else format.channels
-    return channels * np.dtype(format.depth).itemsize * size * size
+    return format.stored_channels * np.dtype(format.depth).itemsize * size * size
 
 
 def _ahead(
@@ -356,7 +358,7 @@ def _ahead(
     work: Callable[[_Item], _Result],
     items: Sequence[_Item],
 ) -> Iterator[_Result]:
-    """Results in order, with some of them made before they are asked for."""
+    """Yield the results of `work` in order, computing up to `_AHEAD` of them in advance."""
     waiting = [pool.submit(work, item) for item in items[:_AHEAD]]
     for item in [*items[_AHEAD:], *[None] * len(waiting)]:
         result = waiting.pop(0).result()

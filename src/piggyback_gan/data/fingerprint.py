@@ -1,11 +1,11 @@
-"""Hashes of a data set's files, and what changed between two of them."""
+"""Fingerprints of data sets: hashes of all files, and the difference of two fingerprints."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from piggyback_gan.errors import NAMED, PiggybackError
+from piggyback_gan.errors import MAX_NAMES, PiggybackError, first_names
 
 _HASHING_THREADS = 4
 
@@ -16,12 +16,15 @@ def fingerprint(
     root: Path,
     on_progress: Callable[[int], None] = lambda count: None,
 ) -> dict[str, str]:
-    """The SHA-256 of each file's content, by its name below `root`.
+    """Hash the content of each file.
 
     Args:
         paths: files below `root`.
-        root: the data set's folder: moved elsewhere, it has the same fingerprint.
+        root: the data set's folder; the fingerprint does not depend on where it is.
         on_progress: called with the number of files read so far.
+
+    Returns:
+        SHA-256 in hexadecimal by the file's path relative to `root`.
 
     Raises:
         PiggybackError: a file can't be read.
@@ -35,18 +38,17 @@ def fingerprint(
 
 
 def changes(before: Mapping[str, str], after: Mapping[str, str]) -> str | None:
-    """What differs between two fingerprints, in one line that names up to 20 files; None if nothing."""
+    """Describe the difference of two fingerprints in one line with up to 20 names; None if they are equal."""
     found = {
         "added": sorted(after.keys() - before.keys()),
         "removed": sorted(before.keys() - after.keys()),
         "changed": sorted(n for n in before.keys() & after.keys() if before[n] != after[n]),
     }
-    parts, left = [], NAMED
+    parts, left = [], MAX_NAMES
     for what, names in found.items():
         if names:
-            shown, left = names[:left], left - len(names[:left])
-            more = f"and {len(names) - len(shown)} more" if len(shown) < len(names) else ""
-            parts.append(f"{len(names)} {what}: {', '.join([*shown, *([more] if more else [])])}")
+            parts.append(f"{len(names)} {what}: {first_names(names, left, ', ')}")
+            left = max(left - len(names), 0)
     return "; ".join(parts) or None
 
 

@@ -1,4 +1,4 @@
-"""Data sets on disk: which files are the images of a task, which are held out, and whether they changed."""
+"""Data sets on disk: find the images of a task in the layouts of pix2pix, and hold some out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HELD_OUT = ("val", "test")
 
 @dataclass(frozen=True)
 class Pair:
-    """One pair on disk: two files, or one file with A as its left and B as its right half."""
+    """Pair on disk: two files, or one file with A as its left and B as its right half."""
 
     name: str
     a: Path
@@ -26,12 +26,12 @@ class Pair:
 
     @property
     def side_by_side(self) -> bool:
-        """Whether both are halves of one file."""
+        """Whether A and B are halves of one file."""
         return self.a == self.b
 
     @property
     def sources(self) -> tuple[Source, Source]:
-        """A and B, each for itself."""
+        """A and B as single images."""
         if self.side_by_side:
             return Source(self.a, "left"), Source(self.b, "right")
         return Source(self.a), Source(self.b)
@@ -39,7 +39,7 @@ class Pair:
     def read(
         self, direction: str, formats: tuple[ImageFormat, ImageFormat]
     ) -> tuple[Pixels, Pixels]:
-        """Read input and target, in this order, each (H, W, C) of its format.
+        """Read input and target, each as pixels (H, W, C) of its format.
 
         Args:
             direction: "AtoB" or "BtoA".
@@ -63,7 +63,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class PairedFolder:
-    """What a data set's folder holds: `layout` is "side-by-side" or "two folders"."""
+    """Paired data set on disk; `layout` is "side-by-side" or "two folders"."""
 
     root: Path
     layout: str
@@ -73,20 +73,21 @@ class PairedFolder:
 
     @property
     def name(self) -> str:
-        """The folder's own name, without where it lies."""
+        """Name of the folder without its parents."""
         return self.root.resolve().name
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """All files, each once, sorted."""
+        """All files, sorted and without duplicates."""
         pairs = self.train + self.held_out
         return tuple(sorted({path for pair in pairs for path in (pair.a, pair.b)}))
 
     def with_held_out(self, fraction: float, seed: int) -> PairedFolder:
-        """The same folder with some training pairs held out instead: chosen by seed and name alone.
+        """Hold out a fraction of the training pairs, chosen by seed and name alone.
 
         Raises:
-            PiggybackError: there is a held-out split already, or no pair would be left on a side.
+            PiggybackError: there is a held-out split already, the fraction is not between 0 and 1, or no pair
+                would be left to train on.
         """
         _refuse_second_split(self.root, self.held_out_name)
         train, held_out = _split(self.train, _pair_name, fraction, seed, f"{self.root}: pairs")
@@ -95,10 +96,10 @@ class PairedFolder:
 
 @dataclass(frozen=True)
 class UnpairedFolder:
-    """What a data set's folder holds for an unpaired task; the sides may differ in everything.
+    """Unpaired data set on disk; the sides may differ in names, counts and sizes.
 
-    `paired_held_out` has the held-out images once more as pairs, where each has a partner: halves of
-    one file, or files of the same names, suffixes aside. Else it is empty.
+    `paired_held_out` has the held-out images as pairs if each has a partner: halves of one file, or files of the
+    same name apart from the suffix. Else it is empty.
     """
 
     root: Path
@@ -112,22 +113,23 @@ class UnpairedFolder:
 
     @property
     def name(self) -> str:
-        """The folder's own name, without where it lies."""
+        """Name of the folder without its parents."""
         return self.root.resolve().name
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """All files, each once, sorted."""
+        """All files, sorted and without duplicates."""
         sources = self.train_a + self.train_b + self.held_out_a + self.held_out_b
         return tuple(sorted({source.path for source in sources}))
 
     def with_held_out(self, fraction: float, seed: int) -> UnpairedFolder:
-        """The same folder with some training images held out instead: chosen by seed and name alone.
+        """Hold out a fraction of the training images of each side, chosen by seed and name alone.
 
-        Where all training images have partners, both of a pair are held out.
+        If all training images have partners, both of a pair are held out.
 
         Raises:
-            PiggybackError: there is a held-out split already, or no image would be left on a side.
+            PiggybackError: there is a held-out split already, the fraction is not between 0 and 1, or no image
+                would be left to train on.
         """
         _refuse_second_split(self.root, self.held_out_name)
         named = replace(self, held_out_name=_part_of_train(fraction))
@@ -155,12 +157,12 @@ class UnpairedFolder:
 def find_pairs(root: Path) -> PairedFolder:
     """Find the pairs of a data set in one of the layouts of pix2pix.
 
-    Either `train/` with side-by-side images (A left, B right), or `trainA/` and `trainB/` with files of
-    the same names, their suffixes aside. Held out: `val/`, else `test/` (`valA/` and `valB/`, ...), if
-    there is one.
+    Either `train/` with side-by-side images (A left, B right), or `trainA/` and `trainB/` with files of the
+    same names apart from the suffix. The held-out split is `val/`, else `test/` (`valA/` and `valB/`, ...).
 
     Raises:
-        PiggybackError: no such folder, neither or both layouts, no images, or files without a partner.
+        PiggybackError: the folder does not exist, has neither or both layouts, has no images, or files without
+            a partner.
     """
     together = _is_side_by_side(root)
     find = _side_by_side if together else _two_folders
@@ -182,11 +184,11 @@ def find_pairs(root: Path) -> PairedFolder:
 def find_unpaired(root: Path) -> UnpairedFolder:
     """Find the two sides of an unpaired data set.
 
-    `trainA/` and `trainB/` with images of any names, counts and sizes, or `train/` with side-by-side
-    images, whose halves are taken apart. Held out as in `find_pairs`.
+    Either `trainA/` and `trainB/` with images of any names, counts and sizes, or `train/` with side-by-side
+    images, whose halves are used separately. Held out as in `find_pairs`.
 
     Raises:
-        PiggybackError: no such folder, neither or both layouts, or a side without images.
+        PiggybackError: the folder does not exist, has neither or both layouts, or a side has no images.
     """
     together = _is_side_by_side(root)
     train_a, train_b = _sides(root, "train", together)
@@ -219,13 +221,13 @@ def _is_side_by_side(root: Path) -> bool:
         raise PiggybackError(f"{root}: no such folder of data")
     together, apart = (root / "train").is_dir(), (root / "trainA").is_dir()
     if together == apart:
-        found = "both are" if together else "neither is"
+        found = "both" if together else "neither"
         above = root.resolve().parent
         hint = ""
         if not together and ((above / "train").is_dir() or (above / "trainA").is_dir()):
             hint = f"; did you mean {above}?"
         raise PiggybackError(
-            f"{root}: expected train/ with side-by-side images, or trainA/ and trainB/: {found} there{hint}"
+            f"{root}: expected train/ with side-by-side images, or trainA/ and trainB/; found {found}{hint}"
         )
     return together
 
@@ -262,7 +264,7 @@ def _by_stem(folder: Path, faults: list[str]) -> dict[str, Path]:
 
 
 def _sides(root: Path, split: str, together: bool) -> tuple[tuple[Source, ...], tuple[Source, ...]]:
-    """Both sides of one split of an unpaired folder."""
+    """List both sides of one split of an unpaired folder."""
     if together:
         folder = root / split
         paths = list_images(folder) if folder.is_dir() else []
@@ -275,7 +277,7 @@ def _sides(root: Path, split: str, together: bool) -> tuple[tuple[Source, ...], 
 
 
 def _all_pairs(a: Sequence[Source], b: Sequence[Source]) -> tuple[Pair, ...]:
-    """The sources as pairs if each has exactly one partner, else none."""
+    """Return the sources as pairs if each has exactly one partner, else no pairs."""
     by_stem = {source.path.stem: source for source in b}
     alike = sorted(source.path.stem for source in a) == sorted(source.path.stem for source in b)
     if not alike or len(by_stem) < len(b):
@@ -286,7 +288,7 @@ def _all_pairs(a: Sequence[Source], b: Sequence[Source]) -> tuple[Pair, ...]:
 def _refuse_second_split(root: Path, held_out_name: str | None) -> None:
     if held_out_name is not None:
         raise PiggybackError(
-            f"{root}: {held_out_name} is held out already: leave --val-fraction away"
+            f"{root}: {held_out_name} is held out already: leave out --val-fraction"
         )
 
 
@@ -308,7 +310,7 @@ def _source_name(source: Source) -> str:
 def _split(
     items: Iterable[_Named], name: Callable[[_Named], str], fraction: float, seed: int, what: str
 ) -> tuple[tuple[_Named, ...], tuple[_Named, ...]]:
-    """Items to train on and items held out, both in the order they had."""
+    """Split into items to train on and items held out, both in their old order."""
     if not 0 < fraction < 1:
         raise PiggybackError(f"--val-fraction is {fraction:g}: give a number between 0 and 1")
     items = tuple(items)
@@ -317,7 +319,7 @@ def _split(
         raise PiggybackError(
             f"{what}: of {len(items)}, {count} would be held out, and none left to train on"
         )
-    # By hash, so that the choice depends on no order and no library's random numbers.
+    # By hash, so that the choice depends neither on the order nor on a library's random numbers.
     chosen = sorted(
         items,
         key=lambda item: hashlib.sha256(
@@ -332,6 +334,7 @@ def _split(
 
 
 def train_counts(folder: PairedFolder | UnpairedFolder) -> tuple[int, ...]:
+    """Return the number of training pairs, or of training images of A and of B."""
     if isinstance(folder, PairedFolder):
         return (len(folder.train),)
     return len(folder.train_a), len(folder.train_b)

@@ -13,7 +13,7 @@ from piggyback_gan.training.options import TrainingOptions
 def find_formats(
     folder: PairedFolder | UnpairedFolder, options: TrainingOptions, config: Architecture | None
 ) -> tuple[ImageFormat, ImageFormat]:
-    """What input and output files hold: as the first file of each side, or as the options say."""
+    """Return the formats of input and output: from the options, else from the first file of each side."""
     sides: tuple[Sequence[Source], ...]
     if isinstance(folder, PairedFolder):
         pairs = [pair.sources for pair in folder.train + folder.held_out]
@@ -39,7 +39,7 @@ def _format(
     if given_range is None and labels is None and stored_depth(path) == "float32":
         given_range = value_range(sources)
     found = detect_format(path, channels=channels, labels=labels, value_range=given_range)
-    # A bank of gray images takes RGB files as gray, as it would have for its first task.
+    # In a bank of gray images RGB files are read as gray, as for its first task.
     is_plain = found.depth == "uint8" and found.channels == 3 and labels is None
     if channels is None and bank_channels == 1 and is_plain:
         return replace(found, channels=1)

@@ -1,4 +1,4 @@
-"""Load the sides of a split as a data set."""
+"""Load a split of a folder as a data set."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -8,20 +8,18 @@ from piggyback_gan.images.format import ImageFormat
 from piggyback_gan.images.read import Source
 
 Dataset = PairedDataset | UnpairedDataset
-
-
 Checked = Callable[[str, int, int], None]
-"""Called with a split's name, how many of its images were read, and how many there are."""
+"""Called with the split's name, the number of images read so far, and the number of all."""
 
 
 def sides_of_pairs(pairs: Iterable[Pair]) -> tuple[Sequence[Source], Sequence[Source]]:
-    """A and B of pairs, in order."""
+    """Return the sources of A and of B, in the order of the pairs."""
     a, b = zip(*(pair.sources for pair in pairs), strict=True)
     return a, b
 
 
 def held_out_sides(folder: UnpairedFolder) -> tuple[Sequence[Source], Sequence[Source]]:
-    """The held-out images of A and B; in the same order where they are pairs."""
+    """Return the held-out images of A and B, in matching order if they are pairs."""
     if not folder.paired_held_out:
         return folder.held_out_a, folder.held_out_b
     return sides_of_pairs(folder.paired_held_out)
@@ -34,7 +32,18 @@ def load_sides(
     size: int,
     on_progress: Callable[[int], None],
 ) -> Dataset:
-    """A data set of pairs, if there is one side, or of A and B."""
+    """Decode and check a split.
+
+    Args:
+        sides: the pairs of a paired split, or the sources of A and of B of an unpaired one.
+        direction: "AtoB" or "BtoA".
+        formats: of the input and of the output.
+        size: all images are resized to (size, size).
+        on_progress: called with the number of pairs or images checked so far.
+
+    Raises:
+        PiggybackError: names all files that can't be used.
+    """
     if len(sides) == 1:
         return PairedDataset(
             [pair for pair in sides[0] if isinstance(pair, Pair)],

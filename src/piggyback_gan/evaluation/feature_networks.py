@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from piggyback_gan.errors import PiggybackError, said
+from piggyback_gan.errors import PiggybackError, error_line
 from piggyback_gan.images.format import ImageFormat
 from piggyback_gan.system.download import cache_folder, fetch
 from piggyback_gan.system.user_code import import_callable
@@ -223,7 +223,7 @@ def _load(spec: str, device: str | torch.device) -> tuple[Callable[..., object],
 def _said(error: Exception) -> str:
     """What an error says in a line: its kind and first line, or the last below TorchScript's traceback."""
     lines = str(error).strip().splitlines()
-    return lines[-1] if lines and "TorchScript interpreter" in lines[0] else said(error)
+    return lines[-1] if lines and "TorchScript interpreter" in lines[0] else error_line(error)
 
 
 def _shape(tensor: Tensor) -> str:

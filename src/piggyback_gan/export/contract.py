@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
-from piggyback_gan.errors import PiggybackError, said
+from piggyback_gan.errors import PiggybackError, error_line
 from piggyback_gan.images.format import ImageFormat
 from piggyback_gan.names import EXPORT_PRECISIONS, Direction, check_task_name
 from piggyback_gan.networks.config import Architecture, read_architecture
@@ -104,7 +104,7 @@ class ImageContract:
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             if isinstance(error, PiggybackError):
                 raise
-            raise PiggybackError(f"its image contract can't be read: {said(error)}") from None
+            raise PiggybackError(f"its image contract can't be read: {error_line(error)}") from None
 
 
 _WORDS = ("task", "direction", "precision", "task_sha256", "library_version")

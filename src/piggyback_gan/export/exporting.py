@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from piggyback_gan.bank.bank import Bank
 from piggyback_gan.bank.manifest import require_outside_banks
-from piggyback_gan.errors import PiggybackError, said
+from piggyback_gan.errors import PiggybackError, error_line
 from piggyback_gan.export.contract import ImageContract
 from piggyback_gan.export.formats import FORMATS, Format
 from piggyback_gan.export.quantizing import quantize
@@ -25,7 +25,7 @@ from piggyback_gan.images.tensors import to_tensor
 from piggyback_gan.inference.translate import padded, translate_batch
 from piggyback_gan.names import EXPORT_FORMATS, EXPORT_PRECISIONS, ExportFormat, ExportPrecision
 from piggyback_gan.system.checks import check_choice
-from piggyback_gan.system.files import workplace
+from piggyback_gan.system.files import staging_folder
 
 TOLERANCES = {"fp32": 1e-4, "fp16": 0.05, "bf16": 0.25, "int8": 0.5}
 """The largest difference of an output from the bank's, of values in [-1, 1], that is let pass."""
@@ -142,7 +142,7 @@ def export_task(
     # Before the work is done: all of these may be wrong.
     images, calibration = _files(options.images), _files(options.calibration)
     generator = bank.generator(task, direction=direction)
-    with workplace(path) as folder:
+    with staging_folder(path) as folder:
         made = folder / path.name
         written = Path(f"{made}{format.file}")
         written.parent.mkdir(parents=True, exist_ok=True)
@@ -228,7 +228,7 @@ def _naming_failures(format: ExportFormat) -> Iterator[None]:
         raise
     except Exception as error:  # noqa: BLE001
         raise PiggybackError(
-            f"this network can't be written as {format}: {said(error)}; try another format"
+            f"this network can't be written as {format}: {error_line(error)}; try another format"
         ) from None
 
 

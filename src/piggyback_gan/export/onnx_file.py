@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from piggyback_gan.errors import PiggybackError, said
+from piggyback_gan.errors import PiggybackError, error_line
 from piggyback_gan.export.contract import CONTRACT_KEY, INPUT_NAME, OUTPUT_NAME, ImageContract
 
 OPSET = 20
@@ -55,7 +55,9 @@ class OnnxGenerator(nn.Module):
         try:
             self._session = runtime.InferenceSession(path, options, providers=providers)
         except Exception as error:  # noqa: BLE001 - its errors have no class in common
-            raise PiggybackError(f"{path} can't be run by onnxruntime: {said(error)}") from None
+            raise PiggybackError(
+                f"{path} can't be run by onnxruntime: {error_line(error)}"
+            ) from None
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -73,7 +75,9 @@ class OnnxGenerator(nn.Module):
             given = {INPUT_NAME: images.contiguous().numpy()}
             output = self._session.run([OUTPUT_NAME], given)[0]
         except Exception as error:  # noqa: BLE001 - as above
-            raise PiggybackError(f"onnxruntime can't run the network: {said(error)}") from None
+            raise PiggybackError(
+                f"onnxruntime can't run the network: {error_line(error)}"
+            ) from None
         if not self._fits(output, images.shape):
             found = (
                 f"{getattr(output, 'dtype', type(output).__name__)} {getattr(output, 'shape', '')}"
@@ -151,7 +155,7 @@ def require(module: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise PiggybackError(
-            f"ONNX needs {module}, which can't be imported ({said(error)}): pip install "
+            f"ONNX needs {module}, which can't be imported ({error_line(error)}): pip install "
             "'piggyback-gan[export]'"
         ) from None
 

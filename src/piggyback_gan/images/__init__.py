@@ -1,1 +1,1 @@
-"""Image files to tensors and back, without loss."""
+"""Read image files as arrays and tensors, and write them, without loss."""

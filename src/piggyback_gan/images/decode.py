@@ -1,9 +1,11 @@
-"""Image files -> arrays, upright and with every value that they hold; or one line that says why not."""
+"""Image files -> arrays, upright and with every stored value; errors are one line."""
 
 from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
@@ -19,14 +21,7 @@ from PIL import (
 
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.images.pillow import decode_with_pillow
-from piggyback_gan.images.pixels import (
-    MAX_PIXELS,
-    Decoded,
-    _in_one_line,
-    check_size,
-    is_large,
-    naming,
-)
+from piggyback_gan.images.pixels import MAX_PIXELS, Decoded, check_size, is_large
 
 _EXIF_ORIENTATION = 274
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -34,25 +29,52 @@ _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def decode(path: Path, *, max_pixels: int = MAX_PIXELS) -> Decoded:
-    """Decode a jpg, png, webp, bmp or tiff file by its content, whatever its suffix.
+    """Decode a JPEG, PNG, WebP, BMP or TIFF file; its kind is found from its content, not its suffix.
 
     Raises:
-        PiggybackError: unreadable, damaged, larger than `max_pixels`, or of a kind that can't be read
-            without loss (other depths than 8-bit, 16-bit and float32; CMYK, LAB, several frames).
+        PiggybackError: the file is unreadable, damaged, larger than `max_pixels`, or can't be read without
+            loss (other depths than 8-bit, 16-bit and float32; CMYK, LAB, several frames).
     """
-    with naming(path), path.open("rb") as file:
+    with naming_file(path), path.open("rb") as file:
         return _decode(file, max_pixels)
 
 
 def decode_content(content: bytes, *, max_pixels: int = MAX_PIXELS) -> Decoded:
-    """Decode what an image file holds, as `decode` does.
+    """Decode the content of an image file, as `decode` does.
 
     Raises:
-        TooManyPixels: it is larger than `max_pixels`.
+        TooManyPixels: it has more than `max_pixels`.
         PiggybackError: as `decode`; the message names no file.
     """
     with _in_one_line():
         return _decode(io.BytesIO(content), max_pixels)
+
+
+@contextmanager
+def naming_file(path: Path) -> Generator[None, None, None]:
+    """Turn every error of the block into a PiggybackError of one line that begins with the file."""
+    try:
+        with _in_one_line():
+            yield
+    except PiggybackError as error:
+        raise PiggybackError(f"{path}: {error}") from None
+
+
+@contextmanager
+def _in_one_line() -> Generator[None, None, None]:
+    """Turn every error of the block into a PiggybackError of one line."""
+    try:
+        yield
+    except PiggybackError:
+        raise
+    except FileNotFoundError:
+        raise PiggybackError("no such file") from None
+    except MemoryError:
+        raise PiggybackError("can't be read: not enough memory") from None
+    except Exception as error:  # noqa: BLE001 - a decoder may raise anything on a damaged file
+        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        why = "not an image" if isinstance(error, SyntaxError) else " ".join(why.split())
+        raise PiggybackError(f"can't be read: {why}") from None
 
 
 def _decode(file: BinaryIO, max_pixels: int) -> Decoded:
@@ -71,7 +93,7 @@ def _decode(file: BinaryIO, max_pixels: int) -> Decoded:
         return decode_with_pillow(image, max_pixels, start[24])
     if start.startswith(b"\xff\xd8\xff"):
         image = JpegImagePlugin.jpeg_factory(file, "")
-        # A JPEG's values are not what was stored: no label map.
+        # A JPEG is lossy, so it can't be a label map.
         return replace(decode_with_pillow(image, max_pixels), indices=None)
     if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
         return decode_with_pillow(WebPImagePlugin.WebPImageFile(file, ""), max_pixels)
@@ -81,7 +103,7 @@ def _decode(file: BinaryIO, max_pixels: int) -> Decoded:
 
 
 def _is_large_plain_png(start: bytes) -> bool:
-    """Whether a PNG's first bytes tell of 8-bit gray, RGB or RGBA of many pixels."""
+    """Return whether a PNG that begins so is a large one of 8-bit gray, RGB or RGBA."""
     if len(start) < 26:
         return False
     width, height, bits, color_type = struct.unpack(">IIBB", start[16:26])
@@ -89,9 +111,9 @@ def _is_large_plain_png(start: bytes) -> bool:
 
 
 def _decode_with_imagecodecs(file: BinaryIO, max_pixels: int) -> Decoded:
-    """A PNG of 16 bits a channel, which Pillow would give as 8 bits where it is RGB; or a large one.
+    """Decode a PNG of 16 bits, which Pillow reduces to 8 in RGB, or a large one.
 
-    Pillow holds RGB as 4 bytes a pixel beside the array.
+    Pillow holds 4 bytes per pixel of RGB besides the array.
     """
     import imagecodecs
 
@@ -108,14 +130,14 @@ def _decode_with_imagecodecs(file: BinaryIO, max_pixels: int) -> Decoded:
     pixels = imagecodecs.png_decode(content).reshape(height, width, -1)
     exif = Image.Exif()
     exif.load(chunks.get(b"eXIf", b""))
-    alpha = color_type in (4, 6) or b"tRNS" in chunks  # the decoder made a channel of it
+    alpha = color_type in (4, 6) or b"tRNS" in chunks  # the decoder turns tRNS into a channel
     indices = pixels if color_type == 0 and not alpha else None
     decoded = Decoded(pixels, alpha=alpha, indices=indices)
     return decoded.turned(exif.get(_EXIF_ORIENTATION, 1))
 
 
 def _png_chunks(content: bytes) -> dict[bytes, bytes]:
-    """A PNG's chunks but the pixels themselves, by kind."""
+    """Return the content of a PNG's chunks by kind, without the pixels (IDAT)."""
     chunks: dict[bytes, bytes] = {}
     start = len(_PNG)
     while start + 8 <= len(content):

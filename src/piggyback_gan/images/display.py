@@ -1,4 +1,4 @@
-"""Images as 8-bit RGB, for the eye."""
+"""Arrays of any format -> 8-bit RGB, to look at."""
 
 import colorsys
 from collections.abc import Iterable
@@ -11,10 +11,10 @@ from piggyback_gan.images.pixels import Pixels
 
 
 def display(pixels: Pixels, format: ImageFormat) -> NDArray[np.uint8]:
-    """Any image as 8-bit RGB (H, W, 3) for a person to look at.
+    """Convert pixels (H, W, C) of a format to 8-bit RGB (H, W, 3).
 
-    Gray is repeated, RGBA lies on white, of two channels blue is missing, of more than four the first
-    three are shown, classes have colours of their own; values go from black at low to white at high.
+    The range from `low` to `high` becomes 0 to 255. Gray is repeated; RGBA is blended with white; two channels
+    become red and green; of more than four the first three are shown; each class has a colour.
     """
     if format.labels:
         return _class_colors(format.channels)[pixels[:, :, 0]]
@@ -37,7 +37,7 @@ def display(pixels: Pixels, format: ImageFormat) -> NDArray[np.uint8]:
 
 
 def grid(rows: Iterable[Iterable[Pixels]], gap: int = 2) -> Pixels:
-    """8-bit images of one size as one RGB picture: a list of rows, with white gaps of `gap` pixels."""
+    """Arrange rows of uint8 images (H, W, 1 or 3) of one size in an RGB image, with white gaps of `gap` pixels."""
     lines = []
     for row in rows:
         images = [np.broadcast_to(image, (*image.shape[:2], 3)) for image in row]
@@ -48,7 +48,7 @@ def grid(rows: Iterable[Iterable[Pixels]], gap: int = 2) -> Pixels:
 
 
 def _class_colors(count: int) -> NDArray[np.uint8]:
-    """(count, 3): black for class 0, then hues as far from each other as the golden ratio puts them."""
+    """Return (count, 3): black for class 0, then hues spaced by the golden ratio."""
     colors = [(0.0, 0.0, 0.0)]
     for i in range(1, count):
         colors.append(

@@ -1,4 +1,4 @@
-"""Arrays -> image files, without loss; a suffix that can't hold an array is refused."""
+"""Arrays -> image files, and which kinds of files can hold them without loss."""
 
 import io
 from typing import Any
@@ -12,6 +12,8 @@ from piggyback_gan.images.pixels import Pixels
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
+TIFF_SUFFIXES = (".tif", ".tiff")
+_JPEG_SUFFIXES = (".jpg", ".jpeg")
 _CHANNELS_OF_8_BITS = {
     ".png": (1, 3, 4),
     ".webp": (1, 3, 4),
@@ -19,26 +21,23 @@ _CHANNELS_OF_8_BITS = {
     ".jpg": (1, 3),
     ".jpeg": (1, 3),
 }
-TIFF_SUFFIXES = (".tif", ".tiff")
 _LARGEST_SIDE = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500}
 
 
 def best_suffix(format: ImageFormat) -> str:
-    """ ".png" where it can hold the format, else ".tif"."""
-    channels = 1 if format.labels else format.channels
-    return ".png" if format.depth != "float32" and channels in (1, 3, 4) else ".tif"
+    """Return ".png" if PNG can hold images of the format, else ".tif"."""
+    return ".png" if fits(".png", format.depth, format.stored_channels) else ".tif"
 
 
 def can_hold(suffix: str, format: ImageFormat) -> bool:
-    """Whether files with the suffix (".png") can hold such images; a JPEG does so with its own loss."""
-    channels = 1 if format.labels else format.channels
-    return fits(suffix.lower(), format.depth, channels) and not (
-        format.labels and suffix.lower() in (".jpg", ".jpeg")
-    )
+    """Return whether files with the suffix (".png") can hold images of the format; JPEG is lossy."""
+    suffix = suffix.lower()
+    is_lossy = suffix in _JPEG_SUFFIXES
+    return fits(suffix, format.depth, format.stored_channels) and not (format.labels and is_lossy)
 
 
 def to_pil(pixels: Pixels) -> Image.Image:
-    """Pixels (H, W, C) as a PIL image of mode L, RGB, RGBA, I;16 or F.
+    """Convert pixels (H, W, C) to a PIL image of mode L, RGB, RGBA, I;16 or F.
 
     Raises:
         PiggybackError: PIL has no mode for such an array.
@@ -52,38 +51,45 @@ def to_pil(pixels: Pixels) -> Image.Image:
 
 
 def encode(pixels: Pixels, suffix: str) -> bytes:
-    """Pixels (H, W, C) as the bytes of an image file of the kind that `suffix` (".png") names.
+    """Encode pixels as an image file; all kinds but JPEG are lossless.
 
-    All but jpg are without loss.
+    Args:
+        pixels: (H, W, C), uint8, uint16 or float32.
+        suffix: kind of file: ".png".
 
     Raises:
-        PiggybackError: files of this kind can't hold such an array; it says which can.
+        PiggybackError: files of this kind can't hold such an array; the message names one that can.
     """
     suffix = suffix.lower()
     height, width, channels = pixels.shape
-    refuse_unfit((height, width, channels), pixels.dtype.name, suffix)
+    check_fits((height, width, channels), pixels.dtype.name, suffix)
     if suffix in TIFF_SUFFIXES and (pixels.dtype != np.uint8 or channels not in (1, 3)):
         return _encode_tiff(pixels)
     if pixels.dtype == np.uint16:
         import imagecodecs
 
         plain = pixels[:, :, 0] if channels == 1 else pixels
-        # Level 1 is three times as fast as the default, and as small where pixels have noise.
+        # Level 1 is three times as fast as the default, and compresses noisy images as well.
         return bytes(imagecodecs.png_encode(np.ascontiguousarray(plain), level=1))
     buffer = io.BytesIO()
-    options: dict[str, Any] = {"quality": 95} if suffix in (".jpg", ".jpeg") else {}
+    options: dict[str, Any] = {"quality": 95} if suffix in _JPEG_SUFFIXES else {}
     if suffix == ".webp":
-        # Exact: colours stay under full transparency too.
+        # exact: keep the colours of fully transparent pixels.
         options = {"lossless": True, "exact": True}
     to_pil(pixels).save(buffer, format=Image.registered_extensions()[suffix], **options)
     return buffer.getvalue()
 
 
-def refuse_unfit(shape: tuple[int, int, int], depth: str, suffix: str) -> None:
-    """Refuse an image (H, W, C) that files of this kind can't hold.
+def check_fits(shape: tuple[int, int, int], depth: str, suffix: str) -> None:
+    """Check that files of a kind can hold an image.
+
+    Args:
+        shape: (H, W, C).
+        depth: dtype of the values: "uint8", "uint16" or "float32".
+        suffix: kind of file: ".png".
 
     Raises:
-        PiggybackError: it says which kinds can.
+        PiggybackError: they can't; the message names a kind that can.
     """
     suffix = suffix.lower()
     height, width, channels = shape
@@ -97,7 +103,7 @@ def refuse_unfit(shape: tuple[int, int, int], depth: str, suffix: str) -> None:
 
 
 def fits(suffix: str, depth: str, channels: int) -> bool:
-    """Whether files of this kind can hold arrays (H, W, channels) of this type."""
+    """Return whether files of this kind can hold arrays (H, W, `channels`) of dtype `depth`."""
     if suffix in TIFF_SUFFIXES:
         return depth in ("uint8", "uint16", "float32")
     if depth == "uint16":
@@ -106,7 +112,7 @@ def fits(suffix: str, depth: str, channels: int) -> bool:
 
 
 def tiff_options(channels: int) -> dict[str, Any]:
-    """What tifffile is to say of a page with its channels side by side: 3 are RGB, 4 are RGBA."""
+    """Return tifffile's options for a page of interleaved channels: 3 are RGB, 4 are RGBA."""
     options: dict[str, Any] = {"photometric": "minisblack"}
     if channels > 1:
         options["planarconfig"] = "contig"
@@ -118,7 +124,7 @@ def tiff_options(channels: int) -> dict[str, Any]:
 
 
 def _encode_tiff(pixels: Pixels) -> bytes:
-    """One page, not compressed."""
+    """Encode one page, not compressed."""
     import tifffile
 
     channels = pixels.shape[2]

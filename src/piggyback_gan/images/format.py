@@ -1,4 +1,4 @@
-"""What a task's images are: channels, bit depth, value range, label maps. Nothing here imports torch."""
+"""Image format of one side of a task: channels, bit depth, value range, label maps. No torch."""
 
 import math
 from dataclasses import dataclass
@@ -14,16 +14,19 @@ FULL_RANGE = {"uint8": (0.0, 255.0), "uint16": (0.0, 65535.0)}
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFormat:
-    """What the files of one side of a task hold, and how they become values of a network.
+    """Format of the files of one side of a task, and how their values map to those of a network.
 
     Attributes:
-        channels: of the network's tensor: 1 gray, 3 RGB, 4 RGBA, any other number as it is; for label
-            maps the number of classes.
-        depth: the type of a file's values.
-        low, high: the file's values that become -1 and 1; those between follow linearly, those beyond
-            lie beyond. By default all that the depth can hold.
-        labels: the files are label maps: one channel of class indices from 0 on, which become one-hot
+        channels: channels of the network's tensor: 1 is gray, 3 RGB, 4 RGBA, any other number has no
+            colour space; for label maps the number of classes.
+        depth: dtype of a file's values.
+        low, high: values of a file that become -1 and 1. The mapping is linear and does not clip. By
+            default the full range of the depth.
+        labels: whether the files are label maps: one channel of class indices from 0, which become one-hot
             tensors of -1 and 1.
+
+    Raises:
+        PiggybackError: a field has a value that is not allowed.
     """
 
     channels: int = 3
@@ -37,13 +40,18 @@ class ImageFormat:
         whole = type(self.channels) is int and type(self.labels) is bool
         fits = numbers and whole and self.depth in DEPTHS and self.channels >= 1
         if not fits or not -math.inf < self.low < self.high < math.inf:
-            raise PiggybackError(f"there can be no such image format: {self}")
+            raise PiggybackError(f"invalid image format: {self}")
         if self.labels and self.depth == "float32":
             raise PiggybackError("label maps hold integers, not float32")
 
     @property
+    def stored_channels(self) -> int:
+        """Channels of a file: 1 for label maps, else those of the network's tensor."""
+        return 1 if self.labels else self.channels
+
+    @property
     def summary(self) -> str:
-        """What files of the format hold, in a few words."""
+        """Short description: "RGB 8 bit", "gray float32 from 0 to 1", "label map of 12 classes"."""
         if self.labels:
             return f"label map of {self.channels} classes"
         channels = {1: "gray", 3: "RGB", 4: "RGBA"}.get(self.channels, f"{self.channels} channels")
@@ -54,14 +62,12 @@ class ImageFormat:
 
     @classmethod
     def from_card(cls, content: Any) -> "ImageFormat":
-        """The format that a task's card describes (`dataclasses.asdict` of one).
+        """Create the format from its entry in a task card (`dataclasses.asdict` of a format).
 
         Raises:
-            PiggybackError: it is none that this version knows.
+            PiggybackError: this version does not know it.
         """
         try:
             return cls(**content)
         except (TypeError, PiggybackError) as error:
-            raise PiggybackError(
-                f"an image format that this version does not know: {error}"
-            ) from None
+            raise PiggybackError(f"unknown image format in this version: {error}") from None

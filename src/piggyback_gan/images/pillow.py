@@ -1,4 +1,4 @@
-"""Decode images with Pillow."""
+"""Pillow images -> arrays."""
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
@@ -7,16 +7,19 @@ from piggyback_gan.errors import PiggybackError
 from piggyback_gan.images.pixels import LARGE, Decoded, Pixels, check_size, is_large
 
 _MODES = ("1", "L", "P", "RGB", "LA", "PA", "RGBA")
-
-
 _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "F")
 
 
 def decode_pil(image: Image.Image, gray_bits: int = 8) -> Decoded:
-    """What a PIL image holds; `gray_bits` is what its file had, for the values of label maps.
+    """Convert a PIL image.
+
+    Args:
+        image: of mode 1, L, P, RGB, LA, PA, RGBA, I;16 or F.
+        gray_bits: bits per gray value in its file; Pillow scales 2 and 4 bits to 8, label maps need them as
+            they were.
 
     Raises:
-        PiggybackError: a mode that is not supported.
+        PiggybackError: its mode is not supported.
     """
     mode = image.mode
     if mode in _DEEP_MODES:
@@ -38,7 +41,14 @@ def decode_pil(image: Image.Image, gray_bits: int = 8) -> Decoded:
 
 
 def decode_with_pillow(image: ImageFile.ImageFile, max_pixels: int, gray_bits: int = 8) -> Decoded:
-    """An image of at most 8 bits, opened by Pillow's plugin: `Image.open` has one limit for all."""
+    """Decode an image of at most 8 bits that one of Pillow's plugins opened.
+
+    `Image.open` would apply its own limit of pixels.
+
+    Raises:
+        TooManyPixels: it has more than `max_pixels`.
+        PiggybackError: its mode is not supported, or it has several frames.
+    """
     check_size(image.width, image.height, len(image.getbands()), max_pixels)
     frames = getattr(image, "n_frames", 1)
     # An MPO is a phone's JPEG with previews or a gain map behind the photo.
@@ -49,7 +59,7 @@ def decode_with_pillow(image: ImageFile.ImageFile, max_pixels: int, gray_bits: i
 
 
 def _values(image: Image.Image) -> Pixels:
-    """A PIL image as (H, W, C); a large one in parts: at once, Pillow would hold it three times over."""
+    """Return a PIL image as (H, W, C); a large one in parts, as Pillow would hold three copies at once."""
     height, width = image.height, image.width
     if not is_large(width, height):
         return np.asarray(image).reshape(height, width, -1)

@@ -1,11 +1,8 @@
-"""Decoded pixels, size limits, and errors that name the file."""
+"""Pixel arrays as decoded from a file, and limits of their size."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,26 +11,22 @@ from numpy.typing import NDArray
 from piggyback_gan.errors import PiggybackError
 
 Pixels = NDArray[Any]
-"""(H, W, C) of a file's own type: uint8, uint16 or float32."""
-
-
+"""(H, W, C) array of a file's own dtype: uint8, uint16 or float32."""
 MAX_PIXELS = 178_956_970
-"""Where Pillow sees a decompression bomb: 13,377 x 13,377 pixels."""
-
-
+"""Pillow's limit for decompression bombs: 13,377 x 13,377 pixels."""
 LARGE = 2**24  # pixels
 
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """What an image file holds, turned upright, before it is fitted to what a task takes.
+    """Content of an image file, upright, before conversion to a task's format.
 
     Attributes:
         pixels: (H, W, C), uint8, uint16 or float32.
-        alpha: the last channel is transparency.
-        color: the channels before are gray or RGB, not any other quantities.
-        indices: (H, W, 1), what the file itself stores, where that is one channel of integers: palette
-            indices rather than colours, 0 and 1 rather than 0 and 255.
+        alpha: whether the last channel is transparency.
+        color: whether the other channels are gray or RGB rather than other quantities.
+        indices: (H, W, 1), the stored integers of files with one channel: palette indices rather than
+            colours, 0 and 1 rather than 0 and 255. None for all other files.
     """
 
     pixels: Pixels
@@ -43,28 +36,28 @@ class Decoded:
 
     @property
     def opaque(self) -> bool:
-        """No pixel is transparent, even a little."""
+        """Whether every pixel is fully opaque."""
         if not self.alpha:
             return True
         full = 1 if self.pixels.dtype == np.float32 else np.iinfo(self.pixels.dtype).max
         return bool((self.pixels[..., -1] == full).all())
 
     def cut(self, left: int, right: int) -> Decoded:
-        """The columns from left to right."""
+        """Return the columns from `left` up to `right`."""
         indices = None if self.indices is None else self.indices[:, left:right]
         return replace(self, pixels=self.pixels[:, left:right], indices=indices)
 
     def turned(self, orientation: int) -> Decoded:
-        """Upright, of a file that says it lies so (EXIF orientation 1 to 8)."""
+        """Return the image turned upright, given its EXIF orientation (1 to 8)."""
         indices = None if self.indices is None else _turned(self.indices, orientation)
         return replace(self, pixels=_turned(self.pixels, orientation), indices=indices)
 
 
 class TooManyPixels(PiggybackError):
-    """An image is larger than is allowed.
+    """An image has more pixels than the limit.
 
     Attributes:
-        found: its size, in words.
+        found: its size: "20000x20000 with 3 channels".
     """
 
     def __init__(self, message: str, found: str) -> None:
@@ -73,11 +66,11 @@ class TooManyPixels(PiggybackError):
 
 
 def check_size(width: int, height: int, channels: int, max_pixels: int) -> None:
-    """Refuse what would fill the memory; of more than four channels each four count as a pixel.
+    """Check the size of an image before it is decoded; each four channels count as a pixel.
 
     Raises:
-        TooManyPixels: more than allowed.
-        PiggybackError: there are none.
+        TooManyPixels: it has more than `max_pixels`.
+        PiggybackError: it has no pixels.
     """
     if width < 1 or height < 1:
         raise PiggybackError(f"can't be read: {width}x{height} pixels")
@@ -92,39 +85,12 @@ def check_size(width: int, height: int, channels: int, max_pixels: int) -> None:
 
 
 def is_large(width: int, height: int) -> bool:
-    """Whether an image is so large that Pillow should not hold a copy of it, where that can be helped."""
+    """Return whether an image is so large that copies in Pillow are to be avoided."""
     return width * height > LARGE
 
 
-@contextmanager
-def naming(path: Path) -> Generator[None, None, None]:
-    """Whatever goes wrong inside becomes one line that begins with the file."""
-    try:
-        with _in_one_line():
-            yield
-    except PiggybackError as error:
-        raise PiggybackError(f"{path}: {error}") from None
-
-
-@contextmanager
-def _in_one_line() -> Generator[None, None, None]:
-    """Whatever goes wrong inside becomes a line for the person who gave the file."""
-    try:
-        yield
-    except PiggybackError:
-        raise
-    except FileNotFoundError:
-        raise PiggybackError("no such file") from None
-    except MemoryError:
-        raise PiggybackError("can't be read: not enough memory") from None
-    except Exception as error:  # noqa: BLE001 - a damaged file may lead its decoder to any
-        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        why = "not an image" if isinstance(error, SyntaxError) else " ".join(why.split())
-        raise PiggybackError(f"can't be read: {why}") from None
-
-
 def _turned(stored: Pixels, orientation: int) -> Pixels:
-    """What ImageOps.exif_transpose does, for arrays."""
+    """Do what ImageOps.exif_transpose does, for arrays."""
     if orientation in (5, 6, 7, 8):
         stored = stored.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):

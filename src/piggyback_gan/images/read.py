@@ -1,4 +1,4 @@
-"""Reading the images of a task: what a file holds becomes its format, or one line says why not."""
+"""Image files -> arrays of a task's format; anything that would lose data is an error."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import numpy as np
 from PIL import Image
 
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.images.decode import decode
+from piggyback_gan.images.decode import decode, naming_file
 from piggyback_gan.images.encode import SUFFIXES, to_pil
 from piggyback_gan.images.format import FULL_RANGE, Depth, ImageFormat
 from piggyback_gan.images.pillow import decode_pil
-from piggyback_gan.images.pixels import MAX_PIXELS, Decoded, Pixels, naming
+from piggyback_gan.images.pixels import MAX_PIXELS, Decoded, Pixels
 
 _READING_THREADS = 4
 _GIVE_CHANNELS = "--input-channels or --output-channels"
@@ -25,30 +25,30 @@ _GIVE_CHANNELS = "--input-channels or --output-channels"
 
 @dataclass(frozen=True, order=True)
 class Source:
-    """One image on disk: a file, or the left or right half of one."""
+    """Image on disk: a file, or the left or right half of one."""
 
     path: Path
     half: Literal["left", "right"] | None = None
 
     def read(self, format: ImageFormat, *, max_pixels: int = MAX_PIXELS) -> Pixels:
-        """The image as pixels (H, W, C) of the format.
+        """Read the image as pixels (H, W, C) of the format.
 
         Raises:
-            PiggybackError: as `read_image`, or an odd width, which has no halves.
+            PiggybackError: as `read_image`, or a half is wanted of an odd width.
         """
         decoded = decode(self.path, max_pixels=max_pixels)
-        with naming(self.path):
+        with naming_file(self.path):
             if self.half:
                 decoded = _halves(decoded)[self.half == "right"]
             return fitted(decoded, format)
 
 
 def list_images(folder: Path, recursive: bool = False) -> list[Path]:
-    """The image files in a folder, sorted. Hidden files and folders, and others, are passed over.
+    """List the image files in a folder, sorted; hidden files and folders are skipped.
 
     Args:
         folder: where to look.
-        recursive: look in its folders too; one that is reached again through links is not read twice.
+        recursive: look in subfolders too; a folder that links lead to again is not listed twice.
 
     Raises:
         PiggybackError: a folder can't be read.
@@ -58,19 +58,19 @@ def list_images(folder: Path, recursive: bool = False) -> list[Path]:
     waiting = [folder]
     try:
         while waiting:
-            place = waiting.pop()
-            status = place.stat()
+            current = waiting.pop()
+            status = current.stat()
             if (status.st_dev, status.st_ino) in seen:
                 continue
             seen.add((status.st_dev, status.st_ino))
-            with os.scandir(place) as entries:
-                # By name, so that of two links to one folder it is always the same that is followed.
+            with os.scandir(current) as entries:
+                # By name, so that of several links to one folder always the same is followed.
                 inside = sorted((e for e in entries if e.name[0] != "."), key=lambda e: e.name)
-            folders = [place / entry.name for entry in inside if _is_folder(entry)]
+            folders = [current / entry.name for entry in inside if _is_folder(entry)]
             waiting += reversed(folders if recursive else [])
             images = (e for e in inside if Path(e.name).suffix.lower() in SUFFIXES)
-            # Broken links are named when they are read; pipes and sockets would be waited for.
-            found += [place / e.name for e in images if os.path.isfile(e) or _is_broken(e)]
+            # Reading a broken link raises an error that names it; reading a pipe or socket would block.
+            found += [current / e.name for e in images if os.path.isfile(e) or _is_broken(e)]
     except OSError as error:
         where = error.filename or folder
         raise PiggybackError(f"{where} can't be read: {error.strerror}") from None
@@ -78,14 +78,14 @@ def list_images(folder: Path, recursive: bool = False) -> list[Path]:
 
 
 def read_image(path: Path, format: ImageFormat, *, max_pixels: int = MAX_PIXELS) -> Pixels:
-    """Read an image file as pixels (H, W, C) of the format, exactly as it is stored.
+    """Read an image file as pixels (H, W, C) of the format, with the stored values.
 
-    8-bit gray and RGB become each other as Pillow's "L" and "RGB" do; gray of any depth becomes three
-    equal channels; alpha is left out where it is opaque. Of label maps C is 1: class indices.
+    8-bit gray and RGB are converted to each other as Pillow's "L" and "RGB"; gray of any depth is repeated to
+    three channels; opaque alpha is dropped. For label maps C is 1: class indices.
 
     Raises:
-        PiggybackError: the file can't be read, or does not fit the format: its depth, its channels,
-            transparency that would be lost, values that are not finite, an index of no class.
+        PiggybackError: the file can't be read, or does not fit the format: other depth or channels,
+            transparency that would be lost, values that are not finite, a class index out of range.
     """
     return Source(path).read(format, max_pixels=max_pixels)
 
@@ -93,28 +93,28 @@ def read_image(path: Path, format: ImageFormat, *, max_pixels: int = MAX_PIXELS)
 def read_halves(
     path: Path, left: ImageFormat, right: ImageFormat, *, max_pixels: int = MAX_PIXELS
 ) -> tuple[Pixels, Pixels]:
-    """Both halves of a side-by-side file, each (H, W / 2, C) of its format.
+    """Read both halves of a side-by-side file, each as pixels (H, W / 2, C) of its format.
 
     Raises:
-        PiggybackError: as `read_image`, or an odd width.
+        PiggybackError: as `read_image`, or the width is odd.
     """
     decoded = decode(path, max_pixels=max_pixels)
-    with naming(path):
+    with naming_file(path):
         halves = _halves(decoded)
         return fitted(halves[0], left), fitted(halves[1], right)
 
 
 def from_pil(image: Image.Image, format: ImageFormat) -> Pixels:
-    """A PIL image (L, RGB, RGBA, I;16, F; also 1, P, LA) as pixels (H, W, C) of the format.
+    """Convert a PIL image (L, RGB, RGBA, I;16, F; also 1, P, LA) to pixels (H, W, C) of the format.
 
     Raises:
-        PiggybackError: another mode, or one that does not fit the format, as in `read_image`.
+        PiggybackError: its mode is not supported, or does not fit the format, as in `read_image`.
     """
     return fitted(decode_pil(image), format)
 
 
 def stored_depth(path: Path) -> Depth:
-    """The type of a file's values: "uint8", "uint16" or "float32".
+    """Return the dtype of a file's values: "uint8", "uint16" or "float32".
 
     Raises:
         PiggybackError: the file can't be read.
@@ -129,21 +129,21 @@ def detect_format(
     labels: int | None,
     value_range: tuple[float, float] | None,
 ) -> ImageFormat:
-    """The format of a task's images, from one of them.
+    """Detect the format of a task's images from one of them.
 
     Args:
         path: any of the files.
-        channels: how many to read; by default 3 of 8-bit gray and RGB files, all that there are of others.
-        labels: the number of classes, where the files are label maps.
-        value_range: what becomes -1 and 1; by default all that the integers can hold.
+        channels: channels to read; by default 3 for 8-bit gray and RGB, else all channels of the file.
+        labels: number of classes, if the files are label maps.
+        value_range: values that become -1 and 1; by default the full range of the integer type.
 
     Raises:
-        PiggybackError: the file can't be read so, has transparency and `channels` is not given, or is
-            float32 and `value_range` is not given.
+        PiggybackError: the file can't be read in this format, has transparency and `channels` is not given, or
+            is float32 and `value_range` is not given.
     """
     decoded = decode(path)
     depth = _depth(decoded)
-    with naming(path):
+    with naming_file(path):
         if labels is not None:
             format = ImageFormat(channels=labels, depth=depth, labels=True)
         else:
@@ -160,24 +160,24 @@ def detect_format(
 
 
 def value_range(sources: Iterable[Path | Source]) -> tuple[float, float]:
-    """The least and the largest value in all files.
+    """Return the smallest and the largest value in all files.
 
     Raises:
-        PiggybackError: a file can't be read, has values that are not finite, or there is one value only.
+        PiggybackError: a file can't be read, has values that are not finite, or all values are equal.
     """
     low, high = np.inf, -np.inf
     with ThreadPoolExecutor(_READING_THREADS) as pool:
         for lowest, highest in pool.map(_extent, sources):
             low, high = min(low, lowest), max(high, highest)
     if not low < high:
-        raise PiggybackError(f"the images have no range of values: all are {low}")
+        raise PiggybackError(f"the images have no range of values: all values are {low}")
     return low, high
 
 
 def _extent(source: Path | Source) -> tuple[float, float]:
     source = Source(source) if isinstance(source, Path) else source
     decoded = decode(source.path)
-    with naming(source.path):
+    with naming_file(source.path):
         if source.half:
             decoded = _halves(decoded)[source.half == "right"]
         _refuse_not_finite(decoded.pixels)
@@ -196,10 +196,10 @@ def _halves(decoded: Decoded) -> tuple[Decoded, Decoded]:
 
 
 def fitted(decoded: Decoded, format: ImageFormat) -> Pixels:
-    """What was decoded as (H, W, C) of the format, if nothing is lost by it.
+    """Convert decoded pixels to (H, W, C) of the format, if that loses nothing.
 
     Raises:
-        PiggybackError: something would be, as in `read_image`; the message names no file.
+        PiggybackError: they do not fit the format, as in `read_image`; the message names no file.
     """
     if format.labels:
         return _fitted_labels(decoded, format)
@@ -237,7 +237,7 @@ def fitted(decoded: Decoded, format: ImageFormat) -> Pixels:
 def _fitted_labels(decoded: Decoded, format: ImageFormat) -> Pixels:
     if decoded.indices is None:
         raise PiggybackError(
-            "it is no label map: expected one channel of class indices, gray or palette, stored without "
+            "it is not a label map: expected one channel of class indices, gray or palette, stored without "
             f"loss; found {decoded.pixels.shape[2]} of {decoded.pixels.dtype}"
         )
     largest = int(decoded.indices.max())
@@ -262,5 +262,5 @@ def _is_broken(entry: os.DirEntry[str]) -> bool:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads to itself
+    except OSError:  # a link to itself
         return False

@@ -1,4 +1,4 @@
-"""Writing an image of any size strip by strip: PNG and TIFF files that never lie in memory whole."""
+"""Write PNG and TIFF files strip by strip, without the whole image in memory."""
 
 import struct
 import zlib
@@ -21,18 +21,18 @@ _LARGEST_PLAIN_TIFF = 2**32 - 2**25
 def write_strips(
     path: Path, strips: Iterable[Pixels], shape: tuple[int, int, int], depth: str
 ) -> None:
-    """Write an image that comes as strips from top to bottom; the file appears when it is complete.
+    """Write an image from strips; the file appears when it is complete.
 
-    .png, .tif and .tiff take the memory of a strip; other kinds are put together first.
+    .png, .tif and .tiff need the memory of one strip; for other kinds the image is assembled first.
 
     Args:
-        path: its suffix says which kind of file.
-        strips: (rows, W, C) each.
-        shape: (H, W, C).
-        depth: the type of the values: "uint8", "uint16" or "float32".
+        path: the file; its suffix is its kind.
+        strips: (rows, W, C) each, from top to bottom.
+        shape: (H, W, C) of the image.
+        depth: dtype of the values: "uint8", "uint16" or "float32".
 
     Raises:
-        PiggybackError: the file can't be written, or this kind of file can't hold such an image.
+        PiggybackError: the file can't be written, or files of this kind can't hold such an image.
     """
     suffix = path.suffix.lower()
     kind: Callable[[IO[bytes], Iterable[Pixels], tuple[int, int, int], str], None] | None = None
@@ -55,7 +55,7 @@ def write_strips(
 def _write_tiff(
     file: IO[bytes], strips: Iterable[Pixels], shape: tuple[int, int, int], depth: str
 ) -> None:
-    """A header that leaves room for the values, then the values as they are, not compressed."""
+    """Write a header with room for the values, then the values, not compressed."""
     import tifffile
 
     height, width, channels = shape
@@ -79,7 +79,7 @@ def _write_tiff(
 def _write_png(
     file: IO[bytes], strips: Iterable[Pixels], shape: tuple[int, int, int], depth: str
 ) -> None:
-    """As the PNG specification has it (W3C, third edition), with the row filters that it advises."""
+    """Write a PNG (W3C specification, third edition) with the row filters that the specification advises."""
     height, width, channels = shape
     bits = np.dtype(depth).itemsize * 8
     header = struct.pack(">IIBBBBB", width, height, bits, _COLOR_TYPES[channels], 0, 0, 0)
@@ -97,7 +97,7 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def _filtered_rows(strips: Iterable[Pixels], length: int, step: int) -> Iterator[bytes]:
-    """Rows as bytes, each preceded by its filter; `length` bytes in a row, `step` in a pixel."""
+    """Yield filtered rows, each preceded by its filter type; `length` bytes per row, `step` per pixel."""
     above = np.zeros((1, length), np.uint8)
     for strip in strips:
         for top in range(0, len(strip), _ROWS_AT_ONCE):
@@ -109,7 +109,7 @@ def _filtered_rows(strips: Iterable[Pixels], length: int, step: int) -> Iterator
 
 
 def _filtered(rows: NDArray[np.uint8], above: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
-    """(rows, 1 + bytes): for each row that filter whose differences are the smallest in sum."""
+    """Filter each row by the filter with the smallest sum of absolute differences: (rows, 1 + bytes)."""
     left, corner = np.zeros_like(rows), np.zeros_like(rows)
     left[:, step:], corner[:, step:] = rows[:, :-step], above[:, :-step]
     candidates = {1: rows - left, 2: rows - above, 4: rows - _paeth(left, above, corner)}
@@ -125,7 +125,7 @@ def _filtered(rows: NDArray[np.uint8], above: NDArray[np.uint8], step: int) -> N
 def _paeth(
     left: NDArray[np.uint8], above: NDArray[np.uint8], corner: NDArray[np.uint8]
 ) -> NDArray[np.uint8]:
-    """Of three neighbours the one that is nearest to left + above - corner."""
+    """Return the neighbour that is nearest to left + above - corner."""
     a, b, c = (values.astype(np.int16) for values in (left, above, corner))
     to_left, to_above, to_corner = np.abs(b - c), np.abs(a - c), np.abs(a + b - 2 * c)
     nearest = np.where((to_left <= to_above) & (to_left <= to_corner), left, above)

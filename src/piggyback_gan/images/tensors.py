@@ -1,4 +1,4 @@
-"""Images of a task's format: files <-> arrays <-> tensors. Whatever would lose data is refused."""
+"""Arrays of a task's format <-> tensors in [-1, 1], and resizing."""
 
 from __future__ import annotations
 
@@ -8,48 +8,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from piggyback_gan.images.display import display, grid
-from piggyback_gan.images.encode import SUFFIXES, best_suffix, can_hold, encode, to_pil
+from piggyback_gan.images.encode import to_pil
 from piggyback_gan.images.format import FULL_RANGE, ImageFormat
-from piggyback_gan.images.pixels import MAX_PIXELS, Pixels
-from piggyback_gan.images.read import (
-    Source,
-    detect_format,
-    from_pil,
-    list_images,
-    read_halves,
-    read_image,
-    stored_depth,
-    value_range,
-)
-
-__all__ = [
-    "MAX_PIXELS",
-    "SUFFIXES",
-    "Pixels",
-    "Source",
-    "best_suffix",
-    "can_hold",
-    "detect_format",
-    "display",
-    "encode",
-    "from_pil",
-    "grid",
-    "list_images",
-    "normalize",
-    "read_halves",
-    "read_image",
-    "resize",
-    "stored_depth",
-    "to_pil",
-    "to_pixels",
-    "to_tensor",
-    "value_range",
-]
+from piggyback_gan.images.pixels import Pixels
 
 
 def normalize(stored: NDArray[np.generic], format: ImageFormat) -> Tensor:
-    """Values of files (..., C, H, W) -> float32, what networks take: low..high become -1..1.
+    """Map stored values (..., C, H, W) to float32, linearly from low..high to -1..1.
 
     Label maps (..., 1, H, W) become one-hot (..., classes, H, W) of -1 and 1.
     """
@@ -61,15 +26,15 @@ def normalize(stored: NDArray[np.generic], format: ImageFormat) -> Tensor:
 
 
 def to_tensor(pixels: Pixels, format: ImageFormat) -> Tensor:
-    """Pixels (H, W, C) of a format -> float32 (format.channels, H, W), as `normalize` does."""
+    """Convert pixels (H, W, C) of a format to float32 (format.channels, H, W), as `normalize` does."""
     return normalize(np.ascontiguousarray(pixels.transpose(2, 0, 1)), format)
 
 
 def to_pixels(image: Tensor, format: ImageFormat) -> Pixels:
-    """A network's output (C, H, W) -> pixels (H, W, C) of the format.
+    """Convert a network's output (C, H, W) to pixels (H, W, C) of the format.
 
-    Integers are rounded, and clipped to what their type can hold. Of label maps: the index of the
-    largest channel, (H, W, 1).
+    Integers are rounded, and clipped to the range of their dtype. Label maps are the index of the largest
+    channel, (H, W, 1).
     """
     image = image.detach().cpu()
     if format.labels:
@@ -82,7 +47,7 @@ def to_pixels(image: Tensor, format: ImageFormat) -> Pixels:
 
 
 def resize(pixels: Pixels, size: int, *, labels: bool = False) -> Pixels:
-    """Resize to (size, size): bicubic, as pix2pix does; label maps to the nearest index."""
+    """Resize pixels (H, W, C) to (size, size, C): bicubic, as in pix2pix; label maps by nearest neighbour."""
     if pixels.shape[:2] == (size, size):
         return pixels
     channels = pixels.shape[2]

@@ -1,4 +1,4 @@
-"""TIFF files -> arrays: 16-bit and float values, any number of channels, all that Pillow can't."""
+"""TIFF files -> arrays: 16-bit and float values and any number of channels, which Pillow can't read."""
 
 import logging
 import math
@@ -15,7 +15,7 @@ from piggyback_gan.errors import PiggybackError
 from piggyback_gan.images.pillow import decode_with_pillow
 from piggyback_gan.images.pixels import Decoded, Pixels, check_size, is_large
 
-# Of damaged files tifffile tells a log; here an error says so, or the file is read.
+# tifffile logs faults of damaged files; here they are errors, or the file is readable.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 _DEPTHS = ("uint8", "uint16", "float32")
@@ -38,18 +38,19 @@ _ORIENTATION = 274
 
 
 def decode_tiff(file: BinaryIO, max_pixels: int) -> Decoded:
-    """Decode the one image of a TIFF or BigTIFF file.
+    """Decode the image of a TIFF or BigTIFF file.
 
     Raises:
-        PiggybackError: several pages, too many pixels, a depth, colour space or compression that is
-            not supported, or parts that are missing.
+        TooManyPixels: it has more than `max_pixels`.
+        PiggybackError: it has several pages, a depth, colour space or compression that is not supported, or
+            parts are missing.
     """
     with tifffile.TiffFile(file) as tiff:
         page = tiff.pages.first
         assert isinstance(page, tifffile.TiffPage)
         _refuse_unread_tags(tiff, page, file)
         values = page.samplesperpixel * page.imagedepth
-        # A tile is decoded whole, however little of it is in the image.
+        # Tiles are decoded whole, even where they reach beyond the image.
         width = max(page.imagewidth, page.tilewidth if page.is_tiled else 0)
         length = max(page.imagelength, page.tilelength if page.is_tiled else 0)
         check_size(width, length, values, max_pixels)
@@ -72,13 +73,13 @@ def decode_tiff(file: BinaryIO, max_pixels: int) -> Decoded:
             raise PiggybackError(f"its colours are {name}: save it as gray or RGB")
         _refuse_missing_parts(page, file)
         decoded = _described(page, _contiguous(page)).turned(_orientation(page))
-        # Label maps must come from where no value was changed.
+        # Label maps need the stored values, so no lossy compression.
         exact = page.compression in (*_LOSSLESS, *_ALSO_LOSSLESS)
         return decoded if exact else replace(decoded, indices=None)
 
 
 def _is_for_pillow(page: tifffile.TiffPage) -> bool:
-    """What needs more than unpacking: palettes, few bits, white as zero, YCbCr; and JPEG, read as ever."""
+    """Return whether Pillow decodes it: palettes, fewer than 8 bits, white as zero, YCbCr and JPEG."""
     channels = page.samplesperpixel
     return (
         page.bitspersample < 8
@@ -89,7 +90,7 @@ def _is_for_pillow(page: tifffile.TiffPage) -> bool:
 
 
 def _refuse_unread_tags(tiff: tifffile.TiffFile, page: tifffile.TiffPage, file: BinaryIO) -> None:
-    """tifffile leaves out a tag that it can't read, which may be the one that says how to read the rest."""
+    """Raise PiggybackError if tifffile skipped a tag it can't read: it may describe how to read the values."""
     kind = tiff.tiff
     file.seek(page.offset)
     (count,) = struct.unpack(kind.tagnoformat, file.read(kind.tagnosize))
@@ -103,7 +104,7 @@ def _refuse_unread_tags(tiff: tifffile.TiffFile, page: tifffile.TiffPage, file: 
 
 
 def _is_large_plain(page: tifffile.TiffPage) -> bool:
-    """A large image whose values tifffile reads as Pillow does, with half of the memory."""
+    """Return whether it is large and tifffile reads the same values as Pillow, with half of the memory."""
     return (
         page.bitspersample == 8
         and page.photometric in (_BLACK_IS_ZERO, _RGB)
@@ -113,29 +114,29 @@ def _is_large_plain(page: tifffile.TiffPage) -> bool:
 
 
 def _refuse_pages(tiff: tifffile.TiffFile) -> None:
-    """Smaller copies of the image, as geographic TIFFs have them, are no pages of their own."""
+    """Raise PiggybackError for several pages; reduced copies, as in geographic TIFFs, do not count."""
     pages = 1 + sum(not int(page.aspage().subfiletype) & _REDUCED for page in tiff.pages[1:])
     if tiff.imagej_metadata:
         pages = max(pages, int(tiff.imagej_metadata.get("images", 1)))
     if pages > 1:
         raise PiggybackError(
-            f"it has {pages} frames or pages: only one is supported; channels belong into one page"
+            f"it has {pages} frames or pages: only one is supported; put all channels in one page"
         )
 
 
 def _refuse_missing_parts(page: tifffile.TiffPage, file: BinaryIO) -> None:
-    """What is not there would be read as zeros."""
+    """Raise PiggybackError if strips or tiles are missing: tifffile would read them as zeros."""
     size = file.seek(0, os.SEEK_END)
     parts = list(zip(page.dataoffsets, page.databytecounts, strict=True))
     whole = len(parts) >= math.prod(page.chunked) and all(
         length > 0 and offset + length <= size for offset, length in parts
     )
     if not whole:
-        raise PiggybackError("can't be read: the file is truncated or has parts that are missing")
+        raise PiggybackError("can't be read: the file is truncated, or parts are missing")
 
 
 def _contiguous(page: tifffile.TiffPage) -> Pixels:
-    """The page's values as (H, W, C) in the machine's byte order."""
+    """Return the page's values as (H, W, C) in native byte order."""
     values = page.asarray()
     if page.axes == "YX":
         values = values[..., None]
@@ -151,7 +152,7 @@ def _described(page: tifffile.TiffPage, pixels: Pixels) -> Decoded:
     if page.photometric == _WHITE_IS_ZERO:
         if pixels.dtype == np.float32 or channels > 1:
             raise PiggybackError("its zero is white: save it with black as zero")
-        # No indices: which of the two a label map would mean is not known.
+        # No indices: a label map may mean the values or their inverse.
         return Decoded(np.iinfo(pixels.dtype).max - pixels)
     named = 3 if page.photometric == _RGB else 1
     alpha = channels == named + 1 and page.extrasamples in ((_ASSOCIATED,), (_UNASSOCIATED,))

@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from piggyback_gan.errors import PiggybackError
+from piggyback_gan.errors import PiggybackError, first_names
 from piggyback_gan.networks.config import RESNET_BLOCKS, UNET_LEVELS, Architecture, GeneratorConfig
 from piggyback_gan.networks.generators import Generator, generator_modules
 from piggyback_gan.networks.options import GeneratorOptions
@@ -124,7 +124,8 @@ def _tensors_of(path: Path, content: bytes) -> dict[str, Tensor]:
         raise PiggybackError(f"{path} holds a dict without a network's tensors")
     if not all(isinstance(tensor, Tensor) for tensor in held.values()):
         raise PiggybackError(
-            f"{path} looks like a whole training's checkpoint, with {_some(held)}: give the generator's own "
+            f"{path} looks like a whole training's checkpoint, with "
+            f"{first_names(list(held), 4, ', ')}: give the generator's own "
             "state dict"
         )
     tensors = dict(held)
@@ -255,7 +256,10 @@ def _looks_like(shapes: Shapes) -> str:
     for pattern, words in _OTHER_NETWORKS.items():
         if any(re.search(pattern, key) for key in shapes):
             return f"looks like {words}; generators of CycleGAN, pix2pix and CUT can be imported"
-    return f"is no generator of CycleGAN, pix2pix or CUT that is known here: its tensors are {_some(shapes)}"
+    names = first_names(list(shapes), 4, ", ")
+    return (
+        f"is no generator of CycleGAN, pix2pix or CUT that is known here: its tensors are {names}"
+    )
 
 
 def _fitted(
@@ -308,8 +312,3 @@ def same_modules(first: GeneratorConfig, second: Architecture) -> str | None:
         if key not in _FREE and value != other.get(key):
             return f"{key} {value!r}, not {other.get(key)!r}"
     return None
-
-
-def _some(names: Mapping[str, object]) -> str:
-    listed = list(names)
-    return ", ".join(listed[:4]) + (f" and {len(listed) - 4} more" if len(listed) > 4 else "")

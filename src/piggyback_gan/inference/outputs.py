@@ -1,4 +1,4 @@
-"""Which input file becomes which output file: all of it settled before anything is translated."""
+"""Plan which input file becomes which output file, before anything is translated."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ _LONGEST_NAME = 255
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one input file; `problem` is None where the output was written."""
+    """Result for one input file; `problem` is None if its output was written."""
 
     source: Path
     output: Path
@@ -27,28 +27,28 @@ def plan_outputs(
     inputs: Sequence[Path],
     out: Path,
     *,
-    same_format: bool,
-    overwrite: bool,
+    same_format: bool = False,
+    overwrite: bool = False,
     recursive: bool = False,
     output_format: ImageFormat | None = None,
     place: Place = Place(),  # noqa: B008 - it is frozen
 ) -> list[Outcome]:
-    """Which file becomes which, checked before anything is translated.
+    """Plan the output of every input file, and check the plan.
 
     Args:
         inputs: image files and folders of them.
-        out: the folder for the outputs. They keep their names, with the suffix that suits their format.
+        out: folder for the outputs. They keep their names, with the suffix that suits their format.
         same_format: keep the suffixes too.
-        overwrite: replace files that are there.
-        recursive: take what lies in folders of the folders, and keep that tree, as that of files whose
-            paths lead down from here. What lies in `out` is passed over.
-        output_format: what the outputs are; by default 8-bit RGB.
-        place: of several processes, each gets a share of its own.
+        overwrite: replace existing files.
+        recursive: include subfolders of the folders, and keep their tree; keep the folders in relative paths of
+            files, too. Files in `out` are skipped.
+        output_format: format of the outputs; by default 8-bit RGB.
+        place: rank of this process; each process gets a share of the files.
 
     Raises:
-        PiggybackError: an input is missing, no image, or a folder without any; two inputs would have one
-            output; an output exists, is an input, has too long a name, or lies outside of `out`;
-            or a suffix to be kept can't hold the output.
+        PiggybackError: an input does not exist, is not an image, or is a folder without images; two inputs
+            have the same output; an output exists, is an input, has too long a name, or lies outside of `out`;
+            or files with a suffix to be kept can't hold the output.
     """
     format = output_format or ImageFormat()
     planned: dict[Path, Path] = {}
@@ -75,7 +75,7 @@ def plan_outputs(
             )
     _check_places(planned, inputs, out, place)
     share = list(planned.items())[place.rank :: place.count]
-    # Of the own share only: another process may have begun to write its own.
+    # Only this process's share: another process may already be writing its own.
     existing = [output for output, _ in share if output.exists()]
     if existing and not overwrite:
         raise PiggybackError(
@@ -85,7 +85,7 @@ def plan_outputs(
 
 
 def _sources(inputs: Sequence[Path], out: Path, recursive: bool) -> Iterator[tuple[Path, Path]]:
-    """Image files, each with the folder below `out` that its output is for."""
+    """Yield the image files, each with its output's folder relative to `out`."""
     for path in inputs:
         if path.is_dir():
             found = list_images(path, recursive)
@@ -106,18 +106,18 @@ def _sources(inputs: Sequence[Path], out: Path, recursive: bool) -> Iterator[tup
 
 
 def _tree_of(path: Path) -> Path:
-    """The folders that a file's path names, if they lead down from here: `find . | ...` keeps its tree."""
+    """Return the folders of a relative path without "..", so that `find . | ...` keeps its tree."""
     parent = path.parent
     return Path() if parent.is_absolute() or ".." in parent.parts else parent
 
 
 def _is_inside(path: Path, folder: Path) -> bool:
-    """Below it; a folder is not inside itself."""
+    """Return whether a path lies below a folder; a folder does not lie below itself."""
     return _real(folder) in _real(path).parents
 
 
 def _real(path: Path) -> Path:
-    """Without links. Path.resolve would raise an error for links that go round."""
+    """Resolve links. Path.resolve would raise an error for circular links."""
     return Path(os.path.realpath(path))
 
 
@@ -131,6 +131,6 @@ def _check_places(
     for folder in {output.parent for output in planned}:
         if not _real(folder).is_relative_to(whole):
             raise PiggybackError(f"{folder} is a link that leads out of {out}: give another --out")
-    # The others would take the first one's outputs for inputs.
+    # Other processes would take the first one's outputs for inputs.
     if place.count > 1 and any(_real(path) == whole for path in inputs):
         raise PiggybackError(f"{out} is an input folder: several processes need another --out")

@@ -1,11 +1,11 @@
-"""Instance norm for an image that is seen in tiles: one set of statistics, so that all tiles agree.
+"""Instance norm with one set of statistics for all tiles of an image.
 
-Instance norm takes mean and variance of each feature over the image, tile by tile that is over each tile:
-neighbours differ, and so do their colours. Here the statistics come from windows spread over the
-image, which go through the network together: every norm layer pools its features over all windows,
-normalises them by that, and keeps it for the tiles. So each layer's statistics are those of features
-which were normalised by the final statistics of the layers before; pooling what tiles make of themselves
-lacks that, and repeating it does not converge in practice (docs/results).
+Instance norm takes mean and variance of each feature over its input. In tiles these differ from tile to tile,
+and so do the colours. Here the statistics come from windows spread over the image, which pass through the
+network as one batch: every norm layer pools its features over all windows, normalises them by the result, and
+keeps it for the tiles. So each layer's statistics are those of features that were normalised by the final
+statistics of the layers before. Pooling statistics of separately normalised tiles lacks that, and iterating it
+does not converge in practice (docs/results).
 """
 
 import copy
@@ -21,11 +21,11 @@ from piggyback_gan.system.device import device_of
 
 @dataclass(frozen=True)
 class Window:
-    """A part of an image whose features are counted.
+    """Part of an image that norm layers take statistics from.
 
     Attributes:
-        image: (C, h, w) in [-1, 1]; all windows have one size.
-        rows, columns: (h,) and (w,), how much each counts.
+        image: (C, h, w) in [-1, 1]; all windows have the same size.
+        rows, columns: (h,) and (w,), weights of the pixels in the statistics.
     """
 
     image: Tensor
@@ -34,14 +34,15 @@ class Window:
 
 
 def with_shared_norms(generator: nn.Module, windows: Sequence[Window]) -> nn.Module:
-    """A generator whose instance norms have one set of statistics, pooled over windows of an image.
+    """Fix the statistics of a generator's instance norms to those pooled over windows of an image.
 
     Args:
-        generator: left as it is; the result shares its parameters.
+        generator: not changed; the result shares its parameters and buffers.
         windows: parts of one image.
 
     Returns:
-        The same generator if it has no instance norm: any other norm is the same in every tile.
+        A copy with fixed statistics; the generator itself if it has no instance norm, as other norms do not
+        depend on the tile.
     """
     shared = copy.deepcopy(
         generator,
@@ -63,7 +64,7 @@ def with_shared_norms(generator: nn.Module, windows: Sequence[Window]) -> nn.Mod
 
 
 class _SharedNorm(nn.Module):
-    """Instance norm that pools its statistics over the batch while it is counting, and then keeps them."""
+    """Instance norm that pools statistics over the batch while `counting` is set, and uses them afterwards."""
 
     def __init__(self, norm: nn.InstanceNorm2d) -> None:
         super().__init__()
@@ -81,7 +82,7 @@ class _SharedNorm(nn.Module):
             )
             total = rows.sum(1) @ columns.sum(1)
             parts = list(zip(features, rows, columns, strict=True))
-            # One window after the other: the squares of all at once would be another set of features.
+            # One window after the other: all squares at once would take as much memory as the features.
             self.mean = torch.stack([(x @ c) @ r for x, r, c in parts]).sum(0) / total
             centre = self.mean[:, None, None]
             squares = [((x - centre).square_() @ c) @ r for x, r, c in parts]
@@ -101,5 +102,5 @@ def _replace_norms(network: nn.Module) -> list[_SharedNorm]:
 
 
 def _shrunk(weights: Tensor, size: int) -> Tensor:
-    """(B, pixels) -> (B, size): the weights of a layer's features, which may be fewer than pixels."""
+    """Average weights (B, pixels) to (B, size), the resolution of a layer's features."""
     return F.adaptive_avg_pool1d(weights[:, None], size)[:, 0]

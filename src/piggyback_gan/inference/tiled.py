@@ -1,4 +1,4 @@
-"""Translating a large image tile by tile: blended, from top to bottom, in bounded memory."""
+"""Translate a large image in blended tiles, from top to bottom, in bounded memory."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from piggyback_gan.inference.shared_norm import Window, with_shared_norms
-from piggyback_gan.inference.tiling import Line, Tiling, lay
+from piggyback_gan.inference.tiling import TiledAxis, Tiling, lay_tiles
 from piggyback_gan.networks.config import Architecture
 from piggyback_gan.system.device import device_of
 
 ReadTile = Callable[[NDArray[np.intp], NDArray[np.intp]], Tensor]
-"""(rows, columns) of an image -> its pixels there, (C, rows, columns) in [-1, 1]."""
+"""Reads the given rows and columns of an image: (C, rows, columns) in [-1, 1]."""
 
 _WINDOW = 256
 _SEED = 0
@@ -27,19 +27,26 @@ def translated_strips(
     read: ReadTile,
     tiling: Tiling,
 ) -> Iterator[Tensor]:
-    """Translate an image of `size` = (H, W) and yield the outcome as strips from top to bottom.
+    """Translate an image in tiles.
 
-    Memory is that of one tile in the network and of a strip as wide as the image and as high as a
-    tile; with `norm_from="image"` that of `tiling.sample_pixels` in the network comes first.
+    Memory use is that of one tile in the network, and of a strip as wide as the image and as high as a tile;
+    with `norm_from="image"` first that of `tiling.sample_pixels` in the network.
+
+    Args:
+        generator: a folded task.
+        config: its architecture, with the task's channels.
+        size: (H, W) of the image.
+        read: reads a tile of it.
+        tiling: tile size, overlap and source of norm statistics.
 
     Yields:
-        (C, rows, W) float32 on the CPU, in [-1, 1]; the rows of all strips are H.
+        Strips from top to bottom, (C, rows, W) float32 on the CPU, in [-1, 1]; their rows add up to H.
 
     Raises:
         PiggybackError: the network does not take tiles of this size.
     """
     tiling.check(config)
-    rows, columns = (lay(length, config, tiling) for length in size)
+    rows, columns = (lay_tiles(length, config, tiling) for length in size)
     if tiling.norm_from == "image" and len(rows.starts) * len(columns.starts) > 1:
         generator = with_shared_norms(generator, sample_windows(config, size, read, tiling))
     carried: Tensor | None = None
@@ -56,9 +63,9 @@ def translated_strips(
 
 
 def _row_of_tiles(
-    generator: nn.Module, rows: Line, columns: Line, index: int, read: ReadTile
+    generator: nn.Module, rows: TiledAxis, columns: TiledAxis, index: int, read: ReadTile
 ) -> Tensor:
-    """What one row of tiles contributes to the rows in its reach: (C, rows, W)."""
+    """Translate one row of tiles: weighted contributions to the rows in its reach, (C, rows, W)."""
     device = device_of(generator)
     top, bottom = rows.reach(index)
     inner_rows, row_weights = rows.weights_in_reach(index)
@@ -81,29 +88,35 @@ def _row_of_tiles(
 def sample_windows(
     config: Architecture, size: tuple[int, int], read: ReadTile, tiling: Tiling
 ) -> list[Window]:
-    """Parts of an image from which norm layers take their statistics: all of it where that is allowed.
+    """Read the parts of an image from which norm layers take their statistics.
 
-    Else windows, one at random in each cell of a grid, always the same ones; their margins, where
-    the network lacks context, do not count.
+    That is the whole image if it has at most `tiling.sample_pixels`; else windows, one at a random place (with a
+    fixed seed) in each cell of a grid. Their margins, where the network lacks context, have no weight.
+
+    Args:
+        config: the network's architecture.
+        size: (H, W) of the image.
+        read: reads a part of it.
+        tiling: tile size, overlap and number of pixels to read.
     """
-    lines = [lay(length, config) for length in size]
+    lines = [lay_tiles(length, config) for length in size]
     lengths = [line.size for line in lines]
     if math.prod(lengths) <= tiling.sample_pixels:
         image = read(*(line.indices for line in lines))
         return [Window(image, *(torch.ones(length) for length in lengths))]
-    # A U-Net sees its whole input at once: its windows are as large as its tiles.
+    # Outputs of a U-Net depend on its whole input, so its windows are as large as its tiles.
     side = tiling.tile if config.size_multiple > 4 else min(tiling.tile, _WINDOW)
     sides = [min(side, length) for length in lengths]
     count = max(tiling.sample_pixels // math.prod(sides), 1)
     cells = max(round(math.sqrt(count * lengths[0] / lengths[1])), 1)
     grid = (min(cells, count), max(count // cells, 1))
-    chance = np.random.default_rng(_SEED)
+    random = np.random.default_rng(_SEED)
     windows = []
     for cell in np.ndindex(grid):
         places = []
         for i in range(2):
             room = (lengths[i] - sides[i]) // config.size_multiple
-            place = (cell[i] + chance.random()) / grid[i] * (room + 1)
+            place = (cell[i] + random.random()) / grid[i] * (room + 1)
             places.append(int(place) * config.size_multiple)
         pixels = [
             line.indices[place : place + side]
@@ -118,7 +131,7 @@ def sample_windows(
 
 
 def _without_margins(place: int, side: int, length: int, overlap: int) -> Tensor:
-    """1 for the pixels that count, 0 at the ends where the image goes on; a quarter at most."""
+    """Return weights (side,): 0 in the margins (at most a quarter) at ends where the image goes on, else 1."""
     margin = min(overlap // 2, side // 4)
     weights = torch.ones(side)
     if place > 0:

@@ -1,4 +1,4 @@
-"""Where the overlapping tiles of a large image lie, and how much each counts. Nothing here imports torch."""
+"""Geometry of overlapping tiles: positions and blending weights. No torch."""
 
 import math
 from dataclasses import dataclass
@@ -18,14 +18,15 @@ NORM_FROM = get_args(NormFrom)
 
 @dataclass(frozen=True, kw_only=True)
 class Tiling:
-    """How an image is cut into tiles.
+    """Tile size, overlap, and source of instance norm's statistics.
 
     Attributes:
-        tile: a tile's height and width, in pixels.
-        overlap: pixels that neighbouring tiles share, at least; up to half a tile.
-        norm_from: what instance norm takes its statistics from: each ``"tile"`` by itself, or the whole
-            ``"image"``, so that the tiles agree.
-        sample_pixels: how much of an image is looked at for that; all of one that is not larger.
+        tile: height and width of a tile in pixels.
+        overlap: least overlap of neighbouring tiles in pixels; at most half a tile.
+        norm_from: where instance norm takes its statistics from: each ``"tile"``, or the ``"image"``, so that
+            all tiles use the same ones.
+        sample_pixels: pixels of the image used for the statistics of ``norm_from="image"``; a smaller image is
+            used whole.
 
     Raises:
         PiggybackError: a field has a value that is not allowed.
@@ -53,7 +54,7 @@ class Tiling:
     def of(
         cls, tile: int, overlap: int | None = None, norm_from: NormFrom | None = None
     ) -> "Tiling":
-        """A tiling of which not all is said: the overlap is 64 then, or a quarter of smaller tiles."""
+        """Create a tiling with defaults for None: an overlap of 64, or a quarter of tiles smaller than 256."""
         if overlap is None:
             overlap = min(cls.overlap, tile // 4)
         return cls(tile=tile, overlap=overlap, norm_from=norm_from or cls.norm_from)
@@ -74,16 +75,16 @@ class Tiling:
 
 
 @dataclass(frozen=True)
-class Line:
-    """One axis of an image: mirrored at its ends until the network takes it, then cut into tiles.
+class TiledAxis:
+    """One axis of an image, padded by reflection to a length that the network takes, and cut into tiles.
 
     Attributes:
-        length: pixels of the image.
-        before: mirrored pixels before the image's first one.
-        indices: (padded length,), the image's pixel at each padded one.
+        length: pixels of the image along the axis.
+        before: padded pixels before the image's first one.
+        indices: (padded length,), the image's pixel at each position.
         size: pixels of each tile.
-        starts: the padded pixel at which each tile begins, in order.
-        weights: (tiles, size), in [0, 1]; those of all tiles sum to one at every padded pixel.
+        starts: position at which each tile begins, ascending.
+        weights: (tiles, size), in [0, 1]; at every position the weights of all tiles sum to one.
     """
 
     length: int
@@ -94,42 +95,41 @@ class Line:
     weights: NDArray[np.float32]
 
     def pixels(self, tile: int) -> NDArray[np.intp]:
-        """(size,), the image's pixels that a tile shows."""
+        """Return the image's pixels in a tile, (size,)."""
         return self.indices[self.starts[tile] : self.starts[tile] + self.size]
 
     def reach(self, tile: int) -> tuple[int, int]:
-        """The image's pixels to which a tile contributes: the first, and the one after the last."""
+        """Return the range of the image's pixels to which a tile contributes: first, and one after the last."""
         counting = np.flatnonzero(self.weights[tile]) + self.starts[tile] - self.before
         first, last = int(counting[0]), int(counting[-1]) + 1
         return max(first, 0), min(last, self.length)
 
     def weights_in_reach(self, tile: int) -> tuple[slice, NDArray[np.float32]]:
-        """Which of a tile's pixels are in its reach, and their weights."""
+        """Return which of a tile's pixels are in its reach, and their weights."""
         offset = self.before - self.starts[tile]
         first, last = (pixel + offset for pixel in self.reach(tile))
         return slice(first, last), self.weights[tile, first:last]
 
 
-def lay(length: int, config: Architecture, tiling: Tiling | None = None) -> Line:
+def lay_tiles(length: int, config: Architecture, tiling: Tiling | None = None) -> TiledAxis:
     """Lay tiles along an axis of `length` pixels; without a tiling, a single one.
 
-    Tiles are spread evenly. They begin in the phase of the network's strides if the overlap is a multiple
-    of it, as 64 is for ResNets. A tile counts fully around
-    its middle. In an overlap, the quarter next to its edge, where the network lacks context, does
-    not count; between, the weight rises as a cosine does.
+    Tiles are spaced evenly. Their starts are multiples of the network's stride if the overlap is one, as 64 is
+    for ResNets. A tile has weight one around its middle. In an overlap it has weight zero in the quarter next to
+    its edge, where the network lacks context, and a cosine ramp between.
     """
     before, after = padding(length, config)
     indices = np.pad(np.arange(length), (before, after), mode="symmetric")
     padded = len(indices)
     if tiling is None or padded <= tiling.tile:
-        return Line(length, before, indices, padded, (0,), np.ones((1, padded), np.float32))
+        return TiledAxis(length, before, indices, padded, (0,), np.ones((1, padded), np.float32))
     size, overlap = tiling.tile, tiling.overlap
-    # The tile is a multiple of the network's, and so is the last start: all starts can be of this one.
+    # Tile and last start are multiples of the network's stride, so all starts can be multiples of this step.
     step = math.gcd(config.size_multiple, overlap)
     count = math.ceil((padded - size) / (size - overlap)) + 1
     places = np.arange(count) * ((padded - size) // step) / (count - 1)
     starts = np.rint(places).astype(int) * step
-    # Between two tiles, a seam in the middle of their overlap.
+    # The seam of two tiles is in the middle of their overlap.
     seams = (starts[1:] + starts[:-1] + size) / 2
     pixels = starts[:, None] + np.arange(size) + 0.5
     ramp = max(overlap / 2, 1e-6)
@@ -138,11 +138,11 @@ def lay(length: int, config: Architecture, tiling: Tiling | None = None) -> Line
     ended = np.zeros((count, size))
     ended[:-1] = _rise((pixels[:-1] - seams[:, None]) / ramp)
     weights = (begun - ended).astype(np.float32)
-    return Line(length, before, indices, size, tuple(map(int, starts)), weights)
+    return TiledAxis(length, before, indices, size, tuple(map(int, starts)), weights)
 
 
 def padding(length: int, config: Architecture) -> tuple[int, int]:
-    """How many pixels to add before and after, so that the network takes the axis."""
+    """Return how many pixels to add before and after an axis, so that the network takes it."""
     multiple = config.size_multiple
     needed = max(math.ceil(length / multiple) * multiple, config.minimum_size)
     before = (needed - length) // 2
@@ -150,10 +150,10 @@ def padding(length: int, config: Architecture) -> tuple[int, int]:
 
 
 def padded_pixels(height: int, width: int, config: Architecture) -> int:
-    """How many pixels an image has when a network takes it."""
+    """Return the number of an image's pixels after padding for a network."""
     return math.prod(length + sum(padding(length, config)) for length in (height, width))
 
 
 def _rise(place: NDArray[np.float64]) -> NDArray[np.float64]:
-    """From 0 at -1/2 to 1 at 1/2, as a cosine."""
+    """Cosine ramp from 0 at -1/2 to 1 at 1/2."""
     return 0.5 - 0.5 * np.cos(np.pi * np.clip(place + 0.5, 0, 1))

@@ -1,4 +1,4 @@
-"""Translating images of any size with a task's generator: tensors, and files."""
+"""Translate images of any size with a task's generator: tensors, arrays and files."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -9,21 +9,22 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.images.encode import encode, refuse_unfit
+from piggyback_gan.images.decode import naming_file
+from piggyback_gan.images.encode import check_fits, encode
 from piggyback_gan.images.format import ImageFormat
-from piggyback_gan.images.pixels import MAX_PIXELS, Pixels, naming
+from piggyback_gan.images.pixels import MAX_PIXELS, Pixels
 from piggyback_gan.images.read import read_image
 from piggyback_gan.images.strips import write_strips
 from piggyback_gan.images.tensors import to_pixels, to_tensor
 from piggyback_gan.inference.outputs import Outcome
 from piggyback_gan.inference.tiled import translated_strips
-from piggyback_gan.inference.tiling import Tiling, lay
+from piggyback_gan.inference.tiling import Tiling, lay_tiles
 from piggyback_gan.networks.config import Architecture
 from piggyback_gan.system.device import device_of
 from piggyback_gan.system.files import atomic_write
 
 Formats = tuple[ImageFormat, ImageFormat]
-"""What a task takes, and what it makes."""
+"""Formats of a task's inputs and outputs."""
 
 
 def translate_batch(
@@ -35,14 +36,14 @@ def translate_batch(
         generator: a folded task.
         config: its architecture, with the task's channels.
         images: (B, C, H, W) in [-1, 1], any H and W from 1 on.
-        tiling: translate each in overlapping tiles rather than at once.
+        tiling: translate each image in overlapping tiles.
 
     Returns:
-        (B, output channels, H, W) on the CPU, in [-1, 1].
+        (B, output channels, H, W) float32 on the CPU, in [-1, 1].
 
     Raises:
-        PiggybackError: other channels than the network's, no pixels, no float values, or tiles of a
-            size that the network does not take.
+        PiggybackError: the images have other channels than the network, no pixels or no float values, or the
+            network does not take tiles of this size.
     """
     channels = config.input_channels
     fits = images.dim() == 4 and images.shape[1] == channels and images.numel() > 0
@@ -61,16 +62,16 @@ def translate_batch(
 
 
 def padded(images: Tensor, config: Architecture) -> tuple[Tensor, tuple[int, int]]:
-    """Images mirrored at their edges, to a size that a network takes.
+    """Pad images by reflection to a size that a network takes.
 
     Args:
         images: (B, C, H, W), any H and W from 1 on.
         config: the network's architecture.
 
     Returns:
-        The padded images, and how many rows and columns were put before theirs.
+        The padded images, and the numbers of rows and columns that were added before theirs.
     """
-    rows, columns = (lay(side, config) for side in images.shape[2:])
+    rows, columns = (lay_tiles(side, config) for side in images.shape[2:])
     images = images[:, :, torch.from_numpy(rows.indices)]
     images = images[:, :, :, torch.from_numpy(columns.indices)]
     return images, (rows.before, columns.before)
@@ -87,35 +88,38 @@ def translate_files(
     max_pixels: int = MAX_PIXELS,
     on_done: Callable[[float], None] = lambda count: None,
 ) -> list[Outcome]:
-    """Translate files one batch of equal sizes after another; what fails is said, the others are done.
+    """Translate files; one that can't be translated does not stop the others.
 
     Args:
         generator: a folded task.
         config: its architecture, with the task's channels.
-        planned: what becomes what, from `plan_outputs`.
-        formats: what the task takes and what it makes: the outputs have its channels, depth and range.
-        batch_size: images of one size that are translated at once, without tiling.
-        tiling: translate each image in overlapping tiles, in bounded memory beside the image.
-        max_pixels: larger images are refused.
-        on_done: told how many are done; of an image in tiles, parts too.
+        planned: inputs and outputs, from `plan_outputs`.
+        formats: formats of the task's inputs and outputs.
+        batch_size: neighbouring images of one size that are translated as a batch; without tiling only.
+        tiling: translate each image in overlapping tiles, in bounded memory besides the image.
+        max_pixels: limit of an image's size.
+        on_done: called with the number of images done; with tiling, also with fractions.
+
+    Returns:
+        An outcome for every file, with a `problem` for those that failed.
 
     Raises:
-        PiggybackError: an output can't be written (full disk, read-only folder), or tiles of a size
-            that the network does not take.
+        PiggybackError: an output can't be written (full disk, read-only folder), or the network does not take
+            tiles of this size.
     """
     outcomes: list[Outcome] = []
     readable = _readable(planned, formats, max_pixels, outcomes)
     if tiling is not None:
         tiling.check(config)
         for outcome, pixels in readable:
-            strips = _told(
+            strips = _reported(
                 translate_strips(generator, config, pixels, formats, tiling),
                 len(pixels),
                 lambda part: on_done(len(outcomes) + part),
             )
             write_strips(outcome.output, strips, output_shape(pixels, formats[1]), formats[1].depth)
             outcomes.append(outcome)
-            # Else it would be there while the next one is read.
+            # Free the memory before the next image is read.
             del pixels, strips
     else:
         for batch in _batches(readable, batch_size):
@@ -133,7 +137,7 @@ def translate_files(
 def _translate_tiled(
     generator: nn.Module, config: Architecture, image: Tensor, tiling: Tiling
 ) -> Tensor:
-    """(C, H, W) -> (output channels, H, W)."""
+    """Translate one image (C, H, W) to (output channels, H, W)."""
     strips = translated_strips(
         generator,
         config,
@@ -147,13 +151,16 @@ def _translate_tiled(
 def translate_pixels(
     generator: nn.Module, config: Architecture, images: Sequence[Pixels], formats: Formats
 ) -> list[Pixels]:
-    """Translate images of one size, (H, W, C) of what a task takes, to those that it makes.
+    """Translate images of one size.
 
     Args:
         generator: a folded task.
         config: its architecture, with the task's channels.
-        images: one or more.
-        formats: what the task takes and what it makes.
+        images: one or more, (H, W, C) of the task's input format.
+        formats: formats of the task's inputs and outputs.
+
+    Returns:
+        Pixels (H, W, C) of the task's output format.
     """
     batch = torch.stack([to_tensor(pixels, formats[0]) for pixels in images])
     return [to_pixels(image, formats[1]) for image in translate_batch(generator, config, batch)]
@@ -172,13 +179,13 @@ def translate_strips(
     Args:
         generator: a folded task.
         config: its architecture, with the task's channels.
-        pixels: of what the task takes.
-        formats: what the task takes and what it makes.
-        tiling: how to cut it.
+        pixels: the image, in the task's input format.
+        formats: formats of the task's inputs and outputs.
+        tiling: tile size, overlap and source of norm statistics.
         on_tile: called before each tile is read.
 
     Yields:
-        (rows, W, C) of what the task makes, from top to bottom.
+        Strips (rows, W, C) of the task's output format, from top to bottom.
 
     Raises:
         PiggybackError: the network does not take tiles of this size.
@@ -193,10 +200,10 @@ def translate_strips(
         yield to_pixels(strip, formats[1])
 
 
-def _told(
+def _reported(
     strips: Iterable[Pixels], height: int, on_part: Callable[[float], None]
 ) -> Iterator[Pixels]:
-    """The strips of an image, with word of how much of it is done after each."""
+    """Yield an image's strips, and call `on_part` with the fraction done after each."""
     done = 0
     for strip in strips:
         done += len(strip)
@@ -207,12 +214,12 @@ def _told(
 def _readable(
     planned: Sequence[Outcome], formats: Formats, max_pixels: int, failed: list[Outcome]
 ) -> Iterator[tuple[Outcome, Pixels]]:
-    """The files that can be read and whose outputs can be written, with their pixels; the others fail."""
+    """Yield files that can be read and whose outputs can be encoded, with their pixels; append the others."""
     for outcome in planned:
         try:
             pixels = read_image(outcome.source, formats[0], max_pixels=max_pixels)
-            with naming(outcome.source):
-                refuse_unfit(
+            with naming_file(outcome.source):
+                check_fits(
                     output_shape(pixels, formats[1]), formats[1].depth, outcome.output.suffix
                 )
         except PiggybackError as error:
@@ -225,7 +232,7 @@ def _readable(
 def _batches(
     items: Iterable[tuple[Outcome, Pixels]], batch_size: int
 ) -> Iterator[list[tuple[Outcome, Pixels]]]:
-    """Neighbours of one size, at most `batch_size` together."""
+    """Group neighbours of one size, at most `batch_size` together."""
     batch: list[tuple[Outcome, Pixels]] = []
     for item in items:
         if batch and (len(batch) == batch_size or item[1].shape != batch[0][1].shape):
@@ -237,5 +244,5 @@ def _batches(
 
 
 def output_shape(pixels: Pixels, format: ImageFormat) -> tuple[int, int, int]:
-    """The shape (H, W, C) of what an image becomes."""
-    return pixels.shape[0], pixels.shape[1], 1 if format.labels else format.channels
+    """Return the shape (H, W, C) of an image's output in a format."""
+    return pixels.shape[0], pixels.shape[1], format.stored_channels

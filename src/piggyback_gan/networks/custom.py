@@ -5,9 +5,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from piggyback_gan.errors import PiggybackError, said
+from piggyback_gan.errors import PiggybackError, error_line
 from piggyback_gan.networks.config import Architecture, CustomGeneratorConfig
-from piggyback_gan.system.user_code import call_allowed, place
+from piggyback_gan.system.user_code import call_allowed, user_location
 
 _MULTIPLES = [2**power for power in range(9)]
 _JUDGED = 16  # pixels: smaller images are not trained on
@@ -103,7 +103,7 @@ def _problem(
     try:
         made = _translated(network, shape)
     except Exception as error:  # noqa: BLE001 - code of others raises what it likes
-        return f"fails for images of shape {shape}: {said(error)}{place(error)}"
+        return f"fails for images of shape {shape}: {error_line(error)}{user_location(error)}"
     if not isinstance(made, Tensor):
         raise PiggybackError(
             f"{config.name} should make a tensor of shape {expected}; found {type(made).__name__}"

@@ -14,7 +14,7 @@ from PIL import Image
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.images.decode import decode_content
 from piggyback_gan.images.display import display
-from piggyback_gan.images.encode import best_suffix, can_hold, encode, refuse_unfit
+from piggyback_gan.images.encode import best_suffix, can_hold, check_fits, encode
 from piggyback_gan.images.format import ImageFormat
 from piggyback_gan.images.pixels import Pixels, TooManyPixels
 from piggyback_gan.images.read import fitted
@@ -198,7 +198,7 @@ def _sparing(tiling: Tiling, whole_pixels: int) -> Tiling:
 
 def _planes(way: Way) -> int:
     """How often four channels are in an input, or in an output if it has more."""
-    return max(-(-(1 if side.labels else side.channels) // 4) for side in (way.input, way.output))
+    return max(-(-side.stored_channels // 4) for side in (way.input, way.output))
 
 
 def _refuse_unfit(way: Way, upload: Upload, pixels: Pixels, suffix: str) -> None:
@@ -208,7 +208,7 @@ def _refuse_unfit(way: Way, upload: Upload, pixels: Pixels, suffix: str) -> None
         Problem: it is too large for them.
     """
     try:
-        refuse_unfit(output_shape(pixels, way.output), way.output.depth, suffix)
+        check_fits(output_shape(pixels, way.output), way.output.depth, suffix)
     except PiggybackError as error:
         raise Problem("invalid-request", f"{upload.name}: {error}") from None
 

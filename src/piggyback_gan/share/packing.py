@@ -13,7 +13,7 @@ from piggyback_gan.errors import PiggybackError
 from piggyback_gan.names import BACKWARD
 from piggyback_gan.share.documents import notes_at
 from piggyback_gan.share.sites import FolderSite
-from piggyback_gan.system.files import atomic_write, workplace
+from piggyback_gan.system.files import atomic_write, staging_folder
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def pack(bank: str | Path, out: str | Path, tasks: Collection[str]) -> Packed:
     notes = notes_at(FolderSite(source.path), source.tasks)
     require_outside_banks(out)
     # In a folder that is there, which may be the working directory, something in it.
-    with workplace(out / "bank" if out.exists() else out) as folder:
+    with staging_folder(out / "bank" if out.exists() else out) as folder:
         place = folder / "bank"
         made = Bank(Store(place, Manifest(store.manifest.architecture)), source.config)
         with made.writing(f"pack {source.path}"):

@@ -1,1 +1,1 @@
-"""Files, options, devices and processes; no banks and no images."""
+"""Files, option values, devices and processes: knows neither banks nor images."""

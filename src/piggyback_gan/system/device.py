@@ -1,4 +1,4 @@
-"""Which device to compute on, and how a CPU is made ready."""
+"""Choose the device to compute on, and set it up."""
 
 import torch
 from torch import nn
@@ -8,24 +8,24 @@ from piggyback_gan.system.launch import find_place
 
 
 def choose_device(asked: str) -> str:
-    """The device to compute on: "auto" takes CUDA, else MPS, else the CPU.
+    """Return the device to compute on; "auto" picks CUDA, then MPS, then the CPU.
 
-    A CPU is set to flush denormal numbers, in this thread and those started later: flat backgrounds make
-    them, and they make networks several times slower. Call it before other work with torch.
+    On the CPU, denormal numbers are flushed to zero in this thread and those started later: flat backgrounds
+    produce them, and they slow networks down several times. Call it before other work with torch.
 
     Where several processes were launched on a machine, "cuda" is the GPU of this process's LOCAL_RANK.
 
     Raises:
-        PiggybackError: an unknown device, or one that is not there.
+        PiggybackError: the device is unknown or not available.
     """
-    there = {
+    available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
-    device = next(name for name in there if there[name]) if asked == "auto" else asked
-    if not there.get(device.partition(":")[0]):
-        raise PiggybackError(f"there is no {device} device here: choose auto or cpu")
+    device = next(name for name in available if available[name]) if asked == "auto" else asked
+    if not available.get(device.partition(":")[0]):
+        raise PiggybackError(f"the device {device} is not available: choose auto or cpu")
     if device == "cpu":
         torch.set_flush_denormal(True)
     place = find_place()
@@ -35,7 +35,7 @@ def choose_device(asked: str) -> str:
 
 
 def device_of(network: nn.Module) -> torch.device:
-    """Where a network is; one without parameters, such as onnxruntime's, takes tensors on the CPU."""
+    """Return the device of a network's parameters; the CPU where it has none, such as onnxruntime's."""
     return next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
 
 
@@ -46,6 +46,7 @@ def _take_own_gpu(local_rank: int) -> None:
     index = local_rank if count > 1 else 0
     if index >= count:
         raise PiggybackError(
-            f"process {local_rank} of this machine has no GPU: {count} are here; start at most {count}"
+            f"process {local_rank} on this machine has no GPU: found {count} GPUs, start at most {count} "
+            "processes"
         )
     torch.cuda.set_device(index)

@@ -1,4 +1,4 @@
-"""Several processes that train one task together: who they are, and the sums they make of their tensors."""
+"""Distributed training: join the process group, sum and broadcast tensors over its processes."""
 
 from __future__ import annotations
 
@@ -14,31 +14,30 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from piggyback_gan.errors import PartnerEnded, PiggybackError, SaidElsewhere
+from piggyback_gan.errors import PartnerEnded, PiggybackError, ReportedElsewhere
 from piggyback_gan.system.launch import find_place
 
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
 
-# Validation is the first process's work, and the others wait for it.
-_PATIENCE = timedelta(hours=24)
+# Rank 0 validates while the others wait.
+_TIMEOUT = timedelta(hours=24)
 # Processes of one launch start within seconds; queues hand out machines before that.
-_JOINING = timedelta(minutes=5)
+_JOIN_TIMEOUT = timedelta(minutes=5)
 # What fails in all processes alike fails at about the same time.
-_SAYING = timedelta(seconds=5)
+_REPORT_TIMEOUT = timedelta(seconds=5)
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process, `rank` of `world`, and what it does together with the others.
+    """The process group as seen by this process, `rank` of `world`.
 
-    Gradients are summed over all processes in one all-reduce before each step. That is what
-    DistributedDataParallel does, without its rules on how often a network is called in a step; and as
-    every process weighs its gradients by its share of the batch, a last batch that does not divide
-    evenly comes out as in one process.
+    Gradients are summed over all processes in one all-reduce before each step, as DistributedDataParallel
+    does, but without its rules on how often a network may be called in a step. Every process weighs its
+    gradients by its share of the batch, so a last batch that does not divide evenly gives the same gradients
+    as in one process.
 
-    Raises:
-        PartnerEnded: from every method that needs the others, when one of them is gone.
+    Every method that communicates raises PartnerEnded if another process has ended.
     """
 
     rank: int = 0
@@ -46,11 +45,11 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes files and speaks."""
+        """Whether this is rank 0, which writes files and messages."""
         return self.rank == 0
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter], flag: bool = False) -> bool:
-        """Sum all gradients over the processes, and say whether any of them raised its flag."""
+        """Sum the gradients over all processes in place; return whether `flag` is true in any of them."""
         if self.world == 1:
             return flag
         parameters = list(parameters)
@@ -66,14 +65,14 @@ class Processes:
         return bool(flat[-1] > 0)
 
     def sum_all(self, values: Tensor) -> Tensor:
-        """The sum of a tensor over the processes, in its place."""
+        """Sum a tensor over all processes in place, and return it."""
         if self.world > 1:
             with _together():
                 dist.all_reduce(values)
         return values
 
     def gather(self, images: Tensor, counts: Sequence[int]) -> Tensor:
-        """The processes' images (counts[rank], ...) one below the other, the same in all of them."""
+        """Concatenate the processes' images (counts[rank], ...) to (sum of counts, ...) in every process."""
         if self.world == 1:
             return images
         whole = images.new_zeros((sum(counts), *images.shape[1:]))
@@ -82,7 +81,7 @@ class Processes:
         return self.sum_all(whole)
 
     def from_first(self, value: Any) -> Any:
-        """What the first process gives, in all of them."""
+        """Return rank 0's value in every process; it must be picklable."""
         if self.world == 1:
             return value
         box = [value]
@@ -90,11 +89,8 @@ class Processes:
             dist.broadcast_object_list(box, src=0)
         return box[0]
 
-    def same_buffers(self, networks: Iterable[nn.Module]) -> None:
-        """Give all processes the first one's buffers, such as batch norm's running statistics.
-
-        One broadcast for each type of number; none where there are no buffers.
-        """
+    def broadcast_buffers(self, networks: Iterable[nn.Module]) -> None:
+        """Broadcast rank 0's buffers, such as batch norm's running statistics: once for each dtype."""
         if self.world == 1:
             return
         kinds: dict[torch.dtype, list[Tensor]] = defaultdict(list)
@@ -116,20 +112,20 @@ def _together() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise PartnerEnded(
-            "another process of this training ended: its own message says why"
+            "another process of this training ended: see its error message"
         ) from error
 
 
 @contextmanager
 def processes() -> Iterator[Processes]:
-    """Join the other processes that were launched with this one, for as long as the block lasts.
+    """Join the process group of this launch while the block runs.
 
-    Inside of another such block, and where a group was begun already, that group is used. Tensors on a
-    GPU go through NCCL, all others through gloo.
+    A group that is already initialized, as by an outer block, is used and kept. Tensors on a GPU are sent
+    with NCCL, all others with gloo.
 
     Raises:
-        PiggybackError: they can't be reached.
-        SaidElsewhere: in place of a PiggybackError in the block, if the first process had the same.
+        PiggybackError: the other processes can't be reached.
+        ReportedElsewhere: in place of a PiggybackError of the block that rank 0 raises, too.
     """
     place = find_place()
     rank, world = place.rank, place.count
@@ -143,8 +139,8 @@ def processes() -> Iterator[Processes]:
     try:
         yield Processes(rank, world)
     except PiggybackError as error:
-        if _is_said_elsewhere(store, rank, world, error):
-            raise SaidElsewhere(str(error)) from error
+        if _is_reported_elsewhere(store, rank, world, error):
+            raise ReportedElsewhere(str(error)) from error
         raise
     finally:
         if dist.is_initialized():
@@ -152,7 +148,7 @@ def processes() -> Iterator[Processes]:
 
 
 def idle_cores() -> str | None:
-    """What to do about cores that are left idle, as torchrun starts processes with one thread each."""
+    """Return a hint if cores are left idle, as torchrun starts processes with one thread each."""
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     each = len(os.sched_getaffinity(0)) // local if hasattr(os, "sched_getaffinity") else 1
     if torch.cuda.is_available() or local == 1 or each < 2 or torch.get_num_threads() > 1:
@@ -161,9 +157,9 @@ def idle_cores() -> str | None:
 
 
 def _join(rank: int, world: int) -> Store:
-    # Late: some builds of torch have none. The first is for its own sake: torch imports it when it makes an
-    # optimizer, and its functions keep the group of that moment as their default, and with it threads that
-    # could outlive the interpreter, which aborts.
+    # Imported late: some builds of torch lack them. torch imports the first when it creates an optimizer, and its
+    # functions keep the process group of that moment as their default, and with it threads that could outlive
+    # the interpreter, which then aborts. So import it before there is a group.
     import torch.distributed.nn
     from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
@@ -171,32 +167,30 @@ def _join(rank: int, world: int) -> Store:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
         store: Store
-        store, _, _ = next(rendezvous("env://", rank, world, timeout=_JOINING))
-        store.set_timeout(_PATIENCE)
-        dist.init_process_group(
-            backend, store=store, rank=rank, world_size=world, timeout=_PATIENCE
-        )
+        store, _, _ = next(rendezvous("env://", rank, world, timeout=_JOIN_TIMEOUT))
+        store.set_timeout(_TIMEOUT)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=_TIMEOUT)
     except (ValueError, RuntimeError) as error:
         words = str(error).splitlines()[0]
         raise PiggybackError(
             f"process {rank} of {world} can't reach the others: {words}; start all of them with "
             "torchrun or accelerate launch"
         ) from None
-    return PrefixStore("piggyback-gan said", store)
+    return PrefixStore("piggyback-gan errors", store)
 
 
-def _is_said_elsewhere(store: Store, rank: int, world: int, error: PiggybackError) -> bool:
-    """Tell the other processes of an error, and whether the first one has said what is to be said."""
+def _is_reported_elsewhere(store: Store, rank: int, world: int, error: PiggybackError) -> bool:
+    """Share an error with the other processes; return whether rank 0 reports it or its cause."""
     try:
-        store.set_timeout(_SAYING)
+        store.set_timeout(_REPORT_TIMEOUT)
         if rank > 0:
             first = store.get("0").decode()
             store.set(str(rank), "")
             return first == str(error) or isinstance(error, PartnerEnded)
         store.set("0", str(error))
-        # The others stop waiting for this process, and then ask what it said.
+        # The others stop waiting for this process and then read its error.
         dist.destroy_process_group()
         store.wait([str(other) for other in range(1, world)])
     except RuntimeError:
-        pass  # nobody hears or answers: it ended in another way, and this is news
+        pass  # no answer: the other process ended for another reason, so this error is new
     return False

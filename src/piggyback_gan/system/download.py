@@ -1,4 +1,4 @@
-"""Files from the network: fetched only when asked for, checked before use, kept in a cache folder."""
+"""Download a file once, check its hash, and keep it in the cache folder."""
 
 import hashlib
 import http.client
@@ -15,26 +15,25 @@ _SECONDS = 30
 
 
 def cache_folder() -> Path:
-    """Where files are kept for later: PIGGYBACK_GAN_CACHE where set, else ~/.cache/piggyback-gan."""
+    """Return the cache folder: PIGGYBACK_GAN_CACHE if set, else ~/.cache/piggyback-gan."""
     given = os.environ.get(CACHE_VARIABLE)
     return Path(given) if given else Path.home() / ".cache" / "piggyback-gan"
 
 
 def fetch(url: str, sha256: str, path: Path) -> Path:
-    """The file at `path`, downloaded if it is not there or is not what it should be.
+    """Download a file to `path`, unless it is there with this hash already; return `path`.
+
+    The file appears at `path` complete and checked, or not at all.
 
     Args:
-        url: where it is.
-        sha256: of its content.
-        path: where it is kept; it appears there whole and checked.
-
-    Returns:
-        `path`.
+        url: address of the file.
+        sha256: expected SHA-256 of its content, in hexadecimal.
+        path: where to keep it.
 
     Raises:
-        PiggybackError: it can't be had, is another file than it should be, or can't be written.
+        PiggybackError: it can't be downloaded, has another hash, or can't be written.
     """
-    if path.is_file() and _is(path.read_bytes(), sha256):
+    if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256:
         return path
     require_writable(path.parent)
     try:
@@ -47,14 +46,9 @@ def fetch(url: str, sha256: str, path: Path) -> Path:
         raise PiggybackError(
             f"{url} can't be downloaded ({reason}): fetch it elsewhere and put it at {path}"
         ) from None
-    if not _is(content, sha256):
+    if (found := hashlib.sha256(content).hexdigest()) != sha256:
         raise PiggybackError(
-            f"{url} is not what it was: expected SHA-256 {sha256}, found "
-            f"{hashlib.sha256(content).hexdigest()}; it was not kept"
+            f"{url} has another content than expected: expected SHA-256 {sha256}, found {found}; it was not kept"
         )
     atomic_write(path, content)
     return path
-
-
-def _is(content: bytes, sha256: str) -> bool:
-    return hashlib.sha256(content).hexdigest() == sha256

@@ -11,14 +11,14 @@ from typing import IO
 
 from piggyback_gan.errors import PiggybackError
 
-_workplaces: set[Path] = set()
+_staging_folders: set[Path] = set()
 
 
 def atomic_write(path: Path, content: bytes) -> None:
-    """Write a file so that at any moment, also after a crash, the old or the new content is there.
+    """Replace a file's content atomically: after a crash it has either the old or the new content.
 
     Raises:
-        PiggybackError: it can't be written (full disk, read-only folder); nothing is left behind.
+        PiggybackError: it can't be written (full disk, read-only folder); the old file is unchanged.
     """
     with atomic_file(path) as file:
         file.write(content)
@@ -26,10 +26,10 @@ def atomic_write(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write to, which takes its place in one moment, when the block ends without an error.
+    """Open a temporary file that is renamed to `path` when the block ends without an error.
 
     Raises:
-        PiggybackError: it can't be written (full disk, read-only folder); nothing is left behind.
+        PiggybackError: it can't be written (full disk, read-only folder); the old file is unchanged.
     """
     temporary = _unused(path, ".tmp")
     try:
@@ -48,7 +48,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def require_writable(folder: Path) -> None:
-    """Make a folder and check that files can be written in it.
+    """Create a folder if needed, and check that files can be written in it.
 
     Raises:
         PiggybackError: they can't.
@@ -62,17 +62,17 @@ def require_writable(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def workplace(path: Path) -> Iterator[Path]:
-    """A folder to make something in that is to become `path`: on the same disk, and gone with the block.
+def staging_folder(path: Path) -> Iterator[Path]:
+    """Create a folder in which to prepare `path`, on the same disk; it is removed when the block ends.
 
-    It is in the nearest folder above that is there, so that none is made for what may fail.
+    It lies in the nearest existing parent of `path`, so a failure leaves no new folders.
 
     Raises:
-        PiggybackError: something can't be written there (full disk, read-only folder, a file in the way).
+        PiggybackError: it can't be written to (full disk, read-only folder, a file in the way).
     """
-    above = next((place for place in path.absolute().parents if place.exists()), Path("/"))
+    above = next((parent for parent in path.absolute().parents if parent.exists()), Path("/"))
     folder = _unused(above / path.name)
-    _workplaces.add(folder)
+    _staging_folders.add(folder)
     try:
         folder.mkdir(mode=0o700)
         yield folder
@@ -80,26 +80,26 @@ def workplace(path: Path) -> Iterator[Path]:
         raise PiggybackError(f"{path} can't be written: {error.strerror or error}") from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        _workplaces.discard(folder)
+        _staging_folders.discard(folder)
 
 
-def clear_workplaces() -> None:
-    """Remove what this process has half made: before it ends without leaving its blocks."""
-    for folder in tuple(_workplaces):
+def remove_staging_folders() -> None:
+    """Remove all staging folders of this process, before it ends without leaving its blocks."""
+    for folder in tuple(_staging_folders):
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _unused(path: Path, suffix: str = "") -> Path:
-    """A hidden name beside a path that nothing has.
+    """Return an unused hidden path beside `path`.
 
-    It is known before anything is made under it, as tempfile's names are not: a signal at that moment would
-    leave what nobody knows of.
+    Unlike tempfile's, the name is known before anything is created, so a signal at that moment leaves nothing
+    that can't be found again.
     """
     return path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}{suffix}")
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename durable. Windows can't open folders and needs no such thing."""
+    """Make a rename durable. Windows can't open folders and does not need it."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""Which of several processes this one is, as torchrun and `accelerate launch` tell it."""
+"""Rank of this process, from the environment that torchrun and `accelerate launch` set."""
 
 import os
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from piggyback_gan.errors import PiggybackError
 
 @dataclass(frozen=True)
 class Place:
-    """A process among `count`: its number in all, and its number on its machine; both from 0 on."""
+    """Rank of a process among `count` processes, and its rank among those on its machine; both from 0."""
 
     rank: int = 0
     count: int = 1
@@ -17,10 +17,10 @@ class Place:
 
 
 def find_place(environment: Mapping[str, str] = os.environ) -> Place:
-    """Read RANK, WORLD_SIZE and LOCAL_RANK; without WORLD_SIZE a process is alone.
+    """Read RANK, WORLD_SIZE and LOCAL_RANK; without WORLD_SIZE there is one process.
 
     Raises:
-        PiggybackError: they are no numbers, or contradict each other.
+        PiggybackError: they are not numbers, or are inconsistent.
     """
     if "WORLD_SIZE" not in environment:
         return Place()
@@ -30,9 +30,9 @@ def find_place(environment: Mapping[str, str] = os.environ) -> Place:
     except ValueError:
         rank, count, local_rank = -1, 0, -1
     if not 0 <= rank < count or local_rank < 0:
-        said = ", ".join(f"{name}={value}" for name, value in found.items())
+        values = ", ".join(f"{name}={value}" for name, value in found.items())
         raise PiggybackError(
-            f"the environment is that of no process among others: {said}; unset them, or start with "
+            f"RANK, WORLD_SIZE and LOCAL_RANK are inconsistent: found {values}; unset them, or start with "
             "torchrun or accelerate launch"
         )
     return Place(rank, count, local_rank)

@@ -1,14 +1,14 @@
-"""Where a training's chance comes from: numbers that name a place in it, so that any place can be had again."""
+"""Seeds derived from a place in a training (seed, step, rank), so that any step can be reproduced by itself."""
 
 import numpy as np
 import torch
 
 
 def seed_of(*place: int) -> int:
-    """A seed that depends on all of these non-negative numbers, such as a seed, a step and a process."""
+    """Derive a 63-bit seed from non-negative integers, such as a seed, a step and a rank."""
     return int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1)
 
 
-def chance_at(*place: int) -> torch.Generator:
-    """A generator of random numbers on the CPU that always begins alike for the same numbers."""
+def generator_at(*place: int) -> torch.Generator:
+    """Return a random number generator on the CPU, seeded with `seed_of`."""
     return torch.Generator().manual_seed(seed_of(*place))

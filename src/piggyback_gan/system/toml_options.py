@@ -1,4 +1,4 @@
-"""TOML files of training options."""
+"""Read option dataclasses from TOML files."""
 
 import dataclasses
 import tomllib
@@ -12,29 +12,29 @@ _Options = TypeVar("_Options")
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """What a TOML file holds.
+    """Read a TOML file.
 
     Raises:
-        PiggybackError: it can't be read.
+        PiggybackError: it can't be read, or is not valid TOML.
     """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise PiggybackError(f"{path} can't be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise PiggybackError(f"{path} is no valid TOML: {error}") from None
+        raise PiggybackError(f"{path} is not valid TOML: {error}") from None
 
 
 def known_options(*classes: type) -> list[str]:
-    """The fields of these dataclasses, sorted."""
+    """Return the names of all fields of these dataclasses, sorted."""
     return sorted({field.name for kind in classes for field in dataclasses.fields(kind)})
 
 
 def check_keys(content: Mapping[str, Any], known: Collection[str], where: str) -> None:
-    """Refuse keys that nothing reads.
+    """Check that all keys are known.
 
     Raises:
-        PiggybackError: names them, and those there are.
+        PiggybackError: some are not; it names them and the known ones.
     """
     if unknown := sorted(content.keys() - set(known)):
         raise PiggybackError(
@@ -43,10 +43,10 @@ def check_keys(content: Mapping[str, Any], known: Collection[str], where: str) -
 
 
 def options_from(kind: type[_Options], content: Mapping[str, Any], where: str) -> _Options:
-    """The options of a dataclass that are among these.
+    """Create a dataclass from those entries of `content` that are its fields.
 
     Raises:
-        PiggybackError: a value is not allowed.
+        PiggybackError: a value is not allowed; the message begins with `where`.
     """
     mine = {key: content[key] for key in known_options(kind) if key in content}
     for field in ("input_range", "output_range", "augment_policy"):  # TOML has no tuples

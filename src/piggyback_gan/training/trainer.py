@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from piggyback_gan.core.private_tensors import load_module_state, module_state
 from piggyback_gan.data.datasets import share_of
 from piggyback_gan.system.distributed import Processes
-from piggyback_gan.system.seeding import chance_at, seed_of
+from piggyback_gan.system.seeding import generator_at, seed_of
 from piggyback_gan.training.augment import Augmentation
 from piggyback_gan.training.losses import discriminator_loss, gradient_penalty
 from piggyback_gan.training.options import TrainingOptions
@@ -171,7 +171,7 @@ class Trainer(ABC):
         losses = Losses(images=len(batch.first))
         stop = self._step(batch, losses, should_stop)
         generators = (generator.module for generator in self.generators.values())
-        self.processes.same_buffers([*generators, *self.discriminators.values()])
+        self.processes.broadcast_buffers([*generators, *self.discriminators.values()])
         return losses, stop
 
     @abstractmethod
@@ -200,7 +200,7 @@ class Trainer(ABC):
         """What goes through the networks at once: first, second, augmentation's draws, share of the step."""
         draws = None
         if self._augmentation is not None:
-            chance = chance_at(self.options.seed, batch.step, _AUGMENTATION)
+            chance = generator_at(self.options.seed, batch.step, _AUGMENTATION)
             part = (self.processes.rank, self.processes.world)
             draws = self._augmentation.draw(batch.total, chance)[share_of(batch.total, part)]
         for start in range(0, len(batch.first), self.options.batch_size):

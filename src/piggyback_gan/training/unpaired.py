@@ -10,7 +10,7 @@ from piggyback_gan.data.datasets import share_of
 from piggyback_gan.networks.config import Architecture
 from piggyback_gan.networks.discriminators import build_discriminator
 from piggyback_gan.system.distributed import Processes
-from piggyback_gan.system.seeding import chance_at
+from piggyback_gan.system.seeding import generator_at
 from piggyback_gan.training.image_pool import ImagePool
 from piggyback_gan.training.losses import generator_loss
 from piggyback_gan.training.options import TrainingOptions
@@ -153,7 +153,7 @@ class UnpairedTrainer(Trainer):
         counts = [len(range(batch.total)[share_of(batch.total, (r, world))]) for r in range(world)]
         own = torch.cat(fakes) if fakes else self._none_like(side, batch)
         everyones = self.processes.gather(own, counts)
-        chance = chance_at(self.options.seed, batch.step, POOL, self.sides.index(side))
+        chance = generator_at(self.options.seed, batch.step, POOL, self.sides.index(side))
         shown = self.pools[side].query(everyones, chance)
         return shown[share_of(batch.total, (self.processes.rank, world))]
 

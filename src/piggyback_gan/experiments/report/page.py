@@ -9,7 +9,7 @@ from typing import Any
 
 import jinja2
 
-from piggyback_gan.errors import PiggybackError
+from piggyback_gan.errors import PiggybackError, first_names
 from piggyback_gan.experiments.report import plots, summary
 from piggyback_gan.experiments.report import tables as views
 from piggyback_gan.experiments.report.contact_sheets import write_sheets
@@ -297,10 +297,7 @@ def _warnings(results: Results) -> list[tuple[str, str]]:
             found.setdefault(warning, []).append(
                 f"{stage.strategy}, seed {stage.seed}, {stage.task}"
             )
-    return [
-        (text, where[0] if len(where) == 1 else f"{where[0]}, and {len(where) - 1} more")
-        for text, where in found.items()
-    ]
+    return [(text, first_names(where, 1, ", ")) for text, where in found.items()]
 
 
 def _settings(results: Results) -> list[Table]:
