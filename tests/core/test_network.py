@@ -343,7 +343,7 @@ def test_training_works_under_autocast_with_full_precision_filters(x: Tensor) ->
     train(network, network.trainable_parameters(), steps=1)  # else it is composed for use
     network(x)
     plain = network.module.twice.weight.detach().clone()
-    network._release()
+    network._composer.remove()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         network(x).float().mean().backward()
     assert network.module.twice.weight.dtype == torch.float32

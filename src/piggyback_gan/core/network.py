@@ -4,15 +4,14 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from piggyback_gan.core.allocation import Allotment, Shares, allot
-from piggyback_gan.core.banked_layer import OwnLayer, PutOn, take_weights
+from piggyback_gan.core.banked_layer import OwnLayer, take_weights
+from piggyback_gan.core.composer import Composer
 from piggyback_gan.core.dependencies import Ledger
 from piggyback_gan.core.filter_banks import FilterBanks, TaskFilters, check_values
 from piggyback_gan.core.filter_options import FilterOptions
@@ -35,22 +34,6 @@ from piggyback_gan.core.task import (
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.names import DEFAULT_UNCONSTRAINED, STORAGES, Storage, check_task_name
 from piggyback_gan.system.checks import check_choice
-
-
-def _count_fused_steps(optimizer: torch.optim.Optimizer, *_: object) -> None:
-    """Raise the version counters of what a fused step changed: alone among steps, it does not."""
-    for group in optimizer.param_groups:
-        if group.get("fused"):
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    torch.autograd.graph.increment_version(parameter)
-
-
-def _add(sums: dict[str, Tensor], name: str, gradient: Tensor) -> None:
-    sums[name] = sums[name] + gradient if name in sums else gradient.clone()
-
-
-register_optimizer_step_post_hook(_count_fused_steps)
 
 
 @dataclass
@@ -106,11 +89,11 @@ class PiggybackNetwork(nn.Module):
 
     def __init__(self, module: nn.Module, *, factored: bool = False) -> None:
         super().__init__()
-        self.factored = factored
         # Some of these can't be copied.
         refuse_unfit(module)
         self.module = copy.deepcopy(module)
         self._banks = FilterBanks(take_weights(self.module))
+        self._composer = Composer(self._banks, factored=factored)
         layers = self._banks.layers
         self._filter_keys = {tensor_key(n, k) for n in layers for k in TRAINED}
         self._private = PrivateTensors(self.module, self._filter_keys)
@@ -118,9 +101,6 @@ class PiggybackNetwork(nn.Module):
         self._private.trainable |= own
         self._kept: dict[str, _Task] = {}
         self._active: str | None = None
-        self._composed: tuple[object, ...] | None = None
-        self._start: list[object] = []
-        self._watched: dict[str, Tensor] | None = None
 
     # Tasks
 
@@ -197,7 +177,7 @@ class PiggybackNetwork(nn.Module):
         for layer_name, layer_own in own.items():
             private |= layer_own.tensors(layer_name)
         self._kept[name] = _Task(own=own)
-        self._start = self._banks.versions()
+        self._composer.mark_start()
         self._activate(name, private)
 
     def finish_task(self) -> None:
@@ -228,7 +208,7 @@ class PiggybackNetwork(nn.Module):
         for parameter in self.module.parameters():
             parameter.grad = None  # the next task trains the same private parameters
         self._active = None
-        self._release()
+        self._composer.remove()
         for layer in self._banks.layers.values():
             layer.put_own(None)
         if self.tasks:
@@ -271,14 +251,8 @@ class PiggybackNetwork(nn.Module):
 
         By layer, of those layers of the task in training that mix from selected filters.
         """
-        self._release()
-        sums: dict[str, Tensor] = {}
-        self._watched = sums
-        try:
+        with self._composer.filter_gradients() as sums:
             yield sums
-        finally:
-            self._release()
-            self._watched = None
 
     @torch.no_grad()
     def select_filters(self, gradients: Mapping[str, Tensor]) -> None:
@@ -383,7 +357,7 @@ class PiggybackNetwork(nn.Module):
                 if tasks
                 else "the network has no task yet: call add_task first"
             )
-        self._compose_active()
+        self._composer.install(self._active, exact=not self.training)
         return self.module(*args, **kwargs)
 
     @torch.inference_mode(False)
@@ -402,11 +376,8 @@ class PiggybackNetwork(nn.Module):
         with torch.no_grad():
             for key in shares:
                 weights[key] = layers[key].layout.to_weight(self._banks.filters(key, name))
-        composed, put_on = self._composed, self._release()
-        folded = copy.deepcopy(self.module)
-        for key, on in put_on.items():
-            layers[key].put_on(*on)
-        self._composed = composed
+        with self._composer.removed():
+            folded = copy.deepcopy(self.module)
         for key, layer in layers.items():
             layer.fold_onto(folded.get_submodule(key), weights[key])
         tensors = dict(folded.named_parameters()) | dict(folded.named_buffers())
@@ -469,7 +440,7 @@ class PiggybackNetwork(nn.Module):
         task = self._fitting(state, trains=True)
         self._banks.begin(state.name, TaskFilters.of(state), state)
         self._kept[state.name] = task
-        self._start = self._banks.versions()
+        self._composer.mark_start()
         self._activate(state.name, task.private)
 
     def bank_filters(self, layer: str) -> Tensor:
@@ -546,10 +517,10 @@ class PiggybackNetwork(nn.Module):
         training = self.task_in_training
         if training is not None and self._active == training:
             self._kept[training].private = self._private.copy()
+        self._composer.remove()
         self._put_own(name)
         self._private.load(private, trains=name == training)
         self._active = name
-        self._composed = None
         self.module.train(self.training and name == training)
 
     def _put_own(self, name: str) -> None:
@@ -564,45 +535,10 @@ class PiggybackNetwork(nn.Module):
     def _private_of(self, name: str) -> dict[str, Tensor]:
         return self._private.live() if self._is_live(name) else self._kept[name].private
 
-    def _compose_active(self) -> None:
-        """Give the layers the active task's weights, unless they have them."""
-        name = self._active
-        assert name is not None
-        trains = name == self.task_in_training
-        # A finished task is always composed for use; one in training in evaluation, and while it stands
-        # where it started: there it equals the task that it started from.
-        versions = self._banks.versions() if trains else []
-        exact = not (trains and self.training) or versions == self._start
-        key = (name, exact, *versions)
-        if key == self._composed:
-            return
-        selecting = [] if self._watched is None else self._banks.selecting
-        factored = self.factored and not exact and not selecting
-        # The composition must carry gradients even if this first call needs none.
-        with torch.inference_mode(False), torch.set_grad_enabled(trains):
-            for layer_name in self._banks.task(name).shares:
-                layer, parts = self._banks.layers[layer_name], self._banks.parts(layer_name, name)
-                put_on = parts.factored() if factored and layer.linear else None
-                if put_on is not None:
-                    layer.put_on(*put_on)
-                    continue
-                filters = parts.compose(exact=exact)
-                if layer_name in selecting:
-                    assert self._watched is not None
-                    add = partial(_add, self._watched, layer_name)
-                    filters.register_hook(add)  # type: ignore[no-untyped-call]
-                layer.put_on(filters)
-        self._composed = key
-
-    def _release(self) -> dict[str, PutOn]:
-        """Take composed weights off the layers: tensors with a history can't be copied or pickled."""
-        self._composed = None
-        layers = self._banks.layers.items()
-        return {name: on for name, layer in layers if (on := layer.take_off()) is not None}
-
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "PiggybackNetwork":
         """Move the banks with the network. Their type can't change: it would change earlier tasks."""
         self._banks.check_type(fn)
+        self._composer.remove()
         for layer in self._banks.layers.values():
             layer.put_own(None)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -612,11 +548,10 @@ class PiggybackNetwork(nn.Module):
             for own in task.own.values():
                 own.move(fn)
         self._private.move(fn)
-        self._release()
         if self._active is not None:
             self._put_own(self._active)
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        self._release()
+        self._composer.remove()
         return self.__dict__.copy()
