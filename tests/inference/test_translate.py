@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from banks import evenly
 from piggyback_gan.bank.bank import Bank
 from piggyback_gan.core.network import PiggybackNetwork
 from piggyback_gan.errors import PiggybackError
@@ -416,7 +417,7 @@ def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network = PiggybackNetwork(build_generator(new.config))
     with new.writing("test"):
         for name in ("maps", "night"):
-            network.add_task(name)
+            network.add_task(name, evenly())
             network.finish_task()
             new.add(network.task_state(name), card={})
     return path

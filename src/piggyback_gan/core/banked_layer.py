@@ -10,7 +10,15 @@ from torch import Tensor, nn
 
 from piggyback_gan.core.filters import ConvLayer, FilterLayout, unconstrained_count
 from piggyback_gan.core.mixings import MIXING, FullMixing, Mixing
-from piggyback_gan.core.task import BIAS, TRAINED, UNCONSTRAINED, WEIGHT, LayerPlan, tensor_key
+from piggyback_gan.core.task import (
+    BIAS,
+    TRAINED,
+    UNCONSTRAINED,
+    WEIGHT,
+    LayerPlan,
+    TaskFilters,
+    tensor_key,
+)
 from piggyback_gan.errors import PiggybackError
 
 _NORMS = (
@@ -219,13 +227,16 @@ def _filled(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def plan_layers(
-    layers: Mapping[str, BankedLayer],
-    shares: Mapping[str, float],
-    mixing: Mixing,
-    banks: Mapping[str, int],
+    layers: Mapping[str, BankedLayer], made: TaskFilters, banks: Mapping[str, int]
 ) -> list[LayerPlan]:
-    """What a task takes of each layer that it shares, with so many filters in the layer's bank."""
-    plan = []
+    """What a task takes of each layer that it shares.
+
+    Args:
+        layers: all layers by name.
+        made: how the task's filters are made.
+        banks: layer -> the number of filters in its bank.
+    """
+    plan, shares = [], made.shares
     for name, layer in layers.items():
         if name not in shares:
             continue
@@ -240,7 +251,7 @@ def plan_layers(
                 bank=bank,
                 share=shares[name],
                 unconstrained=unconstrained,
-                rule=mixing.of_layer(filters - unconstrained, bank),
+                rule=made.mixing.of_layer(filters - unconstrained, bank),
             )
         )
     return plan

@@ -74,7 +74,7 @@ class Composer:
         factored = self._factored and not exact and not watched
         # The composition must carry gradients even if this first call needs none.
         with torch.inference_mode(False), torch.set_grad_enabled(trains):
-            for layer in self._banks.task(name).shares:
+            for layer in self._banks.task(name).made.shares:
                 parts = self._banks.parts(layer, name)
                 if factored and self._banks.layers[layer].linear and (factors := parts.factored()):
                     self._put(layer, *factors)

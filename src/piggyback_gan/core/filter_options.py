@@ -20,7 +20,7 @@ from piggyback_gan.names import (
     MixingKind,
     Storage,
 )
-from piggyback_gan.system.checks import check_choice, check_positive
+from piggyback_gan.system.checks import check_choice, check_positive, is_number
 from piggyback_gan.system.option_hints import default_hint
 
 
@@ -71,12 +71,12 @@ class FilterOptions:
                 check_positive(field, getattr(self, field))
         if self.init is not None and not isinstance(self.init, str):
             raise PiggybackError(f"invalid init: found {self.init!r}, give a task's name")
-        if self.budget is not None and not (_is_number(self.budget) and 0 < self.budget <= 1):
+        if self.budget is not None and not (is_number(self.budget) and 0 < self.budget <= 1):
             raise PiggybackError(
                 f"invalid budget: found {self.budget!r}, give a number above 0 and up to 1"
             )
         if self.unconstrained is not None:
-            _check_unconstrained(self.unconstrained)
+            check_unconstrained(self.unconstrained)
 
     def with_filter_defaults(self) -> Self:
         """The same with a budget or a share, and a way to mix.
@@ -105,19 +105,15 @@ class FilterOptions:
         )
 
 
-def _check_unconstrained(value: Any) -> None:
+def check_unconstrained(value: Any) -> None:
     """One share, or a flat table of them; whether its patterns fit is seen with the network."""
     for pattern, share in value.items() if isinstance(value, Mapping) else [(None, value)]:
         if isinstance(share, Mapping):
             raise PiggybackError(
                 f"invalid unconstrained: {pattern!r} is a table: put names with dots in quotes"
             )
-        if not _is_number(share) or not 0 <= share <= 1:
+        if not is_number(share) or not 0 <= share <= 1:
             where = f" for {pattern!r}" if pattern is not None else ""
             raise PiggybackError(
                 f"invalid unconstrained: found {share!r}{where}, give a number from 0 to 1"
             )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -25,7 +25,7 @@ from piggyback_gan.networks.config import (
     WeightInit,
 )
 from piggyback_gan.networks.options import GeneratorOptions
-from piggyback_gan.system.checks import check_choice, check_positive
+from piggyback_gan.system.checks import check_choice, check_positive, is_number
 from piggyback_gan.system.option_hints import default_hint
 from piggyback_gan.system.toml_options import check_keys, known_options, options_from, read_toml
 
@@ -178,9 +178,9 @@ class TrainingOptions(FilterOptions, LessonOptions):
                 check_positive(field, getattr(self, field))
         for field in _NOT_NEGATIVE:
             value = getattr(self, field)
-            if value is not None and not (_is_number(value) and 0 <= value < float("inf")):
+            if value is not None and not (is_number(value) and 0 <= value < float("inf")):
                 raise PiggybackError(f"invalid {field}: found {value!r}, give a number from 0 on")
-        if not _is_number(self.val_fraction) or not 0 <= self.val_fraction < 1:
+        if not is_number(self.val_fraction) or not 0 <= self.val_fraction < 1:
             raise PiggybackError(
                 f"invalid val_fraction: found {self.val_fraction!r}, give a number from 0 to below 1"
             )
@@ -205,7 +205,7 @@ class TrainingOptions(FilterOptions, LessonOptions):
             )
         for name in self.augment_policy:
             check_choice("augment_policy", name, AUGMENTATIONS)
-        if not _is_number(self.beta1) or not 0 <= self.beta1 < 1:
+        if not is_number(self.beta1) or not 0 <= self.beta1 < 1:
             raise PiggybackError(f"invalid beta1: found {self.beta1!r}, give a number from 0 to 1")
         if not _is_integer(self.seed) or not 0 <= self.seed < 2**31:
             raise PiggybackError(
@@ -302,7 +302,7 @@ class TrainingOptions(FilterOptions, LessonOptions):
 def _check_range(field: str, value: Any) -> None:
     if value is None:
         return
-    if not isinstance(value, tuple) or len(value) != 2 or not all(map(_is_number, value)):
+    if not isinstance(value, tuple) or len(value) != 2 or not all(map(is_number, value)):
         raise PiggybackError(f"invalid {field}: found {value!r}, give two numbers")
     if not value[0] < value[1]:
         raise PiggybackError(f"invalid {field}: {value[0]:g} is not below {value[1]:g}")
@@ -316,10 +316,6 @@ def _rate(given: float | None, earlier: Sequence[str]) -> float:
 
 def _is_integer(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def read_options(path: Path) -> tuple[TrainingOptions, GeneratorOptions]:
