@@ -2,16 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Self
-
-import tyro
+from typing import Any, Self
 
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.names import (
     ALLOCATIONS,
-    DEFAULT_BANK_FILTERS,
     DEFAULT_BUDGET,
-    DEFAULT_RANK,
     DEFAULT_UNCONSTRAINED,
     MIXING_KINDS,
     STANDALONE,
@@ -21,7 +17,6 @@ from piggyback_gan.names import (
     Storage,
 )
 from piggyback_gan.system.checks import check_choice, check_positive, is_number
-from piggyback_gan.system.option_hints import default_hint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,33 +27,21 @@ class FilterOptions:
     paper, a share lambda of new filters, however much the mixing then takes.
     """
 
-    budget: Annotated[float | None, default_hint(f"{DEFAULT_BUDGET:g}", "FLOAT")] = None
+    budget: float | None = None
     """The most that a later task may add, as a share of a network; layers for other channels come on top."""
-    unconstrained: Annotated[
-        float | dict[str, float] | None,
-        tyro.conf.arg(
-            constructor=float,
-            metavar="FLOAT",
-            help_behavior_hint=lambda default: "" if "None" in default else f"(default: {default})",
-        ),
-    ] = None
+    unconstrained: float | dict[str, float] | None = None
     """Instead of a budget: lambda, the share of new filters, 0 to 1; in TOML also by layer patterns."""
     allocation: Allocation = "last"
     """last: new filters are in the last layers; even: the same share in every layer."""
-    mixing: Annotated[
-        MixingKind | None,
-        default_hint("low-rank; with --unconstrained full", "{full,low-rank,selected}"),
-    ] = None
+    mixing: MixingKind | None = None
     """How the other filters are made of earlier tasks' filters."""
-    rank: Annotated[int | None, default_hint(f"by the budget; else {DEFAULT_RANK}", "INT")] = None
+    rank: int | None = None
     """Low-rank mixing: the rank. By a budget, as much as a third of it pays for."""
-    bank_filters: Annotated[
-        int | None, default_hint(f"by the budget; else {DEFAULT_BANK_FILTERS}", "INT")
-    ] = None
+    bank_filters: int | None = None
     """Selected mixing: of so many earlier filters in each layer."""
     storage: Storage = "fp32"
     """In what a task's filters are kept, and trained."""
-    init: Annotated[str | None, default_hint("the bank's first task", "TASK")] = None
+    init: str | None = None
     """Where a later task starts: an earlier task's name, previous or standalone."""
 
     def __post_init__(self) -> None:
