@@ -17,8 +17,7 @@ def filled_bank(path: Path, config: GeneratorConfig, options: FilterOptions, tas
     card = {"mode": "paired", "image": {"size": 256, "input": plain, "output": plain}}
     with bank.writing("a benchmark"):
         for order in range(tasks):
-            made = network.allot(options)
-            network.add_task(f"task{order}", made.shares, mixing=made.mixing)
+            network.add_task(f"task{order}", options)
             with torch.no_grad():
                 for parameter in network.trainable_parameters():
                     parameter.add_(torch.randn_like(parameter), alpha=0.01)

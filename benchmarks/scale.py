@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from lifelong import require_new, write_results
-from piggyback_gan import Bank, GeneratorConfig, TrainingOptions
+from piggyback_gan import Bank, FilterOptions, GeneratorConfig, TrainingOptions
 from piggyback_gan.bank.bank import open_or_new
 from piggyback_gan.bank.manifest import MANIFEST_NAME, TASKS_FOLDER
 from piggyback_gan.core.network import PiggybackNetwork
@@ -44,21 +44,23 @@ def grow(path: Path, options: TrainingOptions, sizes: tuple[int, ...]) -> list[d
     torch.manual_seed(0)
     network = open_or_new(path, CONFIG).empty_network()
     rows = []
-    made = None
+    filters: FilterOptions = options
     seconds: list[float] = []
     for number in range(1, max(sizes) + 1):
         name = f"task-{number}"
-        if made is None:
-            network.add_task(name)
-        else:
-            network.add_task(name, made.shares, mixing=made.mixing)
+        network.add_task(name, filters)
         with torch.no_grad():
             for parameter in network.trainable_parameters():
                 parameter.add_(torch.randn_like(parameter), alpha=0.01)
         network.finish_task()
-        if made is None:
-            options = options.resolved(earlier=(name,), device="cpu")
-            made = network.allot(options)
+        if number == 1:
+            filters = options = options.resolved(earlier=(name,), device="cpu")
+        elif number == 2:
+            # The later ones are made like it, however much the bank grows.
+            made = network.task_state(name).filters
+            filters = FilterOptions(
+                unconstrained=dict(made.shares), mixing=options.mixing, **asdict(made.mixing)
+            )
         state, card = network.task_state(name), card_of(network, name, options)
         bank = open_or_new(path, CONFIG)
         with bank.writing("benchmark"):

@@ -198,8 +198,7 @@ def network_of(config: GeneratorConfig, side: str) -> nn.Module:
     network = PiggybackNetwork(plain, factored=True)
     earlier, options = bank
     for order in range(earlier + 1):
-        made = network.allot(options)
-        network.add_task(f"task{order}", made.shares, mixing=made.mixing)
+        network.add_task(f"task{order}", options)
         if order < earlier:
             network.finish_task()
     return network

@@ -21,8 +21,7 @@ def teach_two(module: nn.Module, tasks: Mapping[str, Draw], *, budget: float = 0
     torch.manual_seed(0)
     held_out = {name: draw(4) for name, draw in tasks.items()}
     for name, draw in tasks.items():
-        made = network.allot(FilterOptions(budget=budget))
-        network.add_task(name, made.shares, mixing=made.mixing)
+        network.add_task(name, FilterOptions(budget=budget))
         before = error(network, *held_out[name])
         optimizer = torch.optim.Adam(network.trainable_parameters(), 2e-3)
         network.train()

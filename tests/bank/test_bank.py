@@ -27,6 +27,7 @@ from banks import (
     LAMBDAS,
     card,
     contents,
+    evenly,
     fill,
     flips,
     images,
@@ -144,8 +145,8 @@ def test_every_task_keeps_its_own_lambda_and_card(bank: Bank) -> None:
     for name, unconstrained in LAMBDAS.items():
         assert bank.card(name)["options"]["unconstrained"] == unconstrained
     state = bank.network().task_state("sketch")
-    assert state.shares["model.1"] == 0.1
-    assert {share for layer, share in state.shares.items() if layer != "model.1"} == {0.5}
+    assert state.filters.shares["model.1"] == 0.1
+    assert {share for layer, share in state.filters.shares.items() if layer != "model.1"} == {0.5}
 
 
 def open_knowing_nothing(path: Path) -> tuple[GeneratorConfig, list[tuple[str, bytes]]]:
@@ -203,7 +204,7 @@ def wide_network() -> PiggybackNetwork:
 
 
 def learn_wide(network: PiggybackNetwork, name: str) -> TaskState:
-    network.add_task(name, 0.25, init=None if name == "maps" else "standalone")
+    network.add_task(name, evenly(init=None if name == "maps" else "standalone"))
     network.finish_task()
     return network.task_state(name)
 

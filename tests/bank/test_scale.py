@@ -13,16 +13,16 @@ import pytest
 import torch
 from torch import nn
 
-from banks import file_of, forge, pbgan, with_metadata
+from banks import evenly, file_of, forge, pbgan, with_metadata
 from mixed_banks import CONFIG, FIRST, FULL, LAST, LOW, MIXED, SELECTED, Task, bits, fill, learn
 from piggyback_gan.bank.bank import Bank
 from piggyback_gan.bank.manifest import Manifest, read_header
 from piggyback_gan.bank.store import Store
 from piggyback_gan.core.allocation import Shares
 from piggyback_gan.core.dependencies import Ledger
-from piggyback_gan.core.mixings import FullMixing, LowRankMixing, Mixing
+from piggyback_gan.core.mixings import Mixing
 from piggyback_gan.core.network import PiggybackNetwork
-from piggyback_gan.core.task import Needs, TaskState
+from piggyback_gan.core.task import Needs, TaskFilters, TaskState
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.names import BACKWARD, FORWARD
 
@@ -339,11 +339,11 @@ def test_a_long_row_of_tasks_that_each_start_from_the_one_before_it_can_be_used(
     expected = network.fold("0")
     total = network.fold("0").state_dict()["0.weight"].clone()
     for number in range(1, 600):
-        network.add_task(str(number), shares, "previous", mixing=LowRankMixing(rank=1))
+        network.add_task(str(number), evenly(shares, init="previous", mixing="low-rank", rank=1))
         network.finish_task()
     assert bits(network.fold("599")) == bits(expected)
     assert torch.equal(network.fold("599").state_dict()["0.weight"], total)
-    network.add_task("full", 0.0, "599", mixing=FullMixing())
+    network.add_task("full", evenly(0.0, init="599"))
     network.discard_task()
     assert network.ledger.needs_of("599") == Needs(tuple(str(n) for n in range(599)), 12)
 
@@ -352,7 +352,7 @@ def test_starts_give_the_same_bits_in_any_order_of_use() -> None:
     network, shares = small_network(), {"0": 0.0, "2": 1.0}
     for number in range(6):
         init = None if number == 0 else str(number // 2)
-        network.add_task(str(number), shares, init, mixing=LowRankMixing(rank=1))
+        network.add_task(str(number), evenly(shares, init=init, mixing="low-rank", rank=1))
         with torch.no_grad():
             for parameter in network.trainable_parameters():
                 parameter.add_(torch.randn(parameter.shape), alpha=0.1)
@@ -376,10 +376,10 @@ def test_a_ledger_knows_what_each_bank_had_at_each_task(count: int) -> None:
     }
     before = {"a": [0], "b": [0]}
     for place in range(count):
-        task = TaskState(f"t{place}", shares[0 if place == 0 else 1 + place % 2])
+        task = TaskState(f"t{place}", TaskFilters(shares[0 if place == 0 else 1 + place % 2]))
         ledger.add(task)
         for layer, filters in (("a", 10), ("b", 4)):
-            added = math.ceil(task.shares.get(layer, 0.0) * filters)
+            added = math.ceil(task.filters.shares.get(layer, 0.0) * filters)
             before[layer].append(before[layer][-1] + added)
     for layer, sizes in before.items():
         assert [ledger.before(layer, place) for place in range(count + 1)] == sizes

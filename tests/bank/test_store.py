@@ -81,7 +81,7 @@ def test_a_task_file_describes_itself(store: Store) -> None:
 def test_a_task_comes_back_bit_for_bit_with_its_card(store: Store) -> None:
     for seed, stored in enumerate(Store.open(store.path).read()):
         expected = state(TASKS[seed], seed)
-        assert (stored.state.name, stored.state.shares) == (expected.name, expected.shares)
+        assert (stored.state.name, stored.state.filters) == (expected.name, expected.filters)
         assert stored.state.tensors.keys() == expected.tensors.keys()
         for key, tensor in expected.tensors.items():
             assert torch.equal(stored.state.tensors[key], tensor)

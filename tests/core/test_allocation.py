@@ -15,6 +15,7 @@ from piggyback_gan.core.filter_options import FilterOptions
 from piggyback_gan.core.filters import unconstrained_count
 from piggyback_gan.core.mixings import FullMixing, LowRankMixing, SelectedMixing
 from piggyback_gan.core.network import PiggybackNetwork
+from piggyback_gan.core.task import TaskFilters
 from piggyback_gan.experiments.strategies.low_rank import LowRank
 from piggyback_gan.experiments.strategies.narrow import Narrow
 from piggyback_gan.experiments.strategies.piggyback import Piggyback
@@ -39,10 +40,16 @@ def of_lambda(share: Any, allocation: Any = "last") -> FilterOptions:
     return FilterOptions(unconstrained=share, allocation=allocation).with_filter_defaults()
 
 
+def filters_of(network: PiggybackNetwork, options: FilterOptions) -> TaskFilters:
+    """How the filters of a next task with these options are made."""
+    network.add_task("next", options)
+    filters = network.task_state("next").filters
+    network.discard_task()
+    return filters
+
+
 def allocated(network: PiggybackNetwork, share: float) -> dict[str, float]:
-    shares = network.allot(of_lambda(share)).shares
-    assert isinstance(shares, Mapping)
-    return dict(shares)
+    return dict(filters_of(network, of_lambda(share)).shares)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.25, 0.5, 0.9, 1.0])
@@ -51,7 +58,7 @@ def test_the_last_layers_are_free_at_the_cost_of_an_even_share(
     config: GeneratorConfig, share: float
 ) -> None:
     network = with_a_task(build_generator(config))
-    last, even = network.plan(network.allot(of_lambda(share)).shares), network.plan(share)
+    last, even = (network.plan(of_lambda(share, how)) for how in HOW)
     found, allowed = (sum(layer.parameters for layer in plan) for plan in (last, even))
     finest = max(layer.length for layer in last)
     assert allowed - finest < found <= allowed
@@ -73,7 +80,7 @@ def test_shares_give_back_the_number_of_filters_they_were_made_of() -> None:
     for filters in (9, 96, 100, 127, 1000):
         sizes = {"a": LayerSize(filters, 4 * filters, filters)}
         for count in range(filters + 1):
-            shares = allot(of_lambda(count / filters), sizes, 0).shares
+            shares, _ = allot(of_lambda(count / filters), sizes, 0)
             assert isinstance(shares, Mapping)
             assert unconstrained_count(shares["a"], filters) in (count, count + 1)
             assert unconstrained_count(shares["a"], filters) == unconstrained_count(
@@ -87,12 +94,14 @@ def test_a_table_says_itself_where_new_filters_are(
     table: dict[str, float], allocation: str
 ) -> None:
     network = with_a_task(build_generator(RESNET))
-    assert network.allot(of_lambda(table, allocation)).shares == table
+    filters = {name: layout.filters for name, layout in network.layouts.items()}
+    shares = filters_of(network, of_lambda(table, allocation)).shares
+    assert shares == resolve_shares(table, filters)
 
 
 def test_a_share_beyond_all_is_refused() -> None:
     with pytest.raises(PiggybackError, match="from 0 to 1"):
-        with_a_task(build_generator(UNET)).allot(of_lambda(1.5))
+        with_a_task(build_generator(UNET)).plan(of_lambda(1.5))
 
 
 def test_later_tasks_cost_hardly_more_than_the_second() -> None:
@@ -112,7 +121,7 @@ def test_what_is_predicted_is_what_is_added() -> None:
     strategy = Piggyback(unconstrained=0.25)
     network = with_a_task(build_generator(RESNET))
     for order, name in enumerate(("two", "three"), 1):
-        network.add_task(name, network.allot(of_lambda(0.25)).shares)
+        network.add_task(name, of_lambda(0.25))
         added = network.parameter_count(name).total
         assert added == strategy.predicted(build_generator(RESNET), order)
         network.finish_task()
@@ -122,7 +131,7 @@ def test_the_recorded_evidence_has_new_filters_where_the_rule_puts_them() -> Non
     content = tomllib.loads(BENCHMARK.read_text())
     (table,) = [s["unconstrained"] for s in content["strategy"] if s["name"] == "piggyback"]
     network = with_a_task(build_generator(RESNET))
-    filters = {layer.name: layer.filters for layer in network.plan()}
+    filters = {name: layout.filters for name, layout in network.layouts.items()}
     assert allocated(network, 0.25) == resolve_shares(table, filters)
 
 
@@ -133,7 +142,7 @@ def test_a_task_starts_as_the_one_before_it_wherever_its_new_filters_are() -> No
     network.eval()
     with torch.no_grad():
         before = network(image)
-        network.add_task("two", network.allot(of_lambda(0.25)).shares)
+        network.add_task("two", of_lambda(0.25))
         network.eval()
         assert torch.equal(network(image), before)
 
@@ -148,13 +157,13 @@ def test_a_tasks_own_layers_are_no_part_of_the_budget(channels: tuple[int, int])
     own = {"model.1": task.get_submodule("model.1"), "model.23": task.get_submodule("model.23")}
     costs = []
     for how in HOW:
-        shares = network.allot(of_lambda(0.25, how), own).shares
-        network.add_task(how, shares, own_layers=own)
+        network.add_task(how, of_lambda(0.25, how), own_layers=own)
         costs.append(network.parameter_count(how).total)
         network.discard_task()
     assert 0.99 * costs[1] < costs[0] <= costs[1]
-    made = network.allot(of_budget(0.05), own)
-    network.add_task("three", made.shares, own_layers=own, mixing=made.mixing)
+    plan = network.plan(of_budget(0.05), own_layers=own)
+    network.add_task("three", of_budget(0.05), own_layers=own)
+    assert network.plan_of("three") == plan
     count = network.parameter_count("three")
     beside = sum(p.numel() for layer in own.values() for p in layer.parameters())
     assert count.total - beside <= 0.05 * (count.standalone - beside)
@@ -181,8 +190,7 @@ def of_budget(budget: float | None, **how: Any) -> FilterOptions:
 def test_no_task_goes_beyond_its_budget(config: GeneratorConfig, how: dict[str, Any]) -> None:
     network = with_a_task(build_generator(config))
     for order, budget in enumerate((0.25, 0.4, 0.6, 0.3), 1):
-        made = network.allot(of_budget(budget, **how))
-        network.add_task(f"task{order}", made.shares, mixing=made.mixing)
+        network.add_task(f"task{order}", of_budget(budget, **how))
         assert network.parameter_count(f"task{order}").share <= budget
         network.finish_task()
 
@@ -207,27 +215,31 @@ def test_twenty_tasks_take_less_than_two_networks_and_a_half() -> None:
 
 
 def test_new_filters_are_in_the_last_layers_and_the_rest_of_the_budget_mixes() -> None:
-    made = with_a_task(build_generator(RESNET)).allot(FilterOptions())
-    assert isinstance(made.shares, Mapping) and isinstance(made.mixing, LowRankMixing)
+    network = with_a_task(build_generator(RESNET))
+    network.add_task("default")
+    made = network.task_state("default").filters
+    network.discard_task()
+    assert made == filters_of(network, FilterOptions())
+    assert isinstance(made.mixing, LowRankMixing)
     assert [name for name, share in made.shares.items() if share] == [
         "model.16",
         "model.19",
         "model.23",
     ]
     assert made.mixing.rank > 8
-    wider = with_a_task(build_generator(RESNET)).allot(of_budget(0.1))
+    wider = filters_of(network, of_budget(0.1))
     assert isinstance(wider.mixing, LowRankMixing) and wider.mixing.rank > made.mixing.rank
 
 
 def test_what_was_asked_for_is_taken() -> None:
     network = with_a_task(build_generator(RESNET))
-    assert network.allot(FilterOptions(rank=3)).mixing == LowRankMixing(rank=3)
+    assert filters_of(network, FilterOptions(rank=3)).mixing == LowRankMixing(rank=3)
     selected = FilterOptions(mixing="selected", bank_filters=5)
-    assert network.allot(selected).mixing == SelectedMixing(bank_filters=5)
-    assert network.allot(FilterOptions(unconstrained=0.25)).mixing == FullMixing()
+    assert filters_of(network, selected).mixing == SelectedMixing(bank_filters=5)
+    assert filters_of(network, FilterOptions(unconstrained=0.25)).mixing == FullMixing()
     of_both = FilterOptions(unconstrained=0.25, mixing="low-rank")
-    assert network.allot(of_both).mixing == LowRankMixing(rank=16)
-    assert network.allot(FilterOptions(init="standalone")).mixing == FullMixing()
+    assert filters_of(network, of_both).mixing == LowRankMixing(rank=16)
+    assert filters_of(network, FilterOptions(init="standalone")).mixing == FullMixing()
 
 
 @pytest.mark.parametrize(
@@ -243,4 +255,4 @@ def test_what_was_asked_for_is_taken() -> None:
 )
 def test_what_can_not_be_kept_to_is_refused(options: FilterOptions, words: str) -> None:
     with pytest.raises(PiggybackError, match=words):
-        with_a_task(build_generator(RESNET)).allot(options)
+        with_a_task(build_generator(RESNET)).add_task("two", options)

@@ -1,6 +1,7 @@
 """Claims about finished networks made tasks of a bank: least squares, the worst filters free, nothing forgotten."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from banks import evenly
 from piggyback_gan.core.factorize import (
     conv_weights,
     factorize,
@@ -15,7 +17,6 @@ from piggyback_gan.core.factorize import (
     least_squares,
     relative_error,
 )
-from piggyback_gan.core.mixings import LowRankMixing
 from piggyback_gan.core.network import PiggybackNetwork
 from piggyback_gan.core.task import TaskState
 from piggyback_gan.errors import PiggybackError
@@ -111,7 +112,7 @@ def test_a_layer_whose_filters_are_shorter_than_the_bank_is_long_is_free() -> No
     one, two = (nn.Sequential(nn.Conv2d(1, 16, 3), nn.Conv2d(16, 9, 3)) for _ in range(2))
     network.restore_task(factorize(network, "one", one, unconstrained=0.5))
     state = factorize(network, "two", two, unconstrained=0.0)
-    assert state.shares == {"0": 1.0, "1": 0.0}
+    assert state.filters.shares == {"0": 1.0, "1": 0.0}
 
 
 def test_outputs_of_earlier_tasks_stay_and_a_restored_task_gives_the_same_bits() -> None:
@@ -152,13 +153,13 @@ def test_a_task_can_be_trained_on_from_where_it_was_fitted() -> None:
     assert torch.equal(trained.fold("first")(IMAGES), network.fold("first")(IMAGES))
 
 
-@pytest.mark.parametrize("mixing", [None, LowRankMixing(rank=2)])
+@pytest.mark.parametrize("how", [{}, {"mixing": "low-rank", "rank": 2}])
 def test_a_later_task_can_start_from_one_whose_free_filters_are_in_other_places(
-    mixing: LowRankMixing | None,
+    how: dict[str, Any],
 ) -> None:
     network = with_first()
     network.restore_task(factorize(network, "second", module(1), unconstrained=0.25))
-    network.add_task("third", {"*": 0.3}, init="second", mixing=mixing)
+    network.add_task("third", evenly({"*": 0.3}, init="second", **how))
     third = network.eval()(IMAGES)
     torch.testing.assert_close(third, network.fold("second")(IMAGES), atol=1e-5, rtol=1e-4)
     network.finish_task()
@@ -170,7 +171,7 @@ def test_layers_of_other_channels_are_the_tasks_own() -> None:
     given[0] = nn.Conv2d(1, 16, 3, padding=1)
     given[6] = nn.Conv2d(10, 5, 3)
     state = factorize(network, "gray", given, unconstrained=0.25)
-    assert state.shares.keys() == {"3", "5"}
+    assert state.filters.shares.keys() == {"3", "5"}
     network.train_task(state)
     network.finish_task()
     folded = network.fold("gray")
@@ -220,7 +221,7 @@ def test_places_that_are_none_are_refused_and_nothing_is_added(places: Tensor) -
 
 def test_places_do_not_go_with_mixing_that_adds_to_a_start() -> None:
     network = with_first()
-    network.add_task("second", {"*": 0.25}, mixing=LowRankMixing(rank=1))
+    network.add_task("second", evenly({"*": 0.25}, mixing="low-rank", rank=1))
     network.finish_task()
     state = copy.deepcopy(network.task_state("second"))
     state.tensors["5.unconstrained_places"] = torch.tensor([0, 1, 4], dtype=torch.int32)

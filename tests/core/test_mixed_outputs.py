@@ -2,25 +2,26 @@
 
 import copy
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from types import MethodType
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from piggyback_gan import LowRankMixing, PiggybackNetwork, SelectedMixing
+from banks import evenly
+from piggyback_gan import PiggybackNetwork
 from piggyback_gan.core.layer_filters import Added, LayerFilters
-from piggyback_gan.core.mixings import Mixing
 from piggyback_gan.names import STORAGES, Storage
 from piggyback_gan.networks.config import GeneratorConfig
 from piggyback_gan.networks.generators import build_generator
 
-MIXINGS: dict[str, Mixing] = {
-    "low-rank": LowRankMixing(rank=2),
-    "selected": SelectedMixing(bank_filters=3),
+MIXINGS: dict[str, dict[str, Any]] = {
+    "low-rank": {"mixing": "low-rank", "rank": 2},
+    "selected": {"mixing": "selected", "bank_filters": 3},
 }
 mixings = pytest.mark.parametrize("mixing", MIXINGS.values(), ids=MIXINGS)
 # Whether the bank has more than the filters that the task starts from.
@@ -54,7 +55,7 @@ FREE = "last", "model.16"
 
 
 def networks(
-    module: nn.Module, mixing: Mixing, storage: Storage = "fp32", *, grown: bool = False
+    module: nn.Module, mixing: Mapping[str, Any], storage: Storage = "fp32", *, grown: bool = False
 ) -> Iterator[PiggybackNetwork]:
     """A composing and a factored network with the same task in training, beyond its start."""
     for factored in (False, True):
@@ -63,10 +64,10 @@ def networks(
         network.add_task("one")
         network.finish_task()
         if grown:
-            network.add_task("between", {"*": 0.25})
+            network.add_task("between", evenly({"*": 0.25}))
             network.finish_task()
         shares = {"*": 0.0} | {name: 1.0 for name, _ in module.named_modules() if name in FREE}
-        network.add_task("two", shares, mixing=mixing, storage=storage)
+        network.add_task("two", evenly(shares, storage=storage, **mixing))
         chance = torch.Generator().manual_seed(1)
         with torch.no_grad():
             for parameter in network.trainable_parameters():
@@ -98,7 +99,7 @@ def close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 @banks
 @mixings
 def test_outputs_and_gradients_are_those_of_composed_weights(
-    mixing: Mixing, grown: bool, storage: Storage
+    mixing: Mapping[str, Any], grown: bool, storage: Storage
 ) -> None:
     torch.manual_seed(0)
     composed, factored = networks(Kinds(), mixing, storage, grown=grown)
@@ -111,7 +112,7 @@ def test_outputs_and_gradients_are_those_of_composed_weights(
 @banks
 @mixings
 def test_several_passes_go_through_one_composition(
-    monkeypatch: pytest.MonkeyPatch, mixing: Mixing, grown: bool
+    monkeypatch: pytest.MonkeyPatch, mixing: Mapping[str, Any], grown: bool
 ) -> None:
     torch.manual_seed(0)
     composed, factored = networks(Kinds(), mixing, grown=grown)
@@ -131,7 +132,7 @@ def test_several_passes_go_through_one_composition(
 @banks
 @mixings
 def test_no_whole_filters_get_a_gradient_and_no_bias_asks_for_one(
-    mixing: Mixing, grown: bool
+    mixing: Mapping[str, Any], grown: bool
 ) -> None:
     torch.manual_seed(0)
     _, factored = networks(Kinds(), mixing, grown=grown)
@@ -183,7 +184,9 @@ def test_in_bfloat16_it_is_as_near_to_float32_as_composed_weights_are(grown: boo
 
 
 @mixings
-def test_in_evaluation_and_once_finished_weights_are_composed_exactly(mixing: Mixing) -> None:
+def test_in_evaluation_and_once_finished_weights_are_composed_exactly(
+    mixing: Mapping[str, Any],
+) -> None:
     torch.manual_seed(0)
     x = torch.rand(1, 3, 12, 12)
     composed, factored = networks(Kinds(), mixing)
@@ -250,12 +253,12 @@ def test_where_a_task_starts_the_output_is_still_that_of_the_other_task() -> Non
     network.finish_task()
     x = torch.rand(1, 3, 12, 12)
     expected = network(x)
-    network.add_task("two", {"*": 0.0}, mixing=MIXINGS["low-rank"])
+    network.add_task("two", evenly({"*": 0.0}, **MIXINGS["low-rank"]))
     assert torch.equal(network.train()(x), expected)
 
 
 @mixings
-def test_a_generator_learns_the_same_either_way(mixing: Mixing) -> None:
+def test_a_generator_learns_the_same_either_way(mixing: Mapping[str, Any]) -> None:
     torch.manual_seed(0)
     generator = build_generator(GeneratorConfig(name="resnet-6", ngf=8))
     trained = []

@@ -1,5 +1,6 @@
 """Ways to mix: what each can make of its bank, that tasks start where they should, and stay as they are."""
 
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from banks import CONFIG, card, images, network
-from piggyback_gan import PiggybackNetwork
+from banks import CONFIG, card, evenly, images, network
+from piggyback_gan import FilterOptions, PiggybackNetwork
 from piggyback_gan.bank.bank import Bank
 from piggyback_gan.bank.store import Store
 from piggyback_gan.core.layer_filters import LayerFilters
@@ -199,11 +200,16 @@ def test_what_others_span_already_is_selected_last() -> None:
 # --- a network ---
 
 
+def mixed_by(share: float, mixing: Mixing, **how: Any) -> FilterOptions:
+    """Options of the same share in every layer, and the others mixed so."""
+    return evenly({"*": share}, mixing=mixing.kind, **asdict(mixing), **how)
+
+
 def learn(
-    learner: PiggybackNetwork, name: str, mixing: Mixing | None = None, **how: Any
+    learner: PiggybackNetwork, name: str, mixing: Mixing = MIXINGS["full"], **how: Any
 ) -> tuple[Tensor, nn.Module]:
     """Add and finish a task; its output while it was in training, evaluated, and its folded network."""
-    learner.add_task(name, {"*": 0.25}, mixing=mixing, **how)
+    learner.add_task(name, mixed_by(0.25, mixing, **how))
     generator = torch.Generator().manual_seed(len(learner.tasks))
     with torch.no_grad():
         for parameter in learner.trainable_parameters():
@@ -224,7 +230,7 @@ def test_a_task_starts_exactly_as_the_one_it_starts_from(before: str, after: str
     learner = network()
     learn(learner, "one")
     learn(learner, "two", MIXINGS[before])
-    learner.add_task("three", {"*": 0.25}, init="two", mixing=MIXINGS[after])
+    learner.add_task("three", mixed_by(0.25, MIXINGS[after], init="two"))
     mixed = [layer for layer in learner.plan_of("three") if layer.mixing]
     assert any(layer.rule.kind == after for layer in mixed)
     learner.eval()
@@ -260,7 +266,7 @@ def test_tasks_are_stored_as_they_were_trained_and_stay_so(
     wide = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[storage]
     kinds = {t.dtype for k, t in stored["three"].tensors.items() if "filters" in k or "mixing" in k}
     assert kinds - {torch.int32} == {wide}
-    assert (stored["three"].mixing, stored["three"].storage) == (mixing, storage)
+    assert (stored["three"].filters.mixing, stored["three"].filters.storage) == (mixing, storage)
 
 
 def test_earlier_tasks_do_not_depend_on_later_ones(mixing: Mixing) -> None:
@@ -278,8 +284,8 @@ def test_earlier_tasks_do_not_depend_on_later_ones(mixing: Mixing) -> None:
 def test_a_mixing_that_adds_wants_a_task_to_start_from(kind: str) -> None:
     learner = network()
     learn(learner, "one")
-    with pytest.raises(PiggybackError, match="start from a task, or mix fully"):
-        learner.add_task("two", {"*": 0.25}, init="standalone", mixing=MIXINGS[kind])
+    with pytest.raises(PiggybackError, match="leave out init standalone, or mix fully"):
+        learner.add_task("two", mixed_by(0.25, MIXINGS[kind], init="standalone"))
     assert learner.tasks == ("one",)
     learn(learner, "two")
 
@@ -287,7 +293,7 @@ def test_a_mixing_that_adds_wants_a_task_to_start_from(kind: str) -> None:
 def test_selected_filters_are_those_that_gradients_ask_for() -> None:
     learner = network()
     learn(learner, "one")
-    learner.add_task("two", {"*": 0.0}, mixing=SelectedMixing(bank_filters=3))
+    learner.add_task("two", mixed_by(0.0, SelectedMixing(bank_filters=3)))
     assert learner.selects_filters
     learner.train()
     with learner.filter_gradients() as gradients:
@@ -310,10 +316,10 @@ def test_selected_filters_are_those_that_gradients_ask_for() -> None:
 def test_filter_gradients_are_those_of_the_composed_filters() -> None:
     learner = network()
     learn(learner, "one")
-    learner.add_task("two", {"*": 0.0}, mixing=SelectedMixing(bank_filters=3))
+    learner.add_task("two", mixed_by(0.0, SelectedMixing(bank_filters=3)))
     free = network()
     learn(free, "one")
-    free.add_task("two", {"*": 1.0}, init="one")
+    free.add_task("two", mixed_by(1.0, FullMixing(), init="one"))
     with learner.train().filter_gradients() as gradients:
         learner(images(2, 16, 16, seed=1)).square().mean().backward()
     free.train()(images(2, 16, 16, seed=1)).square().mean().backward()

@@ -4,6 +4,7 @@ import copy
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -13,16 +14,17 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from banks import evenly
 from conv_layers import LayerCase, layer_cases
-from piggyback_gan import PiggybackNetwork
+from piggyback_gan import FilterOptions, PiggybackNetwork
 from piggyback_gan.core.filters import FilterLayout
 from piggyback_gan.core.layer_filters import LayerFilters
-from piggyback_gan.core.task import TaskState
+from piggyback_gan.core.task import TaskFilters, TaskState
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.networks.config import GeneratorConfig
 from piggyback_gan.networks.generators import build_generator
 
-ALL_LAYERS = {"*": 0.25}
+ALL_LAYERS = evenly({"*": 0.25})
 
 
 class Net(nn.Module):
@@ -54,8 +56,8 @@ def train(network: nn.Module, parameters: list[nn.Parameter], steps: int = 4) ->
         optimizer.step()
 
 
-def learn(network: PiggybackNetwork, task: str, *args: object, **kwargs: object) -> None:
-    network.add_task(task, *args, **kwargs)
+def learn(network: PiggybackNetwork, task: str, options: FilterOptions = evenly()) -> None:  # noqa: B008
+    network.add_task(task, options)
     train(network, network.trainable_parameters())
     network.finish_task()
 
@@ -97,10 +99,10 @@ def test_piggyback_filters_lie_in_the_span_of_the_bank_for_every_layer_kind(
     network = PiggybackNetwork(case.build())
     network.add_task("one")
     network.finish_task()
-    network.add_task("two", {"*": share}, init="standalone")
+    network.add_task("two", evenly({"*": share}, init="standalone"))
     bank = layout.to_filters(network.fold("one").weight.detach()).double()
     filters = layout.to_filters(network.fold("two").weight.detach()).double()
-    piggyback = filters[network.plan({"*": share})[0].unconstrained :]
+    piggyback = filters[network.plan(evenly({"*": share}))[0].unconstrained :]
     fit = torch.from_numpy(np.linalg.lstsq(bank.T.numpy(), piggyback.T.numpy())[0])
     residual = (bank.T @ fit - piggyback.T).norm()
     assert residual <= 1e-6 * piggyback.norm()
@@ -115,7 +117,7 @@ def test_every_kind_of_layer_gives_what_the_plain_layer_gives(case: LayerCase) -
     x = case.input()
     assert torch.equal(network(x), plain(x))
     network.finish_task()
-    network.add_task("two", {"*": 0.5}, init="standalone")
+    network.add_task("two", evenly({"*": 0.5}, init="standalone"))
     network.eval()
     folded = network.fold("two")
     assert type(folded) is type(plain)
@@ -144,7 +146,7 @@ def test_earlier_tasks_are_bit_identical_after_a_new_one(x: Tensor) -> None:
     learn(network, "two", ALL_LAYERS)
     second = output(network, "two", x)
     assert torch.equal(output(network, "one", x), first)
-    learn(network, "three", {"up": 0.5, "leave": 0.0, "*": 0.1}, init="previous")
+    learn(network, "three", evenly({"up": 0.5, "leave": 0.0, "*": 0.1}, init="previous"))
     third = output(network, "three", x)
     for _ in range(2):  # in any order of use
         assert torch.equal(output(network, "two", x), second)
@@ -157,7 +159,7 @@ def test_stored_tensors_of_a_task_never_change(x: Tensor) -> None:
     learn(network, "one")
     before = network.task_state("one").tensors
     learn(network, "two", ALL_LAYERS)
-    learn(network, "three", ALL_LAYERS, init="standalone")
+    learn(network, "three", replace(ALL_LAYERS, init="standalone"))
     after = network.task_state("one").tensors
     assert before.keys() == after.keys()
     assert all(torch.equal(before[key], after[key]) for key in before)
@@ -166,7 +168,7 @@ def test_stored_tensors_of_a_task_never_change(x: Tensor) -> None:
 def test_a_restored_task_is_the_same_network(x: Tensor) -> None:
     network = PiggybackNetwork(Net())
     for task, init in (("one", None), ("two", "standalone"), ("three", "two")):
-        learn(network, task, ALL_LAYERS, init=init)
+        learn(network, task, replace(ALL_LAYERS, init=init))
     restored = PiggybackNetwork(Net())
     for task in network.tasks:
         restored.restore_task(network.task_state(task))
@@ -208,10 +210,10 @@ def test_a_warm_start_begins_with_exactly_the_earlier_task(
 ) -> None:
     network = PiggybackNetwork(Net())
     learn(network, "one")
-    learn(network, "two", {"*": 0.25}, init="standalone")
-    learn(network, "three", {"*": 0.5}, init="standalone")
+    learn(network, "two", evenly({"*": 0.25}, init="standalone"))
+    learn(network, "three", evenly({"*": 0.5}, init="standalone"))
     expected = output(network, "three" if source == "previous" else source, x)
-    network.add_task("four", {"*": share}, init=source)
+    network.add_task("four", evenly({"*": share}, init=source))
     assert torch.equal(output(network, "four", x), expected)
 
 
@@ -220,7 +222,7 @@ def test_without_init_a_task_starts_from_the_first(x: Tensor) -> None:
     learn(network, "one")
     learn(network, "two")
     expected = output(network, "one", x)
-    network.add_task("three")
+    network.add_task("three", evenly())
     assert torch.equal(output(network, "three", x), expected)
 
 
@@ -231,9 +233,9 @@ def test_a_random_start_has_piggyback_filters_of_the_scale_of_the_others() -> No
     network = PiggybackNetwork(plain)
     learn_nothing(network, "one")
     learn_nothing(network, "two")
-    network.add_task("three", init="standalone")
+    network.add_task("three", evenly(init="standalone"))
     folded = network.fold("three")
-    for layer, module in zip(network.plan(), folded, strict=True):
+    for layer, module in zip(network.plan(evenly()), folded, strict=True):
         filters = FilterLayout.of(module).to_filters(module.weight.detach())
         free, piggyback = filters[: layer.unconstrained], filters[layer.unconstrained :]
         assert 0.018 < free.std() < 0.022
@@ -241,7 +243,7 @@ def test_a_random_start_has_piggyback_filters_of_the_scale_of_the_others() -> No
 
 
 def learn_nothing(network: PiggybackNetwork, task: str) -> None:
-    network.add_task(task)
+    network.add_task(task, evenly())
     network.finish_task()
 
 
@@ -249,7 +251,7 @@ def test_a_random_start_has_fresh_private_parameters(x: Tensor) -> None:
     network = PiggybackNetwork(Net())
     given = {key: value.clone() for key, value in network.module.norm.state_dict().items()}
     learn(network, "one")
-    network.add_task("two", init="standalone")
+    network.add_task("two", evenly(init="standalone"))
     found = network.module.norm.state_dict()
     assert all(torch.equal(found[key], given[key]) for key in given)
 
@@ -260,7 +262,7 @@ def test_filters_are_composed_once_for_each_optimizer_step(
     network = PiggybackNetwork(Net())
     learn(network, "one")
     network.add_task("two", ALL_LAYERS)
-    layers = len(network.plan())
+    layers = len(network.plan(ALL_LAYERS))
     for make in (torch.optim.Adam, torch.optim.SGD, partial(torch.optim.AdamW, fused=True)):
         optimizer = make(network.trainable_parameters(), lr=1e-3)
         network.train()
@@ -303,7 +305,7 @@ def test_nothing_is_composed_in_evaluation_after_the_first_call(
     network.eval()
     with counted_compositions(monkeypatch) as calls, torch.inference_mode():
         network(x)
-    assert calls == [True] * len(network.plan())
+    assert calls == [True] * len(network.plan(ALL_LAYERS))
     with counted_compositions(monkeypatch) as calls:
         network(x)
         with torch.inference_mode():
@@ -314,7 +316,7 @@ def test_nothing_is_composed_in_evaluation_after_the_first_call(
 def test_evaluation_in_inference_mode_does_not_spoil_training(x: Tensor) -> None:
     network = PiggybackNetwork(Net())
     learn(network, "one")
-    network.add_task("two")
+    network.add_task("two", evenly())
     for _ in range(2):
         network.eval()
         with torch.inference_mode():
@@ -339,11 +341,11 @@ def test_the_bank_has_no_gradient_and_no_optimizer_state(x: Tensor) -> None:
 def test_training_works_under_autocast_with_full_precision_filters(x: Tensor) -> None:
     network = PiggybackNetwork(Net())
     learn(network, "one")
-    network.add_task("two", ALL_LAYERS, init="standalone")
+    network.add_task("two", replace(ALL_LAYERS, init="standalone"))
     train(network, network.trainable_parameters(), steps=1)  # else it is composed for use
     network(x)
     plain = network.module.twice.weight.detach().clone()
-    network._release()
+    network._composer.remove()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         network(x).float().mean().backward()
     assert network.module.twice.weight.dtype == torch.float32
@@ -437,7 +439,7 @@ def check_counts(
         network = PiggybackNetwork(build_generator(config))
     added = []
     for task in ("one", "two", "three", "four"):
-        network.add_task(task, {"*": share})
+        network.add_task(task, evenly({"*": share}))
         count = network.parameter_count(task)
         added.append(count.unconstrained + count.mixing)
         assert count.total == sum(p.numel() for p in network.trainable_parameters())
@@ -452,23 +454,23 @@ def finish_without_values(network: PiggybackNetwork, share: float) -> None:
     """`finish_task` for tensors that have no values: it could not check them."""
     name = network.task_in_training
     tensors = {key.removeprefix("module."): t for key, t in network.state_dict().items()}
-    shares = {p.name: share if p.bank else 1.0 for p in network.plan({"*": share})}
+    shares = {p.name: share if p.bank else 1.0 for p in network.plan(evenly({"*": share}))}
     network.discard_task()
-    network.restore_task(TaskState(name, shares, tensors))
+    network.restore_task(TaskState(name, TaskFilters(shares), tensors))
 
 
 def test_small_layers_stay_free_unless_a_pattern_names_them() -> None:
     network = PiggybackNetwork(Net())
     learn_nothing(network, "one")
-    assert {p.name: p.share for p in network.plan(0.25)}["leave"] == 1.0
-    assert {p.name: p.share for p in network.plan(0.25)}["twice"] == 0.25
-    assert {p.share for p in network.plan({"*": 0.25})} == {0.25}
+    assert {p.name: p.share for p in network.plan(evenly())}["leave"] == 1.0
+    assert {p.name: p.share for p in network.plan(evenly())}["twice"] == 0.25
+    assert {p.share for p in network.plan(evenly({"*": 0.25}))} == {0.25}
 
 
 def test_an_exact_name_goes_before_patterns_and_an_earlier_pattern_before_a_later() -> None:
     network = PiggybackNetwork(Net())
     learn_nothing(network, "one")
-    plan = network.plan({"t*": 0.5, "*": 0.75, "enter": 0.0, "?p": 0.1})
+    plan = network.plan(evenly({"t*": 0.5, "*": 0.75, "enter": 0.0, "?p": 0.1}))
     assert {p.name: p.share for p in plan} == {
         "enter": 0.0,
         "twice": 0.5,
@@ -479,16 +481,16 @@ def test_an_exact_name_goes_before_patterns_and_an_earlier_pattern_before_a_late
 
 def test_a_pattern_that_matches_nothing_is_an_error_that_names_the_layers() -> None:
     network = PiggybackNetwork(Net())
-    with pytest.raises(PiggybackError, match=r"'entre' matches none of the layers: enter, twice"):
-        network.add_task("one", {"entre": 0.5})
+    with pytest.raises(PiggybackError, match=r"'entre' matches none of the layers: enter; twice"):
+        network.add_task("one", evenly({"entre": 0.5}))
     assert network.tasks == ()
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, float("nan"), True, "0.5", None])
 def test_a_share_outside_0_to_1_is_refused(share: object) -> None:
-    for unconstrained in (share, {"*": share}):
+    for unconstrained in ({"*": share}, *([] if share is None else [share])):
         with pytest.raises(PiggybackError, match="from 0 to 1"):
-            PiggybackNetwork(Net()).add_task("one", unconstrained)
+            PiggybackNetwork(Net()).add_task("one", FilterOptions(unconstrained=unconstrained))
 
 
 @pytest.mark.parametrize(
@@ -507,9 +509,9 @@ def test_an_unknown_task_is_an_error_that_lists_the_tasks() -> None:
         with pytest.raises(PiggybackError, match=r"no task 'map'; tasks: maps, night"):
             act("map")
     with pytest.raises(PiggybackError, match=r"standalone, previous, maps, night"):
-        network.add_task("new", init="map")
+        network.add_task("new", evenly(init="map"))
     with pytest.raises(PiggybackError, match="no forerunner"):
-        PiggybackNetwork(Net()).add_task("new", init="maps")
+        PiggybackNetwork(Net()).add_task("new", evenly(init="maps"))
 
 
 def test_a_network_without_conv_layers_is_refused() -> None:
@@ -555,7 +557,7 @@ def test_a_task_of_another_network_does_not_fit() -> None:
     learn_nothing(other, "two")
     with pytest.raises(PiggybackError, match=r"does not fit the network"):
         network.restore_task(
-            TaskState("two", network.task_state("one").shares, other.task_state("two").tensors)
+            TaskState("two", network.task_state("one").filters, other.task_state("two").tensors)
         )
     assert network.tasks == ("one",)
 
@@ -563,7 +565,7 @@ def test_a_task_of_another_network_does_not_fit() -> None:
 def test_a_folded_network_composes_the_same_bits_on_any_number_of_threads() -> None:
     network = PiggybackNetwork(Net())
     learn(network, "one")
-    learn(network, "two", ALL_LAYERS, init="standalone")
+    learn(network, "two", replace(ALL_LAYERS, init="standalone"))
     before = torch.get_num_threads()
     folds = []
     try:
@@ -694,11 +696,11 @@ def test_a_warm_start_is_exact_in_training_mode_too() -> None:
     plain = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3))
     network = PiggybackNetwork(plain)
     learn_nothing(network, "one")
-    network.add_task("two", init="standalone")
+    network.add_task("two", evenly(init="standalone"))
     network.finish_task()
     x = torch.randn(2, 3, 9, 9)
     expected = network(x)
-    network.add_task("three", init="two")
+    network.add_task("three", evenly(init="two"))
     network.train()
     assert torch.equal(network(x), expected)
     network(x).mean().backward()
@@ -757,7 +759,7 @@ def test_a_restored_task_with_other_layers_does_not_fit() -> None:
     learn_nothing(network, "one")
     state = network.task_state("one")
     with pytest.raises(PiggybackError, match="other layers"):
-        PiggybackNetwork(Net()).restore_task(TaskState("one", {}, state.tensors))
+        PiggybackNetwork(Net()).restore_task(TaskState("one", TaskFilters({}), state.tensors))
 
 
 def test_moving_a_network_moves_the_private_tensors_that_wait_for_their_task(x: Tensor) -> None:

@@ -20,8 +20,9 @@ from piggyback_gan.bank.bank import Bank, open_or_new
 from piggyback_gan.bank.manifest import Manifest, TaskEntry
 from piggyback_gan.bank.store import Store
 from piggyback_gan.core.allocation import Shares
+from piggyback_gan.core.filter_options import FilterOptions
 from piggyback_gan.core.network import PiggybackNetwork
-from piggyback_gan.core.task import TaskState
+from piggyback_gan.core.task import TaskFilters, TaskState
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.networks.config import GeneratorConfig
 from piggyback_gan.networks.generators import build_generator
@@ -52,9 +53,14 @@ def network(config: GeneratorConfig = CONFIG) -> PiggybackNetwork:
     return PiggybackNetwork(build_generator(config))
 
 
+def evenly(unconstrained: float | dict[str, float] = 0.25, **how: Any) -> FilterOptions:
+    """The paper's filters: one share of new ones for all layers, or shares by layer patterns."""
+    return FilterOptions(unconstrained=unconstrained, allocation="even", **how)
+
+
 def learn(network: PiggybackNetwork, name: str, unconstrained: Shares = 0.25) -> TaskState:
     """Add and finish a task, every tensor of which is its own: trained parameters and running statistics."""
-    network.add_task(name, unconstrained)
+    network.add_task(name, evenly(unconstrained))
     generator = torch.Generator().manual_seed(len(network.tasks))
     with torch.no_grad():
         for parameter in network.trainable_parameters():
@@ -118,7 +124,7 @@ def state(name: str, seed: int = 0) -> TaskState:
     """A task of one tiny layer."""
     values = torch.randn(2, 9, generator=torch.Generator().manual_seed(seed))
     tensors = {"conv.unconstrained_filters": values, "norm.num_batches_tracked": torch.tensor(seed)}
-    return TaskState(name, {"conv": 0.25}, tensors)
+    return TaskState(name, TaskFilters({"conv": 0.25}), tensors)
 
 
 def append(store: Store, *names: str) -> Store:

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 import fake_triton
-from banks import card, network
+from banks import card, evenly, network
 from piggyback_gan import Exported, GeneratorConfig
 from piggyback_gan.bank.bank import Bank, open_or_new
 from piggyback_gan.export.contract import CONTRACT_KEY
@@ -48,7 +48,7 @@ def bank_of(
     for task in ("first", "second"):
         states = []
         for learner in networks.values():
-            learner.add_task(task, 0.25)
+            learner.add_task(task, evenly())
             chance = torch.Generator().manual_seed(len(learner.tasks))
             with torch.no_grad():
                 for tensor in learner.trainable_parameters():

@@ -1,12 +1,13 @@
 """Banks with every kind of task for tests: all mixings, own layers, one way and both, each value its own."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from zlib import crc32
 
 import torch
 from torch import nn
 
+from banks import evenly
 from piggyback_gan.bank.bank import Bank, open_or_new
 from piggyback_gan.core.allocation import Shares
 from piggyback_gan.core.mixings import FullMixing, LowRankMixing, Mixing, SelectedMixing
@@ -53,7 +54,8 @@ def learn(network: PiggybackNetwork, task: Task, which: str) -> TaskState:
     channels = task.channels if which == FORWARD else task.channels[::-1]
     own = own_layers(CONFIG, channels, seed=0)
     init = task.init if task.init in network.tasks else None
-    network.add_task(task.name, task.shares, init, own_layers=own, mixing=task.mixing)
+    mixing = {"mixing": task.mixing.kind, **asdict(task.mixing)}
+    network.add_task(task.name, evenly(task.shares, init=init, **mixing), own_layers=own)
     chance = torch.Generator().manual_seed(crc32(f"{task.name} {which}".encode()))
     banks = {f"{layer.name}.selected_filters": layer.bank for layer in network.plan_of(task.name)}
     with torch.no_grad():

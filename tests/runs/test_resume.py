@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from banks import evenly
 from drawn import draw_pairs
 from piggyback_gan import Bank, GeneratorOptions, Interrupted, TrainingOptions, teach
 from piggyback_gan.cli import runs as runs_command
@@ -441,8 +442,10 @@ def test_a_run_of_a_version_that_knew_no_allocation_goes_on_evenly(
     file.write_text(json.dumps(run))
     teach(bank, "two", options=OPTIONS, resume=True)
     network = Bank.open(bank).network()
-    shares, evenly = ([x.share for x in plan] for plan in (network.plan_of("two"), network.plan()))
-    assert shares == evenly
+    shares, expected = (
+        [x.share for x in plan] for plan in (network.plan_of("two"), network.plan(evenly()))
+    )
+    assert shares == expected
 
 
 def test_a_resumed_run_whose_data_is_gone_says_how_to_name_its_new_place(

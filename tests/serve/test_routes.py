@@ -15,7 +15,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from banks import card
+from banks import card, evenly
 from exports import bank_of
 from piggyback_gan import Bank, Tiling
 from piggyback_gan.images.encode import encode
@@ -227,7 +227,7 @@ def test_a_task_that_is_learned_meanwhile_is_served_without_a_restart(tmp_path: 
         before = served.ask("/v1/tasks")
         assert served.translate("third", png()).problem == "unknown-task"
         learner = bank.network()
-        learner.add_task("third", 0.25)
+        learner.add_task("third", evenly())
         learner.finish_task()
         about = card(learner, "third", 0.25)
         plain = {"channels": 3, "depth": "uint8", "low": 0.0, "high": 255.0, "labels": False}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from banks import contents, file_of, flips, pbgan
+from banks import contents, evenly, file_of, flips, pbgan
 from mixed_banks import FIRST, FULL, LAST, LOW, MIXED, Task, all_bits, fill
 from piggyback_gan import Bank, Packed, PiggybackError, pack
 from piggyback_gan.bank.store import Store
@@ -74,7 +74,7 @@ def test_a_packed_bank_learns_on_and_is_packed_again(light: Path, tmp_path: Path
     pack(light, tmp_path / "one", ["a", "b"])
     bank = Bank.open(tmp_path / "one")
     network = bank.network()
-    network.add_task("new", 0.25)
+    network.add_task("new", evenly())
     network.finish_task()
     with bank.writing("test"):
         bank.add(network.task_state("new"), bank.card("a"))
@@ -87,7 +87,7 @@ def test_full_mixing_keeps_where_it_started_if_that_task_is_there(tmp_path: Path
     bank = fill(tmp_path / "bank", *tasks)
 
     def start(path: Path) -> str | None:
-        return Store.open(path).read_task("b").state.start
+        return Store.open(path).read_task("b").state.filters.start
 
     pack(bank.path, tmp_path / "alone", ["b"])
     pack(bank.path, tmp_path / "both", ["a", "b"])

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -10,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from banks import evenly
 from piggyback_gan import PiggybackNetwork
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.networks.config import GeneratorConfig
 from piggyback_gan.networks.generators import build_generator
 from piggyback_gan.training.own_layers import own_layers
 
-ALL_LAYERS = {"*": 0.5}
+ALL_LAYERS = evenly({"*": 0.5})
 
 
 def stack() -> nn.Sequential:
@@ -55,9 +57,9 @@ def learn(
     task: str,
     first: int | None = None,
     last: int | None = None,
-    **how: object,
+    **how: Any,
 ) -> None:
-    network.add_task(task, ALL_LAYERS, own_layers=own(first, last), **how)
+    network.add_task(task, replace(ALL_LAYERS, **how), own_layers=own(first, last))
     train(network, first or 3)
     network.finish_task()
 
@@ -113,16 +115,16 @@ def test_earlier_tasks_are_bit_identical_after_one_with_own_layers(
 
 
 def test_own_layers_add_nothing_to_the_bank(network: PiggybackNetwork) -> None:
-    with_own = {layer.name: layer.bank for layer in network.plan()}
+    with_own = {layer.name: layer.bank for layer in network.plan(evenly())}
     torch.manual_seed(0)
     without = PiggybackNetwork(stack())
     learn(without, "rgb")
     learn(without, "night")
-    assert with_own["0"] == {layer.name: layer.bank for layer in without.plan()}["0"]
+    assert with_own["0"] == {layer.name: layer.bank for layer in without.plan(evenly())}["0"]
     # The layer that "wide" shares has its filters too.
     assert with_own["3"] == 10 + 5 + 5
     state = network.task_state("wide")
-    assert state.shares.keys() == {"3"}
+    assert state.filters.shares.keys() == {"3"}
     assert {key for key in state.tensors if key.startswith(("0.", "5."))} == {
         "0.weight",
         "0.bias",
@@ -160,7 +162,7 @@ def test_the_given_layers_are_copied_and_stay_as_they_are() -> None:
     learn(network, "rgb")
     given = own(5)
     before = copy.deepcopy(given["0"].state_dict())
-    network.add_task("wide", own_layers=given)
+    network.add_task("wide", evenly(), own_layers=given)
     assert torch.equal(network.fold("wide").get_submodule("0").weight, before["weight"])
     train(network, 5)
     assert equal(given["0"].state_dict(), before)
@@ -174,7 +176,7 @@ def test_the_first_task_of_a_network_may_have_own_layers_and_later_ones_share_fr
     learn(network, "wide", 5)
     assert network.plan_of("wide")[0].name == "3"
     first = output(network, "wide", 5)
-    assert next(layer.bank for layer in network.plan() if layer.name == "0") == 0
+    assert next(layer.bank for layer in network.plan(evenly()) if layer.name == "0") == 0
     learn(network, "rgb")  # finds no filters of layer "0" to mix: all of its own are unconstrained
     plan = {layer.name: layer for layer in network.plan_of("rgb")}
     assert (plan["0"].bank, plan["0"].unconstrained) == (0, 12)
@@ -207,7 +209,7 @@ def test_a_fold_is_a_plain_module_with_the_tasks_channels(network: PiggybackNetw
 def test_a_task_that_starts_from_one_with_own_layers_takes_only_what_is_shared_from_it(
     network: PiggybackNetwork,
 ) -> None:
-    network.add_task("heir", ALL_LAYERS, init="wide")
+    network.add_task("heir", replace(ALL_LAYERS, init="wide"))
     source, heir = network.fold("wide"), network.fold("heir")
     assert torch.equal(heir.get_submodule("3").weight, source.get_submodule("3").weight)
     assert torch.equal(heir.get_submodule("1").weight, source.get_submodule("1").weight)
@@ -222,18 +224,18 @@ def test_own_layers_with_the_sources_weights_start_with_exactly_its_output(
 ) -> None:
     source = network.fold("wide")
     layers = {key: source.get_submodule(key) for key in ("0", "5")}
-    network.add_task("wider", ALL_LAYERS, init="wide", own_layers=layers)
+    network.add_task("wider", replace(ALL_LAYERS, init="wide"), own_layers=layers)
     assert torch.equal(output(network, "wider", 5), output(network, "wide", 5))
 
 
 def test_a_generators_own_layers_start_as_the_sources_on_gray() -> None:
     config = GeneratorConfig(name="resnet-6", ngf=4)
     network = PiggybackNetwork(build_generator(config))
-    network.add_task("rgb")
+    network.add_task("rgb", evenly())
     network.finish_task()
     source = network.fold("rgb")
     layers = own_layers(config, (1, 4), seed=0, source=source)
-    network.add_task("gray", init="rgb", own_layers=layers)
+    network.add_task("gray", evenly(init="rgb"), own_layers=layers)
     gray = torch.rand(2, 1, 16, 16) * 2 - 1
     with torch.no_grad():
         expected = source(gray.expand(-1, 3, -1, -1))
@@ -279,11 +281,11 @@ def test_switching_tasks_while_one_with_own_layers_trains_loses_nothing(
 
 def test_a_discarded_task_takes_its_own_layers_with_it(network: PiggybackNetwork) -> None:
     before = output(network, "night")
-    plan = network.plan()
-    network.add_task("gray", own_layers=own(1, 4))
+    plan = network.plan(evenly())
+    network.add_task("gray", evenly(), own_layers=own(1, 4))
     train(network, 1)
     network.discard_task()
-    assert network.plan() == plan
+    assert network.plan(evenly()) == plan
     assert torch.equal(output(network, "night"), before)
     learn(network, "gray", 1, 4)
     assert output(network, "gray", 1).shape == (2, 4, 6, 6)
@@ -292,9 +294,9 @@ def test_a_discarded_task_takes_its_own_layers_with_it(network: PiggybackNetwork
 def test_a_discarded_first_task_leaves_a_network_of_the_given_channels() -> None:
     plain = stack()
     network = PiggybackNetwork(plain)
-    network.add_task("wide", own_layers=own(5, 2))
+    network.add_task("wide", evenly(), own_layers=own(5, 2))
     network.discard_task()
-    network.add_task("rgb")
+    network.add_task("rgb", evenly())
     assert equal(network.fold("rgb").state_dict(), plain.state_dict())
 
 
@@ -313,7 +315,7 @@ def test_a_task_with_own_layers_comes_back_bit_for_bit(network: PiggybackNetwork
 
 
 def test_moving_a_network_moves_own_layers_too(network: PiggybackNetwork) -> None:
-    network.add_task("gray", own_layers=own(1))
+    network.add_task("gray", evenly(), own_layers=own(1))
     parameters = network.trainable_parameters()
     network.to("cpu")
     assert [id(p) for p in network.trainable_parameters()] == [id(p) for p in parameters]
@@ -330,7 +332,7 @@ def test_moving_a_network_moves_own_layers_too(network: PiggybackNetwork) -> Non
 
 
 def test_a_copy_of_a_network_has_own_layers_of_its_own(network: PiggybackNetwork) -> None:
-    network.add_task("gray", own_layers=own(1))
+    network.add_task("gray", evenly(), own_layers=own(1))
     before = tensors(network, "gray")
     twin = copy.deepcopy(network)
     train(twin, 1)
@@ -342,7 +344,7 @@ def test_a_copy_of_a_network_has_own_layers_of_its_own(network: PiggybackNetwork
 
 
 def test_values_that_are_not_finite_are_found_in_own_layers(network: PiggybackNetwork) -> None:
-    network.add_task("gray", own_layers=own(1))
+    network.add_task("gray", evenly(), own_layers=own(1))
     with torch.no_grad():
         network.module.get_submodule("0").weight[0, 0, 0, 0] = float("nan")
     with pytest.raises(PiggybackError, match=r"'gray' can't be finished: 0\.weight"):
@@ -367,7 +369,7 @@ def test_a_layer_that_can_not_stand_in_its_place_is_refused_and_nothing_is_begun
 ) -> None:
     before = output(network, "night")
     with pytest.raises(PiggybackError, match=words):
-        network.add_task("odd", own_layers=layers)
+        network.add_task("odd", evenly(), own_layers=layers)
     assert network.task_in_training is None and "odd" not in network.tasks
     assert torch.equal(output(network, "night"), before)
 
@@ -375,15 +377,15 @@ def test_a_layer_that_can_not_stand_in_its_place_is_refused_and_nothing_is_begun
 def test_a_bias_where_the_network_has_none_is_refused() -> None:
     network = PiggybackNetwork(nn.Sequential(nn.Conv2d(3, 8, 3, bias=False)))
     with pytest.raises(PiggybackError, match="no fitting bias"):
-        network.add_task("one", own_layers={"0": nn.Conv2d(5, 8, 3)})
-    network.add_task("one", own_layers={"0": nn.Conv2d(5, 8, 3, bias=False)})
+        network.add_task("one", evenly(), own_layers={"0": nn.Conv2d(5, 8, 3)})
+    network.add_task("one", evenly(), own_layers={"0": nn.Conv2d(5, 8, 3, bias=False)})
     assert network.parameter_count("one").private == 8 * 5 * 9
 
 
 def test_own_layers_in_the_place_of_groups_are_refused() -> None:
     network = PiggybackNetwork(nn.Sequential(nn.Conv2d(4, 8, 3, groups=2)))
     with pytest.raises(PiggybackError, match="'0' must be like"):
-        network.add_task("one", own_layers={"0": nn.Conv2d(2, 8, 3)})
+        network.add_task("one", evenly(), own_layers={"0": nn.Conv2d(2, 8, 3)})
 
 
 def test_a_stored_own_layer_of_another_kernel_does_not_fit(network: PiggybackNetwork) -> None:
@@ -433,7 +435,7 @@ def test_no_task_forgets_and_each_has_its_channels_whatever_layers_are_whose_own
         }
         name = f"task-{number}"
         start = init if number or init == "standalone" else None
-        network.add_task(name, ALL_LAYERS, init=start, own_layers=others)
+        network.add_task(name, replace(ALL_LAYERS, init=start), own_layers=others)
         train(network, channels[0], steps=1)
         network.finish_task()
         result = output(network, name, channels[0])

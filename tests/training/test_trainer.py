@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from banks import evenly
 from piggyback_gan import TrainingOptions
 from piggyback_gan.core.filters import FilterLayout
 from piggyback_gan.core.layer_filters import LayerFilters
@@ -40,7 +41,9 @@ def trainer(options: TrainingOptions, config: GeneratorConfig = CONFIG, tasks: i
         for task in range(tasks):
             if task:
                 network.finish_task()
-            network.add_task(f"task-{task}", {"*": 0.5}, init="standalone" if task else None)
+            network.add_task(
+                f"task-{task}", evenly({"*": 0.5}, init="standalone" if task else None)
+            )
     options = options.resolved(earlier=(), device="cpu")
     made: Trainer
     if options.mode == "paired":

@@ -26,7 +26,7 @@ from piggyback_gan.bank.manifest import (
     read_header,
 )
 from piggyback_gan.core.mixings import mixing_from_card
-from piggyback_gan.core.task import Needs, TaskState
+from piggyback_gan.core.task import Needs, TaskFilters, TaskState
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.names import STORAGES, Storage, check_task_name
 from piggyback_gan.system.checks import check_choice
@@ -302,10 +302,10 @@ class Store:
     def _state_metadata(self, state: TaskState) -> dict[str, str]:
         """What a task is beside its tensors, as its file's header has it."""
         metadata = {
-            _SHARES: json.dumps(state.shares, sort_keys=True),
-            _MIXING: json.dumps(state.mixing.as_card(), sort_keys=True),
-            _START: json.dumps(state.start),
-            _STORAGE: state.storage,
+            _SHARES: json.dumps(dict(state.filters.shares), sort_keys=True),
+            _MIXING: json.dumps(state.filters.mixing.as_card(), sort_keys=True),
+            _START: json.dumps(state.filters.start),
+            _STORAGE: state.filters.storage,
         }
         if state.needs is not None:
             entries = [self.manifest.entry(name) for name in state.needs.tasks]
@@ -334,11 +334,13 @@ class Store:
         check_choice("storage", storage, STORAGES)
         return TaskState(
             name=name,
-            shares=_shares(metadata[_SHARES]),
+            filters=TaskFilters(
+                shares=_shares(metadata[_SHARES]),
+                mixing=mixing_from_card(json.loads(metadata.get(_MIXING, '{"kind": "full"}'))),
+                start=start,
+                storage=cast(Storage, storage),
+            ),
             tensors=tensors,
-            mixing=mixing_from_card(json.loads(metadata.get(_MIXING, '{"kind": "full"}'))),
-            start=start,
-            storage=cast(Storage, storage),
             needs=self._needs(name, metadata[_NEEDS]) if _NEEDS in metadata else None,
         )
 

@@ -8,6 +8,7 @@ from typing import Annotated, TypeVar
 
 import tyro
 
+from piggyback_gan.cli.option_hints import REGISTRY
 from piggyback_gan.errors import PiggybackError
 
 BankPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="BANK")]
@@ -28,9 +29,10 @@ def parse(
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
+            name = f"pbgan {command}"
             if default is None:
-                return tyro.cli(kind, prog=f"pbgan {command}", args=arguments)
-            return tyro.cli(kind, prog=f"pbgan {command}", args=arguments, default=default)
+                return tyro.cli(kind, prog=name, args=arguments, registry=REGISTRY)
+            return tyro.cli(kind, prog=name, args=arguments, default=default, registry=REGISTRY)
     except SystemExit as stop:
         if stop.code in (None, 0):
             raise

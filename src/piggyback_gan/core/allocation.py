@@ -2,14 +2,14 @@
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from piggyback_gan.core.filter_options import FilterOptions
+from piggyback_gan.core.filter_options import FilterOptions, check_unconstrained
 from piggyback_gan.core.filters import unconstrained_count
 from piggyback_gan.core.mixings import Mixing, mixing_of
-from piggyback_gan.errors import PiggybackError
+from piggyback_gan.errors import PiggybackError, first_names
 from piggyback_gan.names import DEFAULT_UNCONSTRAINED
 
 # A bank of so few filters spans next to nothing: such a layer (the output layer of most image
@@ -51,15 +51,11 @@ def resolve_shares(unconstrained: Shares, layer_filters: Mapping[str, int]) -> d
         patterns, default = dict(unconstrained), DEFAULT_UNCONSTRAINED
     else:
         patterns, default = {}, unconstrained
-    for share in (*patterns.values(), default):
-        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
-            raise PiggybackError(
-                f"the unconstrained share must be a number from 0 to 1, not {share!r}"
-            )
+    check_unconstrained(unconstrained)
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in layer_filters):
             raise PiggybackError(
-                f"pattern {pattern!r} matches none of the layers: {_some(layer_filters)}"
+                f"pattern {pattern!r} matches none of the layers: {first_names(list(layer_filters), 12)}"
             )
     shares = {}
     for name, filters in layer_filters.items():
@@ -69,15 +65,9 @@ def resolve_shares(unconstrained: Shares, layer_filters: Mapping[str, int]) -> d
     return shares
 
 
-@dataclass(frozen=True)
-class Allotment:
-    """What a later task's filters are made of: shares as `resolve_shares` takes them, and the rest mixed so."""
-
-    shares: Shares
-    mixing: Mixing
-
-
-def allot(options: FilterOptions, layers: Mapping[str, LayerSize], private: int) -> Allotment:
+def allot(
+    options: FilterOptions, layers: Mapping[str, LayerSize], private: int
+) -> tuple[Shares, Mixing]:
     """Spread a later task's new filters over the layers.
 
     With a share lambda and allocation "even", every layer has that share, as in the paper; with "last",
@@ -97,17 +87,20 @@ def allot(options: FilterOptions, layers: Mapping[str, LayerSize], private: int)
         layers: by name, in the order in which they are defined.
         private: how many parameters the task has beside these layers' filters.
 
+    Returns:
+        The unconstrained shares, as `resolve_shares` takes them, and the mixing of the other filters.
+
     Raises:
         PiggybackError: as `resolve_shares`, or the budget is not even enough for what is mixed.
     """
     if options.unconstrained is not None:
         mixing = mixing_of(options)
         if isinstance(options.unconstrained, Mapping) or options.allocation == "even":
-            return Allotment(options.unconstrained, mixing)
+            return options.unconstrained, mixing
         # What the bank has grown by since does not change where new filters are.
         second = {n: LayerSize(at.filters, at.length, at.filters) for n, at in layers.items()}
         evenly = _cost(_even(options.unconstrained, layers), second, mixing)
-        return Allotment(_last_layers(second, mixing, evenly, spare=0.0), mixing)
+        return _last_layers(second, mixing, evenly, spare=0.0), mixing
     assert options.budget is not None, "options must have their defaults"
     whole = private + sum(at.filters * at.length for at in layers.values())
     values = math.floor(options.budget * whole) - private
@@ -130,7 +123,7 @@ def allot(options: FilterOptions, layers: Mapping[str, LayerSize], private: int)
         spread = (_even(n / most, layers) for n in range(most, 0, -1))
         fitting = (s for s in spread if _cost(s, layers, mixing) <= values)
         shares = next(fitting, _even(0.0, layers))
-    return Allotment(shares, _largest(options, layers, shares, values))
+    return shares, _largest(options, layers, shares, values)
 
 
 def _largest(
@@ -188,10 +181,3 @@ def _last_layers(
 
 def _is_small(filters: int) -> bool:
     return filters < SMALLEST_SHARED_LAYER
-
-
-def _some(names: Iterable[str], limit: int = 12) -> str:
-    """The first names of a list that may be long."""
-    listed = list(names)
-    more = f", and {len(listed) - limit} more" if len(listed) > limit else ""
-    return ", ".join(listed[:limit]) + more

@@ -1,9 +1,7 @@
 """The conv layers of a module, with their weights taken out and a filter bank for each."""
 
-import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import get_args
 
@@ -11,15 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from piggyback_gan.core.filters import ConvLayer, FilterLayout, unconstrained_count
-from piggyback_gan.core.layer_filters import Added
-from piggyback_gan.core.mixed_outputs import add_up
 from piggyback_gan.core.mixings import MIXING, FullMixing, Mixing
-from piggyback_gan.core.task import BIAS, TRAINED, UNCONSTRAINED, WEIGHT, LayerPlan, tensor_key
+from piggyback_gan.core.task import (
+    BIAS,
+    TRAINED,
+    UNCONSTRAINED,
+    WEIGHT,
+    LayerPlan,
+    TaskFilters,
+    tensor_key,
+)
 from piggyback_gan.errors import PiggybackError
-
-PutOn = tuple[Tensor, Added | None]
-"""Filters, and what is added to them: as `BankedLayer.put_on` takes them."""
-
 
 _NORMS = (
     *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
@@ -90,8 +90,6 @@ class BankedLayer:
     linear: bool
     outputs_stay: bool
     count: int = 0
-    _on: PutOn | None = field(default=None, repr=False)
-    _start: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
 
     def append(self, filters_UD: Tensor) -> None:
         """Add copies of a finished task's unconstrained filters to the bank."""
@@ -136,54 +134,11 @@ class BankedLayer:
         hung = {**self.module._parameters, **self.module._buffers}
         return {name: t for name in TRAINED if (t := hung.get(name)) is not None}
 
-    def put_on(self, filters_ND: Tensor, added: Added | None = None) -> None:
-        """Give the layer filters, as a plain tensor in the place of its parameter.
-
-        Args:
-            filters_ND: the filters.
-            added: what is added to them: by a second, narrower layer, or by mixing the outputs of the
-                filters themselves. The layer must be linear.
-        """
-        self._take_off()
-        self._on = filters_ND, added
-        if added is None:
-            self.module.weight = self.layout.to_weight(filters_ND)
-            return
-        # The start is the same in every step, and its weight may be a copy.
-        if self._start is None or self._start[0] is not filters_ND:
-            self._start = filters_ND, self.layout.to_weight(filters_ND)
-        self.module.weight = self._start[1]
-        inner: ConvLayer | Tensor = added.inner
-        if not added.of_outputs:
-            layout = self.layout.of_filters(len(added.inner))
-            inner = self._without_bias(layout.to_weight(added.inner))
-        start = self._without_bias(self.module.weight)
-        self.module.forward = partial(  # type: ignore[method-assign]
-            add_up, self.module.bias, start, inner, added.up_NR, self.outputs_stay
-        )
-
-    def take_off(self) -> PutOn | None:
-        """Take what was put on off the layer, and return it, if anything was."""
-        self._start = None
-        return self._take_off()
-
-    def _take_off(self) -> PutOn | None:
-        put_on, self._on = self._on, None
-        self.module.__dict__.pop(WEIGHT, None)
-        if put_on is not None and put_on[1] is not None:
-            del self.module.forward
-        return put_on
-
-    def _without_bias(self, weight: Tensor) -> ConvLayer:
-        """A layer like this one, of this weight."""
-        layer = copy.copy(self.module)
-        layer._parameters = {BIAS: None}
-        layer.weight = weight
-        return layer
-
     def put_own(self, own: OwnLayer | None) -> None:
-        """Give the layer a task's own weight and bias; None makes it a layer of the bank again."""
-        self.take_off()
+        """Give the layer a task's own weight and bias; None makes it a layer of the bank again.
+
+        No composed weight may be installed.
+        """
         parameters = self.module._parameters
         parameters.pop(WEIGHT, None)
         if own is not None:
@@ -272,13 +227,16 @@ def _filled(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def plan_layers(
-    layers: Mapping[str, BankedLayer],
-    shares: Mapping[str, float],
-    mixing: Mixing,
-    banks: Mapping[str, int],
+    layers: Mapping[str, BankedLayer], made: TaskFilters, banks: Mapping[str, int]
 ) -> list[LayerPlan]:
-    """What a task takes of each layer that it shares, with so many filters in the layer's bank."""
-    plan = []
+    """What a task takes of each layer that it shares.
+
+    Args:
+        layers: all layers by name.
+        made: how the task's filters are made.
+        banks: layer -> the number of filters in its bank.
+    """
+    plan, shares = [], made.shares
     for name, layer in layers.items():
         if name not in shares:
             continue
@@ -293,7 +251,7 @@ def plan_layers(
                 bank=bank,
                 share=shares[name],
                 unconstrained=unconstrained,
-                rule=mixing.of_layer(filters - unconstrained, bank),
+                rule=made.mixing.of_layer(filters - unconstrained, bank),
             )
         )
     return plan

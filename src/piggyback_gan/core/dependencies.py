@@ -70,7 +70,7 @@ class Ledger:
             PiggybackError: as `needs`.
         """
         needs, place = self._needed(task), len(self._names)
-        for layer, share in task.shares.items():
+        for layer, share in task.filters.shares.items():
             rows = self._rows[layer]
             rows.first = place if rows.first is None else rows.first
             if count := unconstrained_count(share, rows.filters):
@@ -79,7 +79,7 @@ class Ledger:
                 rows.owners |= 1 << place
         self._names.append(task.name)
         self._places[task.name] = place
-        self._layers.append(frozenset(task.shares))
+        self._layers.append(frozenset(task.filters.shares))
         self._needs.append(needs)
 
     def needs_of(self, task: str) -> Needs:
@@ -99,7 +99,7 @@ class Ledger:
 
     def _needed(self, task: TaskState) -> tuple[int, int]:
         direct = bank_filters = 0
-        for layer, share in task.shares.items():
+        for layer, share in task.filters.shares.items():
             if layer not in self._rows:
                 raise PiggybackError(
                     f"task {task.name!r} does not fit the network: it has other layers"
@@ -110,7 +110,7 @@ class Ledger:
                 continue
             bank_filters += rows.ends[-1]
             direct |= rows.owners
-            if task.mixing.of_layer(mixed, rows.ends[-1]).adds:
+            if task.filters.mixing.of_layer(mixed, rows.ends[-1]).adds:
                 direct |= 1 << self._start(layer, task)
         needed, left = direct, direct
         while left:
@@ -121,16 +121,16 @@ class Ledger:
         return needed, bank_filters
 
     def _start(self, layer: str, task: TaskState) -> int:
-        if task.start is None:
+        if task.filters.start is None:
             raise PiggybackError(
-                f"task {task.name!r}: {task.mixing.kind} mixing adds to an earlier task's filters, "
+                f"task {task.name!r}: {task.filters.mixing.kind} mixing adds to an earlier task's filters, "
                 "and it starts from none"
             )
-        if task.start not in self._places:
+        if task.filters.start not in self._places:
             raise PiggybackError(
-                f"task {task.name!r} starts from {task.start!r}, which is not there"
+                f"task {task.name!r} starts from {task.filters.start!r}, which is not there"
             )
-        place, first = self._places[task.start], self._rows[layer].first
+        place, first = self._places[task.filters.start], self._rows[layer].first
         return place if layer in self._layers[place] or first is None else first
 
     def _named(self, needed: tuple[int, int]) -> Needs:

@@ -11,7 +11,14 @@ from piggyback_gan.core.filter_banks import STORED_TYPES
 from piggyback_gan.core.filters import ConvLayer, unconstrained_count
 from piggyback_gan.core.mixings import MIXING
 from piggyback_gan.core.network import PiggybackNetwork
-from piggyback_gan.core.task import PLACES, UNCONSTRAINED, WEIGHT, TaskState, tensor_key
+from piggyback_gan.core.task import (
+    PLACES,
+    UNCONSTRAINED,
+    WEIGHT,
+    TaskFilters,
+    TaskState,
+    tensor_key,
+)
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.names import Storage
 
@@ -97,7 +104,7 @@ def factorize(
             tensor_key(key, n): t.to(stored) if t.is_floating_point() else t
             for n, t in found.items()
         }
-    return TaskState(name, taken, tensors, storage=storage)
+    return TaskState(name, TaskFilters(taken, storage=storage), tensors)
 
 
 @torch.no_grad()

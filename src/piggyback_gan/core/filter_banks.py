@@ -1,6 +1,6 @@
 """The filter banks of a network's layers, and what each task has in them."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,39 +11,37 @@ from piggyback_gan.core.allocation import LayerSize, Shares, resolve_shares
 from piggyback_gan.core.banked_layer import BankedLayer, plan_layers
 from piggyback_gan.core.dependencies import Ledger
 from piggyback_gan.core.layer_filters import LayerFilters
-from piggyback_gan.core.mixings import SELECTED, Mixing, most_relevant
+from piggyback_gan.core.mixings import SELECTED, most_relevant
 from piggyback_gan.core.products import rounded
-from piggyback_gan.core.task import PLACES, UNCONSTRAINED, LayerPlan, TaskState, tensor_key
+from piggyback_gan.core.task import (
+    PLACES,
+    UNCONSTRAINED,
+    LayerPlan,
+    TaskFilters,
+    TaskState,
+    tensor_key,
+)
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.names import Storage
 
 STORED_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass
-class TaskFilters:
-    """What a task has in the banks.
+class BankedTask:
+    """A task in the banks: how its filters are made, and its tensors beside the banks' rows.
 
     Attributes:
-        shares, mixing, start, storage: as `TaskState` has them.
+        made: how its filters are made.
         values: layer -> what mixes, of a finished task. Its unconstrained filters are rows of the layer's
             bank; all that one in training has hangs on the layers.
         starts: layer -> what is added to what is mixed (P, D), kept while the task is in training.
         places: layer -> where the unconstrained filters are, of a finished task, where they are not the first.
     """
 
-    shares: dict[str, float]
-    mixing: Mixing
-    start: str | None
-    storage: Storage
+    made: TaskFilters
     values: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     starts: dict[str, Tensor] = field(default_factory=dict)
     places: dict[str, Tensor] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, state: TaskState) -> "TaskFilters":
-        """How a task's filters are made that comes with values of its own."""
-        return cls(dict(state.shares), state.mixing, state.start, state.storage)
 
 
 class FilterBanks:
@@ -56,8 +54,8 @@ class FilterBanks:
     def __init__(self, layers: dict[str, BankedLayer]) -> None:
         self.layers = layers
         self.ledger = Ledger({name: layer.layout.filters for name, layer in layers.items()})
-        self.finished: dict[str, TaskFilters] = {}
-        self.training: tuple[str, TaskFilters] | None = None
+        self.finished: dict[str, BankedTask] = {}
+        self.training: tuple[str, BankedTask] | None = None
         self._started: dict[str, tuple[str, Tensor]] = {}
 
     @property
@@ -70,7 +68,7 @@ class FilterBanks:
         """All tasks in order; the last may be in training."""
         return (*self.finished, *([self.training[0]] if self.training else []))
 
-    def task(self, name: str) -> TaskFilters:
+    def task(self, name: str) -> BankedTask:
         """A task, in training or finished.
 
         Raises:
@@ -99,38 +97,28 @@ class FilterBanks:
         layers = self.layers.items()
         return {n: LayerSize(x.layout.filters, x.layout.length, x.count) for n, x in layers}
 
-    def plan(self, shares: Mapping[str, float], mixing: Mixing) -> list[LayerPlan]:
+    def plan(self, made: TaskFilters) -> list[LayerPlan]:
         """What the next task would take of each layer that has a share."""
-        return self._plan(shares, mixing, None)
+        return self._plan(made, None)
 
     def plan_of(self, name: str) -> list[LayerPlan]:
         """What a task takes of each layer but its own ones."""
-        task = self.task(name)
-        return self._plan(task.shares, task.mixing, self.ledger.place(name))
+        return self._plan(self.task(name).made, self.ledger.place(name))
 
     # A task's life
 
-    def begin(self, name: str, task: TaskFilters, state: TaskState | None = None) -> None:
+    def begin(self, name: str, made: TaskFilters, state: TaskState | None = None) -> None:
         """Hang a new task's filters on the layers, where they start.
 
         Args:
             name: the task.
-            task: how its filters are made.
+            made: how its filters are made.
             state: values to start from, that fit (`check_values`); else they are made.
-
-        Raises:
-            PiggybackError: its mixing adds to an earlier task's filters, and it starts from none.
         """
-        plan = self.plan(task.shares, task.mixing)
-        for layer_plan in plan:
-            if layer_plan.mixing and layer_plan.rule.adds and task.start is None:
-                raise PiggybackError(
-                    f"{layer_plan.rule.kind} mixing adds to an earlier task's filters: "
-                    "start from a task, or mix fully"
-                )
-        for layer_plan in plan:
+        task = BankedTask(made)
+        for layer_plan in self.plan(made):
             layer, key = self.layers[layer_plan.name], layer_plan.name
-            model = self._model_for(key, task.start)
+            model = self._model_for(key, made.start)
             if state is not None:
                 tensors = _values_in(state, layer_plan, layer.pieces[0])
                 if layer_plan.mixing and layer_plan.rule.adds:
@@ -172,8 +160,8 @@ class FilterBanks:
 
     def append(self, state: TaskState) -> None:
         """Add a finished task, whose tensors fit (`check_values`)."""
-        task = TaskFilters.of(state)
-        for layer_plan in self.plan(task.shares, task.mixing):
+        task = BankedTask(state.filters)
+        for layer_plan in self.plan(state.filters):
             layer, key = self.layers[layer_plan.name], layer_plan.name
             like = layer.pieces[0]
             found = _values_in(state, layer_plan, like)
@@ -204,7 +192,7 @@ class FilterBanks:
         layer, task, place = self.layers[layer_name], self.task(name), self.ledger.place(name)
         count = self.ledger.before(layer_name, place)
         if self.is_training(name):
-            stored = STORED_TYPES[task.storage]
+            stored = STORED_TYPES[task.made.storage]
             values = {n: rounded(t, stored) for n, t in layer.trained().items()}
             free, places = values.pop(UNCONSTRAINED, layer.pieces[0][:0]), values.pop(PLACES, None)
         else:
@@ -213,13 +201,13 @@ class FilterBanks:
         # A layer of new filters alone has nothing to do with what is in its bank.
         bank = layer.rows(0, count) if values else free[:0]
         segments = self.ledger.segments(layer_name, place) if values else ()
-        rule = task.mixing.of_layer(layer.layout.filters - len(free), count)
+        rule = task.made.mixing.of_layer(layer.layout.filters - len(free), count)
         start, is_bank = None, False
         if values and rule.adds:
             start = task.starts.get(layer_name)
             if start is None and start_ND is not None:
                 start = start_ND[len(free) :]
-            model = self._model_for(layer_name, task.start)
+            model = self._model_for(layer_name, task.made.start)
             # A task that mixes nothing, and brought all that there is.
             is_bank = model is not None and len(bank) == layer.layout.filters
             is_bank = is_bank and not self.finished[str(model)].values[layer_name]
@@ -232,8 +220,8 @@ class FilterBanks:
             return None
         count = self.ledger.before(layer_name, place)
         free = self.ledger.before(layer_name, place + 1) - count
-        adds = task.mixing.of_layer(self.layers[layer_name].layout.filters - free, count).adds
-        return self._model_for(layer_name, task.start) if adds else None
+        adds = task.made.mixing.of_layer(self.layers[layer_name].layout.filters - free, count).adds
+        return self._model_for(layer_name, task.made.start) if adds else None
 
     def _start(self, layer_name: str, name: str) -> Tensor:
         """A finished task's filters of a layer, for others that add to them; the last ones are kept.
@@ -258,9 +246,9 @@ class FilterBanks:
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """A task's unconstrained filters and what mixes, by their names in a network, as they are stored."""
-        stored = STORED_TYPES[self.task(name).storage]
+        stored = STORED_TYPES[self.task(name).made.storage]
         tensors = {}
-        for key in self.task(name).shares:
+        for key in self.task(name).made.shares:
             parts = self._parts(key, name, None)
             free = {UNCONSTRAINED: parts.unconstrained_UD} if len(parts.unconstrained_UD) else {}
             if parts.places_U is not None:
@@ -299,18 +287,16 @@ class FilterBanks:
                 f"fold a task and convert the folded network to {fn(sample).dtype}"
             )
 
-    def _plan(
-        self, shares: Mapping[str, float], mixing: Mixing, place: int | None
-    ) -> list[LayerPlan]:
+    def _plan(self, made: TaskFilters, place: int | None) -> list[LayerPlan]:
         banks = {name: self.ledger.before(name, place) for name in self.layers}
-        return plan_layers(self.layers, shares, mixing, banks)
+        return plan_layers(self.layers, made, banks)
 
     def _any_piece(self) -> Tensor:
         return next(iter(self.layers.values())).pieces[0]
 
     def _model_for(self, layer_name: str, source: str | None) -> str | None:
         """The task that a layer starts from: the source, or the first that shares the layer."""
-        if source is None or layer_name in self.finished[source].shares:
+        if source is None or layer_name in self.finished[source].made.shares:
             return source
         return self.ledger.first(layer_name)
 

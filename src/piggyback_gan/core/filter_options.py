@@ -2,16 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Self
-
-import tyro
+from typing import Any, Self
 
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.names import (
     ALLOCATIONS,
-    DEFAULT_BANK_FILTERS,
     DEFAULT_BUDGET,
-    DEFAULT_RANK,
     DEFAULT_UNCONSTRAINED,
     MIXING_KINDS,
     STANDALONE,
@@ -20,8 +16,7 @@ from piggyback_gan.names import (
     MixingKind,
     Storage,
 )
-from piggyback_gan.system.checks import check_choice, check_positive
-from piggyback_gan.system.option_hints import default_hint
+from piggyback_gan.system.checks import check_choice, check_positive, is_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,33 +27,21 @@ class FilterOptions:
     paper, a share lambda of new filters, however much the mixing then takes.
     """
 
-    budget: Annotated[float | None, default_hint(f"{DEFAULT_BUDGET:g}", "FLOAT")] = None
+    budget: float | None = None
     """The most that a later task may add, as a share of a network; layers for other channels come on top."""
-    unconstrained: Annotated[
-        float | dict[str, float] | None,
-        tyro.conf.arg(
-            constructor=float,
-            metavar="FLOAT",
-            help_behavior_hint=lambda default: "" if "None" in default else f"(default: {default})",
-        ),
-    ] = None
+    unconstrained: float | dict[str, float] | None = None
     """Instead of a budget: lambda, the share of new filters, 0 to 1; in TOML also by layer patterns."""
     allocation: Allocation = "last"
     """last: new filters are in the last layers; even: the same share in every layer."""
-    mixing: Annotated[
-        MixingKind | None,
-        default_hint("low-rank; with --unconstrained full", "{full,low-rank,selected}"),
-    ] = None
+    mixing: MixingKind | None = None
     """How the other filters are made of earlier tasks' filters."""
-    rank: Annotated[int | None, default_hint(f"by the budget; else {DEFAULT_RANK}", "INT")] = None
+    rank: int | None = None
     """Low-rank mixing: the rank. By a budget, as much as a third of it pays for."""
-    bank_filters: Annotated[
-        int | None, default_hint(f"by the budget; else {DEFAULT_BANK_FILTERS}", "INT")
-    ] = None
+    bank_filters: int | None = None
     """Selected mixing: of so many earlier filters in each layer."""
     storage: Storage = "fp32"
     """In what a task's filters are kept, and trained."""
-    init: Annotated[str | None, default_hint("the bank's first task", "TASK")] = None
+    init: str | None = None
     """Where a later task starts: an earlier task's name, previous or standalone."""
 
     def __post_init__(self) -> None:
@@ -71,12 +54,12 @@ class FilterOptions:
                 check_positive(field, getattr(self, field))
         if self.init is not None and not isinstance(self.init, str):
             raise PiggybackError(f"invalid init: found {self.init!r}, give a task's name")
-        if self.budget is not None and not (_is_number(self.budget) and 0 < self.budget <= 1):
+        if self.budget is not None and not (is_number(self.budget) and 0 < self.budget <= 1):
             raise PiggybackError(
                 f"invalid budget: found {self.budget!r}, give a number above 0 and up to 1"
             )
         if self.unconstrained is not None:
-            _check_unconstrained(self.unconstrained)
+            check_unconstrained(self.unconstrained)
 
     def with_filter_defaults(self) -> Self:
         """The same with a budget or a share, and a way to mix.
@@ -105,19 +88,15 @@ class FilterOptions:
         )
 
 
-def _check_unconstrained(value: Any) -> None:
+def check_unconstrained(value: Any) -> None:
     """One share, or a flat table of them; whether its patterns fit is seen with the network."""
     for pattern, share in value.items() if isinstance(value, Mapping) else [(None, value)]:
         if isinstance(share, Mapping):
             raise PiggybackError(
                 f"invalid unconstrained: {pattern!r} is a table: put names with dots in quotes"
             )
-        if not _is_number(share) or not 0 <= share <= 1:
+        if not is_number(share) or not 0 <= share <= 1:
             where = f" for {pattern!r}" if pattern is not None else ""
             raise PiggybackError(
                 f"invalid unconstrained: found {share!r}{where}, give a number from 0 to 1"
             )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

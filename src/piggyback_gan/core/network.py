@@ -1,20 +1,19 @@
 """PiggybackNetwork: any torch module whose conv filters are shared by a sequence of tasks."""
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from piggyback_gan.core.allocation import Allotment, Shares, allot
-from piggyback_gan.core.banked_layer import OwnLayer, PutOn, take_weights
+from piggyback_gan.core.allocation import Shares, allot
+from piggyback_gan.core.banked_layer import OwnLayer, take_weights
+from piggyback_gan.core.composer import Composer
 from piggyback_gan.core.dependencies import Ledger
-from piggyback_gan.core.filter_banks import FilterBanks, TaskFilters, check_values
+from piggyback_gan.core.filter_banks import FilterBanks, check_values
 from piggyback_gan.core.filter_options import FilterOptions
 from piggyback_gan.core.filters import ConvLayer, FilterLayout
 from piggyback_gan.core.layer_checks import refuse_unfit
@@ -27,30 +26,14 @@ from piggyback_gan.core.task import (
     WEIGHT,
     LayerPlan,
     ParameterCount,
+    TaskFilters,
     TaskState,
     filter_shapes,
     resolve_start,
     tensor_key,
 )
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.names import DEFAULT_UNCONSTRAINED, STORAGES, Storage, check_task_name
-from piggyback_gan.system.checks import check_choice
-
-
-def _count_fused_steps(optimizer: torch.optim.Optimizer, *_: object) -> None:
-    """Raise the version counters of what a fused step changed: alone among steps, it does not."""
-    for group in optimizer.param_groups:
-        if group.get("fused"):
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    torch.autograd.graph.increment_version(parameter)
-
-
-def _add(sums: dict[str, Tensor], name: str, gradient: Tensor) -> None:
-    sums[name] = sums[name] + gradient if name in sums else gradient.clone()
-
-
-register_optimizer_step_post_hook(_count_fused_steps)
+from piggyback_gan.names import check_task_name
 
 
 @dataclass
@@ -75,7 +58,7 @@ class PiggybackNetwork(nn.Module):
         optimizer = torch.optim.Adam(network.trainable_parameters(), 2e-4)
         ...                                     # train by calling network(x)
         network.finish_task()
-        network.add_task("night", unconstrained=0.25)   # trains a quarter of new filters and the mixing
+        network.add_task("night", FilterOptions(budget=0.05))  # trains new filters and the mixing
         ...
         plain = network.fold("maps")            # an independent nn.Sequential
 
@@ -106,11 +89,11 @@ class PiggybackNetwork(nn.Module):
 
     def __init__(self, module: nn.Module, *, factored: bool = False) -> None:
         super().__init__()
-        self.factored = factored
         # Some of these can't be copied.
         refuse_unfit(module)
         self.module = copy.deepcopy(module)
         self._banks = FilterBanks(take_weights(self.module))
+        self._composer = Composer(self._banks, factored=factored)
         layers = self._banks.layers
         self._filter_keys = {tensor_key(n, k) for n in layers for k in TRAINED}
         self._private = PrivateTensors(self.module, self._filter_keys)
@@ -118,9 +101,6 @@ class PiggybackNetwork(nn.Module):
         self._private.trainable |= own
         self._kept: dict[str, _Task] = {}
         self._active: str | None = None
-        self._composed: tuple[object, ...] | None = None
-        self._start: list[object] = []
-        self._watched: dict[str, Tensor] | None = None
 
     # Tasks
 
@@ -143,61 +123,49 @@ class PiggybackNetwork(nn.Module):
     def add_task(
         self,
         name: str,
-        unconstrained: Shares = DEFAULT_UNCONSTRAINED,
-        init: str | None = None,
+        options: FilterOptions | None = None,
+        *,
         own_layers: Mapping[str, ConvLayer] | None = None,
-        mixing: Mixing | None = None,
-        storage: Storage = "fp32",
     ) -> None:
         """Begin a task and make it the active one.
 
+        All filters of a first task are new. A later task starts from an earlier one's filters or at random
+        (`FilterOptions.init`), in the latter case all filters at the scale of the module's own weights.
+
         Args:
             name: `[a-z0-9][a-z0-9._-]*`, at most 64 characters.
-            unconstrained: lambda, the share of new filters per layer, in [0, 1]; or a mapping from
-                layer names and patterns to shares (see `allocation.resolve_shares`). A plain number leaves
-                layers of fewer than 8 filters free; `{"*": 0.25}` does not. A first task has nothing to
-                mix from: all of its filters are unconstrained.
-            init: where a later task starts. "standalone": at random, all filters at the scale of the
-                module's own weights. An earlier task's name, or "previous": the output equals that
-                task's at step 0. None: the first task, the start that measured best.
+            options: how the filters of a later task are made, its start and its storage dtype; None for
+                `FilterOptions()`. The storage dtype applies to a first task, too: parameters are rounded
+                to it for each composition.
             own_layers: layer name -> a conv layer of the same kind with other channels, such as a first
                 layer for images of one channel. The task has a copy of it in that place, outside the
-                filter bank: it mixes nothing and later tasks can't mix it.
-            mixing: how filters that are not new are made of the bank (see `mixings`); None: each of all
-                bank filters, as in the paper. Layers where that costs no more always mix so.
-            storage: the type in which filters and what mixes them are kept, "fp32", "bf16" or "fp16". The
-                task is trained as it will be stored: its parameters are rounded for each composition.
+                filter bank: it mixes nothing, later tasks can't mix it, and no budget pays for it.
 
         Raises:
-            PiggybackError: a task is in training, the name is taken or can't be one, a bad share, a
-                pattern without a layer, an unknown start, an own layer that can't stand in its place, a
-                mixing that wants an earlier task to start from where there is none, or an unknown storage.
+            PiggybackError: a task is in training, the name is taken or not valid, a share pattern without
+                a layer, a budget that is too small, options that exclude each other, an unknown start, or
+                an own layer that does not fit in its place.
         """
         check_task_name(name)
-        check_choice("storage", storage, STORAGES)
         if self._banks.training:
             raise PiggybackError(
                 f"task {self._banks.training[0]!r} is in training: finish it first"
             )
         if name in self._banks.finished:
             raise PiggybackError(f"there is a task {name!r} already: finished tasks never change")
-        source = resolve_start(init, self.tasks)
         own = self._copy_own_layers(own_layers or {})
-        shares = self._banks.shares(unconstrained)
-        for layer_name in own:
-            del shares[layer_name]
-        filters = TaskFilters(shares, mixing or FullMixing(), source, storage)
-        self._banks.begin(name, filters)
+        made = self._resolve(options or FilterOptions(), own)
+        self._banks.begin(name, made)
         private = dict(self._private.given)
-        if source is not None:
+        if made.start is not None:
             # An own layer's bias is as particular to its task as its weight.
-            theirs = self._kept[source]
+            theirs = self._kept[made.start]
             foreign = {key for layer in theirs.own for key in self._own_keys(layer)}
             private |= {k: v for k, v in theirs.private.items() if k not in foreign}
         for layer_name, layer_own in own.items():
             private |= layer_own.tensors(layer_name)
         self._kept[name] = _Task(own=own)
-        self._start = self._banks.versions()
+        self._composer.mark_start()
         self._activate(name, private)
 
     def finish_task(self) -> None:
@@ -228,7 +196,7 @@ class PiggybackNetwork(nn.Module):
         for parameter in self.module.parameters():
             parameter.grad = None  # the next task trains the same private parameters
         self._active = None
-        self._release()
+        self._composer.remove()
         for layer in self._banks.layers.values():
             layer.put_own(None)
         if self.tasks:
@@ -271,14 +239,8 @@ class PiggybackNetwork(nn.Module):
 
         By layer, of those layers of the task in training that mix from selected filters.
         """
-        self._release()
-        sums: dict[str, Tensor] = {}
-        self._watched = sums
-        try:
+        with self._composer.filter_gradients() as sums:
             yield sums
-        finally:
-            self._release()
-            self._watched = None
 
     @torch.no_grad()
     def select_filters(self, gradients: Mapping[str, Tensor]) -> None:
@@ -310,41 +272,22 @@ class PiggybackNetwork(nn.Module):
             standalone=sum(layer.filters * layer.length for layer in plan) + private,
         )
 
-    def allot(
-        self, options: FilterOptions, own_layers: Mapping[str, ConvLayer] | None = None
-    ) -> Allotment:
-        """What the next task's filters are to be made of, as `add_task` takes it.
-
-        Example::
-
-            made = network.allot(FilterOptions(budget=0.05))
-            network.add_task("night", made.shares, mixing=made.mixing)
+    def plan(
+        self,
+        options: FilterOptions | None = None,
+        *,
+        own_layers: Collection[str] = (),
+    ) -> list[LayerPlan]:
+        """What the next task would take of each layer but its own ones, without beginning it.
 
         Args:
-            options: a share to spread, or a budget to keep to.
-            own_layers: what the task has of its own, as for `add_task`; no budget pays for these.
+            options: how its filters are made; None for `FilterOptions()`.
+            own_layers: the names of the task's own layers.
 
         Raises:
-            PiggybackError: a share outside [0, 1], a budget that mixing alone goes beyond, or options that
-                exclude each other.
+            PiggybackError: as `add_task` for `options`.
         """
-        own = own_layers or {}
-        if not self.tasks:
-            # Nothing to mix from; what is given must fit the network all the same.
-            share = 1.0 if options.unconstrained is None else options.unconstrained
-            return Allotment(share, FullMixing())
-        sizes = {n: size for n, size in self._banks.sizes().items() if n not in own}
-        return allot(options.with_filter_defaults(), sizes, self._private_count(own))
-
-    def plan(
-        self, unconstrained: Shares = DEFAULT_UNCONSTRAINED, mixing: Mixing | None = None
-    ) -> list[LayerPlan]:
-        """What the next task would take of each layer, without beginning it.
-
-        Raises:
-            PiggybackError: as `add_task` for `unconstrained`.
-        """
-        return self._banks.plan(self._banks.shares(unconstrained), mixing or FullMixing())
+        return self._banks.plan(self._resolve(options or FilterOptions(), own_layers))
 
     def plan_of(self, name: str) -> list[LayerPlan]:
         """What a task takes of each layer but its own ones, in training or finished.
@@ -383,7 +326,7 @@ class PiggybackNetwork(nn.Module):
                 if tasks
                 else "the network has no task yet: call add_task first"
             )
-        self._compose_active()
+        self._composer.install(self._active, exact=not self.training)
         return self.module(*args, **kwargs)
 
     @torch.inference_mode(False)
@@ -396,17 +339,14 @@ class PiggybackNetwork(nn.Module):
         Raises:
             PiggybackError: there is no such task.
         """
-        shares, layers = self._banks.task(name).shares, self._banks.layers
+        shares, layers = self._banks.task(name).made.shares, self._banks.layers
         private = self._private_of(name)
         weights = {key: private[tensor_key(key, WEIGHT)] for key in self._kept[name].own}
         with torch.no_grad():
             for key in shares:
                 weights[key] = layers[key].layout.to_weight(self._banks.filters(key, name))
-        composed, put_on = self._composed, self._release()
-        folded = copy.deepcopy(self.module)
-        for key, on in put_on.items():
-            layers[key].put_on(*on)
-        self._composed = composed
+        with self._composer.removed():
+            folded = copy.deepcopy(self.module)
         for key, layer in layers.items():
             layer.fold_onto(folded.get_submodule(key), weights[key])
         tensors = dict(folded.named_parameters()) | dict(folded.named_buffers())
@@ -442,7 +382,7 @@ class PiggybackNetwork(nn.Module):
         tensors = self._banks.tensors(name) | self._private_of(name)
         # Denormals would make what is composed depend on whether a processor flushes them.
         copied = {key: without_denormals(t.detach().cpu()) for key, t in tensors.items()}
-        state = TaskState(name, dict(task.shares), copied, task.mixing, task.start, task.storage)
+        state = TaskState(name, task.made, copied)
         known = name != self.task_in_training
         state.needs = self.ledger.needs_of(name) if known else self.ledger.needs(state)
         return state
@@ -467,9 +407,9 @@ class PiggybackNetwork(nn.Module):
             PiggybackError: as `restore_task`.
         """
         task = self._fitting(state, trains=True)
-        self._banks.begin(state.name, TaskFilters.of(state), state)
+        self._banks.begin(state.name, state.filters, state)
         self._kept[state.name] = task
-        self._start = self._banks.versions()
+        self._composer.mark_start()
         self._activate(state.name, task.private)
 
     def bank_filters(self, layer: str) -> Tensor:
@@ -497,7 +437,7 @@ class PiggybackNetwork(nn.Module):
         layers = self._banks.layers
         own = state.check_layers(layers)
         self.ledger.needs(state)
-        plan = self._banks.plan(state.shares, state.mixing)
+        plan = self._banks.plan(state.filters)
         private = {key: tuple(t.shape) for key, t in self._private.given.items()}
         task = _Task()
         device = self._banks.device
@@ -511,6 +451,19 @@ class PiggybackNetwork(nn.Module):
         check_values(state, plan)
         task.private = {key: state.tensors[key].detach().clone().to(device) for key in private}
         return task
+
+    def _resolve(self, options: FilterOptions, own_layers: Collection[str]) -> TaskFilters:
+        """Resolve options for the next task: a share for each layer, the mixing and the start."""
+        options, finished = options.with_filter_defaults(), tuple(self._banks.finished)
+        start = resolve_start(options.init, finished)
+        unconstrained: Shares = 1.0 if options.unconstrained is None else options.unconstrained
+        mixing: Mixing = FullMixing()
+        if finished:  # else there is nothing to mix from
+            sizes = {n: size for n, size in self._banks.sizes().items() if n not in own_layers}
+            unconstrained, mixing = allot(options, sizes, self._private_count(own_layers))
+        shares = self._banks.shares(unconstrained)
+        taken = {n: share for n, share in shares.items() if n not in own_layers}
+        return TaskFilters(taken, mixing, start, options.storage)
 
     def _require_training(self) -> str:
         if self._banks.training is None:
@@ -546,10 +499,10 @@ class PiggybackNetwork(nn.Module):
         training = self.task_in_training
         if training is not None and self._active == training:
             self._kept[training].private = self._private.copy()
+        self._composer.remove()
         self._put_own(name)
         self._private.load(private, trains=name == training)
         self._active = name
-        self._composed = None
         self.module.train(self.training and name == training)
 
     def _put_own(self, name: str) -> None:
@@ -564,45 +517,10 @@ class PiggybackNetwork(nn.Module):
     def _private_of(self, name: str) -> dict[str, Tensor]:
         return self._private.live() if self._is_live(name) else self._kept[name].private
 
-    def _compose_active(self) -> None:
-        """Give the layers the active task's weights, unless they have them."""
-        name = self._active
-        assert name is not None
-        trains = name == self.task_in_training
-        # A finished task is always composed for use; one in training in evaluation, and while it stands
-        # where it started: there it equals the task that it started from.
-        versions = self._banks.versions() if trains else []
-        exact = not (trains and self.training) or versions == self._start
-        key = (name, exact, *versions)
-        if key == self._composed:
-            return
-        selecting = [] if self._watched is None else self._banks.selecting
-        factored = self.factored and not exact and not selecting
-        # The composition must carry gradients even if this first call needs none.
-        with torch.inference_mode(False), torch.set_grad_enabled(trains):
-            for layer_name in self._banks.task(name).shares:
-                layer, parts = self._banks.layers[layer_name], self._banks.parts(layer_name, name)
-                put_on = parts.factored() if factored and layer.linear else None
-                if put_on is not None:
-                    layer.put_on(*put_on)
-                    continue
-                filters = parts.compose(exact=exact)
-                if layer_name in selecting:
-                    assert self._watched is not None
-                    add = partial(_add, self._watched, layer_name)
-                    filters.register_hook(add)  # type: ignore[no-untyped-call]
-                layer.put_on(filters)
-        self._composed = key
-
-    def _release(self) -> dict[str, PutOn]:
-        """Take composed weights off the layers: tensors with a history can't be copied or pickled."""
-        self._composed = None
-        layers = self._banks.layers.items()
-        return {name: on for name, layer in layers if (on := layer.take_off()) is not None}
-
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "PiggybackNetwork":
         """Move the banks with the network. Their type can't change: it would change earlier tasks."""
         self._banks.check_type(fn)
+        self._composer.remove()
         for layer in self._banks.layers.values():
             layer.put_own(None)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -612,11 +530,10 @@ class PiggybackNetwork(nn.Module):
             for own in task.own.values():
                 own.move(fn)
         self._private.move(fn)
-        self._release()
         if self._active is not None:
             self._put_own(self._active)
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        self._release()
+        self._composer.remove()
         return self.__dict__.copy()

@@ -30,30 +30,41 @@ class Needs:
     bank_filters: int
 
 
+@dataclass(frozen=True)
+class TaskFilters:
+    """How a task's filters are made, as resolved from `FilterOptions` for one network.
+
+    Attributes:
+        shares: layer name -> lambda, the unconstrained share in [0, 1]; without the task's own layers.
+        mixing: how piggyback filters are mixed from the bank.
+        start: the earlier task that it starts from; None for a random start.
+        storage: storage dtype of filters and mixing tensors, "fp32", "bf16" or "fp16".
+    """
+
+    shares: Mapping[str, float]
+    mixing: Mixing = field(default_factory=FullMixing)
+    start: str | None = None
+    storage: Storage = "fp32"
+
+
 @dataclass
 class TaskState:
     """One task as a network holds it and a bank stores it.
 
     Attributes:
         name: the task.
-        shares: layer name -> lambda, the unconstrained share in [0, 1]; without the task's own layers.
+        filters: how its filters are made.
         tensors: `<layer>.unconstrained_filters` (U, D) and what its mixing keeps, such as
             `<layer>.mixing_weights` (P, K), left out where they are empty, and every private parameter and
             buffer under its own name. The weight of an own layer is private: `<layer>.weight`. Where the
             unconstrained filters are not a layer's first ones, `<layer>.unconstrained_places` (U,) says which
             they are, in rising order.
-        mixing: how its piggyback filters are made of the bank.
-        start: the earlier task that it started from; None if from none.
-        storage: the type in which filters and what mixes them are kept, "fp32", "bf16" or "fp16".
         needs: the earlier tasks that it is composed with; None where that is not known, as in old files.
     """
 
     name: str
-    shares: dict[str, float]
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    mixing: Mixing = field(default_factory=FullMixing)
-    start: str | None = None
-    storage: Storage = "fp32"
+    filters: TaskFilters
+    tensors: dict[str, Tensor] = field(default_factory=dict, repr=False)
     needs: Needs | None = None
 
     def check_layers(self, layers: Collection[str]) -> list[str]:
@@ -63,7 +74,7 @@ class TaskState:
             PiggybackError: they are others.
         """
         own = [layer for layer in layers if tensor_key(layer, WEIGHT) in self.tensors]
-        if self.shares.keys() != set(layers) - set(own):
+        if self.filters.shares.keys() != set(layers) - set(own):
             raise PiggybackError(
                 f"task {self.name!r} does not fit the network: it has other layers"
             )

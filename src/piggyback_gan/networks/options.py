@@ -1,12 +1,9 @@
 """Which network a bank gets: every option, with its check."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
-
-from tyro.constructors import PrimitiveConstructorSpec
+from typing import Any
 
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.networks.config import (
@@ -23,48 +20,28 @@ from piggyback_gan.networks.config import (
     check_arguments,
 )
 from piggyback_gan.system.checks import check_choice, check_positive
-from piggyback_gan.system.option_hints import default_hint
 from piggyback_gan.system.user_code import check_code_name, is_code_name
 
 _CODE = "package.module:callable"
-
-
-_JSON_TABLE: PrimitiveConstructorSpec[Mapping[str, Any] | None] = PrimitiveConstructorSpec(
-    nargs=1,
-    metavar="JSON",
-    instance_from_str=lambda given: json.loads(given[0]),
-    is_instance=lambda value: value is None or isinstance(value, Mapping),
-    str_from_instance=lambda value: ["None" if value is None else json.dumps(value)],
-)
 
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratorOptions:
     """The architecture. It is chosen with a bank's first task; later tasks take it from the bank."""
 
-    generator: Annotated[
-        str | None,
-        default_hint(
-            "resnet-9, under 256 px resnet-6",
-            f"{{{','.join(GENERATOR_NAMES)},MODULE:CALLABLE}}",
-        ),
-    ] = None
+    generator: str | None = None
     """The network. A new bank's first task fixes it. MODULE:CALLABLE makes one of yours."""
-    generator_arguments: Annotated[
-        Mapping[str, Any] | None, _JSON_TABLE, default_hint("none", "JSON")
-    ] = None
+    generator_arguments: Mapping[str, Any] | None = None
     """What MODULE:CALLABLE is called with, beside input_channels and output_channels."""
-    ngf: Annotated[int | None, default_hint("64", "INT")] = None
+    ngf: int | None = None
     """Channels after the network's first convolution."""
-    norm: Annotated[Norm | None, default_hint("instance", "{instance,batch,none}")] = None
+    norm: Norm | None = None
     """Norm layers of the network."""
-    dropout: Annotated[bool | None, default_hint("False", "{True,False}")] = None
+    dropout: bool | None = None
     """Dropout in the network, while it trains."""
-    antialias: Annotated[Antialias | None, default_hint("none", "{none,down,up,both}")] = None
+    antialias: Antialias | None = None
     """A ResNet's layers that blur where it changes the size, as CUT's."""
-    weight_init: Annotated[
-        WeightInit | None, default_hint("normal", "{normal,xavier,kaiming,orthogonal}")
-    ] = None
+    weight_init: WeightInit | None = None
     """How the network's first weights are drawn."""
 
     def __post_init__(self) -> None:

@@ -110,14 +110,14 @@ def _with_needed(store: Store, asked: Collection[str]) -> list[str]:
                 wanted.update(earlier.state.name for earlier in outlines[:place])
             else:
                 wanted.update(state.needs.tasks)
-            if state.start is not None and _adds(state):
-                wanted.add(state.start)
+            if state.filters.start is not None and _adds(state):
+                wanted.add(state.filters.start)
     return [stored.state.name for stored in outlines if stored.state.name in wanted]
 
 
 def _adds(state: TaskState) -> bool:
     """Whether its mixing may add to its start's filters."""
-    return not isinstance(state.mixing, FullMixing)
+    return not isinstance(state.filters.mixing, FullMixing)
 
 
 def _rooted(state: TaskState, kept: Collection[str]) -> TaskState:
@@ -125,8 +125,8 @@ def _rooted(state: TaskState, kept: Collection[str]) -> TaskState:
 
     A start that is not there is none: full mixing adds nothing to it, it only tells where training began.
     """
-    start = state.start if state.start in kept else None
-    return replace(state, start=start, needs=None)
+    start = state.filters.start if state.filters.start in kept else None
+    return replace(state, filters=replace(state.filters, start=start), needs=None)
 
 
 def _require_equal(one: Bank, two: Bank, task: str) -> None:

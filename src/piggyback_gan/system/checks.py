@@ -7,6 +7,11 @@ from piggyback_gan.errors import PiggybackError
 MOST = 65536  # more channels, pixels or epochs are a slip of the keyboard
 
 
+def is_number(value: object) -> bool:
+    """Whether a value is an int or a float; bool does not count."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def check_choice(field: str, value: object, allowed: Sequence[str]) -> None:
     """Raise PiggybackError unless ``value`` is one of ``allowed``."""
     if value not in allowed:

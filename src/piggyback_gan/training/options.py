@@ -4,9 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
-
-import tyro
+from typing import Any, Literal, get_args
 
 from piggyback_gan.core.filter_options import FilterOptions
 from piggyback_gan.errors import PiggybackError
@@ -25,8 +23,7 @@ from piggyback_gan.networks.config import (
     WeightInit,
 )
 from piggyback_gan.networks.options import GeneratorOptions
-from piggyback_gan.system.checks import check_choice, check_positive
-from piggyback_gan.system.option_hints import default_hint
+from piggyback_gan.system.checks import check_choice, check_positive, is_number
 from piggyback_gan.system.toml_options import check_keys, known_options, options_from, read_toml
 
 Mode = Literal["paired", "unpaired"]
@@ -98,31 +95,27 @@ class LessonOptions:
 class TrainingOptions(FilterOptions, LessonOptions):
     """How one task is trained. `None` stands for a default that depends on the task; see each field."""
 
-    learning_rate: Annotated[
-        float | None, default_hint("2e-4 for a first task, 1e-3 for later ones", "FLOAT")
-    ] = None
+    learning_rate: float | None = None
     """Adam's rate for the generator."""
-    identity_weight: Annotated[
-        float | None, default_hint("5; 0 if the sides' channels differ", "FLOAT")
-    ] = None
+    identity_weight: float | None = None
     """Unpaired: weight of the identity loss."""
     augment: Augment = "auto"
     """Augment what discriminators see; auto: where there are fewer than 500 training images."""
     val_fraction: float = 0.0
     """Hold out this share of the training images, where the data has neither val nor test."""
-    keep_best: Annotated[str | None, default_hint("the last epoch is kept", "METRIC")] = None
+    keep_best: str | None = None
     """Keep the epoch that is best by this validation metric, such as ssim or l1_AtoB."""
-    patience: Annotated[int | None, default_hint("never", "EPOCHS")] = None
+    patience: int | None = None
     """Stop after so many epochs without a better --keep-best metric."""
-    input_channels: Annotated[int | None, default_hint("as the files have", "INT")] = None
+    input_channels: int | None = None
     """Channels of the input: 1 gray, 3 RGB, 4 RGBA, or any number."""
-    output_channels: Annotated[int | None, default_hint("as the files have", "INT")] = None
+    output_channels: int | None = None
     """Channels of the output."""
-    input_labels: Annotated[int | None, default_hint("images", "CLASSES")] = None
+    input_labels: int | None = None
     """The inputs are label maps, files of class indices below this number."""
-    input_range: Annotated[tuple[float, float] | None, default_hint("all", "LOW HIGH")] = None
+    input_range: tuple[float, float] | None = None
     """Values of the input files that become -1 and 1; of float files, the least and largest."""
-    output_range: Annotated[tuple[float, float] | None, default_hint("all", "LOW HIGH")] = None
+    output_range: tuple[float, float] | None = None
     """Values of the output files that become -1 and 1."""
     precision: Precision = "fp32"
     """bf16: compute the networks in bfloat16, where the device is faster so."""
@@ -134,39 +127,39 @@ class TrainingOptions(FilterOptions, LessonOptions):
     """Where to compute; auto takes what is there."""
 
     # The rest is set in a TOML file.
-    decay_epochs: Annotated[int | None, tyro.conf.Suppress] = None
+    decay_epochs: int | None = None
     """The last epochs, in which both rates go linearly, step by step, to 0 [default: half of all, rounded down]."""
-    load_size: Annotated[int | None, tyro.conf.Suppress] = None
+    load_size: int | None = None
     """Images are resized to this, then cropped at random [default: 286/256 of image_size]."""
-    flip: Annotated[bool, tyro.conf.Suppress] = True
+    flip: bool = True
     """Mirror half of the pairs left to right."""
-    backward_learning_rate: Annotated[float | None, tyro.conf.Suppress] = None
+    backward_learning_rate: float | None = None
     """Unpaired: Adam's rate for the other direction's generator [default: by the same rule]."""
-    discriminator_learning_rate: Annotated[float, tyro.conf.Suppress] = 2e-4
+    discriminator_learning_rate: float = 2e-4
     """Adam's rate for the discriminator."""
-    beta1: Annotated[float, tyro.conf.Suppress] = 0.5
+    beta1: float = 0.5
     """Adam's beta1 for both; beta2 is 0.999."""
-    gan_loss: Annotated[GanLoss, tyro.conf.Suppress] = "lsgan"
+    gan_loss: GanLoss = "lsgan"
     """The adversarial objective."""
-    l1_weight: Annotated[float, tyro.conf.Suppress] = 100.0
+    l1_weight: float = 100.0
     """Paired: weight of the L1 distance to the target; the GAN loss has weight 1."""
-    cycle_weight: Annotated[float, tyro.conf.Suppress] = 10.0
+    cycle_weight: float = 10.0
     """Unpaired: weight of the L1 distance between an image and its way there and back."""
-    pool_size: Annotated[int, tyro.conf.Suppress] = 50
+    pool_size: int = 50
     """Unpaired: how many earlier outputs are kept to be judged again; 0 for none."""
-    augment_policy: Annotated[tuple[AugmentationName, ...], tyro.conf.Suppress] = AUGMENTATIONS
+    augment_policy: tuple[AugmentationName, ...] = AUGMENTATIONS
     """What --augment does: any of color, translation, cutout."""
-    discriminator: Annotated[DiscriminatorName, tyro.conf.Suppress] = "patch"
+    discriminator: DiscriminatorName = "patch"
     """The discriminator: patches or single pixels."""
-    discriminator_layers: Annotated[int, tyro.conf.Suppress] = 3
+    discriminator_layers: int = 3
     """PatchGAN's halvings: 3 judges patches of 70x70 pixels."""
-    ndf: Annotated[int, tyro.conf.Suppress] = 64
+    ndf: int = 64
     """Channels after the discriminator's first convolution."""
-    discriminator_norm: Annotated[Norm, tyro.conf.Suppress] = "instance"
+    discriminator_norm: Norm = "instance"
     """Norm layers of the discriminator."""
-    discriminator_init: Annotated[WeightInit, tyro.conf.Suppress] = "normal"
+    discriminator_init: WeightInit = "normal"
     """How the discriminator's weights are drawn."""
-    samples: Annotated[int, tyro.conf.Suppress] = 4
+    samples: int = 4
     """How many held-out images the sample picture of each epoch shows."""
 
     def __post_init__(self) -> None:
@@ -178,9 +171,9 @@ class TrainingOptions(FilterOptions, LessonOptions):
                 check_positive(field, getattr(self, field))
         for field in _NOT_NEGATIVE:
             value = getattr(self, field)
-            if value is not None and not (_is_number(value) and 0 <= value < float("inf")):
+            if value is not None and not (is_number(value) and 0 <= value < float("inf")):
                 raise PiggybackError(f"invalid {field}: found {value!r}, give a number from 0 on")
-        if not _is_number(self.val_fraction) or not 0 <= self.val_fraction < 1:
+        if not is_number(self.val_fraction) or not 0 <= self.val_fraction < 1:
             raise PiggybackError(
                 f"invalid val_fraction: found {self.val_fraction!r}, give a number from 0 to below 1"
             )
@@ -205,7 +198,7 @@ class TrainingOptions(FilterOptions, LessonOptions):
             )
         for name in self.augment_policy:
             check_choice("augment_policy", name, AUGMENTATIONS)
-        if not _is_number(self.beta1) or not 0 <= self.beta1 < 1:
+        if not is_number(self.beta1) or not 0 <= self.beta1 < 1:
             raise PiggybackError(f"invalid beta1: found {self.beta1!r}, give a number from 0 to 1")
         if not _is_integer(self.seed) or not 0 <= self.seed < 2**31:
             raise PiggybackError(
@@ -302,7 +295,7 @@ class TrainingOptions(FilterOptions, LessonOptions):
 def _check_range(field: str, value: Any) -> None:
     if value is None:
         return
-    if not isinstance(value, tuple) or len(value) != 2 or not all(map(_is_number, value)):
+    if not isinstance(value, tuple) or len(value) != 2 or not all(map(is_number, value)):
         raise PiggybackError(f"invalid {field}: found {value!r}, give two numbers")
     if not value[0] < value[1]:
         raise PiggybackError(f"invalid {field}: {value[0]:g} is not below {value[1]:g}")
@@ -316,10 +309,6 @@ def _rate(given: float | None, earlier: Sequence[str]) -> float:
 
 def _is_integer(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def read_options(path: Path) -> tuple[TrainingOptions, GeneratorOptions]:

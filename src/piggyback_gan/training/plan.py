@@ -182,10 +182,7 @@ def _add(
     if init in network.tasks and channels != (config.input_channels, config.output_channels):
         source = network.fold(init)
     own = own_layers(config, channels, options.seed, source)
-    made = network.allot(options, own)
-    network.add_task(
-        task, made.shares, init, own_layers=own, mixing=made.mixing, storage=options.storage
-    )
+    network.add_task(task, replace(options, init=init), own_layers=own)
     if isinstance(config, CustomGeneratorConfig):
         # It may not work in this direction, or with a task's own layers.
         of_task = replace(config, input_channels=channels[0], output_channels=channels[1])

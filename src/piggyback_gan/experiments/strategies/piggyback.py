@@ -1,7 +1,7 @@
 """Piggyback GAN itself, in a bank on disk; lambda 0 is pure factorization."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from torch import nn
@@ -41,12 +41,12 @@ def layer_parameters(network: nn.Module, options: FilterOptions, order: int) -> 
     bank = dict(filters)
     while True:
         sizes = {n: LayerSize(at.filters, at.length, bank[n]) for n, at in layouts.items()}
-        made = allot(options, sizes, private)
-        shares = resolve_shares(made.shares, filters)
+        unconstrained, mixing = allot(options, sizes, private)
+        shares = resolve_shares(unconstrained, filters)
         free = {name: unconstrained_count(shares[name], filters[name]) for name in filters}
         order -= 1
         if order == 0:
-            return {n: size.cost(free[n], made.mixing) for n, size in sizes.items()}
+            return {n: size.cost(free[n], mixing) for n, size in sizes.items()}
         bank = {name: bank[name] + free[name] for name in bank}
 
 
@@ -69,15 +69,9 @@ class Piggyback(FilterOptions, Strategy):
             if bank is not None:
                 for state in bank.states(which):
                     network.restore_task(state)
-            made = network.allot(self)
-            network.add_task(
-                lesson.task,
-                made.shares,
-                self.init if network.tasks else None,
-                mixing=made.mixing,
-                # The first task was not learned for this strategy: it stays as it is.
-                storage=self.storage if network.tasks else "fp32",
-            )
+            # The first task was not learned for this strategy: it stays as it is.
+            options = self if network.tasks else replace(self, init=None, storage="fp32")
+            network.add_task(lesson.task, options)
             learners[which] = network
         return learners
 
