@@ -111,7 +111,7 @@ _DEAF = """
 import os, sys
 from pathlib import Path
 from piggyback_gan.cli.signals import ended_by_signals
-from piggyback_gan.manifest import workplace
+from piggyback_gan.system.files import workplace
 
 with ended_by_signals(), workplace(Path(sys.argv[1])) as folder:
     (folder / "half").write_text("made")
