@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from piggyback_gan.core.network import PiggybackNetwork
     from piggyback_gan.core.task import ParameterCount
     from piggyback_gan.errors import PiggybackError
-    from piggyback_gan.export.exporting import Exported, ExportOptions, export_task
-    from piggyback_gan.importing.import_task import ImportOptions, import_task
+    from piggyback_gan.export.exporting import Exported, export_task
+    from piggyback_gan.export.options import ExportOptions
+    from piggyback_gan.importing.import_task import import_task
+    from piggyback_gan.importing.options import ImportOptions
     from piggyback_gan.inference.tiling import Tiling
     from piggyback_gan.networks.config import DiscriminatorConfig, GeneratorConfig
     from piggyback_gan.networks.discriminators import build_discriminator
@@ -29,13 +31,13 @@ if TYPE_CHECKING:
 _HOMES = {
     "Bank": "bank.bank",
     "DiscriminatorConfig": "networks.config",
-    "ExportOptions": "export.exporting",
+    "ExportOptions": "export.options",
     "Exported": "export.exporting",
     "FilterOptions": "core.filter_options",
     "FullMixing": "core.mixings",
     "GeneratorConfig": "networks.config",
     "GeneratorOptions": "networks.options",
-    "ImportOptions": "importing.import_task",
+    "ImportOptions": "importing.options",
     "Interrupted": "training.callbacks",
     "LowRankMixing": "core.mixings",
     "Packed": "share.packing",

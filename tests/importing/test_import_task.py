@@ -16,7 +16,8 @@ from paths import ROOT
 from piggyback_gan.bank.bank import Bank
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.importing.folder import find_shelf, import_shelf, recorded_options
-from piggyback_gan.importing.import_task import ImportOptions, import_task
+from piggyback_gan.importing.import_task import import_task
+from piggyback_gan.importing.options import ImportOptions
 from piggyback_gan.networks.config import GeneratorConfig
 from piggyback_gan.networks.generators import build_generator
 

@@ -12,8 +12,15 @@ from piggyback_gan.errors import PiggybackError
 
 BankPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="BANK")]
 TaskName = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TASK")]
+SAME_GROUP = tyro.conf.arg(name="")
+"""For a field that is a dataclass of options: list them among the command's own, without a prefix."""
 
 _Arguments = TypeVar("_Arguments")
+
+
+def optional(metavar: str) -> object:
+    """Describe an option that has no default worth showing."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
 
 
 def parse(

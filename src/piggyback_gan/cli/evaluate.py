@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from piggyback_gan.cli.arguments import BankPath, parse
+from piggyback_gan.cli.arguments import BankPath, optional, parse
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.names import HIGHER_IS_BETTER, METRICS, Device
 
@@ -33,21 +33,19 @@ class Arguments:
 
     bank: BankPath
     """The bank's directory."""
-    task: Annotated[
-        str | None, tyro.conf.Positional, tyro.conf.arg(metavar="TASK", help_behavior_hint="")
-    ] = None
+    task: Annotated[str | None, tyro.conf.Positional, optional("TASK")] = None
     """The task's name; all tasks without it."""
     data: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """The folder of images; without TASK, a folder of such folders, named as the tasks or their data."""
-    features: Annotated[str | None, tyro.conf.arg(metavar="SPEC", help_behavior_hint="")] = None
+    features: Annotated[str | None, optional("SPEC")] = None
     """For Frechet and kernel distances: inception (FID, KID), a TorchScript file, package.module:callable."""
-    distance: Annotated[str | None, tyro.conf.arg(metavar="SPEC", help_behavior_hint="")] = None
+    distance: Annotated[str | None, optional("SPEC")] = None
     """For a perceptual distance to the targets: a TorchScript file, package.module:callable."""
-    recogniser: Annotated[str | None, tyro.conf.arg(metavar="SPEC", help_behavior_hint="")] = None
+    recogniser: Annotated[str | None, optional("SPEC")] = None
     """For what can be recognised in photos made from label maps: likewise."""
     split_free: tyro.conf.FlagCreatePairsOff[bool] = False
     """Judge all images of DIR, train/ too: for data that the tasks were not trained on."""
-    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    json: Annotated[Path | None, optional("FILE")] = None
     """Write everything there as JSON; - is stdout, in place of the table."""
     device: Device = "auto"
     """Where to compute; auto takes what is there."""

@@ -10,7 +10,7 @@ from typing import Annotated, cast
 
 import tyro
 
-from piggyback_gan.cli.arguments import parse
+from piggyback_gan.cli.arguments import optional, parse
 from piggyback_gan.cli.signals import stopped_by_signals
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.names import Device
@@ -30,17 +30,17 @@ class Arguments:
     """The folder of results."""
     jobs: int = 1
     """So many parts at once, each in a process of its own."""
-    part: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
+    part: Annotated[str | None, optional("NAME")] = None
     """Do this part alone, such as one task of a cluster's array job."""
     list: tyro.conf.FlagCreatePairsOff[bool] = False
     """Only list the parts, each with what it needs and whether it is done."""
-    data: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
+    data: Annotated[Path | None, optional("DIR")] = None
     """Where the tasks' folders are, if not beside the file."""
-    features: Annotated[str | None, tyro.conf.arg(metavar="SPEC", help_behavior_hint="")] = None
+    features: Annotated[str | None, optional("SPEC")] = None
     """Instead of the file's: the feature network of Frechet and kernel distances."""
-    distance: Annotated[str | None, tyro.conf.arg(metavar="SPEC", help_behavior_hint="")] = None
+    distance: Annotated[str | None, optional("SPEC")] = None
     """Instead of the file's: the network of the perceptual distance."""
-    recogniser: Annotated[str | None, tyro.conf.arg(metavar="SPEC", help_behavior_hint="")] = None
+    recogniser: Annotated[str | None, optional("SPEC")] = None
     """Instead of the file's: the network that recognises classes in outputs made from label maps."""
     device: Device = "auto"
     """Where to compute; auto takes what is there."""

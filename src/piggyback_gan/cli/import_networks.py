@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import tyro
 
-from piggyback_gan.cli.arguments import BankPath, parse
+from piggyback_gan.cli.arguments import SAME_GROUP, BankPath, optional, parse
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.names import DEFAULT_UNCONSTRAINED, Device, Direction, Storage
+from piggyback_gan.importing.options import ImportOptions
+from piggyback_gan.names import DEFAULT_UNCONSTRAINED, Direction
 from piggyback_gan.networks.options import GeneratorOptions
 from piggyback_gan.system.option_hints import default_hint
 
@@ -20,9 +21,21 @@ if TYPE_CHECKING:
 
     from piggyback_gan.core.factorize import LayerFit
     from piggyback_gan.importing.folder import ShelfItem
-    from piggyback_gan.importing.import_task import Imported, ImportOptions
+    from piggyback_gan.importing.import_task import Imported
 
 _FAR = 0.01  # an L1 distance of outputs that is worth finetuning
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Options(ImportOptions):
+    unconstrained: Annotated[float | None, default_hint(f"{DEFAULT_UNCONSTRAINED:g}", "FLOAT")] = (
+        None
+    )
+    max_error: Annotated[float | None, optional("FLOAT")] = None
+    finetune: Annotated[int, tyro.conf.arg(metavar="STEPS")] = 0
+    image_size: Annotated[
+        int | None, default_hint("as train_opt.txt says, else 256 or a U-Net's", "INT")
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,42 +49,21 @@ class Arguments:
 
     bank: BankPath
     """The bank's directory; it is made if it is not there."""
-    task: Annotated[
-        str | None, tyro.conf.Positional, tyro.conf.arg(metavar="TASK", help_behavior_hint="")
-    ] = None
+    task: Annotated[str | None, tyro.conf.Positional, optional("TASK")] = None
     """The new task's name."""
-    file: Annotated[
-        Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="FILE", help_behavior_hint="")
-    ] = None
+    file: Annotated[Path | None, tyro.conf.Positional, optional("FILE")] = None
     """Its weights, such as latest_net_G.pth."""
-    backward: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    backward: Annotated[Path | None, optional("FILE")] = None
     """The way back's weights, such as CycleGAN's latest_net_G_B.pth: the task then goes both ways."""
-    all: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
+    all: Annotated[Path | None, optional("DIR")] = None
     """Instead of TASK and FILE: import all networks in this folder."""
     direction: Annotated[
         Direction | None, default_hint("as train_opt.txt beside it says, else AtoB", "{AtoB,BtoA}")
     ] = None
     """Which way FILE translates."""
-    unconstrained: Annotated[float | None, default_hint(f"{DEFAULT_UNCONSTRAINED:g}", "FLOAT")] = (
-        None
-    )
-    """lambda: the share of new filters in each layer; those that the bank explains worst."""
-    max_error: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")] = None
-    """Instead: as few new filters as keep each layer's error to this share of its filters."""
-    storage: Storage = "fp32"
-    """In what a task's filters are kept."""
-    images: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
+    images: Annotated[Path | None, optional("DIR")] = None
     """Input images, or a folder as for training: measures how far outputs are; with --all also DIR/TASK."""
-    finetune: Annotated[int, tyro.conf.arg(metavar="STEPS")] = 0
-    """So many steps in which a later task learns to give what FILE gives, on --images."""
-    image_size: Annotated[
-        int | None, default_hint("as train_opt.txt says, else 256 or a U-Net's", "INT")
-    ] = None
-    """Side of the images that it was trained on, in pixels."""
-    seed: int = 0
-    """Of finetuning's crops."""
-    device: Device = "auto"
-    """Where to compute; auto takes what is there."""
+    options: Annotated[_Options, SAME_GROUP] = field(default_factory=_Options)
     architecture: tyro.conf.OmitArgPrefixes[GeneratorOptions] = field(
         default_factory=GeneratorOptions
     )
@@ -87,23 +79,10 @@ def run(arguments: list[str]) -> int:
         raise PiggybackError(
             "--all finds tasks and files in its folder: leave out TASK and --backward"
         )
-    from piggyback_gan.importing.import_task import ImportOptions
-
-    options = ImportOptions(
-        unconstrained=given.unconstrained,
-        max_error=given.max_error,
-        storage=given.storage,
-        finetune=given.finetune,
-        image_size=given.image_size,
-        seed=given.seed,
-        device=given.device,
-    )
-    return _import_one(given, options) if given.all is None else _import_all(given, options)
+    return _import_one(given) if given.all is None else _import_all(given)
 
 
-def _import_one(given: Arguments, options: ImportOptions) -> int:
-    from dataclasses import replace
-
+def _import_one(given: Arguments) -> int:
     from piggyback_gan.importing.folder import recorded_options
     from piggyback_gan.importing.import_task import import_task
     from piggyback_gan.importing.public_weights import describe, read_generator
@@ -118,7 +97,7 @@ def _import_one(given: Arguments, options: ImportOptions) -> int:
             given.bank,
             given.task,
             read,
-            replace(options, image_size=options.image_size or record.image_size),
+            replace(given.options, image_size=given.options.image_size or record.image_size),
             backward=given.backward,
             direction=given.direction or record.direction or "AtoB",
             images=given.images,
@@ -134,7 +113,7 @@ def _import_one(given: Arguments, options: ImportOptions) -> int:
     return 0
 
 
-def _import_all(given: Arguments, options: ImportOptions) -> int:
+def _import_all(given: Arguments) -> int:
     from piggyback_gan.importing.folder import find_shelf, import_shelf
 
     assert given.all is not None
@@ -143,7 +122,7 @@ def _import_all(given: Arguments, options: ImportOptions) -> int:
         for item, imported in import_shelf(
             given.bank,
             find_shelf(given.all),
-            options,
+            given.options,
             direction=given.direction,
             images=given.images,
             architecture=given.architecture,
@@ -261,7 +240,7 @@ def _summary(task: str, bank: Path, imported: Imported) -> str:
 
 def _advise(given: Arguments, task: str, imported: Imported) -> None:
     """What is to be done about a task that is not what it was."""
-    if given.finetune or not imported.parameters.mixing:
+    if given.options.finetune or not imported.parameters.mixing:
         return
     far = max((d["l1"] for d in imported.distances.values()), default=None)
     if far is None or far > _FAR:

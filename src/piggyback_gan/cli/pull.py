@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from piggyback_gan.cli.arguments import parse
+from piggyback_gan.cli.arguments import optional, parse
 from piggyback_gan.cli.console import say_transfer
 
 
@@ -20,9 +20,7 @@ class Arguments:
     """A bank's directory, or hf://OWNER/NAME or hf://OWNER/NAME@REVISION on the Hugging Face hub."""
     bank: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="BANK")]
     """The directory that is brought up; it is made if it is not there."""
-    task: Annotated[
-        str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[TASK]", help_behavior_hint="")
-    ] = None
+    task: Annotated[str | None, tyro.conf.Positional, optional("[TASK]")] = None
     """Bring this task and those before it, and no later one."""
 
 

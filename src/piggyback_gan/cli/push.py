@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from piggyback_gan.cli.arguments import parse
+from piggyback_gan.cli.arguments import optional, parse
 from piggyback_gan.cli.console import say_transfer
 
 
@@ -22,7 +22,7 @@ class Arguments:
     """The bank's directory."""
     destination: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DEST")]
     """A directory or hf://OWNER/NAME on the hub, made if not there; or hf://OWNER/NAME@BRANCH, which must be."""
-    samples: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
+    samples: Annotated[Path | None, optional("DIR")] = None
     """Translate up to 3 images of DIR/TASK, or of DIR for all tasks, and show them in the README."""
     private: tyro.conf.FlagCreatePairsOff[bool] = False
     """A new repository on the hub is for its owner's eyes only."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from piggyback_gan.bank.lock import writer_lock
-from piggyback_gan.cli.arguments import BankPath, parse
+from piggyback_gan.cli.arguments import BankPath, optional, parse
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.runs.run_folder import RunFolder, list_runs
 
@@ -22,7 +22,7 @@ class Arguments:
 
     bank: BankPath
     """The bank's directory."""
-    discard: Annotated[str | None, tyro.conf.arg(metavar="TASK", help_behavior_hint="")] = None
+    discard: Annotated[str | None, optional("TASK")] = None
     """Throw a training away, with its checkpoint, metrics and samples. The bank's tasks stay."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print everything as JSON."""

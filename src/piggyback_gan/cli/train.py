@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from piggyback_gan.cli.arguments import BankPath, TaskName, parse
+from piggyback_gan.cli.arguments import BankPath, TaskName, optional, parse
 from piggyback_gan.cli.signals import stopped_by_signals
 from piggyback_gan.errors import PartnerEnded, PiggybackError
 from piggyback_gan.networks.options import GeneratorOptions
@@ -29,9 +29,9 @@ class Arguments:
     """The bank's directory."""
     task: TaskName
     """The new task's name."""
-    data: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
+    data: Annotated[Path | None, optional("DIR")] = None
     """The folder of images."""
-    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    config: Annotated[Path | None, optional("FILE")] = None
     """A TOML file of options: those here and the rarer ones. Options given here go before it."""
     resume: tyro.conf.FlagCreatePairsOff[bool] = False
     """Go on with this task's training where it stopped; needs no other option."""

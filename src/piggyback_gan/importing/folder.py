@@ -13,11 +13,11 @@ from piggyback_gan.bank.bank import Bank, open_or_new
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.importing.import_task import (
     Imported,
-    ImportOptions,
     check_fit,
     check_pair,
     import_task,
 )
+from piggyback_gan.importing.options import ImportOptions
 from piggyback_gan.importing.public_weights import PublicGenerator, read_generator, same_modules
 from piggyback_gan.names import Direction, check_task_name
 from piggyback_gan.networks.options import GeneratorOptions

@@ -21,74 +21,19 @@ from piggyback_gan.errors import PiggybackError
 from piggyback_gan.images.format import ImageFormat
 from piggyback_gan.images.read import Source, list_images
 from piggyback_gan.importing.distill import distil, load_inputs, output_distance
+from piggyback_gan.importing.options import ImportOptions
 from piggyback_gan.importing.public_weights import (
     PublicGenerator,
     describe,
     read_generator,
     same_modules,
 )
-from piggyback_gan.names import (
-    BACKWARD,
-    DEFAULT_UNCONSTRAINED,
-    FORWARD,
-    STORAGES,
-    Direction,
-    Storage,
-    check_task_name,
-)
+from piggyback_gan.names import BACKWARD, FORWARD, Direction, check_task_name
 from piggyback_gan.networks.config import UNET_LEVELS, GeneratorConfig
 from piggyback_gan.networks.options import GeneratorOptions
-from piggyback_gan.system.checks import check_choice
 from piggyback_gan.system.device import choose_device
 
 _HELD_OUT = 10  # where no images are held out, every tenth is judged with and not learned from
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImportOptions:
-    """How a network becomes a task.
-
-    Attributes:
-        unconstrained: lambda, the share of new filters in each layer of a later task; .25, unless
-            `max_error` is given.
-        max_error: instead: as few new filters as keep each layer's error to this share of its filters.
-        storage: in what filters and mixing weights are kept.
-        finetune: steps of distillation from the network that is imported; it needs images.
-        image_size: side of the images that it was trained on, in pixels; 256, or as a U-Net's name says.
-        seed: of finetuning's crops.
-        device: where to compute.
-
-    Raises:
-        PiggybackError: a value that is not allowed, or both a share and an error.
-    """
-
-    unconstrained: float | None = None
-    max_error: float | None = None
-    storage: Storage = "fp32"
-    finetune: int = 0
-    image_size: int | None = None
-    seed: int = 0
-    device: str = "auto"
-
-    def __post_init__(self) -> None:
-        check_choice("storage", self.storage, STORAGES)
-        for name in ("unconstrained", "max_error"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
-                raise PiggybackError(f"invalid {name}: found {value!r}, give a number from 0 to 1")
-        if self.unconstrained is not None and self.max_error is not None:
-            raise PiggybackError(
-                "a share of new filters (unconstrained) and a largest error exclude each other: give one"
-            )
-        if self.finetune < 0:
-            raise PiggybackError(f"invalid finetune: found {self.finetune}, give 0 steps or more")
-
-    @property
-    def share(self) -> float | None:
-        """Lambda; None with a largest error."""
-        if self.unconstrained is None and self.max_error is None:
-            return DEFAULT_UNCONSTRAINED
-        return self.unconstrained
 
 
 @dataclass(frozen=True)
