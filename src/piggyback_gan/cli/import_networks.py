@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from piggyback_gan.core.factorize import LayerFit
-    from piggyback_gan.importing.folder import ShelfItem
+    from piggyback_gan.importing.folder import Checkpoint
     from piggyback_gan.importing.import_task import Imported
 
 _FAR = 0.01  # an L1 distance of outputs that is worth finetuning
@@ -114,14 +114,14 @@ def _import_one(given: Arguments) -> int:
 
 
 def _import_all(given: Arguments) -> int:
-    from piggyback_gan.importing.folder import find_shelf, import_shelf
+    from piggyback_gan.importing.folder import find_checkpoints, import_checkpoints
 
     assert given.all is not None
-    rows: list[tuple[ShelfItem, Imported]] = []
+    rows: list[tuple[Checkpoint, Imported]] = []
     with _Bars() as bars:
-        for item, imported in import_shelf(
+        for item, imported in import_checkpoints(
             given.bank,
-            find_shelf(given.all),
+            find_checkpoints(given.all),
             given.options,
             direction=given.direction,
             images=given.images,
@@ -135,7 +135,7 @@ def _import_all(given: Arguments) -> int:
             else:
                 rows.append((item, imported))
     if rows:
-        _print_shelf(rows)
+        _print_folder(rows)
     for item, imported in rows:
         _advise(given, item.task, imported)
     return 0
@@ -190,7 +190,7 @@ def _print_fits(way: str, fits: Sequence[LayerFit]) -> None:
     )
 
 
-def _print_shelf(rows: list[tuple[ShelfItem, Imported]]) -> None:
+def _print_folder(rows: list[tuple[Checkpoint, Imported]]) -> None:
     from rich import box
     from rich.table import Table
 
