@@ -219,7 +219,7 @@ def test_a_folder_of_networks_becomes_one_bank(tmp_path: Path, pictures: Path) -
     assert torch.equal(bank.generator("day-2")(PICTURE), network(1)(PICTURE))
     assert bank.directions("day-2") == ("BtoA",)
     assert bank.directions("cycle") == ("AtoB", "BtoA")
-    assert "together" in done.stdout and "not yet what was imported" in done.stderr
+    assert "together" in done.stdout and "differs from the imported network" in done.stderr
     listed = pbgan("tasks", tmp_path / "bank")
     assert listed.returncode == 0 and "imported" in listed.stdout
     rows = json.loads(pbgan("tasks", tmp_path / "bank", "--json").stdout)["tasks"]

@@ -206,7 +206,7 @@ def test_the_plan_says_how_much_can_not_be_shared(tmp_path: Path, pairs: Path) -
     ):
         plan = plan_task(tmp_path / "bank", "one", pairs, options, network)
         share = plan.parameters.private / plan.parameters.standalone
-        words = f"1.000 of a standalone network; {share:.3f} is no conv filter"
+        words = f"1.000 of a standalone network; {share:.3f} is not in conv filters"
         assert (words in describe(plan)) == expected
     small = dataclasses.replace(BUDGET, budget=0.05)
     teach(tmp_path / "bank", "one", pairs, dataclasses.replace(BUDGET, epochs=1), narrow)

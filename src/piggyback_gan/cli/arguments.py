@@ -1,4 +1,4 @@
-"""Parsing a command's arguments, with errors in one line."""
+"""Parse a command's arguments, with errors in one line."""
 
 import contextlib
 import io
@@ -29,32 +29,32 @@ def parse(
     """Parse arguments into a dataclass.
 
     Raises:
-        PiggybackError: the arguments are off.
-        SystemExit: with status 0, after --help was printed.
+        PiggybackError: the arguments are invalid.
+        SystemExit: with status 0, after printing --help.
     """
-    said = io.StringIO()
+    printed = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(printed):
             if default is None:
                 return tyro.cli(kind, prog=f"pbgan {command}", args=arguments)
             return tyro.cli(kind, prog=f"pbgan {command}", args=arguments, default=default)
     except SystemExit as stop:
         if stop.code in (None, 0):
             raise
-        raise PiggybackError(_one_line(said.getvalue(), command)) from None
+        raise PiggybackError(_one_line(printed.getvalue(), command)) from None
 
 
 def _one_line(box: str, command: str) -> str:
-    """The words of an error that was drawn as a box: its first part, up to the first rule."""
+    """Return the text of an error that tyro drew as a box: its first part, up to the first rule."""
     lines = [line.strip("│|").strip() for line in box.splitlines()[1:]]
     words: list[str] = []
     for line in lines:
         if not re.fullmatch(r"[─╰╯╭╮\-+]*", line):
             words.append(line)
-        elif words:  # where no box can be drawn, there is a rule above the words too
+        elif words:  # without box characters, there is a rule above the text too
             break
     text = " ".join(words)
-    # tyro's names for a group of options, and for one that was not given, are no words of ours.
+    # Users don't know the names of option groups, nor None for an option that was not given.
     text = re.sub(r"Error parsing (training|generator|architecture): ", "", text)
     text = text.replace("'None', ", "").replace(", 'None'", "")
     return f"{text} (pbgan {command} --help)"

@@ -1,4 +1,4 @@
-"""pbgan export: a task as a file of its own."""
+"""pbgan export: write a task as a standalone file."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Annotated
 import tyro
 
 from piggyback_gan.cli.arguments import SAME_GROUP, BankPath, TaskName, parse
+from piggyback_gan.cli.console import count
 from piggyback_gan.cli.signals import ended_by_signals
 from piggyback_gan.export.options import ExportOptions
 from piggyback_gan.names import Direction, ExportFormat
@@ -39,8 +40,8 @@ class _Options(ExportOptions):
 class Arguments:
     """Write a task as a file, or a folder, that needs neither the bank nor this library.
 
-    Beside it is put a short program that uses it. Before it gets its name, it is read back and its outputs are
-    compared with the bank's.
+    A short example program is written beside it. The file is read back and its outputs are compared with
+    the bank's before it appears.
     """
 
     bank: BankPath
@@ -50,12 +51,12 @@ class Arguments:
     out: Annotated[
         Path | None, default_hint("TASK or TASK-DIRECTION, with the format's suffix", "FILE")
     ] = None
-    """The file; for triton the folder, whose name is the model's."""
+    """Output file; for triton a folder, named after the model."""
     options: Annotated[_Options, SAME_GROUP]
 
 
 def run(arguments: list[str]) -> int:
-    """Export, and say what was written and how far it is from the bank."""
+    """Export; print what was written and its difference from the bank's outputs."""
     given = parse(Arguments, "export", arguments)
     from piggyback_gan.export.exporting import export_task
     from piggyback_gan.export.formats import FORMATS
@@ -75,14 +76,14 @@ def run(arguments: list[str]) -> int:
     )
     for path, companion in zip(made.beside, format.companions, strict=True):
         print(f"{path}: {companion.says}")
-    kind = "image" if given.options.images else "generated input"
+    inputs = count(made.inputs, "image" if given.options.images else "generated input")
     print(
-        f"compared on {made.inputs} {kind}{'s' * (made.inputs != 1)}: outputs differ from the bank's by at "
+        f"compared on {inputs}: outputs differ from the bank's by at "
         f"most {made.largest:.2g}, {made.mean:.2g} in the mean, of values in [-1, 1]"
     )
     if contract.precision != "fp32" and not given.options.images:
         print(
-            "pbgan: generated inputs are no photographs: --check IMAGE... tells what this precision costs",
+            "pbgan: generated inputs are not photographs: give --check IMAGE... to measure this precision's error",
             file=sys.stderr,
         )
     return 0

@@ -1,4 +1,4 @@
-"""pbgan serve: all of a bank's tasks over HTTP, with a page to try them."""
+"""pbgan serve: serve all of a bank's tasks over HTTP, with a page to try them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Annotated
 import tyro
 
 from piggyback_gan.cli.arguments import SAME_GROUP, BankPath, optional, parse
+from piggyback_gan.cli.console import count
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.serve.options import ServeOptions
 
@@ -67,13 +68,13 @@ def serve_bank(
 
     Args:
         path: the bank's directory.
-        host, port: where to listen.
+        host, port: address to listen on.
         options: limits, batching, tokens.
-        access_log: write a line for each request to stderr.
-        on_listening: told the page's address when it can be asked for.
+        access_log: log each request to stderr.
+        on_listening: callback, called with the page's URL once the server listens.
 
     Raises:
-        PiggybackError: a library is missing, the address can't be had, or the bank can't be read.
+        PiggybackError: a library is missing, the address can't be used, or the bank can't be read.
     """
     try:
         import fastapi  # noqa: F401
@@ -97,11 +98,11 @@ def serve_bank(
         name, number = sock.getsockname()[:2]
         shown = f"[{name}]" if ":" in name else name
         address = f"http://{shown}:{number}/"
-        count = len(catalogue.tasks)
-        print(f"{count} task{'s' * (count != 1)} of {path} at {address} (Ctrl-C stops)", flush=True)
+        tasks = count(len(catalogue.tasks), "task")
+        print(f"{tasks} of {path} at {address} (Ctrl-C stops)", flush=True)
         if not is_loopback(name) and options.token_file is None:
             print(
-                f"pbgan: whoever reaches {shown}:{number} can use it: --token-file asks for a token",
+                f"pbgan: anyone who can reach {shown}:{number} can use it: require tokens with --token-file",
                 file=sys.stderr,
             )
         on_listening(address)
@@ -109,7 +110,7 @@ def serve_bank(
 
 
 def _log_to_stderr() -> None:
-    """Let the server say what its owner should know; what libraries think of damaged images is not that."""
+    """Log the server's messages, but not libraries' remarks on damaged images."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("pbgan: %(message)s"))
     for name in ("piggyback_gan", "uvicorn", "asyncio"):
