@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from banks import contents, images, pbgan
+from banks import contents, images
+from commands import run_here
 from paths import ROOT
 from piggyback_gan.bank.bank import Bank
 from piggyback_gan.errors import PiggybackError
@@ -152,7 +153,7 @@ def test_a_network_of_another_architecture_is_refused_and_the_bank_stays(
     config: GeneratorConfig, words: str, bank: Path, tmp_path: Path
 ) -> None:
     before = contents(bank)
-    done = pbgan("import", bank, "second", saved(tmp_path / "G.pth", 1, config))
+    done = run_here("import", bank, "second", saved(tmp_path / "G.pth", 1, config))
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1 and words in done.stderr
     assert contents(bank) == before
@@ -187,7 +188,7 @@ def test_a_mistake_is_one_line_and_nothing_is_changed(
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
     before = contents(bank)
-    done = pbgan("import", "bank", *arguments)
+    done = run_here("import", "bank", *arguments)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1, done.stderr
     assert words in done.stderr
@@ -210,7 +211,7 @@ def test_a_folder_of_networks_becomes_one_bank(tmp_path: Path, pictures: Path) -
     saved(folder / "a.pth", 0)
     (folder / "notes.txt").write_text("nothing")
     (folder / "logs").mkdir()
-    done = pbgan(
+    done = run_here(
         "import", tmp_path / "bank", "--all", folder, "--images", pictures, "--image-size", "32"
     )
     assert done.returncode == 0, done.stderr
@@ -220,16 +221,16 @@ def test_a_folder_of_networks_becomes_one_bank(tmp_path: Path, pictures: Path) -
     assert bank.directions("day-2") == ("BtoA",)
     assert bank.directions("cycle") == ("AtoB", "BtoA")
     assert "together" in done.stdout and "differs from the imported network" in done.stderr
-    listed = pbgan("tasks", tmp_path / "bank")
+    listed = run_here("tasks", tmp_path / "bank")
     assert listed.returncode == 0 and "imported" in listed.stdout
-    rows = json.loads(pbgan("tasks", tmp_path / "bank", "--json").stdout)["tasks"]
+    rows = json.loads(run_here("tasks", tmp_path / "bank", "--json").stdout)["tasks"]
     assert rows[0]["card"]["image"]["size"] == 32
     # Once more, with another network: what is there is passed over.
     saved(folder / "b.pth", 4)
-    again = pbgan("import", tmp_path / "bank", "--all", folder, "--max-error", "0.3")
+    again = run_here("import", tmp_path / "bank", "--all", folder, "--max-error", "0.3")
     assert again.returncode == 0 and again.stderr.count("already") == 3
     assert Bank.open(tmp_path / "bank").tasks == ("day-2", "a", "cycle", "b")
-    assert pbgan("verify", tmp_path / "bank").returncode == 0
+    assert run_here("verify", tmp_path / "bank").returncode == 0
 
 
 def test_one_file_that_does_not_fit_stops_a_folder_before_anything_is_imported(
@@ -288,7 +289,7 @@ def test_the_five_commands_of_the_docs_work_as_written(
         arguments = command.replace("1000", "5").replace("--epochs 100", "--epochs 1").split()[1:]
         if arguments[0] == "train":
             arguments += ["--image-size", "24"]
-        done = pbgan(*arguments)
+        done = run_here(*arguments)
         assert done.returncode == 0, done.stderr
     assert Bank.open("bank").tasks == ("facades", "maps", "night")
     assert len(list(Path("translated").iterdir())) == 2
