@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+import custom_nets
 from banks import contents, images, in_process
 from data_sets import refusal
 from drawn import draw_pairs
@@ -45,20 +46,7 @@ TO_GRAY = dataclasses.replace(BUDGET, epochs=1, output_channels=1)
 def consent(monkeypatch: pytest.MonkeyPatch) -> None:
     """All of this file's networks may be made, and nothing else is remembered by later tests."""
     monkeypatch.setattr("piggyback_gan.system.user_code._allowed", set())
-    names = [
-        *(
-            "mixed",
-            "Mixed",
-            "Fourier",
-            "Nets.plain",
-            "Plain",
-            "Stated",
-            "InstanceNormed",
-            "HalfSize",
-        ),
-        *("OneChannel", "TwoOutputs", "NotFinite", "Raises", "RandomAttribute", "Noisy", "Growing"),
-        *("ChannelNormed", "AddsInput", "OneWay", "fails", "no_module", "nothing"),
-    ]
+    names = [*vars(custom_nets), "Nets.plain", "nothing"]
     monkeypatch.setenv(VARIABLE, ", ".join(f"custom_nets:{name}" for name in names))
 
 
