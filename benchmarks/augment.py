@@ -1,11 +1,11 @@
-"""Does augmentation help on little data? facade_windows, 476 pairs at 64 px, with and without it.
+"""Measure whether augmentation helps with little data: facade_windows, 476 pairs at 64 px, with and without it.
 
     python benchmarks/augment.py ../shared/data --out /tmp/augment --distance ../shared/features/squeezenet_distance.pt
 
-Masks become photos, in a bank of their own: all filters are trained, so that the discriminator is the only
-thing that differs. Each arm has the same steps and seeds, and the arms take turns. Every epoch's held-out L1,
-PSNR and SSIM are recorded; --distance names a TorchScript module that gives the perceptual distance of
-two batches in [0, 1]: only give a file that you trust. Results go to docs/results/augment-64px.json.
+Masks are translated to photos, in one bank per arm: all filters are trained, so that only the discriminator
+differs. Both arms have the same steps and seeds, and take turns. Every epoch's held-out L1,
+PSNR and SSIM are recorded; --distance names a TorchScript module that computes the perceptual distance of
+two batches in [0, 1]: give only a file that you trust. Results go to docs/results/augment-64px.json.
 """
 
 import argparse
@@ -38,7 +38,7 @@ Distance = Callable[[Tensor, Tensor], Tensor]
 
 
 def perceptual(bank: Path, data: Path, distance: Distance) -> float:
-    """The mean distance between outputs and targets of all held-out pairs."""
+    """Compute the mean distance between outputs and targets of all held-out pairs."""
     generator = Bank.open(bank).generator(TASK.folder)
     found = []
     with torch.inference_mode():

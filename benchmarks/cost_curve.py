@@ -1,9 +1,9 @@
-"""Draw quality against cost per task from recorded experiments on the same tasks.
+"""Plot quality against cost per task from recorded experiments on the same tasks.
 
     python benchmarks/cost_curve.py NAME [NAME ...]
 
-Reads docs/results/NAME.json (see record.py), takes each strategy from the first that has it, and writes
-docs/results/cost-METRIC.png and, as rows, docs/results/cost.csv. The plots leave out what forgets.
+Reads docs/results/NAME.json (see record.py), takes each strategy from the first experiment that has it, and writes
+docs/results/cost-METRIC.png and, as rows, docs/results/cost.csv. Strategies that forget are not plotted.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def read(name: str) -> Results:
 
 
 def together(every: list[Results]) -> Results:
-    """All strategies, each from the first experiment that has it; of the first seed of all."""
+    """Return all strategies, each from the first experiment that has it, with the first seed only."""
     merged = every[0]
     seed = merged.experiment["seeds"][0]
     for other in every[1:]:

@@ -1,4 +1,4 @@
-"""Image files that take as long to read as photographs."""
+"""Write image files that take as long to read as photographs."""
 
 from pathlib import Path
 
@@ -7,14 +7,14 @@ from PIL import Image
 
 
 def write_pairs(folder: Path, count: int, size: int) -> None:
-    """Files of two images beside each other."""
+    """Write files of side-by-side pairs."""
     folder.mkdir(parents=True)
-    chance = np.random.default_rng(0)
+    random = np.random.default_rng(0)
     for number in range(count):
-        photograph_like(chance, 2 * size, size).save(folder / f"{number}.png")
+        photograph_like(random, 2 * size, size).save(folder / f"{number}.png")
 
 
-def photograph_like(chance: np.random.Generator, width: int, height: int) -> Image.Image:
-    """Blurred noise: about as large, when it is encoded, as a photograph is."""
-    noise = chance.integers(0, 256, (height // 4, width // 4, 3), np.uint8)
+def photograph_like(random: np.random.Generator, width: int, height: int) -> Image.Image:
+    """Draw blurred noise, whose encoded size is about that of a photograph."""
+    noise = random.integers(0, 256, (height // 4, width // 4, 3), np.uint8)
     return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)

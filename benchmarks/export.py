@@ -1,9 +1,9 @@
-"""Exported files of a task: size, distance from the bank, quality.
+"""Measure exported files of a task: size, difference from the bank, quality.
 
     python benchmarks/export.py BANK TASK --data DATA --out OUT --features FILE --distance FILE
 
-Every format and precision is exported by `pbgan export`'s own code, int8 calibrated on training inputs, and judged
-on all held-out pairs, as `pbgan evaluate` does. Figures go to OUT/export-64px.json; copy them to docs/results.
+Every format and precision is exported by `pbgan export`'s own code, with int8 calibrated on training inputs, and evaluated
+on all held-out pairs, as by `pbgan evaluate`. Figures go to OUT/export-64px.json; copy them to docs/results.
 """
 
 import argparse
@@ -39,7 +39,7 @@ CPU = torch.device("cpu")
 
 
 def write_inputs(dataset: PairedDataset, contract: ImageContract, folder: Path) -> Path:
-    """A data set's inputs as files, in the size that the task was trained on."""
+    """Write a data set's inputs as files, in the training size."""
     folder.mkdir(parents=True)
     for index in range(len(dataset)):
         pixels = to_pixels(dataset.pair(index)[0], contract.input)

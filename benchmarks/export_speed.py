@@ -1,9 +1,9 @@
-"""How fast exported files translate one image, against the bank's own network.
+"""Time exported files translating one image, compared with the bank's network.
 
     python benchmarks/export_speed.py BANK TASK --inputs IMAGES --out OUT
 
-Files are exported anew, int8 calibrated on IMAGES. All are timed in turn, with onnxruntime and torch on as many
-threads (OMP_NUM_THREADS). Figures go to OUT/export-speed.json; copy them to docs/results.
+Files are exported first, with int8 calibrated on IMAGES. All are timed in turn, with onnxruntime and torch on the
+same number of threads (OMP_NUM_THREADS). Figures go to OUT/export-speed.json; copy them to docs/results.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Banks of tasks that were never trained: as large, and as fast to use, as those that were."""
+"""Banks of untrained tasks, with the size and speed of trained ones."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +10,7 @@ from piggyback_gan.images.format import ImageFormat
 
 
 def filled_bank(path: Path, config: GeneratorConfig, options: FilterOptions, tasks: int) -> Bank:
-    """A bank of task0, task1 and so on for RGB images of 8 bits, moved at random."""
+    """Create a bank of tasks task0, task1, ... with random filters, for 8-bit RGB images."""
     bank = Bank.new(path, config)
     network = bank.empty_network()
     plain = asdict(ImageFormat())

@@ -1,13 +1,13 @@
-"""The kill test: runs killed at random times and resumed must end, byte for byte, as one that was left alone.
+"""Kill test: runs killed at random times and resumed must end, byte for byte, as an undisturbed one.
 
     python benchmarks/kill.py --mode paired --times 30 --out /tmp/kill > kill-paired.json
     python benchmarks/kill.py --mode unpaired --times 30 --out /tmp/kill -- --keep-best ssim
 
-A bank with one task is made from drawn scenes, and a second task is taught to copies of it: once without
-disturbance, then --times times with SIGKILL at random times (once or twice a trial, by --seed) and
+A bank with one task is made from drawn scenes, and a second task is trained in copies of it: once
+undisturbed, then --times times with SIGKILL at random times (once or twice per trial, by --seed) and
 `pbgan train BANK TASK --resume` after each. Every file of the bank and the run's metrics.jsonl are compared.
-After each kill the bank must be the one before, or the finished one, and nothing else. What comes after `--`
-goes to `pbgan train` of the second task. The summary is JSON on stdout; the exit status is 1 if anything was lost.
+After each kill the bank must be either the old one or the finished one. Arguments after `--` are passed
+to `pbgan train` of the second task. The summary is JSON on stdout; the exit status is 1 if anything was lost.
 """
 
 import argparse
@@ -43,7 +43,7 @@ RESUME = ["--resume"]
 
 @dataclass
 class Kill:
-    """A kill `after` so many seconds, when `epochs` of the run were in metrics.jsonl."""
+    """A kill after `after` seconds, when metrics.jsonl had `epochs` epochs."""
 
     after: float
     epochs: int
@@ -52,14 +52,14 @@ class Kill:
 
 @dataclass
 class Trial:
-    """One run that was killed and resumed; `lost` says what differs from the undisturbed one."""
+    """A run that was killed and resumed; `lost` describes differences from the undisturbed one."""
 
     kills: list[Kill] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
 
 
 class Lost(Exception):
-    """A run that can't go on, or a bank that is neither the old nor the new one."""
+    """A run can't be resumed, or a bank is neither the old nor the new one."""
 
 
 def pbgan(*arguments: object) -> subprocess.Popen[str]:
@@ -74,7 +74,7 @@ def pbgan(*arguments: object) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str], seconds: float = PATIENCE) -> None:
-    """Wait for a run; raise Lost, with its last words, if it fails."""
+    """Wait for a run; raise Lost with its last output if it fails."""
     _, words = process.communicate(timeout=seconds)
     if process.returncode:
         last = (words.strip().splitlines() or ["no word"])[-1]
@@ -82,7 +82,7 @@ def finish(process: subprocess.Popen[str], seconds: float = PATIENCE) -> None:
 
 
 def bank_files(bank: Path) -> dict[str, bytes]:
-    """What the bank is: all its files but the lock, who holds it, and the runs."""
+    """Read all files of the bank except the lock, its holder and the runs."""
     ignored = {"bank.lock", "bank.writer.json"}
     files = (path.relative_to(bank) for path in sorted(bank.rglob("*")) if path.is_file())
     kept = (path for path in files if path.parts[0] != "runs" and path.name not in ignored)
@@ -106,7 +106,7 @@ def differences(found: dict[str, bytes], expected: dict[str, bytes]) -> list[str
 
 @dataclass(frozen=True)
 class Course:
-    """Everything trials share: the bank before, the undisturbed bank after, and how to begin a run."""
+    """Data shared by all trials: the bank before, the undisturbed bank after, and the command of a run."""
 
     before: Path
     after: Path
@@ -114,7 +114,7 @@ class Course:
     seconds: float
 
     def trial(self, bank: Path, chance: random.Random) -> Trial:
-        """Teach a copy of the bank with kills, one at least; see what is lost."""
+        """Train in a copy of the bank with one kill or more; compare the result."""
         trial = Trial()
         while not trial.kills and not trial.lost:  # a run may be faster than the first one was
             shutil.rmtree(bank, ignore_errors=True)
@@ -162,7 +162,7 @@ class Course:
             arguments = RESUME
 
     def _is_new_after_kill(self, bank: Path) -> bool:
-        """Whether the task is in the bank; Lost if the bank is neither the old nor the new one."""
+        """Return whether the task is in the bank; raise Lost if the bank is neither the old nor the new one."""
         found = bank_files(bank)
         for state in (self.after, self.before):
             expected = bank_files(state)
@@ -176,7 +176,7 @@ class Course:
 
 
 def prepare(out: Path, mode: str, epochs: int, flags: Sequence[str]) -> Course:
-    """Draw the data, make the bank, and teach the second task undisturbed."""
+    """Draw the data, make the bank, and train the second task undisturbed."""
     for number, (task, scenes) in enumerate({FIRST: "labels2scene", TASK: "day2night"}.items()):
         write_dataset(
             out / task, scenes, train=TRAIN_PAIRS, test=HELD_OUT_PAIRS, size=SIZE, seed=number

@@ -1,11 +1,11 @@
-"""The real run: three paired tasks on real photographs in one bank, and what each is worth after the last.
+"""Train three paired tasks on photographs in one bank, and evaluate each again after the last.
 
     python benchmarks/lifelong.py ../shared/data --out /tmp/lifelong
 
-DATA holds cityscapes/, maps/ and facade_windows/, as pix2pix has them. All images are 64 px, lambda
-is 1/4. Every task is judged on all of its held-out images, from the bank on disk, when it was learned
-and after the last one; every output is hashed both times. With --standalone, tasks 2 and 3 are also
-trained by the same steps as networks of their own. Results go to docs/results/lifelong-64px.json.
+DATA contains cityscapes/, maps/ and facade_windows/, in pix2pix's layout. All images are 64 px, lambda
+is 1/4. Every task is evaluated on all of its held-out images, from the bank on disk, when it is learned
+and after the last one; all outputs are hashed both times. With --standalone, tasks 2 and 3 are also
+trained in the same way as standalone networks. Results go to docs/results/lifelong-64px.json.
 """
 
 import argparse
@@ -48,7 +48,7 @@ STANDALONE_RATE = 5e-4
 
 @dataclass(frozen=True)
 class Task:
-    """A folder of the data and how long it is trained: about 2000 steps each."""
+    """A data set and its number of epochs, about 2000 steps each."""
 
     folder: str
     direction: str
@@ -106,14 +106,14 @@ def machine() -> Mapping[str, Any]:
 
 
 def require_new(folder: Path) -> None:
-    """End here if the folder is there, and make the CPU ready."""
+    """Exit if the folder exists; prepare the CPU."""
     if folder.exists():
         sys.exit(f"{folder} exists: give a new folder")
     torch.set_flush_denormal(True)
 
 
 def learned_row(bank_path: Path, task: Task, seconds: float, judged: Evaluation) -> dict[str, Any]:
-    """What is recorded of a task that was just learned."""
+    """Return the figures of a task that was just learned."""
     bank = Bank.open(bank_path)
     card = bank.card(task.folder)
     return {
@@ -128,13 +128,13 @@ def learned_row(bank_path: Path, task: Task, seconds: float, judged: Evaluation)
 
 
 def epochs_of(bank_path: Path, task: Task) -> list[dict[str, Any]]:
-    """The lines of a task's metrics file."""
+    """Read a task's metrics file."""
     lines = (bank_path / "runs" / task.folder / "metrics.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
 
 
 def record_after_last(row: dict[str, Any], before: Evaluation, after: Evaluation) -> None:
-    """Add what a task is worth after the last one, and how many outputs are the same bits."""
+    """Add a task's metrics after the last one, and the number of bit-identical outputs."""
     hashes = zip(before.output_hashes, after.output_hashes, strict=True)
     row["after_last"] = figures(after)
     row["identical_outputs"] = f"{sum(a == b for a, b in hashes)} of {after.images}"

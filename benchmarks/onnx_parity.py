@@ -1,9 +1,9 @@
-"""How far onnxruntime's outputs are from torch's: every generator in full size, several sizes, one image and two.
+"""Compare outputs of onnxruntime and torch: every generator in full size, several sizes, one and two images.
 
     python benchmarks/onnx_parity.py --out OUT
 
-Weights are drawn ("kaiming", so that features keep their scale), inputs are noise. How far torch's own outputs are
-from float64 tells how much of a difference is rounding. Figures go to
+Weights are random ("kaiming", so that features keep their scale), inputs are noise. The difference of torch's
+outputs from float64 shows how much of it is rounding. Figures go to
 OUT/onnx-parity.json; copy them to docs/results.
 """
 
@@ -39,7 +39,7 @@ GENERATORS = [
 
 
 def differences(config: GeneratorConfig) -> dict[str, Any]:
-    """Batch and size -> the largest and the mean difference of an output value, in [-1, 1]."""
+    """Measure the largest and mean difference of output values, in [-1, 1], by batch and size."""
     torch.manual_seed(0)
     generator = build_generator(config).eval()
     contract = ImageContract(

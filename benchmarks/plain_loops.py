@@ -1,7 +1,7 @@
-"""Training steps written as the public pix2pix and CycleGAN trainers do them, to be measured against.
+"""Training steps as in the public pix2pix and CycleGAN trainers, as a baseline of benchmarks.
 
-Source: the steps of Isola et al., CVPR 2017, and Zhu et al., ICCV 2017, as their public PyTorch trainers order
-them: every forward by itself, fp32, contiguous, nothing compiled, plain Adam.
+Source: the steps of Isola et al., CVPR 2017, and Zhu et al., ICCV 2017, in the order of their public
+PyTorch trainers: separate forward passes, fp32, contiguous, not compiled, plain Adam.
 """
 
 import itertools
@@ -26,7 +26,7 @@ def _require(networks: list[nn.Module], needed: bool) -> None:
 
 
 class PlainPaired:
-    """pix2pix's step: discriminator on fake and real by themselves, then the generator with GAN and L1."""
+    """Step of pix2pix: discriminator on fake and on real, then the generator with GAN and L1 loss."""
 
     def __init__(self, generator: nn.Module, config: DiscriminatorConfig, device: torch.device):
         self.generator = generator.to(device).train()
@@ -52,7 +52,7 @@ class PlainPaired:
 
 
 class PlainUnpaired:
-    """CycleGAN's step: six generator passes, each by itself, then each discriminator on real and pooled fakes."""
+    """Step of CycleGAN: six separate generator passes, then each discriminator on real and pooled fakes."""
 
     def __init__(
         self,

@@ -1,11 +1,11 @@
-"""What bf16 is worth here: steps of the paired trainer in both precisions, in turn, as JSON on stdout.
+"""Time steps of the paired trainer in fp32 and bf16, in turn; JSON on stdout.
 
     python benchmarks/precision.py --size 64 --batch-size 4 --steps 10
 
 The first task of a bank with the default generator's layers (--ngf narrows it) is trained on random
-images. Steps of fp32 and bf16 alternate, so that other work on the machine slows both alike; `ratio` is the
-median of a bf16 step's time over that of the fp32 step before it: below 1, bf16 is faster. `wall` is by the clock, on
-a GPU until it has finished; `cpu` is the processors' time, which other work disturbs less.
+images. Steps of fp32 and bf16 alternate, so that other load on the machine affects both; `ratio` is the
+median of a bf16 step's time over that of the fp32 step before it: below 1, bf16 is faster. `wall` is wall time, on
+a GPU until it has finished; `cpu` is processor time, which other load affects less.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 class _Times(NamedTuple):
-    """Seconds that a step took by the clock, and of processors."""
+    """Measure a step's wall and processor time, in seconds."""
 
     wall: float
     cpu: float

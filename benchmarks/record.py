@@ -1,10 +1,10 @@
-"""Write down an experiment's figures: everything that was set and measured, without weights and pictures.
+"""Record an experiment's settings and figures, without weights and images.
 
     python benchmarks/record.py DIR NAME
 
 DIR is the folder of a `pbgan experiment`. Its settings and all stages go to docs/results/NAME.json, tables
-as CSV and plots as PNG to docs/results/NAME/. Run it from the source that the experiment was run from: the
-commit is written down too, and parts of another source are refused.
+as CSV and plots as PNG to docs/results/NAME/. Run it from the source of the experiment: the commit is recorded
+too, and parts from another source are refused.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from piggyback_gan.experiments.run.record import source_sha256
 
 
 def without_places(command: str) -> str:
-    """A command whose absolute paths are names only: where things lie on a machine is no result."""
+    """Return a command with absolute paths reduced to their names, which don't depend on the machine."""
     words = shlex.split(command)
     return shlex.join(Path(word).name if Path(word).is_absolute() else word for word in words)
 

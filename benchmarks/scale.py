@@ -1,11 +1,11 @@
-"""What a bank of very many tasks costs: files, bytes, and the time and memory of opening, adding, listing, verifying.
+"""Measure banks of many tasks: files, bytes, and time and memory of opening, adding, listing, verifying.
 
     python benchmarks/scale.py --out /tmp/scale
 
-Banks of synthetic tasks (ResNet-6, ngf 16; random filters, nothing is trained) grow in three ways: new filters in
-the last layers and low-rank mixing as by default; the same with a larger budget, which frees a further layer in part, so that
-each task mixes from all; and the paper's own, lambda 1/4 in every layer and full mixing. Each measurement runs in
-a process of its own, with one thread. Results go to docs/results/scale.json; a table is printed.
+Banks of synthetic tasks (ResNet-6, ngf 16; random filters, no training) grow in three ways: new filters in
+the last layers and low-rank mixing, the default; the same with a larger budget, with new filters in part of a further layer, so
+that each task mixes from all; and the paper's, lambda 1/4 in every layer and full mixing. Each measurement runs in
+its own process, with one thread. Results go to docs/results/scale.json; a table is printed.
 """
 
 import argparse
@@ -40,7 +40,7 @@ BANKS = {
 
 
 def grow(path: Path, options: TrainingOptions, sizes: tuple[int, ...]) -> list[dict[str, Any]]:
-    """Add synthetic tasks one by one, and measure the bank at each of the sizes."""
+    """Add synthetic tasks one by one, and measure the bank at each size."""
     torch.manual_seed(0)
     network = open_or_new(path, CONFIG).empty_network()
     rows = []
@@ -85,7 +85,7 @@ def card_of(network: PiggybackNetwork, name: str, options: TrainingOptions) -> d
 
 
 def sizes_of(path: Path) -> dict[str, Any]:
-    """What the bank takes on disk."""
+    """Measure the bank on disk."""
     bank = Bank.open(path)
     files = list((path / TASKS_FOLDER).iterdir())
     return {
@@ -100,7 +100,7 @@ def sizes_of(path: Path) -> dict[str, Any]:
 
 
 def measured(path: Path) -> dict[str, Any]:
-    """Each use of the bank, in a process of its own."""
+    """Measure each use of the bank in its own process."""
     figures = {}
     for what in USES:
         ran = subprocess.run(
@@ -129,7 +129,7 @@ USES: dict[str, Callable[[Path], object]] = {
 
 
 def measure(path: Path, what: str) -> None:
-    """In a process of its own: one use of the bank, and what it took."""
+    """Measure one use of the bank; runs in its own process."""
     Bank.open(
         path
     ).empty_network().state_dict()  # what is loaded when it is first used is no task's
@@ -156,7 +156,7 @@ def measure(path: Path, what: str) -> None:
 
 
 def table(results: dict[str, list[dict[str, Any]]]) -> str:
-    """The figures as Markdown."""
+    """Format the figures as Markdown."""
     uses = (*USES, "pbgan tasks")
     kept = ("open the last task", "open all tasks", "verify")
     heads = ["bank", "tasks", "MB", "manifest, kB", "add one, s", *(f"{use}, s" for use in uses)]

@@ -1,9 +1,9 @@
-"""`pbgan serve` under requests that make no sense: damaged images, random bytes, and schemathesis.
+"""Send invalid requests to `pbgan serve`: damaged images, random bytes, and schemathesis.
 
     python -m venv fuzz && fuzz/bin/pip install schemathesis
     python benchmarks/serve_fuzz.py --schemathesis fuzz/bin/schemathesis --out OUT
 
-No answer may have a status of 500 or more. Statuses go to OUT/serve-fuzz.json; copy it to docs/results.
+No response may have a status of 500 or more. Statuses go to OUT/serve-fuzz.json; copy it to docs/results.
 """
 
 import argparse
@@ -32,7 +32,7 @@ CHECKS = f"{EXPECTED},status_code_conformance,content_type_conformance,response_
 
 
 def files(chance: np.random.Generator) -> list[bytes]:
-    """An image in each kind of file."""
+    """Return an image in each file format."""
     image = Image.open(io.BytesIO(photograph(chance, 32)))
     contents = []
     for kind in KINDS:
@@ -43,7 +43,7 @@ def files(chance: np.random.Generator) -> list[bytes]:
 
 
 def damaged(chance: np.random.Generator, contents: list[bytes]) -> bytes:
-    """Random bytes, or a file with some bytes changed, cut out or put in, most of them at its head."""
+    """Return random bytes, or a file with bytes changed, removed or inserted, mostly near its start."""
     if chance.random() < 0.1:
         return chance.bytes(int(chance.integers(0, 2000)))
     content = bytearray(contents[chance.integers(len(contents))])
@@ -61,7 +61,7 @@ def damaged(chance: np.random.Generator, contents: list[bytes]) -> bytes:
 
 
 def bombard(port: int, count: int) -> dict[str, int]:
-    """Status -> how many damaged images were answered so."""
+    """Count the statuses of responses to damaged images."""
     chance = np.random.default_rng(0)
     contents = files(chance)
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
@@ -75,7 +75,7 @@ def bombard(port: int, count: int) -> dict[str, int]:
 
 
 def schemathesis(program: Path, port: int, examples: int, known_task: bool) -> dict[str, Any]:
-    """What schemathesis says of the server and its OpenAPI, asking for a task that there is or for any."""
+    """Run schemathesis on the server and its OpenAPI, with an existing task or any."""
     address = f"http://127.0.0.1:{port}/openapi.json"
     options = ["--checks", CHECKS, "--max-examples", str(examples), "--seed", "1"]
     options += ["--continue-on-failure", "--no-color", "--suppress-health-check", "all"]

@@ -1,9 +1,9 @@
-"""`pbgan serve` under load on loopback: many clients, several tasks, against bare forwards.
+"""Measure `pbgan serve` under load on loopback: many clients, several tasks, compared with bare forwards.
 
     python benchmarks/serve_load.py --out OUT
 
-Bare forwards of the same networks, in the server's batch sizes, are timed before and after in a process of their
-own, with nothing else at work. Figures go to OUT/serve-load.json; copy them to docs/results.
+Bare forwards of the same networks, in the server's batch sizes, are timed before and after in their own
+process, without other load. Figures go to OUT/serve-load.json; copy them to docs/results.
 """
 
 import argparse
@@ -39,14 +39,14 @@ WARM_UP = 5.0
 
 
 def photograph(chance: np.random.Generator, side: int) -> bytes:
-    """A PNG file."""
+    """Return a PNG file."""
     buffer = io.BytesIO()
     photograph_like(chance, side, side).save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def bare(path: Path, side: int, seconds: float, kept: bool) -> dict[int, float]:
-    """Batch size -> images a second in the networks alone, all tasks in turn.
+    """Measure images per second of the networks alone by batch size, all tasks in turn.
 
     With `kept` the process keeps its memory as the server does.
     """
@@ -69,7 +69,7 @@ def bare(path: Path, side: int, seconds: float, kept: bool) -> dict[int, float]:
 
 
 class Clients:
-    """Threads that send one request after another, each over its own connection."""
+    """Threads that send requests, each over its own connection."""
 
     def __init__(self, port: int, count: int, tasks: int, images: list[bytes]) -> None:
         self.port, self.tasks, self.images = port, tasks, images
@@ -99,7 +99,7 @@ class Clients:
 
 
 def loaded(path: Path, given: argparse.Namespace) -> dict[str, Any]:
-    """What the clients saw, and what the server took."""
+    """Measure the clients' latencies and the server's resources."""
     command = [sys.executable, "-m", "piggyback_gan", "serve", str(path), "--port", "0"]
     chance = np.random.default_rng(0)
     images = [photograph(chance, given.side) for _ in range(IMAGES)]
@@ -160,7 +160,7 @@ def scraped(port: int) -> dict[str, float]:
 
 
 def bare_apart(path: Path, given: argparse.Namespace) -> dict[str, float]:
-    """`bare` with and without kept memory, each in a process of its own, as the server is."""
+    """Run `bare` with and without retained memory, each in its own process, like the server."""
     rates = {}
     for kept in (False, True):
         command = [sys.executable, __file__, "--bare", str(path), "--side", str(given.side)]

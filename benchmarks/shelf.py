@@ -1,12 +1,12 @@
-"""A shelf of standalone networks becomes one bank: sizes, distances to the originals, quality.
+"""Import a checkpoint folder of standalone networks into one bank: sizes, distances to the originals, quality.
 
     pbgan experiment benchmarks/lifelong-64px.toml --data DATA --out EXPERIMENT --part first/seed-0 ...
     pbgan experiment ...                                                        --part standalone-5e-4/seed-0 ...
     python benchmarks/shelf.py EXPERIMENT --data DATA --out OUT --features FILE --distance FILE
 
-EXPERIMENT is one of `pbgan experiment` with a part of whole networks; its networks are written as pix2pix keeps
-them, imported with `pbgan import --all` in each of several ways, and judged with `pbgan evaluate` on all
-held-out images. `originals` keeps every network whole. Figures go to docs/results/import-64px.json.
+EXPERIMENT is a folder of `pbgan experiment` with standalone networks; they are written as pix2pix checkpoints,
+imported with `pbgan import --all` with different options, and evaluated with `pbgan evaluate` on all held-out
+images. `originals` keeps every network whole. Figures go to docs/results/import-64px.json.
 """
 
 import argparse
@@ -44,7 +44,7 @@ DIRECTIONS = {
 
 
 def write_shelf(networks: Path, shelf: Path) -> None:
-    """The networks of an experiment's part as pix2pix's checkpoints, in the order of the tasks."""
+    """Write the networks of an experiment's part as pix2pix checkpoints, in the order of the tasks."""
     for path in sorted(networks.glob("forward/*.safetensors")):
         number, _, task = path.stem.partition("-")
         folder = shelf / f"{number}-{task}"
@@ -63,7 +63,7 @@ def pbgan(*arguments: object) -> None:
 def try_way(
     options: tuple[str, ...], bank: Path, shelf: Path, data: Path, judging: list[str]
 ) -> dict[str, Any]:
-    """Import all and judge them."""
+    """Import all networks and evaluate them."""
     started = time.monotonic()
     pbgan("import", bank, "--all", shelf, "--images", data, *options)
     seconds = time.monotonic() - started

@@ -1,22 +1,21 @@
-"""How fast training, translating and opening are, each beside what it is compared with, in one run.
+"""Time training, translating and opening, each together with a baseline.
 
     python benchmarks/speed.py --out speed.json
 
-What is recorded in docs/results is RECORDED below; `--all` takes every network, size and batch size, which is
-hours on a CPU. `--parts`, `--networks`, `--sizes` and `--batch-sizes` leave out the others.
+docs/results has RECORDED below; `--all` measures every network, size and batch size, which takes hours on a CPU.
+`--parts`, `--networks`, `--sizes` and `--batch-sizes` select a subset.
 
-In every round each side does the same piece of work once, one after the other, so that other work on the machine slows
-all alike; a ratio is the median over rounds of a side's time by that of the side it is compared with in the same
-round, with the quartiles. Images and weights are random: no time depends on what they show. A table goes to stdout,
-everything to the JSON file.
+In every round each side does the same work once, in turn, so that other load on the machine affects all; a ratio
+is the median over rounds of a side's time divided by its baseline's in the same round, with quartiles. Images and
+weights are random: no time depends on them. A table is printed on stdout, all figures go to the JSON file.
 
 - paired, unpaired: training steps. `plain`: the public trainers' (plain_loops.py); `standalone`: our trainer with a
   plain network; `task 2`, `task 20`: with a bank, as tasks are by default; `paper`: lambda 1/4 in every layer.
   `bf16` is `standalone` at `--precision bf16`.
-- memory: the peak of a process that does nothing but three such steps.
-- use: a folded network's forward, switching to another task of a bank of 20, against loading 20 checkpoints.
-- folder: `translate` on a folder of PNG files, against bare forwards of as many images.
-- data: batches of an epoch from PNG files of pairs, kept in memory and decoded again, beside a training step.
+- memory: peak memory of a process that only runs three such steps.
+- use: a folded network's forward; switching tasks in a bank of 20, compared with loading 20 checkpoints.
+- folder: `translate` on a folder of PNG files, compared with bare forwards of the same number of images.
+- data: batches from PNG files of pairs, cached in memory and decoded again, compared with a training step.
 - start: the command `pbgan train` on 400 pairs, until its first step is done.
 """
 
@@ -96,7 +95,7 @@ def main() -> None:
 
 
 def cases(given: argparse.Namespace) -> list[Case]:
-    """What is to be measured."""
+    """Parse what to measure."""
     grid = list(product(PARTS, NETWORKS, SIZES, BATCH_SIZES)) if given.all else RECORDED
     return [
         (part, name, size, batch)
@@ -127,13 +126,13 @@ def measured(case: Case, given: argparse.Namespace) -> dict[str, Any]:
 
 
 def show(row: Mapping[str, Any]) -> None:
-    """Print a measurement as it comes."""
+    """Print a measurement."""
     head = " ".join(str(row[key]) for key in ("part", "network", "size", "batch"))
     print(f"{head}: {json.dumps(row['sides'])}", file=sys.stderr, flush=True)
 
 
 def as_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """All measurements in Markdown."""
+    """Format all measurements as Markdown."""
     lines = ["| | px | batch | side | | ratio | to |", "|---|---|---|---|---|---|---|"]
     for row in rows:
         head = f"{row['part']} {row['network']} | {row['size']} | {row['batch']}"
@@ -150,7 +149,7 @@ def as_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def flat(sides: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Each side with its name; those of several banks have the bank's before it."""
+    """Yield each side with its name, prefixed with the bank's if there are several."""
     for side, found in sides.items():
         if "seconds" in found or "megabytes" in found:
             yield side, found

@@ -1,4 +1,4 @@
-"""The parts of speed.py that train: steps, what memory they take, and whether data keeps up with them."""
+"""Training parts of speed.py: time and memory of steps, and time of data loading."""
 
 import argparse
 import ctypes
@@ -36,7 +36,7 @@ PAPER = FilterOptions(unconstrained=0.25, allocation="even")
 DEFAULT = FilterOptions()
 TASKS = 20
 DATA_STEPS = 4
-# side -> the tasks before it and how they are made; None for networks without a bank
+# side -> number and options of earlier tasks; None for networks without a bank
 BANKS: Mapping[str, tuple[int, FilterOptions] | None] = {
     "plain": None,
     "standalone": None,
@@ -83,7 +83,7 @@ def memory(
 def peak_of(
     mode: Any, name: Any, size: int, batch: int, given: argparse.Namespace, side: str
 ) -> int:
-    """The peak of a process that trains three steps, without what making a bank took."""
+    """Measure peak memory of a process that trains three steps, without that of making a bank."""
     torch.set_flush_denormal(True)
     config, options, device = setting(mode, name, size, batch, given)
     step = stepper(config, side, options, device)
@@ -98,7 +98,7 @@ def peak_of(
 
 
 def data(name: Any, size: int, given: argparse.Namespace) -> dict[str, Any]:
-    """Seconds for a batch of one, of pairs in memory and of pairs that are decoded again, and for a step."""
+    """Time a batch of one from cached pairs, one from pairs decoded again, and a step, in seconds."""
     config, options, device = setting("paired", name, size, 1, given)
     step = stepper(config, "standalone", options, device)
     count = 64
@@ -164,7 +164,7 @@ def setting(
 def stepper(
     config: GeneratorConfig, side: str, options: TrainingOptions, device: torch.device
 ) -> Any:
-    """A function of (step number, first, second) that trains a step."""
+    """Return a function of (step number, first, second) that trains a step."""
     networks: list[Any] = [network_of(config, side).to(device)]
     if options.mode == "unpaired":
         networks.append(network_of(config, side).to(device))
@@ -189,7 +189,7 @@ def stepper(
 
 
 def network_of(config: GeneratorConfig, side: str) -> nn.Module:
-    """What a side trains: a plain network, or a bank with a task in training."""
+    """Build what a side trains: a plain network, or a bank with a task in training."""
     torch.manual_seed(0)
     plain = build_generator(config)
     bank = BANKS[side]

@@ -1,4 +1,4 @@
-"""The parts of speed.py that use what was trained, and the start of a training."""
+"""Parts of speed.py that use trained tasks, and the start of a training."""
 
 import argparse
 import os
@@ -32,7 +32,7 @@ PAIRS = 400
 
 
 def use(name: Any, given: argparse.Namespace) -> dict[str, Any]:
-    """A folded network and switching tasks, at 256 px."""
+    """Time a folded network and switching tasks, at 256 px."""
     device = torch.device(choose_device(given.device))
     config = GeneratorOptions(generator=name, ngf=given.ngf).for_new_bank(256)
     image = torch.rand(1, 3, 256, 256).to(device)
@@ -83,7 +83,7 @@ def use(name: Any, given: argparse.Namespace) -> dict[str, Any]:
 
 
 def folder(name: Any, size: int, given: argparse.Namespace) -> dict[str, Any]:
-    """`translate_files` on a folder of PNG files, against bare forwards of as many images."""
+    """Time `translate_files` on a folder of PNG files, and bare forwards of the same number of images."""
     device = torch.device(choose_device(given.device))
     config = GeneratorOptions(generator=name, ngf=given.ngf).for_new_bank(size)
     generator = build_generator(config).eval().to(device)
@@ -114,7 +114,7 @@ def folder(name: Any, size: int, given: argparse.Namespace) -> dict[str, Any]:
 
 
 def start(given: argparse.Namespace) -> dict[str, Any]:
-    """Seconds from the command `pbgan train` until its first step is done, and of --help."""
+    """Time `pbgan train` until its first step is done, and --help, in seconds."""
     seconds: dict[str, list[float]] = {"first step": [], "help": []}
     program = [sys.executable, "-m", "piggyback_gan", "train"]
     with tempfile.TemporaryDirectory() as temporary:
@@ -129,7 +129,7 @@ def start(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def until(command: list[str], said: bytes | None) -> float:
-    """Seconds until a command has said this on a terminal; until its end for None."""
+    """Time a command until it prints this on a terminal, or until its end for None, in seconds."""
     ours, its = pty.openpty()
     began = time.perf_counter()
     with subprocess.Popen(command, stdin=its, stdout=its, stderr=its) as process:

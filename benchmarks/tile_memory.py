@@ -1,10 +1,10 @@
-"""What it takes to translate a 20000 x 20000 image in tiles: the process's peak memory, from file to file.
+"""Measure peak memory of translating a 20000 x 20000 image in tiles, from file to file.
 
     python benchmarks/tile_memory.py
 
-A drawn RGB image is written, and read, translated and written again by a process of its own. The
+A drawn RGB image is written; another process reads, translates and writes it. The
 network is a ResNet-9 with ngf 64 for the first tiles (and for the statistics, with --norm-from image), whose
-memory is that of all tiles; the rest go through one small convolution, so that the run ends in minutes.
+memory is that of all tiles; the others use one small convolution, so that the run takes minutes.
 Prints one line of JSON.
 """
 
@@ -33,7 +33,7 @@ FORMAT = ImageFormat()
 
 
 class MostlySmall(nn.Module):
-    """A real network for the first inputs, one convolution for the others."""
+    """A full network for the first inputs, one convolution for the others."""
 
     def __init__(self, real: int) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class MostlySmall(nn.Module):
 
 
 def draw(path: Path, side: int) -> None:
-    """A picture of waves and grain."""
+    """Draw an image of waves and grain."""
     chance = np.random.default_rng(0)
     grain = chance.integers(0, 16, (256, side, 3), dtype=np.uint8)
     across = np.arange(side)
@@ -62,7 +62,7 @@ def draw(path: Path, side: int) -> None:
 
 
 def measure(source: Path, output: Path, norm_from: str, real: int) -> None:
-    """In a process of its own: translate, and print what it took."""
+    """Translate and print peak memory; runs in its own process."""
     torch.set_num_threads(2)
     with torch.inference_mode():
         generator = MostlySmall(real).eval()
@@ -82,7 +82,7 @@ def measure(source: Path, output: Path, norm_from: str, real: int) -> None:
 
 
 def peak() -> int:
-    """The most memory that this process has held so far, in bytes."""
+    """Return this process's peak memory, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

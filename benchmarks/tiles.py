@@ -1,11 +1,11 @@
-"""What instance norm does to tiles, and what each way to give them one set of statistics is worth.
+"""Measure the effect of instance norm on tiles, with different statistics.
 
     python benchmarks/tiles.py /tmp/lifelong/bank ../shared/data
 
-The bank is that of benchmarks/lifelong.py. For two of its tasks, held-out inputs at the size that was
-trained (64 px) make one picture of 1024 x 512; it is translated at once, and in tiles. The distance is the
-mean absolute difference from the whole; the disagreement is the root mean square by which tiles differ
-from their blend where they overlap; both in steps of 8 bits. Results: docs/results/tiles.json.
+The bank is from benchmarks/lifelong.py. For two of its tasks, held-out inputs in the training size (64 px)
+are joined to one image of 1024 x 512, which is translated whole and in tiles. The distance is the
+mean absolute difference from the whole; the disagreement is the root mean square difference of tiles
+from their blend where they overlap; both in 8-bit steps. Results: docs/results/tiles.json.
 """
 
 import argparse
@@ -33,7 +33,7 @@ TILINGS = ((256, 64),)
 
 
 class Tiles:
-    """A picture in tiles."""
+    """An image in tiles."""
 
     def __init__(self, picture: Tensor, config: GeneratorConfig, tiling: Tiling) -> None:
         self.picture, self.config, self.tiling = picture, config, tiling
@@ -63,7 +63,7 @@ def is_norm(module: nn.Module) -> bool:
 def count(
     sums: dict[int, Tensor], number: int, window: Window, _: nn.Module, given: tuple[Tensor]
 ) -> None:
-    """Add to the sums of a norm layer what a tile gives it."""
+    """Add a tile's features to the sums of a norm layer."""
     features = given[0][0]
     rows, columns = (
         nn.functional.adaptive_avg_pool1d(weights[None], size)[0].double()
@@ -74,7 +74,7 @@ def count(
 
 
 def pooled(generator: nn.Module, tiles: Tiles, rounds: int) -> nn.Module:
-    """Statistics pooled from what each tile makes by itself; in later rounds, by those of the last one."""
+    """Pool the statistics of all tiles, normalized by themselves, or in later rounds by the previous round."""
     shared = with_shared_norms(generator, tiles.sampled(1))
     for index in range(rounds):
         used = generator if index == 0 else shared
@@ -96,7 +96,7 @@ def pooled(generator: nn.Module, tiles: Tiles, rounds: int) -> nn.Module:
 
 
 def blended(generator: nn.Module, tiles: Tiles) -> tuple[Tensor, float]:
-    """The translation, and by how much tiles disagree where they overlap."""
+    """Return the translation, and the disagreement of overlapping tiles."""
     rows, columns = tiles.rows, tiles.columns
     mean, square = torch.zeros_like(tiles.picture), torch.zeros_like(tiles.picture)
     for row, column, window in tiles:

@@ -1,4 +1,4 @@
-"""Timing several sides of one thing in turn."""
+"""Time several alternatives in turn."""
 
 import statistics
 import time
@@ -23,7 +23,7 @@ def timed(work: Callable[[], object], device: torch.device) -> float:
 def in_turn(
     sides: Mapping[str, Callable[[int], object]], rounds: int, device: torch.device
 ) -> dict[str, list[float]]:
-    """Side -> its seconds in every round, after a warm-up."""
+    """Return each side's seconds in every round, after a warm-up."""
     times: dict[str, list[float]] = {side: [] for side in sides}
     for number in range(WARM_UP + rounds):
         for side, work in sides.items():
@@ -34,7 +34,7 @@ def in_turn(
 
 
 def compared(times: Mapping[str, list[float]], against: Mapping[str, str]) -> dict[str, Any]:
-    """Side -> median seconds, and the ratio to what it is compared with: median and quartiles."""
+    """Return each side's median seconds, and median and quartiles of the ratio to its baseline."""
     rows: dict[str, Any] = {}
     for side, seconds in times.items():
         rows[side] = {"seconds": round(statistics.median(seconds), 5)}

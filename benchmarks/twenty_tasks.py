@@ -1,15 +1,15 @@
-"""Twenty small paired tasks, cut out of four real data sets: what a sequence costs as it grows.
+"""Make twenty small paired tasks from four data sets, to measure the cost of a growing sequence.
 
     python benchmarks/twenty_tasks.py ../shared/data OUT
     pbgan experiment benchmarks/twenty-64px.toml --data OUT --out DIR --jobs 2 \
         --features ../shared/features/mobilenet_v2_features.pt \
         --distance ../shared/features/squeezenet_distance.pt
 
-DATA holds cityscapes/, maps/, facade_windows/ and edges2clothes/, as pix2pix has them. OUT, a new folder, gets
+DATA contains cityscapes/, maps/, facade_windows/ and edges2clothes/, in pix2pix's layout. OUT, a new folder, gets
 a folder for each task: train/ and test/ with side-by-side PNGs, the input left, the target right, 5 tasks of each
-data set. Pictures are made small first and then damaged, so that no resizing undoes noise or dots: train with
-load_size = image_size. A task's images are chosen by name, those of test/ among the set's held-out ones, and
-all chance comes from names too: the same images each time. OUT is as little to be passed on as DATA.
+data set. Images are resized first and then degraded, so that no resizing removes noise or dots: train with
+load_size = image_size. A task's images are chosen by a hash of their names, those of test/ among the held-out
+ones, and names are the random seeds too: the files are the same each time. The licences of DATA apply to OUT.
 """
 
 import argparse
@@ -31,16 +31,16 @@ from piggyback_gan.images.format import ImageFormat
 TRAIN, TEST, SIZE = 200, 64, 64
 
 PHOTO_SIDE = {"cityscapes": "B", "maps": "A", "facade_windows": "A", "edges2clothes": "B"}
-"""Which side of a data set is the photograph; the other is a drawing of it: labels, map, mask, edges."""
+"""Side of a data set with the photographs; the other has labels, maps, masks or edges."""
 
 Picture = Image.Image
 Make = Callable[[Picture, Picture, np.random.Generator], tuple[Picture, Picture]]
-"""(photo, drawing, chance) -> input and target. All RGB, of one size."""
+"""(photo, drawing, random) -> input and target, all RGB and of one size."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task, the data set that it is cut out of, and how a pair is made."""
+    """A task, its data set, and a function that makes a pair."""
 
     name: str
     folder: str
@@ -64,13 +64,13 @@ def blurred(photo: Picture, chance: np.random.Generator) -> Picture:
 
 
 def coarse(photo: Picture, chance: np.random.Generator) -> Picture:
-    """Half as wide and high, and enlarged again."""
+    """Halve the resolution and enlarge again."""
     small = photo.resize((photo.width // 2, photo.height // 2), Image.Resampling.BOX)
     return small.resize(photo.size, Image.Resampling.BICUBIC)
 
 
 def with_holes(photo: Picture, chance: np.random.Generator) -> Picture:
-    """Three boxes of a fifth to a third of the side are gone."""
+    """Remove three boxes of a fifth to a third of the side."""
     values, side = _values(photo), photo.width
     for _ in range(3):
         height, width = chance.integers(side // 5, side // 3, 2, endpoint=True)
@@ -80,25 +80,25 @@ def with_holes(photo: Picture, chance: np.random.Generator) -> Picture:
 
 
 def at_dusk(photo: Picture, chance: np.random.Generator) -> Picture:
-    """Dark, bluish and grainy."""
+    """Make the image dark, bluish and grainy."""
     values = 0.5 * _values(photo) ** 1.6 * (0.6, 0.75, 1.0)
     return _picture(values + chance.normal(0, 0.02, values.shape))
 
 
 def dithered(photo: Picture, chance: np.random.Generator) -> Picture:
-    """Each channel in dots that are there or not."""
+    """Dither each channel to two levels."""
     return Image.merge("RGB", [band.convert("1").convert("L") for band in photo.split()])
 
 
 def compressed(photo: Picture, chance: np.random.Generator) -> Picture:
-    """What a poor JPEG leaves of it."""
+    """Compress as a low-quality JPEG."""
     buffer = io.BytesIO()
     photo.save(buffer, "JPEG", quality=10, subsampling=0)
     return Image.open(buffer).convert("RGB")
 
 
 def outlined(photo: Picture, chance: np.random.Generator) -> Picture:
-    """Dark lines where it is steep, a fifth of all pixels."""
+    """Draw dark lines at the steepest fifth of all pixels."""
     steep = _steepness(photo)
     lines = np.where(steep > np.quantile(steep, 0.8), 0.0, 1.0)
     return _picture(np.repeat(lines[..., None], 3, axis=2))
@@ -112,7 +112,7 @@ def turned(photo: Picture) -> Picture:
 
 
 def in_snow(photo: Picture) -> Picture:
-    """White where it is green, pale elsewhere."""
+    """Turn green areas white and others pale."""
     values = _values(photo)
     light = values.mean(axis=2, keepdims=True)
     red, green, blue = np.split(values, 3, axis=2)
@@ -123,7 +123,7 @@ def in_snow(photo: Picture) -> Picture:
 
 
 def as_cartoon(photo: Picture) -> Picture:
-    """Flat colours of five levels and dark contours."""
+    """Reduce to five levels per channel, with dark contours."""
     smooth = photo.filter(ImageFilter.MedianFilter(5))
     flat = np.round(_values(smooth) * 4) / 4
     contours = np.clip(1.3 - 4 * _steepness(smooth), 0, 1)
@@ -131,13 +131,13 @@ def as_cartoon(photo: Picture) -> Picture:
 
 
 def _steepness(photo: Picture) -> NDArray[np.float64]:
-    """How fast the brightness changes, (H, W)."""
+    """Compute the gradient magnitude of the brightness, (H, W)."""
     rows, columns = np.gradient(np.asarray(photo.convert("L"), np.float64) / 255)
     return np.hypot(rows, columns)
 
 
 def _values(photo: Picture) -> NDArray[np.float64]:
-    """(H, W, 3) in [0, 1]."""
+    """Convert to (H, W, 3) in [0, 1]."""
     return np.asarray(photo, np.float64) / 255
 
 
@@ -161,12 +161,12 @@ def to_drawing(
 
 
 def repair(damage: Callable[[Picture, np.random.Generator], Picture]) -> Make:
-    """From a damaged photograph to the whole one."""
+    """Return a function that makes a pair of the degraded photograph and the original."""
     return lambda photo, drawing, chance: (damage(photo, chance), photo)
 
 
 def change(effect: Callable[[Picture], Picture]) -> Make:
-    """From a photograph to what becomes of it."""
+    """Return a function that makes a pair of the photograph and the changed one."""
     return lambda photo, drawing, chance: (photo, effect(photo))
 
 
@@ -196,17 +196,17 @@ TASKS = (
 
 
 def write_task(task: Task, data: Path, out: Path, *, train: int, test: int, size: int) -> None:
-    """Make a task's pairs.
+    """Write a task's pairs.
 
     Args:
-        task: which.
-        data: where the data sets are.
-        out: the task's folder is made in it.
-        train, test: how many pairs.
-        size: of either picture's side.
+        task: the task.
+        data: folder of the data sets.
+        out: folder in which the task's folder is created.
+        train, test: number of pairs.
+        size: side of each image, in pixels.
 
     Raises:
-        PiggybackError: the data set is not there, can't be read or is too small.
+        PiggybackError: the data set does not exist, can't be read or is too small.
     """
     found = find_pairs(data / task.folder)
     for split, pairs, count in (("train", found.train, train), ("test", found.held_out, test)):
@@ -221,10 +221,10 @@ def write_task(task: Task, data: Path, out: Path, *, train: int, test: int, size
 
 
 def chosen(pairs: Sequence[Pair], count: int, seed: str, root: Path) -> list[Pair]:
-    """So many of the pairs, by their names alone.
+    """Choose `count` pairs by a hash of their names.
 
     Raises:
-        PiggybackError: there are not so many.
+        PiggybackError: there are fewer pairs.
     """
     if len(pairs) < count:
         raise PiggybackError(f"{root}: {seed} needs {count} pairs, found {len(pairs)}")
@@ -232,7 +232,7 @@ def chosen(pairs: Sequence[Pair], count: int, seed: str, root: Path) -> list[Pai
 
 
 def _small(pair: Pair, photo_side: str, size: int) -> tuple[Picture, Picture]:
-    """Photograph and drawing, (size, size)."""
+    """Read photograph and drawing, resized to (size, size)."""
     direction = "AtoB" if photo_side == "A" else "BtoA"
     photo, drawing = (
         Image.fromarray(pixels).resize((size, size), Image.Resampling.BOX)
@@ -242,7 +242,7 @@ def _small(pair: Pair, photo_side: str, size: int) -> tuple[Picture, Picture]:
 
 
 def _number(words: str) -> int:
-    """The same for the same words, on any machine."""
+    """Hash a text to a number that is the same on any machine."""
     return int.from_bytes(hashlib.sha256(words.encode()).digest()[:8], "big")
 
 

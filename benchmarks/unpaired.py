@@ -1,11 +1,11 @@
-"""The real unpaired run: two unpaired tasks with a paired one between them, in one bank, at 64 px.
+"""Train two unpaired tasks with a paired one between them in one bank, at 64 px.
 
     python benchmarks/unpaired.py ../shared/data --out /tmp/unpaired
 
-DATA holds cityscapes/, facade_windows/ and maps/, as pix2pix has them; the first and the last are trained
-unpaired, in both directions. Every task is judged on all of its held-out images, from the bank on disk, when
-it was learned and after the last one; every output of both directions is hashed both times. Held-out images
-have partners here, so that translations can be compared with them: training never saw which belong together.
+DATA contains cityscapes/, facade_windows/ and maps/, in pix2pix's layout; the first and the last are trained
+unpaired, in both directions. Every task is evaluated on all of its held-out images, from the bank on disk, when
+it is learned and after the last one; all outputs of both directions are hashed both times. Held-out images
+are paired here, so that translations can be compared with targets; training did not use the pairing.
 Results go to docs/results/unpaired-64px.json, with each epoch's metrics.
 """
 
@@ -43,7 +43,7 @@ TASKS = (
 
 
 def judge_both_ways(bank_path: Path, data: Path, task: Task) -> Evaluation:
-    """Both directions of an unpaired task, from the bank on disk."""
+    """Evaluate both directions of an unpaired task, from the bank on disk."""
     pairs = [pair.sources for pair in find_pairs(data / task.folder).held_out]
     first, second = zip(*pairs, strict=True)
     sides = (first, second) if task.direction == "AtoB" else (second, first)

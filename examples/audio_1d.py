@@ -1,8 +1,8 @@
-"""A 1-D network of dilated convolutions for sound: Conv1d layers share filters as images' layers do.
+"""A 1-D network of dilated convolutions for sound: Conv1d layers share filters like Conv2d layers.
 
     python examples/audio_1d.py
 
-`pbgan train` reads images; a network for sound is used from Python, with PiggybackNetwork.
+`pbgan train` reads images; use a network for sound from Python, with PiggybackNetwork.
 """
 
 import math
@@ -14,7 +14,7 @@ from two_tasks import teach_two
 
 
 class DilatedBlock(nn.Module):
-    """A gated dilated convolution, bypassed by the identity, as in WaveNet."""
+    """Residual block of a gated dilated convolution, as in WaveNet."""
 
     def __init__(self, width: int, dilation: int) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class DilatedBlock(nn.Module):
 
 
 class SoundNetwork(nn.Sequential):
-    """Sound (B, 1, samples) -> sound (B, 1, samples)."""
+    """Map sound (B, 1, samples) to sound (B, 1, samples)."""
 
     def __init__(self, width: int = 16, levels: int = 6) -> None:
         super().__init__(
@@ -38,20 +38,20 @@ class SoundNetwork(nn.Sequential):
 
 
 def chords(count: int) -> Tensor:
-    """Three sines each: (count, 1, 512)."""
+    """Draw sums of three sines, (count, 1, 512)."""
     time = torch.arange(512) / 512
     pitch, phase = 4 + 28 * torch.rand(count, 3, 1), 2 * math.pi * torch.rand(count, 3, 1)
     return torch.sin(2 * math.pi * pitch * time + phase).mean(1, keepdim=True)
 
 
 def denoised(count: int) -> tuple[Tensor, Tensor]:
-    """Take noise away."""
+    """Draw noisy and clean sounds."""
     sound = chords(count)
     return sound + 0.3 * torch.randn_like(sound), sound
 
 
 def distorted(count: int) -> tuple[Tensor, Tensor]:
-    """An overdriven amplifier."""
+    """Draw sounds and the output of an overdriven amplifier."""
     sound = chords(count)
     return sound, torch.tanh(4 * sound)
 

@@ -1,11 +1,11 @@
-"""A U-Net of diffusers as an image-to-image generator: its time step is held still.
+"""A U-Net of diffusers as an image-to-image generator, with a fixed time step.
 
     python examples/diffusers_unet.py
     pbgan train bank maps --data data/maps --image-size 64 --budget 0.2 \
         --generator examples.diffusers_unet:build --generator-arguments '{"width": 32}'
 
-Its group norms, time embedding and attention layers hold no conv filters: every task has its own of these,
-and the default budget of 0.075 does not pay for them.
+Its group norms, time embedding and attention layers are not conv filters: every task has its own, and they
+exceed the default budget of 0.075.
 """
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 class DiffusersUnet(nn.Module):
-    """Images (B, C, H, W) in [-1, 1] -> the same, by a UNet2DModel at time step 0."""
+    """Map images (B, C, H, W) in [-1, 1] to images of the same shape with a UNet2DModel at time step 0."""
 
     def __init__(self, unet: UNet2DModel) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class DiffusersUnet(nn.Module):
 
 
 def build(input_channels: int, output_channels: int, width: int = 16) -> nn.Module:
-    """What --generator names."""
+    """Build the generator; --generator names this function."""
     return DiffusersUnet(
         UNet2DModel(
             in_channels=input_channels,

@@ -1,4 +1,4 @@
-"""A U-Net like those of segmentation libraries: max pooling, batch norm, skips, and a head for colours.
+"""A U-Net like those of segmentation libraries: max pooling, batch norm, skips, and a colour head.
 
     python examples/segmentation_unet.py
     pbgan train bank maps --data data/maps \
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 def double_conv(channels_in: int, channels_out: int) -> nn.Sequential:
-    """Two convolutions of 3x3, each with batch norm and ReLU."""
+    """Return two 3x3 convolutions, each with batch norm and ReLU."""
     layers: list[nn.Module] = []
     for channels in (channels_in, channels_out):
         layers.append(nn.Conv2d(channels, channels_out, 3, padding=1, bias=False))
@@ -19,7 +19,7 @@ def double_conv(channels_in: int, channels_out: int) -> nn.Sequential:
 
 
 class SegmentationUnet(nn.Module):
-    """Images (B, C, H, W) in [-1, 1] -> images (B, C', H, W) in [-1, 1]; H and W in multiples of 2**depth."""
+    """Map images (B, C, H, W) in [-1, 1] to (B, C', H, W) in [-1, 1]; H and W are multiples of 2**depth."""
 
     def __init__(self, channels_in: int, channels_out: int, width: int, depth: int) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class SegmentationUnet(nn.Module):
 
 
 def build(input_channels: int, output_channels: int, width: int = 8, depth: int = 3) -> nn.Module:
-    """What --generator names."""
+    """Build the generator; --generator names this function."""
     return SegmentationUnet(input_channels, output_channels, width, depth)
 
 

@@ -1,4 +1,4 @@
-"""What the examples share: one network learns two tasks, and what each of them took is printed."""
+"""Train one network on two tasks and print what each adds; shared by the examples."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -9,15 +9,15 @@ from torch import Tensor, nn
 from piggyback_gan import FilterOptions, PiggybackNetwork
 
 Draw = Callable[[int], tuple[Tensor, Tensor]]
-"""Draws so many inputs and targets."""
+"""Draws a number of inputs and targets."""
 
 
 def teach_two(module: nn.Module, tasks: Mapping[str, Draw], *, budget: float = 0.2) -> None:
-    """Teach a network the tasks in order, for so many steps as the command line says, else 100."""
+    """Train a network on the tasks in order; the command line gives the number of steps, 100 by default."""
     steps = int(sys.argv[1]) if len(sys.argv) > 1 else 100
     network = PiggybackNetwork(module)
     first, outputs = next(iter(tasks)), []
-    torch.set_num_threads(1)  # more would only slow so small networks down
+    torch.set_num_threads(1)  # more threads only slow down such small networks
     torch.manual_seed(0)
     held_out = {name: draw(4) for name, draw in tasks.items()}
     for name, draw in tasks.items():
@@ -43,12 +43,12 @@ def teach_two(module: nn.Module, tasks: Mapping[str, Draw], *, budget: float = 0
 
 @torch.no_grad()
 def error(network: nn.Module, inputs: Tensor, targets: Tensor) -> float:
-    """The mean absolute error."""
+    """Compute the mean absolute error."""
     return (network.eval()(inputs) - targets).abs().mean().item()
 
 
 def masks(*size: int) -> Draw:
-    """Drawn ellipsoids (count, 1, *size), 1 inside and -1 outside, to be found in noise."""
+    """Draw noisy and clean ellipsoids (count, 1, *size), 1 inside and -1 outside."""
 
     def draw(count: int) -> tuple[Tensor, Tensor]:
         shapes = _ellipsoids(count, size)
@@ -58,7 +58,7 @@ def masks(*size: int) -> Draw:
 
 
 def edges(*size: int) -> Draw:
-    """The layer around the ellipsoids, to be made of them."""
+    """Draw ellipsoids and the layer around them."""
     grown = nn.functional.max_pool3d if len(size) == 3 else nn.functional.max_pool2d
 
     def draw(count: int) -> tuple[Tensor, Tensor]:

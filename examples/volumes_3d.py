@@ -1,8 +1,8 @@
-"""A 3-D U-Net for volumes, such as scans: Conv3d and ConvTranspose3d share filters as images' layers do.
+"""A 3-D U-Net for volumes, such as scans: Conv3d and ConvTranspose3d share filters like Conv2d layers.
 
     python examples/volumes_3d.py
 
-`pbgan train` reads images; a network for volumes is used from Python, with PiggybackNetwork.
+`pbgan train` reads images; use a network for volumes from Python, with PiggybackNetwork.
 """
 
 import torch
@@ -12,7 +12,7 @@ from two_tasks import edges, masks, teach_two
 
 
 def block(channels_in: int, channels_out: int, stride: int = 1) -> nn.Sequential:
-    """A convolution with instance norm."""
+    """Return a convolution with instance norm."""
     return nn.Sequential(
         nn.Conv3d(channels_in, channels_out, 3, stride, padding=1),
         nn.InstanceNorm3d(channels_out, affine=True),
@@ -21,7 +21,7 @@ def block(channels_in: int, channels_out: int, stride: int = 1) -> nn.Sequential
 
 
 class VolumeUnet(nn.Module):
-    """Volumes (B, 1, D, H, W) -> volumes (B, 1, D, H, W) in [-1, 1]; all sides in multiples of 4."""
+    """Map volumes (B, 1, D, H, W) to volumes of the same shape in [-1, 1]; sides are multiples of 4."""
 
     def __init__(self, width: int = 8) -> None:
         super().__init__()

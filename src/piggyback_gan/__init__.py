@@ -32,17 +32,13 @@ if TYPE_CHECKING:
         Exported as Exported,
     )
     from piggyback_gan.export.exporting import (
-        ExportOptions as ExportOptions,
-    )
-    from piggyback_gan.export.exporting import (
         export_task as export_task,
     )
-    from piggyback_gan.importing.import_task import (
-        ImportOptions as ImportOptions,
-    )
+    from piggyback_gan.export.options import ExportOptions as ExportOptions
     from piggyback_gan.importing.import_task import (
         import_task as import_task,
     )
+    from piggyback_gan.importing.options import ImportOptions as ImportOptions
     from piggyback_gan.inference.tiling import Tiling as Tiling
     from piggyback_gan.networks.config import (
         DiscriminatorConfig as DiscriminatorConfig,
@@ -70,13 +66,13 @@ if TYPE_CHECKING:
 _MODULES = {
     "Bank": "bank.bank",
     "DiscriminatorConfig": "networks.config",
-    "ExportOptions": "export.exporting",
+    "ExportOptions": "export.options",
     "Exported": "export.exporting",
     "FilterOptions": "core.filter_options",
     "FullMixing": "core.mixings",
     "GeneratorConfig": "networks.config",
     "GeneratorOptions": "networks.options",
-    "ImportOptions": "importing.import_task",
+    "ImportOptions": "importing.options",
     "Interrupted": "training.callbacks",
     "Judge": "evaluation.judge",
     "LowRankMixing": "core.mixings",

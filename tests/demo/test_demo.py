@@ -36,7 +36,7 @@ def test_the_demo_teaches_three_tasks_and_reports_that_none_changed(tmp_path: Pa
     assert sheet.name in text
     for cell in (*HEADINGS, *SCENE_TASKS, *table_rows(learned)[2]):
         assert cell in text
-    assert "bit for bit" in text
+    assert "is bit-identical" in text
     assert "http" not in text, "the page needs no network"
 
     changed = dataclasses.replace(
@@ -59,7 +59,7 @@ def test_the_demo_replaces_only_its_own_folder_and_only_when_told(tmp_path: Path
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").touch()
     for _ in range(2):
-        with pytest.raises(PiggybackError, match="other things than a demo"):
+        with pytest.raises(PiggybackError, match="contains other files"):
             prepare(tmp_path / "mine", overwrite=True)
         (tmp_path / "mine" / "demo.json").touch()
     assert (tmp_path / "mine" / "thesis.tex").exists()

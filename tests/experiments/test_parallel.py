@@ -121,9 +121,9 @@ def test_a_stopped_experiment_leaves_no_process_behind(file: Path, tmp_path: Pat
         said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 128 + signal.SIGTERM
     assert said[1].startswith(
-        "pbgan: stopped; 1 parts go on with the task they were at; the same com"
+        "pbgan: stopped; 1 parts go on with the task they were at; run the same com"
     )
-    assert re.search("first stopped while it .*; the same command goes on", log.read_text())
+    assert re.search("first stopped while it .*; run the same command to continue", log.read_text())
     # Who runs a part holds its lock.
     with filelock.FileLock(log.with_name("part.lock"), timeout=0):
         pass

@@ -11,12 +11,14 @@ import torch
 from PIL import Image
 from torch import nn
 
-from banks import contents, images, pbgan
+from banks import contents, images
+from commands import run_here
 from paths import ROOT
 from piggyback_gan.bank.bank import Bank
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.importing.folder import find_shelf, import_shelf, recorded_options
-from piggyback_gan.importing.import_task import ImportOptions, import_task
+from piggyback_gan.importing.folder import find_checkpoints, import_checkpoints, recorded_options
+from piggyback_gan.importing.import_task import import_task
+from piggyback_gan.importing.options import ImportOptions
 from piggyback_gan.networks.config import GeneratorConfig
 from piggyback_gan.networks.generators import build_generator
 
@@ -122,7 +124,7 @@ def test_both_directions_of_a_cyclegan_become_one_unpaired_task(tmp_path: Path) 
     assert torch.equal(
         opened.generator("winter", direction="AtoB")(PICTURE), network(1, back)(PICTURE)
     )
-    with pytest.raises(PiggybackError, match="no way back"):
+    with pytest.raises(PiggybackError, match="not the other direction"):
         import_task(
             bank, "other", tmp_path / "latest_net_G_A.pth", backward=tmp_path / "latest_net_G_A.pth"
         )
@@ -151,7 +153,7 @@ def test_a_network_of_another_architecture_is_refused_and_the_bank_stays(
     config: GeneratorConfig, words: str, bank: Path, tmp_path: Path
 ) -> None:
     before = contents(bank)
-    done = pbgan("import", bank, "second", saved(tmp_path / "G.pth", 1, config))
+    done = run_here("import", bank, "second", saved(tmp_path / "G.pth", 1, config))
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1 and words in done.stderr
     assert contents(bank) == before
@@ -164,15 +166,15 @@ def test_a_network_of_another_architecture_is_refused_and_the_bank_stays(
         (("Second", "G.pth"), "can't name a task"),
         (("second", "missing.pth"), "can't be read"),
         (("second", "G.pth", "--finetune", "5"), "give a folder of inputs"),
-        (("second", "G.pth", "--images", "nowhere"), "no such folder of images"),
+        (("second", "G.pth", "--images", "nowhere"), "this folder of images does not exist"),
         (("second", "G.pth", "--images", "."), "neither"),
         (("second", "G.pth", "--max-error", "2"), "invalid max_error"),
         (("second", "G.pth", "--max-error", ".2", "--unconstrained", ".2"), "exclude each other"),
         (("second", "G.pth", "--image-size", "30"), "multiples of 4"),
         (("second",), "give TASK and FILE, or --all DIR"),
         (("second", "G.pth", "--all", "."), "give TASK and FILE, or --all DIR"),
-        (("--all", "empty"), "holds no generators"),
-        (("--all", "nowhere"), "no such folder"),
+        (("--all", "empty"), "contains no generators"),
+        (("--all", "nowhere"), "this folder of networks does not exist"),
     ],
 )
 def test_a_mistake_is_one_line_and_nothing_is_changed(
@@ -186,31 +188,31 @@ def test_a_mistake_is_one_line_and_nothing_is_changed(
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
     before = contents(bank)
-    done = pbgan("import", "bank", *arguments)
+    done = run_here("import", "bank", *arguments)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1, done.stderr
     assert words in done.stderr
     assert contents(bank) == before
 
 
-# --- a shelf of networks ---
+# --- checkpoint folders ---
 
 
 def test_a_folder_of_networks_becomes_one_bank(tmp_path: Path, pictures: Path) -> None:
-    shelf = tmp_path / "checkpoints"
-    saved(shelf / "Day 2" / "latest_net_G.pth", 1)
-    saved(shelf / "Day 2" / "5_net_G.pth", 9)
-    (shelf / "Day 2" / "train_opt.txt").write_text(
+    folder = tmp_path / "checkpoints"
+    saved(folder / "Day 2" / "latest_net_G.pth", 1)
+    saved(folder / "Day 2" / "5_net_G.pth", 9)
+    (folder / "Day 2" / "train_opt.txt").write_text(
         "     crop_size: 32      \t[default: 256]\n     direction: BtoA    \t[default: AtoB]\n"
     )
-    saved(shelf / "cycle" / "100_net_G_A.pth", 2)
-    saved(shelf / "cycle" / "100_net_G_B.pth", 3)
-    saved(shelf / "cycle" / "20_net_G_A.pth", 9)
-    saved(shelf / "a.pth", 0)
-    (shelf / "notes.txt").write_text("nothing")
-    (shelf / "logs").mkdir()
-    done = pbgan(
-        "import", tmp_path / "bank", "--all", shelf, "--images", pictures, "--image-size", "32"
+    saved(folder / "cycle" / "100_net_G_A.pth", 2)
+    saved(folder / "cycle" / "100_net_G_B.pth", 3)
+    saved(folder / "cycle" / "20_net_G_A.pth", 9)
+    saved(folder / "a.pth", 0)
+    (folder / "notes.txt").write_text("nothing")
+    (folder / "logs").mkdir()
+    done = run_here(
+        "import", tmp_path / "bank", "--all", folder, "--images", pictures, "--image-size", "32"
     )
     assert done.returncode == 0, done.stderr
     bank = Bank.open(tmp_path / "bank")
@@ -218,35 +220,35 @@ def test_a_folder_of_networks_becomes_one_bank(tmp_path: Path, pictures: Path) -
     assert torch.equal(bank.generator("day-2")(PICTURE), network(1)(PICTURE))
     assert bank.directions("day-2") == ("BtoA",)
     assert bank.directions("cycle") == ("AtoB", "BtoA")
-    assert "together" in done.stdout and "not yet what was imported" in done.stderr
-    listed = pbgan("tasks", tmp_path / "bank")
+    assert "together" in done.stdout and "differs from the imported network" in done.stderr
+    listed = run_here("tasks", tmp_path / "bank")
     assert listed.returncode == 0 and "imported" in listed.stdout
-    rows = json.loads(pbgan("tasks", tmp_path / "bank", "--json").stdout)["tasks"]
+    rows = json.loads(run_here("tasks", tmp_path / "bank", "--json").stdout)["tasks"]
     assert rows[0]["card"]["image"]["size"] == 32
     # Once more, with another network: what is there is passed over.
-    saved(shelf / "b.pth", 4)
-    again = pbgan("import", tmp_path / "bank", "--all", shelf, "--max-error", "0.3")
+    saved(folder / "b.pth", 4)
+    again = run_here("import", tmp_path / "bank", "--all", folder, "--max-error", "0.3")
     assert again.returncode == 0 and again.stderr.count("already") == 3
     assert Bank.open(tmp_path / "bank").tasks == ("day-2", "a", "cycle", "b")
-    assert pbgan("verify", tmp_path / "bank").returncode == 0
+    assert run_here("verify", tmp_path / "bank").returncode == 0
 
 
-def test_one_file_that_does_not_fit_stops_a_shelf_before_anything_is_imported(
+def test_one_file_that_does_not_fit_stops_a_folder_before_anything_is_imported(
     tmp_path: Path,
 ) -> None:
-    shelf = tmp_path / "shelf"
-    saved(shelf / "a.pth", 0)
-    saved(shelf / "z.pth", 1, replace(CONFIG, ngf=8))
+    folder = tmp_path / "folder"
+    saved(folder / "a.pth", 0)
+    saved(folder / "z.pth", 1, replace(CONFIG, ngf=8))
     with pytest.raises(PiggybackError, match=r"z\.pth does not fit .*a\.pth"):
-        list(import_shelf(tmp_path / "bank", find_shelf(shelf)))
+        list(import_checkpoints(tmp_path / "bank", find_checkpoints(folder)))
     assert not (tmp_path / "bank").exists()
 
 
 def test_two_networks_of_one_name_are_refused(tmp_path: Path) -> None:
     saved(tmp_path / "A.pth", 0)
     saved(tmp_path / "a.pth", 0)
-    with pytest.raises(PiggybackError, match="two networks are called 'a'"):
-        find_shelf(tmp_path)
+    with pytest.raises(PiggybackError, match="two networks are named 'a'"):
+        find_checkpoints(tmp_path)
 
 
 def test_what_pix2pix_wrote_down_is_read_and_nonsense_is_not(tmp_path: Path) -> None:
@@ -287,7 +289,7 @@ def test_the_five_commands_of_the_docs_work_as_written(
         arguments = command.replace("1000", "5").replace("--epochs 100", "--epochs 1").split()[1:]
         if arguments[0] == "train":
             arguments += ["--image-size", "24"]
-        done = pbgan(*arguments)
+        done = run_here(*arguments)
         assert done.returncode == 0, done.stderr
     assert Bank.open("bank").tasks == ("facades", "maps", "night")
     assert len(list(Path("translated").iterdir())) == 2

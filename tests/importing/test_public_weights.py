@@ -200,7 +200,7 @@ def _foreign(kind: str, path: Path) -> None:
         ("checkpoint", "whole training's checkpoint, with netG, optimizer, epoch"),
         ("module", "could run code"),
         ("script", "TorchScript"),
-        ("tensor", "holds a torch.Tensor"),
+        ("tensor", "contains a torch.Tensor"),
         ("blocks", "ResNet generator of 8 blocks"),
         ("shape", "model.12.conv_block.1.weight: expected (16, 16, 3, 3), found (3, 3)"),
         ("nan", "model.1.bias has values that are not finite"),

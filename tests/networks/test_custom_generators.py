@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+import custom_nets
 from banks import contents, images, in_process
 from data_sets import refusal
 from drawn import draw_pairs
@@ -45,20 +46,7 @@ TO_GRAY = dataclasses.replace(BUDGET, epochs=1, output_channels=1)
 def consent(monkeypatch: pytest.MonkeyPatch) -> None:
     """All of this file's networks may be made, and nothing else is remembered by later tests."""
     monkeypatch.setattr("piggyback_gan.system.user_code._allowed", set())
-    names = [
-        *(
-            "mixed",
-            "Mixed",
-            "Fourier",
-            "Nets.plain",
-            "Plain",
-            "Stated",
-            "InstanceNormed",
-            "HalfSize",
-        ),
-        *("OneChannel", "TwoOutputs", "NotFinite", "Raises", "RandomAttribute", "Noisy", "Growing"),
-        *("ChannelNormed", "AddsInput", "OneWay", "fails", "no_module", "nothing"),
-    ]
+    names = [*vars(custom_nets), "Nets.plain", "nothing"]
     monkeypatch.setenv(VARIABLE, ", ".join(f"custom_nets:{name}" for name in names))
 
 
@@ -103,20 +91,20 @@ def test_finding_out_draws_on_no_random_numbers() -> None:
     ("name", "arguments", "words"),
     [
         ("HalfSize", {}, "found (1, 3, 768, 640); no image whose sides are multiples of 1, 2, 4 ... 256"),
-        ("OneChannel", {}, "should make images of shape (1, 3, 17, 19) from"),
-        ("TwoOutputs", {}, "should make a tensor of shape (1, 3, 17, 19); found tuple"),
-        ("NotFinite", {}, "should make finite floats"),
+        ("OneChannel", {}, "should return images of shape (1, 3, 17, 19) from"),
+        ("TwoOutputs", {}, "should return a tensor of shape (1, 3, 17, 19); found tuple"),
+        ("NotFinite", {}, "should return finite floats"),
         ("Raises", {}, "fails for images of shape (1, 3, 768, 1280): ValueError: no such ("),
-        ("RandomAttribute", {}, "must be a parameter or a buffer (register_buffer)"),
-        ("Noisy", {}, "an image must always become the same"),
-        ("Growing", {}, "a network whose 'mask' is not always of one shape"),
+        ("RandomAttribute", {}, "must be parameters or buffers (register_buffer)"),
+        ("Noisy", {}, "must always give the same output"),
+        ("Growing", {}, "a network whose 'mask' changes its shape"),
         ("Stated", {"size_multiple": 0}, "invalid size_multiple: found 0"),
         ("Stated", {"size_multiple": "2"}, "invalid size_multiple: found '2'"),
         ("Stated", {"minimum_size": 30}, "give a multiple of size_multiple 12"),
-        ("Stated", {"size_multiple": 3, "minimum_size": 3}, "should make images of shape"),
+        ("Stated", {"size_multiple": 3, "minimum_size": 3}, "should return images of shape"),
         ("fails", {}, "fails, called with input_channels=3, output_channels=3: SystemExit: not today ("),
         ("mixed", {"depth": 3}, "input_channels=3, output_channels=3, depth=3: TypeError: mixed() got"),
-        ("no_module", {}, "should make a torch module; found str"),
+        ("no_module", {}, "should return a torch module; found str"),
         ("nothing", {}, "can't be imported: AttributeError: module 'custom_nets'"),
     ],
 )  # fmt: skip
@@ -206,7 +194,7 @@ def test_the_plan_says_how_much_can_not_be_shared(tmp_path: Path, pairs: Path) -
     ):
         plan = plan_task(tmp_path / "bank", "one", pairs, options, network)
         share = plan.parameters.private / plan.parameters.standalone
-        words = f"1.000 of a standalone network; {share:.3f} is no conv filter"
+        words = f"1.000 of a standalone network; {share:.3f} is not in conv filters"
         assert (words in describe(plan)) == expected
     small = dataclasses.replace(BUDGET, budget=0.05)
     teach(tmp_path / "bank", "one", pairs, dataclasses.replace(BUDGET, epochs=1), narrow)

@@ -10,6 +10,8 @@ from piggyback_gan.cli.serve import Arguments
 from piggyback_gan.serve.options import ServeOptions
 
 DEPLOY = ROOT / "deploy"
+OPTIONS = {field.name.replace("_", "-") for field in (*fields(Arguments), *fields(ServeOptions))}
+OPTIONS -= {"options", "training-samples"}  # no options of the command line
 
 
 def number(pattern: str, file: str) -> int:
@@ -24,7 +26,7 @@ def test_the_server_has_the_options_that_it_is_started_with(file: str) -> None:
     given = re.findall(r'pbgan(?: serve|", "serve"| --).*', text)
     flags = set(re.findall(r"--([a-z-]+)", " ".join(given)))
     assert "allowed-hosts" in flags
-    assert flags <= {field.name.replace("_", "-") for field in fields(Arguments)}
+    assert flags <= OPTIONS
 
 
 def test_a_proxy_takes_the_largest_body_and_waits_longer_than_the_server_does() -> None:
@@ -42,6 +44,6 @@ def test_a_stop_leaves_time_to_finish_what_runs() -> None:
 def test_the_page_speaks_of_options_that_there_are() -> None:
     text = (ROOT / "docs/deployment.md").read_text()
     flags = set(re.findall(r"`--([a-z-]+)", text)) - {"stop-timeout", "memory", "format"}
-    assert flags <= {field.name.replace("_", "-") for field in fields(Arguments)}
+    assert flags <= OPTIONS
     links = re.findall(r"\]\(([^)#]+)", text)
     assert all((ROOT / "docs" / link).exists() for link in links)

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from banks import contents
 from drawn import draw_pairs
 from paths import ROOT
 from piggyback_gan.data.folders import find_pairs
@@ -48,10 +49,6 @@ def out(data: Path) -> Path:
     made = make(data, folder)
     assert made.returncode == 0, made.stderr
     return folder
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def first_pair(folder: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

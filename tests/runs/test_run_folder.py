@@ -198,7 +198,10 @@ def test_a_run_that_a_later_task_blocks_says_so_and_goes_on_without_it(
     teach(bank, "quick", data, ONE_EPOCH)
     blocked = rows(bank, capsys)["two"]
     assert blocked["go_on"] is None
-    assert blocked["problem"] == "can't go on beside quick, which came later: remove or discard"
+    assert (
+        blocked["problem"]
+        == "can't be resumed after later tasks (quick): remove them or discard the run"
+    )
     with pytest.raises(PiggybackError, match=r"has other tasks than when the run of 'two' .*quick"):
         teach(bank, "two", resume=True)
     with Bank.open(bank).writing("test"):

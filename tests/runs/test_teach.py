@@ -293,7 +293,7 @@ def test_a_signal_ends_training_cleanly_and_says_where_the_run_stands(
     assert "stopped in epoch" in said
     assert "unchanged" in said
     assert "Traceback" not in said
-    assert f"go on with: pbgan train {bank} one --resume" in said
+    assert f"resume with: pbgan train {bank} one --resume" in said
     assert bank_files(bank) == {}
     assert json.loads((metrics.parent / "run.json").read_text())["state"] == "interrupted"
 

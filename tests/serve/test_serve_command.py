@@ -172,6 +172,6 @@ def test_who_opens_the_server_to_others_without_a_token_is_warned(bank: Bank) ->
     ) as process:
         try:
             assert process.stderr is not None
-            assert "whoever reaches 0.0.0.0:" in process.stderr.readline()
+            assert "anyone who can reach 0.0.0.0:" in process.stderr.readline()
         finally:
             process.kill()

@@ -182,7 +182,7 @@ def test_the_command_says_what_came_along_and_what_it_takes(light: Path, tmp_pat
     done = pbgan("pack", light, "--tasks", "c,a", tmp_path / "out")
     assert (done.returncode, done.stderr) == (0, "")
     first, second = done.stdout.splitlines()
-    assert first.endswith("out has a, c, and first, of whose filters they are made")
+    assert first.endswith("out has a, c, and first, whose filters they use")
     assert second.endswith("; all weights are the same bits")
     assert Bank.open(tmp_path / "out").tasks == ("first", "a", "c")
     again = pbgan("pack", light, tmp_path / "out", "--tasks", "a")

@@ -1,4 +1,4 @@
-"""Parsing a command's arguments, with errors in one line."""
+"""Parse a command's arguments, with errors in one line."""
 
 import contextlib
 import io
@@ -13,8 +13,15 @@ from piggyback_gan.errors import PiggybackError
 
 BankPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="BANK")]
 TaskName = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TASK")]
+SAME_GROUP = tyro.conf.arg(name="")
+"""For a field that is a dataclass of options: list them among the command's own, without a prefix."""
 
 _Arguments = TypeVar("_Arguments")
+
+
+def optional(metavar: str) -> object:
+    """Describe an option that has no default worth showing."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
 
 
 def parse(
@@ -23,12 +30,12 @@ def parse(
     """Parse arguments into a dataclass.
 
     Raises:
-        PiggybackError: the arguments are off.
-        SystemExit: with status 0, after --help was printed.
+        PiggybackError: the arguments are invalid.
+        SystemExit: with status 0, after printing --help.
     """
-    said = io.StringIO()
+    printed = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(printed):
             name = f"pbgan {command}"
             if default is None:
                 return tyro.cli(kind, prog=name, args=arguments, registry=REGISTRY)
@@ -36,20 +43,20 @@ def parse(
     except SystemExit as stop:
         if stop.code in (None, 0):
             raise
-        raise PiggybackError(_one_line(said.getvalue(), command)) from None
+        raise PiggybackError(_one_line(printed.getvalue(), command)) from None
 
 
 def _one_line(box: str, command: str) -> str:
-    """The words of an error that was drawn as a box: its first part, up to the first rule."""
+    """Return the text of an error that tyro drew as a box: its first part, up to the first rule."""
     lines = [line.strip("│|").strip() for line in box.splitlines()[1:]]
     words: list[str] = []
     for line in lines:
         if not re.fullmatch(r"[─╰╯╭╮\-+]*", line):
             words.append(line)
-        elif words:  # where no box can be drawn, there is a rule above the words too
+        elif words:  # without box characters, there is a rule above the text too
             break
     text = " ".join(words)
-    # tyro's names for a group of options, and for one that was not given, are no words of ours.
+    # Users don't know the names of option groups, nor None for an option that was not given.
     text = re.sub(r"Error parsing (training|generator|architecture): ", "", text)
     text = text.replace("'None', ", "").replace(", 'None'", "")
     return f"{text} (pbgan {command} --help)"

@@ -1,4 +1,4 @@
-"""pbgan demo: the main job on drawn scenes, in a few minutes."""
+"""pbgan demo: train three tasks on drawn scenes, in a few minutes."""
 
 import shlex
 import sys
@@ -15,21 +15,18 @@ from piggyback_gan.cli.signals import stopped_by_signals
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Teach one bank three tasks on drawn scenes and show that nothing is forgotten."""
+    """Train three tasks of one bank on drawn scenes and show that nothing is forgotten."""
 
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("demo-out")
-    """The folder for data, bank, pictures and page."""
+    """Output folder for data, bank, images and report."""
     overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Replace an earlier demo."""
+    """Replace an earlier demo in this folder."""
 
 
 def run(arguments: list[str]) -> int:
-    """Run the demo; exit status 1 if an output changed."""
+    """Run the demo; the exit status is 1 if an output changed."""
     given = parse(Arguments, "demo", arguments)
-    from rich import box
-    from rich.table import Table
-
-    from piggyback_gan.cli.console import wide_console
+    from piggyback_gan.cli.console import new_table, wide_console
     from piggyback_gan.cli.progress import TrainingProgress
     from piggyback_gan.demo.report import HEADINGS, table_rows, write_report
     from piggyback_gan.demo.run import prepare, run_demo
@@ -41,16 +38,14 @@ def run(arguments: list[str]) -> int:
         try:
             learned = run_demo(given.out, reporter=progress, should_stop=stop.asked)
         except Interrupted as interrupted:
-            print(f"pbgan: demo {interrupted}; begin anew with --overwrite", file=sys.stderr)
+            print(f"pbgan: demo {interrupted}; start again with --overwrite", file=sys.stderr)
             return stop.status
     sheet, page = write_report(given.out, learned)
-    table = Table(box=box.SIMPLE_HEAD)
-    for index, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify="right" if index else "left")
+    table = new_table(HEADINGS[0], *(f">{heading}" for heading in HEADINGS[1:]))
     for row in table_rows(learned):
         table.add_row(*row)
     wide_console().print(table)
-    print(f"pictures  {sheet}")
+    print(f"images    {sheet}")
     print(f"page      {page}")
     print(
         f"bank      {given.out / 'bank'} (try: pbgan tasks {shlex.quote(str(given.out / 'bank'))})"

@@ -1,4 +1,4 @@
-"""pbgan evaluate: how good a bank's tasks are on held-out images, in figures with intervals."""
+"""pbgan evaluate: metrics of a bank's tasks on held-out images, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from piggyback_gan.cli.arguments import BankPath, parse
+from piggyback_gan.cli.arguments import BankPath, optional, parse
+from piggyback_gan.cli.console import metric_name, new_progress, new_table, wide_console
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.names import HIGHER_IS_BETTER, METRICS, Device
+from piggyback_gan.names import HIGHER_IS_BETTER, Device
 
 if TYPE_CHECKING:
     from piggyback_gan.bank.bank import Bank
@@ -26,35 +27,33 @@ _STDOUT = Path("-")
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Judge tasks on all held-out images: val/, else test/, else what training held out of train/.
+    """Evaluate tasks on all held-out images: val/, else test/, else what training held out of train/.
 
-    Images are as large as in training, whole and unflipped. Intervals are 95 % (docs/evaluating.md).
+    Images have the size of training, uncropped and not mirrored. Intervals are 95 % (docs/evaluating.md).
     """
 
     bank: BankPath
     """The bank's directory."""
-    task: Annotated[
-        str | None, tyro.conf.Positional, tyro.conf.arg(metavar="TASK", help_behavior_hint="")
-    ] = None
-    """The task's name; all tasks without it."""
+    task: Annotated[str | None, tyro.conf.Positional, optional("TASK")] = None
+    """The task's name; without it, all tasks."""
     data: Annotated[Path, tyro.conf.arg(metavar="DIR")]
-    """The folder of images; without TASK, a folder of such folders, named as the tasks or their data."""
-    features: Annotated[str | None, tyro.conf.arg(metavar="SPEC", help_behavior_hint="")] = None
-    """For Frechet and kernel distances: inception (FID, KID), a TorchScript file, package.module:callable."""
-    distance: Annotated[str | None, tyro.conf.arg(metavar="SPEC", help_behavior_hint="")] = None
-    """For a perceptual distance to the targets: a TorchScript file, package.module:callable."""
-    recogniser: Annotated[str | None, tyro.conf.arg(metavar="SPEC", help_behavior_hint="")] = None
-    """For what can be recognised in photos made from label maps: likewise."""
+    """Folder of images; without TASK, a folder of such folders, named after the tasks or their data."""
+    features: Annotated[str | None, optional("SPEC")] = None
+    """Feature network of Frechet and kernel distances: inception (FID, KID), a TorchScript file, package.module:callable."""
+    distance: Annotated[str | None, optional("SPEC")] = None
+    """Network of a perceptual distance to the targets: a TorchScript file, package.module:callable."""
+    recogniser: Annotated[str | None, optional("SPEC")] = None
+    """Network that segments outputs made from label maps: a TorchScript file, package.module:callable."""
     split_free: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Judge all images of DIR, train/ too: for data that the tasks were not trained on."""
-    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """Write everything there as JSON; - is stdout, in place of the table."""
+    """Evaluate all images of DIR, including train/: for data that the tasks were not trained on."""
+    json: Annotated[Path | None, optional("FILE")] = None
+    """Write all results as JSON; - is stdout, instead of the table."""
     device: Device = "auto"
-    """Where to compute; auto takes what is there."""
+    """Device; auto picks CUDA, MPS, then CPU."""
 
 
 def run(arguments: list[str]) -> int:
-    """Judge one task or all, print the figures, warnings on stderr."""
+    """Evaluate one task or all; print the metrics on stdout, warnings on stderr."""
     given = parse(Arguments, "evaluate", arguments)
     from piggyback_gan.bank.bank import Bank
     from piggyback_gan.evaluation.feature_networks import (
@@ -87,11 +86,11 @@ def run(arguments: list[str]) -> int:
         except PiggybackError as error:
             if given.task is not None:
                 raise
-            # What was judged before took its time: it is shown first.
+            # Earlier results took their time: print them first.
             problem = PiggybackError(f"{task}: {error}")
             rows.append({"task": task, "problem": str(error)})
             break
-        warnings = (*_of_other_data(bank, task, folder), *judgement.warnings)
+        warnings = (*_other_data(bank, task, folder), *judgement.warnings)
         for warning in warnings:
             print(f"pbgan: {task}: {warning}", file=sys.stderr)
         rows.append(_row(bank, task, folder, judgement))
@@ -106,7 +105,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _folders(bank: Bank, given: Arguments) -> Mapping[str, Path]:
-    """Where the images of each task are."""
+    """Find the folder of images of each task."""
     if given.task is not None:
         bank.card(given.task)
         return {given.task: given.data}
@@ -125,8 +124,8 @@ def _folders(bank: Bank, given: Arguments) -> Mapping[str, Path]:
     return found
 
 
-def _of_other_data(bank: Bank, task: str, folder: Path) -> list[str]:
-    """A line where the folder is not called as that of the task's training was."""
+def _other_data(bank: Bank, task: str, folder: Path) -> list[str]:
+    """Return a warning if the folder's name differs from that of the training data."""
     name, trained_on = folder.resolve().name, bank.card(task).get("data", {}).get("name")
     if trained_on in (None, name):
         return []
@@ -139,15 +138,12 @@ def _judge(
     bank: Bank, task: str, folder: Path, judge: Judge, device: str, *, split_free: bool
 ) -> Judgement:
     import torch
-    from rich.console import Console
-    from rich.progress import Progress
 
     from piggyback_gan.data.datasets import PairedDataset
     from piggyback_gan.evaluation.evaluate import BATCH_SIZE
     from piggyback_gan.evaluation.held_out import load_held_out
 
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal) as progress:
+    with new_progress() as progress:
         bar = progress.add_task(f"{task}: reading")
 
         def checked(split: str, done: int, total: int) -> None:
@@ -162,10 +158,7 @@ def _judge(
         else:
             counts = [len(dataset.first), len(dataset.second)]
         batches = sum(-(-count // BATCH_SIZE) for count in counts)
-        progress.reset(bar, description=f"{task}: judging", total=batches)
-
-        def between() -> None:
-            progress.advance(bar)
+        progress.reset(bar, description=f"{task}: evaluating", total=batches)
 
         return judge.judge(
             generators,
@@ -173,12 +166,12 @@ def _judge(
             torch.device(device),
             direction=bank.directions(task)[0],
             paired=partners,
-            between=between,
+            between=lambda: progress.advance(bar),
         )
 
 
 def _row(bank: Bank, task: str, folder: Path, judgement: Judgement) -> dict[str, Any]:
-    """What JSON says of a task."""
+    """Return the JSON object of a task."""
     card = bank.card(task)
     entry = next(entry for entry in bank.entries if entry.name == task)
     return {
@@ -226,17 +219,7 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 
 
 def _print_table(rows: list[dict[str, Any]], judge: Judge) -> None:
-    from rich import box
-    from rich.table import Table
-
-    from piggyback_gan.cli.console import wide_console
-
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("task", "figure"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("value", "95 % interval"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("better", no_wrap=True)
+    table = new_table("task", "figure", ">value", ">95 % interval", "better")
     for row in rows:
         for name, figure in row["figures"].items():
             table.add_row(
@@ -254,7 +237,7 @@ def _print_table(rows: list[dict[str, Any]], judge: Judge) -> None:
 
 
 def _called(name: str, judge: Judge) -> str:
-    """A figure's name for people. Only with the network of FID is a distance called so."""
+    """Return a metric's name for display; distances are named FID and KID only with FID's own network."""
     kind, way = name, ""
     for direction in ("_AtoB", "_BtoA"):
         if name.endswith(direction):
@@ -265,8 +248,6 @@ def _called(name: str, judge: Judge) -> str:
         kind = classic if judge.features.is_inception else f"{short}-{judge.features.name}"
     elif judge.distance and kind == "perceptual_distance":
         kind = f"perceptual distance ({judge.distance.name})"
-    elif kind in METRICS:
-        kind = kind.upper()
     else:
-        kind = kind.replace("_", " ").replace(" l1", " L1")
+        kind = metric_name(kind)
     return kind + way

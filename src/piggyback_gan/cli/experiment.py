@@ -1,4 +1,4 @@
-"""pbgan experiment: lifelong strategies side by side on one sequence of tasks."""
+"""pbgan experiment: compare lifelong strategies on a sequence of tasks."""
 
 import os
 import shlex
@@ -10,7 +10,7 @@ from typing import Annotated, cast
 
 import tyro
 
-from piggyback_gan.cli.arguments import parse
+from piggyback_gan.cli.arguments import optional, parse
 from piggyback_gan.cli.signals import stopped_by_signals
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.names import Device
@@ -18,36 +18,36 @@ from piggyback_gan.names import Device
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Train and judge strategies on a sequence of tasks, as a file says (docs/experiments.md).
+    """Train and evaluate strategies on a sequence of tasks that a file describes (docs/experiments.md).
 
-    What is done stays done: the same command goes on after the last task that each part learned. `pbgan
-    report DIR` makes pages of the results, at any time.
+    Run the same command again to continue after the last finished task of each part. `pbgan report DIR`
+    makes a page of the results, at any time.
     """
 
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    """A TOML file: tasks, strategies, seeds, options."""
+    """TOML file of tasks, strategies, seeds and options."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
-    """The folder of results."""
+    """Folder of results."""
     jobs: int = 1
-    """So many parts at once, each in a process of its own."""
-    part: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
-    """Do this part alone, such as one task of a cluster's array job."""
+    """Number of parts to run at once, each in its own process."""
+    part: Annotated[str | None, optional("NAME")] = None
+    """Run this part only, such as in an array job of a cluster."""
     list: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Only list the parts, each with what it needs and whether it is done."""
-    data: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
-    """Where the tasks' folders are, if not beside the file."""
-    features: Annotated[str | None, tyro.conf.arg(metavar="SPEC", help_behavior_hint="")] = None
-    """Instead of the file's: the feature network of Frechet and kernel distances."""
-    distance: Annotated[str | None, tyro.conf.arg(metavar="SPEC", help_behavior_hint="")] = None
-    """Instead of the file's: the network of the perceptual distance."""
-    recogniser: Annotated[str | None, tyro.conf.arg(metavar="SPEC", help_behavior_hint="")] = None
-    """Instead of the file's: the network that recognises classes in outputs made from label maps."""
+    """Only list the parts, their state and the parts they need."""
+    data: Annotated[Path | None, optional("DIR")] = None
+    """Folder of the tasks' data, if not beside the file."""
+    features: Annotated[str | None, optional("SPEC")] = None
+    """Feature network of Frechet and kernel distances, instead of the file's."""
+    distance: Annotated[str | None, optional("SPEC")] = None
+    """Network of the perceptual distance, instead of the file's."""
+    recogniser: Annotated[str | None, optional("SPEC")] = None
+    """Network that segments outputs made from label maps, instead of the file's."""
     device: Device = "auto"
-    """Where to compute; auto takes what is there."""
+    """Device; auto picks CUDA, MPS, then CPU."""
 
 
 def run(arguments: list[str]) -> int:
-    """Run, or list, the parts of an experiment."""
+    """Run or list the parts of an experiment."""
     given = parse(Arguments, "experiment", arguments)
     if given.jobs < 1:
         raise PiggybackError(f"--jobs must be 1 or more, found {given.jobs}")
@@ -65,7 +65,7 @@ def run(arguments: list[str]) -> int:
         recogniser=given.recogniser,
     )
     device = cast(Device, choose_device(given.device))
-    whole = ["experiment", *_of_all_parts(arguments)]
+    whole = ["experiment", *_shared(arguments)]
     runner = Runner(experiment, given.out, device)
     if given.list:
         runner.check()
@@ -91,15 +91,15 @@ def run(arguments: list[str]) -> int:
                 for part in runner.names:
                     runner.run(part, _say(str(part)), stop.asked)
         except Stopped as end:
-            print(f"pbgan: {end}; the same command goes on", file=sys.stderr)
+            print(f"pbgan: {end}; run the same command to continue", file=sys.stderr)
             return stop.status
     if given.part is None:
-        print(f"all parts are done; look at them: pbgan report {given.out}")
+        print(f"all parts are done; to see the results: pbgan report {given.out}")
     return 0
 
 
-def _of_all_parts(arguments: list[str]) -> list[str]:
-    """The arguments that all processes of an experiment have in common."""
+def _shared(arguments: list[str]) -> list[str]:
+    """Return the arguments that all processes of an experiment have in common."""
     kept: list[str] = []
     skip = False
     for argument in arguments:
@@ -110,6 +110,6 @@ def _of_all_parts(arguments: list[str]) -> list[str]:
 
 
 def _say(name: str | None) -> Callable[[str], None]:
-    """Who prints a line at once, beginning with who speaks."""
+    """Return a callback that prints a line, prefixed with the part's name."""
     begin = "" if name is None else f"{name}: "
     return lambda words: print(begin + words, flush=True)

@@ -1,17 +1,19 @@
-"""pbgan import: networks of CycleGAN, pix2pix and CUT become tasks of a bank."""
+"""pbgan import: import networks of CycleGAN, pix2pix and CUT as tasks of a bank."""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import tyro
 
-from piggyback_gan.cli.arguments import BankPath, parse
+from piggyback_gan.cli.arguments import SAME_GROUP, BankPath, optional, parse
+from piggyback_gan.cli.console import new_progress, new_table, wide_console
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.names import DEFAULT_UNCONSTRAINED, Device, Direction, Storage
+from piggyback_gan.importing.options import ImportOptions
+from piggyback_gan.names import DEFAULT_UNCONSTRAINED, Direction
 from piggyback_gan.networks.options import GeneratorOptions
 from piggyback_gan.system.option_hints import default_hint
 
@@ -19,63 +21,54 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from piggyback_gan.core.factorize import LayerFit
-    from piggyback_gan.importing.folder import ShelfItem
-    from piggyback_gan.importing.import_task import Imported, ImportOptions
+    from piggyback_gan.importing.folder import Checkpoint
+    from piggyback_gan.importing.import_task import Imported
 
-_FAR = 0.01  # an L1 distance of outputs that is worth finetuning
+_FAR = 0.01  # L1 distance of outputs above which finetuning is worthwhile
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Options(ImportOptions):
+    unconstrained: Annotated[float | None, default_hint(f"{DEFAULT_UNCONSTRAINED:g}", "FLOAT")] = (
+        None
+    )
+    max_error: Annotated[float | None, optional("FLOAT")] = None
+    finetune: Annotated[int, tyro.conf.arg(metavar="STEPS")] = 0
+    image_size: Annotated[
+        int | None, default_hint("as train_opt.txt says, else 256 or a U-Net's", "INT")
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Make a generator of CycleGAN, pix2pix or CUT a task of a bank; its architecture is told from the file.
+    """Import a generator of CycleGAN, pix2pix or CUT as a task; its architecture is inferred from the file.
 
-    The first task enters as it is. Later ones are made of the bank's filters and a share of their own, and
-    --finetune makes them give what the imported network gives. With --all, a folder of networks becomes
-    one bank: files NAME.pth, or folders NAME with latest_net_G.pth, or latest_net_G_A.pth and _B.pth.
+    The first task is stored unchanged. Later ones are fitted to the bank's filters, with a share of new
+    filters, and --finetune trains them on the imported network's outputs. --all imports a checkpoint folder:
+    files NAME.pth, or folders NAME with latest_net_G.pth, or latest_net_G_A.pth and _B.pth.
     """
 
     bank: BankPath
-    """The bank's directory; it is made if it is not there."""
-    task: Annotated[
-        str | None, tyro.conf.Positional, tyro.conf.arg(metavar="TASK", help_behavior_hint="")
-    ] = None
+    """The bank's directory; created if missing."""
+    task: Annotated[str | None, tyro.conf.Positional, optional("TASK")] = None
     """The new task's name."""
-    file: Annotated[
-        Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="FILE", help_behavior_hint="")
-    ] = None
-    """Its weights, such as latest_net_G.pth."""
-    backward: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """The way back's weights, such as CycleGAN's latest_net_G_B.pth: the task then goes both ways."""
-    all: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
-    """Instead of TASK and FILE: import all networks in this folder."""
+    file: Annotated[Path | None, tyro.conf.Positional, optional("FILE")] = None
+    """Weight file, such as latest_net_G.pth."""
+    backward: Annotated[Path | None, optional("FILE")] = None
+    """Weight file of the other direction, such as CycleGAN's latest_net_G_B.pth; the task is then unpaired."""
+    all: Annotated[Path | None, optional("DIR")] = None
+    """Import all networks in this checkpoint folder, instead of TASK and FILE."""
     direction: Annotated[
         Direction | None, default_hint("as train_opt.txt beside it says, else AtoB", "{AtoB,BtoA}")
     ] = None
-    """Which way FILE translates."""
-    unconstrained: Annotated[float | None, default_hint(f"{DEFAULT_UNCONSTRAINED:g}", "FLOAT")] = (
-        None
-    )
-    """lambda: the share of new filters in each layer; those that the bank explains worst."""
-    max_error: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")] = None
-    """Instead: as few new filters as keep each layer's error to this share of its filters."""
-    storage: Storage = "fp32"
-    """In what a task's filters are kept."""
-    images: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
-    """Input images, or a folder as for training: measures how far outputs are; with --all also DIR/TASK."""
-    finetune: Annotated[int, tyro.conf.arg(metavar="STEPS")] = 0
-    """So many steps in which a later task learns to give what FILE gives, on --images."""
-    image_size: Annotated[
-        int | None, default_hint("as train_opt.txt says, else 256 or a U-Net's", "INT")
-    ] = None
-    """Side of the images that it was trained on, in pixels."""
-    seed: int = 0
-    """Of finetuning's crops."""
-    device: Device = "auto"
-    """Where to compute; auto takes what is there."""
+    """Direction of FILE."""
+    images: Annotated[Path | None, optional("DIR")] = None
+    """Input images, or a data set as for training, to compare outputs on; with --all also DIR/TASK."""
+    options: Annotated[_Options, SAME_GROUP] = field(default_factory=_Options)
     architecture: tyro.conf.OmitArgPrefixes[GeneratorOptions] = field(
         default_factory=GeneratorOptions
     )
-    """Where the file leaves it open, or is mistaken."""
+    """Overrides of the architecture inferred from the file."""
 
 
 def run(arguments: list[str]) -> int:
@@ -87,23 +80,10 @@ def run(arguments: list[str]) -> int:
         raise PiggybackError(
             "--all finds tasks and files in its folder: leave out TASK and --backward"
         )
-    from piggyback_gan.importing.import_task import ImportOptions
-
-    options = ImportOptions(
-        unconstrained=given.unconstrained,
-        max_error=given.max_error,
-        storage=given.storage,
-        finetune=given.finetune,
-        image_size=given.image_size,
-        seed=given.seed,
-        device=given.device,
-    )
-    return _import_one(given, options) if given.all is None else _import_all(given, options)
+    return _import_one(given) if given.all is None else _import_all(given)
 
 
-def _import_one(given: Arguments, options: ImportOptions) -> int:
-    from dataclasses import replace
-
+def _import_one(given: Arguments) -> int:
     from piggyback_gan.importing.folder import recorded_options
     from piggyback_gan.importing.import_task import import_task
     from piggyback_gan.importing.public_weights import describe, read_generator
@@ -118,7 +98,7 @@ def _import_one(given: Arguments, options: ImportOptions) -> int:
             given.bank,
             given.task,
             read,
-            replace(options, image_size=options.image_size or record.image_size),
+            replace(given.options, image_size=given.options.image_size or record.image_size),
             backward=given.backward,
             direction=given.direction or record.direction or "AtoB",
             images=given.images,
@@ -134,16 +114,16 @@ def _import_one(given: Arguments, options: ImportOptions) -> int:
     return 0
 
 
-def _import_all(given: Arguments, options: ImportOptions) -> int:
-    from piggyback_gan.importing.folder import find_shelf, import_shelf
+def _import_all(given: Arguments) -> int:
+    from piggyback_gan.importing.folder import find_checkpoints, import_checkpoints
 
     assert given.all is not None
-    rows: list[tuple[ShelfItem, Imported]] = []
+    rows: list[tuple[Checkpoint, Imported]] = []
     with _Bars() as bars:
-        for item, imported in import_shelf(
+        for item, imported in import_checkpoints(
             given.bank,
-            find_shelf(given.all),
-            options,
+            find_checkpoints(given.all),
+            given.options,
             direction=given.direction,
             images=given.images,
             architecture=given.architecture,
@@ -152,25 +132,21 @@ def _import_all(given: Arguments, options: ImportOptions) -> int:
             ),
         ):
             if imported is None:
-                print(f"pbgan: {item.task} is in {given.bank} already", file=sys.stderr)
+                print(f"pbgan: {item.task} is already in {given.bank}", file=sys.stderr)
             else:
                 rows.append((item, imported))
     if rows:
-        _print_shelf(rows)
+        _print_folder(rows)
     for item, imported in rows:
         _advise(given, item.task, imported)
     return 0
 
 
 class _Bars:
-    """Progress of finetuning on stderr, if that is a terminal."""
+    """Progress bars of finetuning."""
 
     def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import Progress
-
-        console = Console(stderr=True)
-        self._progress = Progress(console=console, disable=not console.is_terminal)
+        self._progress = new_progress()
         self._bars: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
@@ -189,15 +165,7 @@ class _Bars:
 
 
 def _print_fits(way: str, fits: Sequence[LayerFit]) -> None:
-    from rich import box
-    from rich.table import Table
-
-    from piggyback_gan.cli.console import wide_console
-
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column(f"layer, {way}", no_wrap=True)
-    for heading in ("filters", "new", "mixed from", "error"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = new_table(f"layer, {way}", ">filters", ">new", ">mixed from", ">error")
     for fit in fits:
         counts = (
             fit.filters,
@@ -207,20 +175,14 @@ def _print_fits(way: str, fits: Sequence[LayerFit]) -> None:
         table.add_row(fit.layer, *map(str, counts), f"{fit.error:.3f}")
     wide_console().print(table)
     print(
-        "error: what least squares left of a layer's filters, as a share of them, before any finetuning"
+        "error: relative error of a layer's filters after the least squares fit, before any finetuning"
     )
 
 
-def _print_shelf(rows: list[tuple[ShelfItem, Imported]]) -> None:
-    from rich import box
-    from rich.table import Table
-
-    from piggyback_gan.cli.console import wide_console
-
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("task", no_wrap=True)
-    for heading in ("file, MB", "in the bank, MB", "share", "L1 to it", "before finetuning"):
-        table.add_column(heading, justify="right", no_wrap=True)
+def _print_folder(rows: list[tuple[Checkpoint, Imported]]) -> None:
+    table = new_table(
+        "task", ">file, MB", ">in the bank, MB", ">share", ">L1 to it", ">before finetuning"
+    )
     before = after = 0
     for item, imported in rows:
         before, after = before + item.bytes, after + imported.entry.bytes
@@ -260,14 +222,14 @@ def _summary(task: str, bank: Path, imported: Imported) -> str:
 
 
 def _advise(given: Arguments, task: str, imported: Imported) -> None:
-    """What is to be done about a task that is not what it was."""
-    if given.finetune or not imported.parameters.mixing:
+    """Suggest finetuning for a task whose outputs differ from the imported network's."""
+    if given.options.finetune or not imported.parameters.mixing:
         return
     far = max((d["l1"] for d in imported.distances.values()), default=None)
     if far is None or far > _FAR:
         measured = "not measured" if far is None else f"L1 {far:.3f}"
         print(
-            f"pbgan: {task} is not yet what was imported ({measured}): remove it and import it with --finetune "
-            "1000 --images DIR, or keep more filters with --max-error",
+            f"pbgan: {task} differs from the imported network ({measured}): remove it and import it with "
+            "--finetune 1000 --images DIR, or keep more filters with --max-error",
             file=sys.stderr,
         )

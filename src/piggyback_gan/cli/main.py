@@ -1,4 +1,4 @@
-"""pbgan: finds the command, and turns errors into one line and an exit status."""
+"""pbgan: run a command, and turn errors into one line and an exit status."""
 
 import importlib
 import os
@@ -10,26 +10,26 @@ from piggyback_gan.errors import PiggybackError, ReportedElsewhere, is_out_of_me
 from piggyback_gan.system.user_code import import_from_working_folder
 
 COMMANDS = {
-    "train": "teach a bank an image-to-image task, or go on with one",
-    "runs": "list a bank's trainings and how to go on with them",
+    "train": "train an image-to-image task of a bank, or resume a training",
+    "runs": "list a bank's trainings and how to resume them",
     "translate": "translate images with a task of a bank",
-    "evaluate": "judge tasks of a bank on held-out images",
-    "import": "make networks of CycleGAN, pix2pix and CUT tasks of a bank",
-    "serve": "all of a bank's tasks over HTTP, with a page to try them",
+    "evaluate": "evaluate tasks of a bank on held-out images",
+    "import": "import networks of CycleGAN, pix2pix and CUT as tasks of a bank",
+    "serve": "serve all of a bank's tasks over HTTP, with a page to try them",
     "try": "open that page in a browser",
-    "export": "a task as a file that needs neither bank nor library: ONNX, torch.export, safetensors",
+    "export": "write a task as a file that needs neither bank nor library: ONNX, torch.export, safetensors",
     "tasks": "list a bank's tasks",
     "experiment": "compare strategies of lifelong learning on a sequence of tasks",
-    "pull": "bring a bank up to what another one has, here or on the hub",
-    "push": "bring another bank up to what this one has, with a model card",
-    "pack": "make a smaller bank of some tasks of a bank",
+    "pull": "copy missing tasks from another bank, here or on the hub",
+    "push": "copy missing tasks to another bank, here or on the hub, with a model card",
+    "pack": "make a smaller bank of some of a bank's tasks",
     "verify": "check every file of a bank",
     "remove": "remove a bank's newest task",
-    "report": "an experiment as a page with plots, tables and pictures",
+    "report": "write an experiment's results as a page with plots, tables and images",
     "demo": "train three small tasks on drawn scenes and show that nothing is forgotten",
 }
 
-# A keyword of Python can be no module.
+# Keywords of Python can't name modules.
 _MODULES = {"import": "import_networks", "try": "try_page"}
 
 FAILED = 2
@@ -39,10 +39,10 @@ def main() -> int:
     """Run the command line.
 
     Returns:
-        The exit status: 0 done; 1 done, but problems were found; 2 an error, in one line on stderr;
-        128 + n stopped by signal n.
+        The exit status: 0 success; 1 problems were found; 2 an error, in one line on stderr; 128 + n
+        stopped by signal n.
     """
-    # What Pillow has to say of a damaged file is in the one line that names it.
+    # The error that names a damaged file includes what Pillow reports.
     warnings.filterwarnings("ignore", module="PIL")
     import_from_working_folder()
     try:
@@ -57,7 +57,7 @@ def main() -> int:
         print("pbgan: stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader of a pipe went away: nothing can be said to it, and Python must not try at exit.
+        # The pipe's reader is gone: keep Python from flushing to it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
@@ -83,7 +83,7 @@ def _run(command: str, *arguments: str) -> int:
 
 
 def _fail(message: str) -> int:
-    """Say it in one line, whatever names are in it."""
+    """Print an error in one line, even if names in it have line breaks."""
     print(f"pbgan: error: {' '.join(message.splitlines())}", file=sys.stderr)
     return FAILED
 
@@ -99,6 +99,6 @@ def _help() -> str:
             "",
             *lines,
             "",
-            "pbgan COMMAND --help tells more; pbgan --version the version.",
+            "pbgan COMMAND --help describes a command; pbgan --version prints the version.",
         ]
     )

@@ -1,45 +1,38 @@
-"""What a person sees while a task is trained: the plan, a progress bar, a line per epoch."""
+"""Output of a training: the plan, a progress bar, a line per epoch."""
 
 from collections.abc import Mapping, Sequence
 from typing import Self
 
-from rich import box
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
 
-from piggyback_gan.cli.console import wide_console
+from piggyback_gan.cli.console import count, metric_name, new_progress, new_table, wide_console
 from piggyback_gan.core.allocation import SMALLEST_SHARED_LAYER
 from piggyback_gan.core.task import LayerPlan
 from piggyback_gan.data.folders import PairedFolder
-from piggyback_gan.names import FORWARD, METRICS
+from piggyback_gan.names import FORWARD
 from piggyback_gan.runs.run_folder import list_runs
 from piggyback_gan.training.callbacks import Position, Reporter
 from piggyback_gan.training.plan import TaskPlan
 
-_MUCH = 0.05  # a share of private parameters that most of the default budget goes into
+_MUCH = 0.05  # share of private parameters that takes most of the default budget
 
 
 class TrainingProgress(Reporter):
-    """A progress bar on stderr; where that is no terminal, a line per epoch only."""
+    """Callbacks that show a progress bar on stderr; without a terminal, only a line per epoch."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
-        self._progress = Progress(
+        self._progress = new_progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[words]}"),
             TimeRemainingColumn(),
-            console=self._console,
-            disable=not self._console.is_terminal,
         )
         self._checking: dict[str, TaskID] = {}
         self._training: TaskID | None = None
@@ -57,18 +50,15 @@ class TrainingProgress(Reporter):
         for bar in self._progress.task_ids:
             self._progress.remove_task(bar)
         self._checking, self._training = {}, None
-        self._console.print(describe(plan), highlight=False, markup=False, soft_wrap=True)
+        self._say(describe(plan))
         for other in list_runs(plan.bank.path):
             if other.checkpoint.exists() and other.task != plan.task:
-                self._console.print(
+                self._say(
                     f"note: the run of {other.task!r} is not finished; once {plan.task!r} is in the bank, "
-                    "it can't go on",
-                    highlight=False,
-                    markup=False,
-                    soft_wrap=True,
+                    "it can't be resumed"
                 )
         if not plan.metrics:
-            self._console.print(
+            self._say(
                 "no val/ or test/ images: nothing is validated, samples are training images; "
                 "--val-fraction 0.1 would hold some out"
             )
@@ -96,35 +86,25 @@ class TrainingProgress(Reporter):
 
     def validated(self, position: Position, metrics: Mapping[str, float] | None) -> None:
         if metrics is not None:
-            words = "  ".join(f"{_called(name)} {value:.4g}" for name, value in metrics.items())
-            self._console.print(
-                f"epoch {position.epoch}/{position.epochs}  held-out images:  {words}",
-                highlight=False,
-                soft_wrap=True,
-            )
+            words = "  ".join(f"{metric_name(key)} {value:.4g}" for key, value in metrics.items())
+            self._say(f"epoch {position.epoch}/{position.epochs}  held-out images:  {words}")
 
     def resumed(self, position: Position, differences: Sequence[str]) -> None:
         words = f"resumed after step {position.step} of {position.steps}"
         if differences:
             words += f"; the result may differ by rounding: {', '.join(differences)}"
-        self._console.print(words, highlight=False, markup=False, soft_wrap=True)
+        self._say(words)
 
     def stopped_early(self, epoch: int, best: int) -> None:
-        self._console.print(
-            f"stopped early after epoch {epoch}: epoch {best} was the best and is kept",
-            highlight=False,
-        )
+        self._say(f"stopped early after epoch {epoch}: epoch {best} was the best and is kept")
 
-
-def _called(metric: str) -> str:
-    """A metric's name for people: l1_AtoB is L1 AtoB."""
-    kind, _, rest = metric.partition("_")
-    return f"{kind.upper() if kind in METRICS else kind} {rest.replace('l1', 'L1').replace('_', ' ')}".strip()
+    def _say(self, words: str) -> None:
+        self._progress.console.print(words, highlight=False, markup=False, soft_wrap=True)
 
 
 def describe(plan: TaskPlan) -> str:
-    """A plan in a few lines."""
-    count, options, folder = plan.parameters, plan.options, plan.folder
+    """Describe a plan in a few lines."""
+    added, options, folder = plan.parameters, plan.options, plan.folder
     if isinstance(folder, PairedFolder):
         train, held_out = f"{len(folder.train)} pairs", str(len(folder.held_out))
     else:
@@ -133,7 +113,7 @@ def describe(plan: TaskPlan) -> str:
     held_out = f"{held_out} held out ({folder.held_out_name})" if plan.metrics else "none held out"
     first, second = (format.summary for format in plan.formats)
     last = options.decay_epochs
-    falling = f", falling in the last {_count(last, 'epoch')}" if last else ""
+    falling = f", falling in the last {count(last, 'epoch')}" if last else ""
     start = (options.init if plan.bank.tasks else None) or "random filters"
     lines = {
         "task": f"{plan.task}, number {len(plan.bank.tasks) + 1} of {plan.bank.path}; starts from: {start}",
@@ -142,38 +122,31 @@ def describe(plan: TaskPlan) -> str:
         "network": f"{plan.config.summary}, "
         f"{plan.config.input_channels} -> {plan.config.output_channels} channels, "
         f"{options.image_size} px{', in both directions' if len(plan.networks) > 1 else ''}",
-        "steps": f"{plan.steps} of {plan.effective_batch}, in {_count(options.epochs, 'epoch')}, on "
+        "steps": f"{plan.steps} of {plan.effective_batch}, in {count(options.epochs, 'epoch')}, on "
         f"{options.device}; rate {options.learning_rate:g}{falling}"
         f"{'; augmented' if options.augment == 'on' else ''}",
-        "parameters": f"{count.total:,} new ({count.unconstrained:,} unconstrained, {count.mixing:,} "
-        f"mixing, {count.private:,} private): {count.share:.3f} of a standalone network{_private(plan)}",
+        "parameters": f"{added.total:,} new ({added.unconstrained:,} unconstrained, {added.mixing:,} "
+        f"mixing, {added.private:,} private): {added.share:.3f} of a standalone network{_private(plan)}",
         "memory": f"about {plan.memory / 1e9:.2f} GB while training",
     }
     return "\n".join(f"{name:<10} {words}" for name, words in lines.items())
 
 
 def _private(plan: TaskPlan) -> str:
-    """A word on a network of which much can't be shared."""
+    """Remark on a network with many parameters that can't be shared."""
     share = plan.parameters.private / plan.parameters.standalone
     has_own_layers = len(plan.layers) < len(plan.networks[FORWARD].layouts)
     if share <= _MUCH or has_own_layers:
         return ""
-    return f"; {share:.3f} is no conv filter, which every task pays"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
+    return f"; {share:.3f} is not in conv filters and added by every task"
 
 
 def print_plan(plan: TaskPlan) -> None:
     """Print the plan and the table of layers on stdout."""
     console = wide_console()
     console.print(describe(plan), markup=False, soft_wrap=True)
-    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
-    for heading in ("layer", "kind"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("filters", "length", "bank", "lambda", "new", "mixed", "parameters"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    right = (">filters", ">length", ">bank", ">lambda", ">new", ">mixed", ">parameters")
+    table = new_table("layer", "kind", *right, padding=0, pad_edge=False)
     for layer in plan.layers:
         table.add_row(
             layer.name,
@@ -190,8 +163,8 @@ def print_plan(plan: TaskPlan) -> None:
     )
     if any(map(_is_free, plan.layers)):
         console.print(
-            "*: stays free, as mixing so few filters would be a bottleneck that saves next to nothing; "
-            "a table [unconstrained] in a --config file can share this layer, too",
+            "*: not shared: mixing so few filters would be a bottleneck and save almost nothing; "
+            "a table [unconstrained] in a --config file can share this layer too",
             markup=False,
         )
 

@@ -1,35 +1,33 @@
-"""pbgan pull: bring a bank up to what another one has."""
+"""pbgan pull: copy missing tasks from another bank."""
 
 from dataclasses import dataclass
 from typing import Annotated
 
 import tyro
 
-from piggyback_gan.cli.arguments import parse
-from piggyback_gan.cli.console import say_transfer
+from piggyback_gan.cli.arguments import optional, parse
+from piggyback_gan.cli.console import print_transfer
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Bring a bank up to what another one has: only files that are missing are fetched, and each is checked.
+    """Copy the tasks that a bank lacks from another bank; each file is verified.
 
-    Both must have begun with the same tasks. Pulling again goes on after an interruption.
+    One bank's tasks must be the first tasks of the other. Pull again to continue after an interruption.
     """
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
     """A bank's directory, or hf://OWNER/NAME or hf://OWNER/NAME@REVISION on the Hugging Face hub."""
     bank: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="BANK")]
-    """The directory that is brought up; it is made if it is not there."""
-    task: Annotated[
-        str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[TASK]", help_behavior_hint="")
-    ] = None
-    """Bring this task and those before it, and no later one."""
+    """Directory of the bank to update; created if missing."""
+    task: Annotated[str | None, tyro.conf.Positional, optional("[TASK]")] = None
+    """Copy tasks up to this one only."""
 
 
 def run(arguments: list[str]) -> int:
-    """Pull, and say what travelled."""
+    """Pull, and print what was copied."""
     given = parse(Arguments, "pull", arguments)
     from piggyback_gan.share.transfer import pull
 
-    say_transfer(pull(given.source, given.bank, given.task), given.bank)
+    print_transfer(pull(given.source, given.bank, given.task), given.bank)
     return 0

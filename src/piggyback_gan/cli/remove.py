@@ -1,4 +1,4 @@
-"""pbgan remove: take back the newest task."""
+"""pbgan remove: remove the newest task."""
 
 import sys
 from dataclasses import dataclass
@@ -13,18 +13,18 @@ from piggyback_gan.errors import PiggybackError
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Remove a bank's newest task. Earlier ones can't go: later tasks mix their filters."""
+    """Remove a bank's newest task. Earlier ones can't be removed: later tasks mix their filters."""
 
     bank: BankPath
     """The bank's directory."""
     task: TaskName
     """The newest task's name."""
     yes: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Do not ask."""
+    """Don't ask for confirmation."""
 
 
 def run(arguments: list[str]) -> int:
-    """Remove, after asking; exit status 1 if the answer was no."""
+    """Remove, after confirmation; the exit status is 1 if the answer was no."""
     given = parse(Arguments, "remove", arguments)
     Manifest.read(given.bank).require_newest(given.task)
     if not given.yes:

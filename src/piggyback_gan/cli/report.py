@@ -1,4 +1,4 @@
-"""pbgan report: an experiment as a page to read, print and cite."""
+"""pbgan report: write an experiment's results as a page."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,18 +11,18 @@ from piggyback_gan.cli.arguments import parse
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Write an experiment's report: one page, its plots, its tables as CSV and LaTeX. Needs no network."""
+    """Write an experiment's report: a page, its plots, and its tables as CSV and LaTeX. Works offline."""
 
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
     """The experiment's folder; it may be unfinished."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """Where to write the report; default DIR/report. An earlier report there is replaced."""
+    """Folder of the report; DIR/report by default. An earlier report there is replaced."""
     standalone: Annotated[str | None, tyro.conf.arg(metavar="LABEL")] = None
-    """The strategy to compare with; default the first of the kind standalone."""
+    """Strategy to compare with; by default the first of kind standalone."""
 
 
 def run(arguments: list[str]) -> int:
-    """Write the report and print where it is."""
+    """Write the report and print its path."""
     given = parse(Arguments, "report", arguments)
     from piggyback_gan.experiments.report.page import write_report
 

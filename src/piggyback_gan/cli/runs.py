@@ -1,4 +1,4 @@
-"""pbgan runs: the trainings of a bank, how they stand and how to go on."""
+"""pbgan runs: list a bank's trainings, their progress and how to resume them."""
 
 import json
 import shlex
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from piggyback_gan.bank.lock import writer_lock
-from piggyback_gan.cli.arguments import BankPath, parse
+from piggyback_gan.cli.arguments import BankPath, optional, parse
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.runs.run_folder import RunFolder, list_runs
 
@@ -18,28 +18,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """List a bank's trainings: how far they are, and how to go on with those that stopped."""
+    """List a bank's trainings, their progress, and how to resume those that stopped."""
 
     bank: BankPath
     """The bank's directory."""
-    discard: Annotated[str | None, tyro.conf.arg(metavar="TASK", help_behavior_hint="")] = None
-    """Throw a training away, with its checkpoint, metrics and samples. The bank's tasks stay."""
+    discard: Annotated[str | None, optional("TASK")] = None
+    """Delete a training with its checkpoint, metrics and samples. The bank's tasks are not changed."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print everything as JSON."""
 
 
 def run(arguments: list[str]) -> int:
-    """List on stdout, or discard one."""
+    """List trainings on stdout, or discard one."""
     given = parse(Arguments, "runs", arguments)
     if given.discard is not None:
         folder = RunFolder(given.bank, given.discard)
         if not folder.exists:
-            folder.read()  # refuses before the lock is put into a folder that has no such run
+            folder.read()  # raises before a lock file is made for a run that does not exist
         with writer_lock(given.bank, f"discard the run of {given.discard}"):
             folder.discard()
-        print(
-            f"the run of {given.discard} is discarded; the tasks in {given.bank} are as they were"
-        )
+        print(f"the run of {given.discard} is discarded; the tasks in {given.bank} are not changed")
         return 0
     rows = [_row(folder) for folder in list_runs(given.bank)]
     if given.json:
@@ -48,14 +46,9 @@ def run(arguments: list[str]) -> int:
     if not rows:
         print(f"{given.bank} has no runs")
         return 0
-    from rich import box
-    from rich.table import Table
+    from piggyback_gan.cli.console import new_table, wide_console
 
-    from piggyback_gan.cli.console import wide_console
-
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("task", "state", "epoch", "step"):
-        table.add_column(heading, no_wrap=True)
+    table = new_table("task", "state", "epoch", "step")
     for row in rows:
         place = row["position"]
         table.add_row(
@@ -70,8 +63,8 @@ def run(arguments: list[str]) -> int:
         if row["problem"]:
             _say(console, f"{row['task']}: {row['problem']}")
     if on := [row["go_on"] for row in rows if row["go_on"]]:
-        # Below the table, where no long path is cut off: these are to be copied.
-        _say(console, "\n".join(["to go on:", *on]))
+        # Below the table, where long paths are not cut off, to be copied.
+        _say(console, "\n".join(["to resume:", *on]))
     return 0
 
 
@@ -93,12 +86,12 @@ def _row(folder: RunFolder) -> dict[str, Any]:
         }
     state: str = found.state
     if state == "running" and not folder.is_running():
-        state = "killed"  # its process is gone and could not say so
+        state = "killed"  # its process ended without recording it
     go_on, problem = None, found.problem
     if state in ("running", "finished"):
         pass
     elif later := folder.later_tasks(found):
-        problem = f"can't go on beside {', '.join(later)}, which came later: remove or discard"
+        problem = f"can't be resumed after later tasks ({', '.join(later)}): remove them or discard the run"
     else:
         go_on = shlex.join(["pbgan", "train", str(folder.bank), folder.task, "--resume"])
     return {

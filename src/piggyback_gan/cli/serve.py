@@ -1,90 +1,57 @@
-"""pbgan serve: all of a bank's tasks over HTTP, with a page to try them."""
+"""pbgan serve: serve all of a bank's tasks over HTTP, with a page to try them."""
 
 from __future__ import annotations
 
 import logging
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from piggyback_gan.cli.arguments import BankPath, parse
+from piggyback_gan.cli.arguments import SAME_GROUP, BankPath, optional, parse
+from piggyback_gan.cli.console import count
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.names import Device
 from piggyback_gan.serve.options import ServeOptions
 
-_Bytes = Annotated[int, tyro.conf.arg(metavar="BYTES")]
-_Pixels = Annotated[int, tyro.conf.arg(metavar="N")]
+
+@dataclass(frozen=True, kw_only=True)
+class _Options(ServeOptions):
+    batch_wait: Annotated[float, tyro.conf.arg(metavar="MS")] = ServeOptions.batch_wait
+    max_bytes: Annotated[int, tyro.conf.arg(metavar="BYTES")] = ServeOptions.max_bytes
+    max_pixels: Annotated[int, tyro.conf.arg(metavar="N")] = ServeOptions.max_pixels
+    whole_pixels: Annotated[int, tyro.conf.arg(metavar="N")] = ServeOptions.whole_pixels
+    timeout: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = ServeOptions.timeout
+    token_file: Annotated[Path | None, optional("FILE")] = None
+    allowed_hosts: Annotated[tuple[str, ...], optional("NAME...")] = ()
+    samples: Annotated[Path | None, optional("DIR")] = None
+    training_samples: tyro.conf.Suppress[bool] = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
     """Serve all of a bank's tasks over HTTP: translations, health, metrics, and a page to try them.
 
-    A task that is added to the bank meanwhile is served too. Ctrl-C and SIGTERM finish what was begun.
+    Tasks added to the bank meanwhile are served too. Ctrl-C and SIGTERM finish the requests in progress.
     """
 
     bank: BankPath
     """The bank's directory."""
     host: str = "127.0.0.1"
-    """The address to listen on; 127.0.0.1 is reached from this machine alone, 0.0.0.0 from everywhere."""
+    """Address to listen on; 127.0.0.1 is reachable from this machine only, 0.0.0.0 from everywhere."""
     port: int = 8000
-    """The port; 0 takes a free one."""
-    device: Device = "auto"
-    """Where to compute; auto takes what is there."""
-    max_tasks_in_memory: int = 8
-    """Composed networks that are kept; the least recently used goes first."""
-    max_batch: int = 8
-    """Images of one task and size that are translated at once."""
-    batch_wait: Annotated[float, tyro.conf.arg(metavar="MS")] = 5.0
-    """How long an image waits for others when there is nothing else to do, in milliseconds."""
-    max_queue: int = 64
-    """Images that may wait or be at work; more are answered with 429."""
-    max_bytes: _Bytes = 32 * 2**20
-    """Of a request's body."""
-    max_pixels: _Pixels = 2**24
-    """Of an image."""
-    whole_pixels: _Pixels = 2**22
-    """Of what is translated at once, which takes the memory; larger images go in tiles."""
-    max_files: int = 32
-    """In one request."""
-    timeout: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = 120.0
-    """For a request's body to arrive, again for its answer to be made, and again for it to be taken."""
-    token_file: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """Ask for a bearer token: one of those in this file, one a line."""
-    allowed_hosts: Annotated[
-        tuple[str, ...],
-        tyro.conf.arg(metavar="NAME...", help_behavior_hint="(default: on loopback, its names)"),
-    ] = ()
-    """Names by which the server may be called, such as a reverse proxy's."""
-    samples: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
-    """Images that stand for the tasks on the page, DIR/TASK or DIR for all; else the bank's samples."""
+    """Port; 0 picks a free one."""
     access_log: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Write a line for each request to stderr."""
+    """Log each request to stderr."""
+    options: Annotated[_Options, SAME_GROUP] = field(default_factory=_Options)
 
 
 def run(arguments: list[str]) -> int:
     """Serve until a signal."""
     given = parse(Arguments, "serve", arguments)
-    options = ServeOptions(
-        device=given.device,
-        max_tasks_in_memory=given.max_tasks_in_memory,
-        max_batch=given.max_batch,
-        batch_wait=given.batch_wait,
-        max_queue=given.max_queue,
-        max_bytes=given.max_bytes,
-        max_pixels=given.max_pixels,
-        whole_pixels=given.whole_pixels,
-        max_files=given.max_files,
-        timeout=given.timeout,
-        token_file=given.token_file,
-        allowed_hosts=given.allowed_hosts,
-        samples=given.samples,
-    )
-    serve_bank(given.bank, given.host, given.port, options, access_log=given.access_log)
+    serve_bank(given.bank, given.host, given.port, given.options, access_log=given.access_log)
     return 0
 
 
@@ -101,13 +68,13 @@ def serve_bank(
 
     Args:
         path: the bank's directory.
-        host, port: where to listen.
+        host, port: address to listen on.
         options: limits, batching, tokens.
-        access_log: write a line for each request to stderr.
-        on_listening: told the page's address when it can be asked for.
+        access_log: log each request to stderr.
+        on_listening: callback, called with the page's URL once the server listens.
 
     Raises:
-        PiggybackError: a library is missing, the address can't be had, or the bank can't be read.
+        PiggybackError: a library is missing, the address can't be used, or the bank can't be read.
     """
     try:
         import fastapi  # noqa: F401
@@ -131,11 +98,11 @@ def serve_bank(
         name, number = sock.getsockname()[:2]
         shown = f"[{name}]" if ":" in name else name
         address = f"http://{shown}:{number}/"
-        count = len(catalogue.tasks)
-        print(f"{count} task{'s' * (count != 1)} of {path} at {address} (Ctrl-C stops)", flush=True)
+        tasks = count(len(catalogue.tasks), "task")
+        print(f"{tasks} of {path} at {address} (Ctrl-C stops)", flush=True)
         if not is_loopback(name) and options.token_file is None:
             print(
-                f"pbgan: whoever reaches {shown}:{number} can use it: --token-file asks for a token",
+                f"pbgan: anyone who can reach {shown}:{number} can use it: require tokens with --token-file",
                 file=sys.stderr,
             )
         on_listening(address)
@@ -143,7 +110,7 @@ def serve_bank(
 
 
 def _log_to_stderr() -> None:
-    """Let the server say what its owner should know; what libraries think of damaged images is not that."""
+    """Log the server's messages, but not libraries' remarks on damaged images."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("pbgan: %(message)s"))
     for name in ("piggyback_gan", "uvicorn", "asyncio"):

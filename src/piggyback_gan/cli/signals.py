@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: finish the step, say where things stand, end; or end at once and leave nothing."""
+"""Handle Ctrl-C and SIGTERM: stop after the current step, or at once and without leftovers."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ from piggyback_gan.system.files import remove_staging_folders
 
 
 class Stop:
-    """Remembers the signal that asked for an end; a second one ends at once."""
+    """Signal handler that records the first signal; a second one ends the process at once."""
 
     signal: int | None = None
 
@@ -21,12 +21,12 @@ class Stop:
         self.signal = number
 
     def asked(self) -> bool:
-        """Whether a signal came."""
+        """Whether a signal was received."""
         return self.signal is not None
 
     @property
     def status(self) -> int:
-        """The exit status of a process that a signal ended, by custom; SIGTERM if another one was told."""
+        """Conventional exit status after the signal; SIGTERM's if only another process received one."""
         return 128 + (self.signal or signal.SIGTERM)
 
 
@@ -43,16 +43,15 @@ def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]
 
 @contextlib.contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end the process inside the block, with its staging folders removed.
+    """Let Ctrl-C and SIGTERM end the process inside the block and delete its staging folders.
 
-    Nothing is raised for it: the libraries at work there would pass over an exception out of nowhere, or
-    crash, as one does in the midst of its import.
+    No exception is raised: libraries at work there could swallow it, or crash, as one does during its import.
     """
 
     def end(number: int, frame: FrameType | None) -> None:
         remove_staging_folders()
         with contextlib.suppress(OSError):
-            os.write(2, b"pbgan: stopped\n")  # print may be at work on another line
+            os.write(2, b"pbgan: stopped\n")  # print may be in the middle of a line
         os._exit(128 + number)
 
     with _handled(end):
@@ -61,7 +60,7 @@ def ended_by_signals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def stopped_by_signals() -> Iterator[Stop]:
-    """Let Ctrl-C and SIGTERM ask for an end rather than end the process where it stands."""
+    """Let Ctrl-C and SIGTERM request a stop inside the block, instead of ending the process."""
     stop = Stop()
     with _handled(stop):
         yield stop

@@ -1,4 +1,4 @@
-"""pbgan tasks: what a bank holds. Reads headers only, so that it is instant."""
+"""pbgan tasks: list a bank's tasks. Reads only the headers of files, which is fast."""
 
 import json
 from collections.abc import Mapping
@@ -14,15 +14,15 @@ from piggyback_gan.errors import PiggybackError
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """List a bank's tasks in the order in which they were learned.
+    """List a bank's tasks in the order they were added.
 
-    Reads what the files say of themselves; whether that is as it was written, pbgan verify tells.
+    Reads the files' headers only; pbgan verify checks their content.
     """
 
     bank: BankPath
     """The bank's directory."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Print everything about each task as JSON."""
+    """Print all details of each task as JSON."""
 
 
 def run(arguments: list[str]) -> int:
@@ -40,16 +40,10 @@ def run(arguments: list[str]) -> int:
     if given.json:
         print(json.dumps({"architecture": manifest.architecture, "tasks": rows}, indent=1))
         return 0
-    from rich import box
-    from rich.table import Table
+    from piggyback_gan.cli.console import new_table, wide_console
 
-    from piggyback_gan.cli.console import wide_console
-
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("task", "added", "mode"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("size", "lambda or budget", "parameters", "share", "bytes"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    right = (">size", ">lambda or budget", ">parameters", ">share", ">bytes")
+    table = new_table("task", "added", "mode", *right)
     for row in rows:
         table.add_row(
             row["task"],
@@ -66,7 +60,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _filters(row: Mapping[str, Any]) -> str:
-    """What a task's filters are made of: lambda, and where new ones are if not in all layers; or a budget."""
+    """Describe a task's share of new filters, and where they are if not in all layers, or its budget."""
     card, share = row["card"], row["unconstrained"]
     if share is None and card["options"].get("max_error") is not None:
         return f"error {card['options']['max_error']:g}"
@@ -84,7 +78,7 @@ def _row(entry: TaskEntry, card: Mapping[str, Any]) -> dict[str, Any]:
         "added": entry.added,
         "mode": card["mode"],
         "image_size": card["image"]["size"],
-        # A first task has nothing to mix from.
+        # A first task has no filters to mix from.
         "unconstrained": card["options"]["unconstrained"] if card["parameters"]["mixing"] else 1.0,
         "parameters": card["parameters"]["total"],
         "share": card["parameters"]["share"],

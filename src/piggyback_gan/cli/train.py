@@ -1,4 +1,4 @@
-"""pbgan train: teach a bank a task, or go on with one."""
+"""pbgan train: train a task of a bank, or resume a training."""
 
 import sys
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from piggyback_gan.cli.arguments import BankPath, TaskName, parse
+from piggyback_gan.cli.arguments import BankPath, TaskName, optional, parse
 from piggyback_gan.cli.signals import stopped_by_signals
 from piggyback_gan.errors import PartnerEnded, PiggybackError
 from piggyback_gan.networks.options import GeneratorOptions
@@ -18,36 +18,36 @@ from piggyback_gan.training.options import TrainingOptions, read_options
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Teach a bank an image-to-image task. A bank that is not there is begun with it.
+    """Train an image-to-image task of a bank; a missing bank is created.
 
-    DIR holds train/ and val/ or test/ with side-by-side images (A left, B right), or trainA/ and
-    trainB/ (testA/, testB/); paired, with files of the same names. The task enters the bank when it is
-    finished. Metrics, curves, sample pictures and what --resume goes on from are in BANK/runs/TASK.
+    DIR contains train/ and val/ or test/ with side-by-side images (A left, B right), or trainA/ and
+    trainB/ (testA/, testB/); for paired tasks, with equal file names. The task is added to the bank when it
+    is finished. Metrics, curves, samples and the checkpoint for --resume are in BANK/runs/TASK.
     """
 
     bank: BankPath
     """The bank's directory."""
     task: TaskName
     """The new task's name."""
-    data: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
-    """The folder of images."""
-    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """A TOML file of options: those here and the rarer ones. Options given here go before it."""
+    data: Annotated[Path | None, optional("DIR")] = None
+    """Folder of images."""
+    config: Annotated[Path | None, optional("FILE")] = None
+    """TOML file of options: those here and further ones. Options on the command line take precedence."""
     resume: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Go on with this task's training where it stopped; needs no other option."""
+    """Resume this task's training; needs no other option."""
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
     """Only print the plan: images, steps, layers, parameters, memory."""
     training: tyro.conf.OmitArgPrefixes[TrainingOptions] = field(default_factory=TrainingOptions)
-    """How to train."""
+    """Training."""
     generator: tyro.conf.OmitArgPrefixes[GeneratorOptions] = field(default_factory=GeneratorOptions)
-    """The network of a new bank."""
+    """Generator of a new bank."""
 
 
 def run(arguments: list[str]) -> int:
-    """Train, or with --dry-run only plan; of several processes that were launched, the first speaks."""
+    """Train, or with --dry-run only plan; of several processes, only rank 0 prints."""
     if find_place().count == 1:
         return _run(arguments, is_first=True, world=1)
-    # Before anything can go wrong: what is wrong in all of them is said once.
+    # First of all, so that an error common to all processes is printed once.
     from piggyback_gan.system.distributed import processes
 
     with processes() as team:
@@ -92,13 +92,13 @@ def _run(arguments: list[str], *, is_first: bool, world: int) -> int:
                 should_stop=stop.asked,
             )
         except (Interrupted, PartnerEnded) as end:
-            # A signal goes to all processes, and another may have followed it first.
+            # All processes receive a signal, and another one may have ended first.
             if isinstance(end, PartnerEnded) and not stop.asked():
                 raise
             on = f"pbgan train {given.bank} {given.task} --resume"
             if given.generator.code is not None:
                 on += f" --generator {given.generator.code}"
-            words = f"go on with: {on}" if folder.exists else "nothing was trained yet"
+            words = f"resume with: {on}" if folder.exists else "nothing was trained yet"
             if is_first:
                 print(f"pbgan: {end}; {given.bank} is unchanged; {words}", file=sys.stderr)
             return stop.status
@@ -114,7 +114,7 @@ def _run(arguments: list[str], *, is_first: bool, world: int) -> int:
 
 
 def _parse(arguments: list[str]) -> Arguments:
-    """The arguments; what is not given is as in the --config file, or as when a resumed run began."""
+    """Parse the arguments; defaults are from the --config file, or from the run to resume."""
     default = Arguments(bank=tyro.MISSING, task=tyro.MISSING)
     given = parse(Arguments, "train", arguments, _with(default, *_from_file(arguments)))
     if given.generator.code is not None:
@@ -137,12 +137,12 @@ def _with(
 
 
 def _from_file(arguments: list[str]) -> tuple[TrainingOptions, GeneratorOptions]:
-    """The options in the --config file, which are the defaults for those on the command line."""
+    """Read the --config file, whose options are defaults of the command line."""
     for index, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
         if name == "--config":
             value = value if equals else next(iter(arguments[index + 1 : index + 2]), "")
             if not value:
-                raise PiggybackError("--config wants a TOML file (pbgan train --help)")
+                raise PiggybackError("--config needs a TOML file (pbgan train --help)")
             return read_options(Path(value))
     return TrainingOptions(), GeneratorOptions()

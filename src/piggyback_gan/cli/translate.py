@@ -1,4 +1,4 @@
-"""pbgan translate: images in, images out."""
+"""pbgan translate: translate image files."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ Inputs = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar
 
 @dataclass(frozen=True, kw_only=True)
 class _Common:
-    """What does not depend on where the network comes from."""
+    """Arguments with a bank and with an ONNX file."""
 
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
-    """The folder for the outputs."""
+    """Output folder."""
     recursive: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Take the folders in the folders too; the outputs keep the tree."""
+    """Include subfolders; outputs keep the folder structure."""
     format: Literal["best", "same"] = "best"
-    """best: without loss, a.png, or a.tif where PNG can't hold the output; same: as its input."""
+    """best: lossless, a.png, or a.tif where PNG can't store the output; same: the input's format."""
     overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Replace outputs that are there."""
+    """Replace existing outputs."""
     batch_size: int = 8
-    """Images of one size that are translated at once; not with --tile."""
+    """Images of one size translated at once; not with --tile."""
     tile: Annotated[int | None, tyro.conf.arg(metavar="PIXELS")] = None
-    """Translate in tiles of this size, for images that are too large to be translated at once."""
+    """Translate in tiles of this size, for images too large to be translated whole."""
     overlap: Annotated[int | None, tyro.conf.arg(metavar="PIXELS")] = None
-    """What neighbouring tiles share and blend; 64, or a quarter of smaller tiles."""
+    """Overlap of neighbouring tiles, which is blended; 64, or a quarter of smaller tiles."""
     norm_from: NormFrom | None = None
-    """Instance norm's statistics: of each tile (default), or of the image, so that tiles agree."""
+    """Statistics of instance norm: of each tile (default), or of the image, so that tiles match."""
     max_pixels: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Refuse larger images; 178956970, where Pillow sees a decompression bomb."""
+    """Refuse larger images; 178956970 by default, Pillow's limit for decompression bombs."""
     device: Device = "auto"
-    """Where to compute; auto takes what is there."""
+    """Device; auto picks CUDA, MPS, then CPU."""
     runtime: Literal["torch", "onnx"] = "torch"
-    """onnx: give FILE INPUT... in place of BANK TASK INPUT..., to try an ONNX file of pbgan export."""
+    """onnx: give FILE INPUT... instead of BANK TASK INPUT..., to run an ONNX file of pbgan export."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,27 +65,27 @@ class Arguments(_Common):
     task: TaskName
     """The task's name."""
     inputs: Inputs
-    """Image files, and folders of them; - reads paths from stdin, one a line or NUL after each."""
+    """Image files and folders; - reads paths from stdin, separated by line breaks or NUL."""
     direction: Annotated[
         Direction | None,
         tyro.conf.arg(help_behavior_hint="(default: as it was trained)", metavar="{AtoB,BtoA}"),
     ] = None
-    """Which way; unpaired tasks know both."""
+    """Direction; unpaired tasks have both."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxArguments(_Common):
-    """Translate images of any size with an ONNX file of pbgan export, by onnxruntime."""
+    """Translate images of any size with an ONNX file of pbgan export, using onnxruntime."""
 
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
     """The ONNX file."""
     inputs: Inputs
-    """Image files, and folders of them; - reads paths from stdin, one a line or NUL after each."""
+    """Image files and folders; - reads paths from stdin, separated by line breaks or NUL."""
 
 
 @dataclass(frozen=True)
 class _Network:
-    """What translates, whether a bank's task or a file."""
+    """Network that translates, of a bank's task or a file."""
 
     name: str
     generator: nn.Module
@@ -94,8 +94,8 @@ class _Network:
 
 
 def run(arguments: list[str]) -> int:
-    """Translate; exit status 1 if some inputs could not be translated."""
-    # What the words mean depends on this one.
+    """Translate; the exit status is 1 if some inputs could not be translated."""
+    # This option decides which arguments there are.
     asked = [b for a, b in pairwise(arguments) if a == "--runtime"]
     asked += [a.partition("=")[2] for a in arguments if a.startswith("--runtime=")]
     with_onnx = asked[-1:] == ["onnx"]
@@ -108,9 +108,7 @@ def run(arguments: list[str]) -> int:
     tiling = _tiling(given)
     place = find_place()
     inputs = _inputs(given.inputs, place)
-    from rich.console import Console
-    from rich.progress import Progress
-
+    from piggyback_gan.cli.console import count, new_progress
     from piggyback_gan.images.pixels import MAX_PIXELS
     from piggyback_gan.inference.outputs import plan_outputs
     from piggyback_gan.inference.translate import translate_files
@@ -128,9 +126,7 @@ def run(arguments: list[str]) -> int:
     )
     for folder in {given.out: None, **{outcome.output.parent: None for outcome in planned}}:
         require_writable(folder)
-    console = Console(stderr=True)
-    silent = not console.is_terminal or place.rank > 0
-    with Progress(console=console, disable=silent) as progress:
+    with new_progress(silent=place.rank > 0) as progress:
         bar = progress.add_task(network.name, total=len(planned))
         outcomes = translate_files(
             network.generator,
@@ -140,15 +136,15 @@ def run(arguments: list[str]) -> int:
             batch_size=given.batch_size,
             tiling=tiling,
             max_pixels=MAX_PIXELS if given.max_pixels is None else given.max_pixels,
-            on_done=lambda count: progress.update(bar, completed=count),
+            on_done=lambda done: progress.update(bar, completed=done),
         )
     problems = [outcome.problem for outcome in outcomes if outcome.problem]
     for problem in problems:
         print(f"pbgan: {problem}", file=sys.stderr)
     who = f"process {place.rank} of {place.count}: " if place.count > 1 else ""
     failed = f", {len(problems)} could not be translated" if problems else ""
-    done = len(outcomes) - len(problems)
-    print(f"{who}{done} image{'s' * (done != 1)} in {given.out}{failed}")
+    done = count(len(outcomes) - len(problems), "image")
+    print(f"{who}{done} in {given.out}{failed}")
     return 1 if problems else 0
 
 
@@ -172,9 +168,7 @@ def _of_file(given: OnnxArguments) -> _Network:
     from piggyback_gan.export.onnx_file import open_onnx
 
     if given.norm_from == "image":
-        raise PiggybackError(
-            "--norm-from image reaches into the network, which an ONNX file does not allow: leave it out"
-        )
+        raise PiggybackError("--norm-from image is not possible with an ONNX file: leave it out")
     generator, contract = open_onnx(given.file, given.device)
     return _Network(given.file.name, generator, contract.generator, contract.formats)
 
@@ -185,14 +179,14 @@ def _tiling(given: _Common) -> Tiling | None:
     if given.tile is None:
         for flag, value in (("overlap", given.overlap), ("norm-from", given.norm_from)):
             if value is not None:
-                raise PiggybackError(f"--{flag} is about tiles: give --tile too")
+                raise PiggybackError(f"--{flag} applies to tiles: give --tile too")
         return None
     check_positive("tile", given.tile)
     return Tiling.of(given.tile, given.overlap, given.norm_from)
 
 
 def _inputs(inputs: tuple[Path, ...], place: Place) -> list[Path]:
-    """The paths that were given, with those on stdin in place of each -."""
+    """Return the given paths, with those on stdin in place of each -."""
     paths: list[Path] = []
     for path in inputs:
         if path != Path("-"):

@@ -1,4 +1,4 @@
-"""pbgan try: the page of a bank, in a browser, for the person at the desk."""
+"""pbgan try: open the page of a bank in a browser."""
 
 import threading
 import webbrowser
@@ -14,20 +14,20 @@ from piggyback_gan.serve.options import ServeOptions
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Open a page in the browser on which all of a bank's tasks can be tried. Ctrl-C ends it.
+    """Open a page in the browser to try all of a bank's tasks. Ctrl-C ends it.
 
-    It is pbgan serve on a free port of this machine, which no other machine reaches. Tasks that have no sample
-    picture show one of their training.
+    Runs pbgan serve on a free port that other machines can't reach. Tasks without a sample image show one of
+    their training.
     """
 
     bank: BankPath
     """The bank's directory."""
     device: Device = "auto"
-    """Where to compute; auto takes what is there."""
+    """Device; auto picks CUDA, MPS, then CPU."""
     port: int = 0
-    """The port; 0 takes a free one."""
+    """Port; 0 picks a free one."""
     browser: tyro.conf.FlagCreatePairsOff[bool] = True
-    """Open the browser; else the address is only printed."""
+    """Open the browser; otherwise only print the address."""
 
 
 def run(arguments: list[str]) -> int:
@@ -37,7 +37,7 @@ def run(arguments: list[str]) -> int:
 
     def show(address: str) -> None:
         if given.browser:
-            # Browsers in a terminal do not return before they are left.
+            # Browsers in a terminal return only when they are closed.
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
     serve_bank(given.bank, "127.0.0.1", given.port, options, on_listening=show)

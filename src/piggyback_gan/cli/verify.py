@@ -1,4 +1,4 @@
-"""pbgan verify: is every bit of a bank as it was written?"""
+"""pbgan verify: check a bank's integrity."""
 
 import sys
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ from piggyback_gan.cli.arguments import BankPath, parse
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Check every file's hash, the chain of tasks, all shapes, and that each task composes."""
+    """Check every file's hash, the chain of tasks and all shapes, and compose each task."""
 
     bank: BankPath
     """The bank's directory."""
 
 
 def run(arguments: list[str]) -> int:
-    """Print a line for each task; exit status 1 if anything is wrong."""
+    """Print a line for each task; the exit status is 1 if anything is wrong."""
     given = parse(Arguments, "verify", arguments)
     from piggyback_gan.bank.bank import Bank
     from piggyback_gan.errors import PiggybackError
@@ -29,7 +29,7 @@ def run(arguments: list[str]) -> int:
     for finding in findings:
         print(f"{'damaged' if finding.problem else 'ok':<8} {finding.part}")
     for path in bank.leftovers():
-        print(f"note     {path} is no part of the bank")
+        print(f"note     {path} is not part of the bank")
     problems = [finding.problem for finding in findings if finding.problem]
     for problem in problems:
         print(f"pbgan: {problem}", file=sys.stderr)

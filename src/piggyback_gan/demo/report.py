@@ -1,4 +1,4 @@
-"""The demo's report: a contact sheet, and one static HTML page with the sheet and the table."""
+"""Write the demo's report: a contact sheet, and a static HTML page with the sheet and a table."""
 
 import html
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ _TITLE = 34
 
 
 def table_rows(learned: Sequence[Learned]) -> list[tuple[str, ...]]:
-    """The figures as text, in the order of `HEADINGS`."""
+    """Return the figures as text, in the order of `HEADINGS`."""
     return [
         (
             task.task,
@@ -49,7 +49,7 @@ def write_report(out: Path, learned: Sequence[Learned]) -> tuple[Path, Path]:
 
 
 def _contact_sheet(learned: Sequence[Learned]) -> Image.Image:
-    """The tasks below each other, two test pairs in each line, with four pictures a pair."""
+    """Draw the tasks below each other, with two test pairs per line and four images per pair."""
     size = learned[0].sheet[0][0].shape[0] * _ZOOM
     pairs_a_line = 2
     block = len(COLUMNS) * (size + _GAP) + 2 * _GAP
@@ -90,9 +90,9 @@ def _page(learned: Sequence[Learned], sheet: str) -> str:
     whole = sum(task.parameters for task in learned) / learned[0].parameters
     kept = all(task.identical for task in learned)
     verdict = (
-        "every output of every task is, bit for bit, what it was when the task was learned"
+        "every output of every task is bit-identical to what it was when the task was learned"
         if kept
-        else "NOT every output is what it was when its task was learned"
+        else "NOT every output is bit-identical to what it was when its task was learned"
     )
     first = learned[0].when_learned.images
     return f"""<!doctype html>
@@ -111,15 +111,15 @@ def _page(learned: Sequence[Learned], sheet: str) -> str:
 </style>
 <h1>{len(learned)} tasks, one bank</h1>
 <p>One bank learned {len(learned)} image-to-image tasks in turn. Together they take {whole:.2f} times the
-parameters of one network, and {verdict} ({first} test images a task, hashed from the bank on disk).</p>
+parameters of one network, and {verdict} ({first} test images per task, hashed from the bank on disk).</p>
 <table>
 <thead><tr>{head}</tr></thead>
 <tbody>
 {rows}</tbody>
 </table>
 <h2>Test images</h2>
-<p>Of each test pair: the input, what the task made of it when it was learned, what it makes of it
-after the last task, and the target.</p>
+<p>For each test pair: the input, the task's output when it was learned, its output after the last
+task, and the target.</p>
 <img src="{html.escape(sheet)}" alt="contact sheet: test images of each task">
 <p>PSNR in dB, the mean over all test images; higher is closer to the target. The bank is in
 <code>bank/</code>: try <code>pbgan tasks bank</code> and <code>pbgan verify bank</code> here.</p>

@@ -1,4 +1,4 @@
-"""The demo's run: three tasks learned in turn, each judged when it was learned and after the last."""
+"""Run the demo: train three tasks in turn, and evaluate each when it is learned and after the last."""
 
 import json
 import shutil
@@ -27,8 +27,8 @@ TRAIN_PAIRS = 500
 TEST_PAIRS = 48
 SHOWN = 6
 GENERATOR = GeneratorOptions(generator="resnet-6", ngf=24)
-# The scenes are drawn with the light from one side and at the size that is trained: mirroring them or
-# enlarging and cropping them would only take detail away.
+# Scenes are lit from one side and drawn at the training size: mirroring, or enlarging and cropping, would
+# only lose detail.
 OPTIONS = TrainingOptions(
     epochs=4,
     batch_size=4,
@@ -37,21 +37,21 @@ OPTIONS = TrainingOptions(
     flip=False,
     discriminator_layers=2,
     ndf=32,
-    augment="off",  # scenes are drawn, as many as it takes: little data is not what they show
-    budget=0.3,  # tasks so unlike each other learn more in so few steps with more new filters
+    augment="off",  # data is not scarce: more scenes can be drawn
+    budget=0.3,  # such different tasks learn faster with more new filters
 )
 _RGB = ImageFormat()
-_FIRST_RATE = 5e-4  # in so few steps, 2e-4 leaves a whole network blurred
+_FIRST_RATE = 5e-4  # with 2e-4, outputs are still blurred after these few steps
 _MARK = "demo.json"
 _OWN = {_MARK, "data", "bank", "index.html", "contact-sheet.png"}
 
 
 @dataclass(frozen=True)
 class Learned:
-    """A task when it was learned, and the same task after the last one was.
+    """Figures of a task when it was learned and after the last task.
 
-    `sheet` has a row of pictures for each shown test pair: input, output when learned, output after
-    the last task, target.
+    `sheet` has a row of images for each test pair shown: input, output when learned, output after the last
+    task, target.
     """
 
     task: str
@@ -63,20 +63,22 @@ class Learned:
 
     @property
     def identical(self) -> bool:
-        """Whether every value of every output is the same, bit for bit."""
+        """Whether all outputs are bit-identical."""
         return self.when_learned.outputs_sha256 == self.after_last.outputs_sha256
 
 
 def prepare(out: Path, *, overwrite: bool) -> None:
-    """Make the demo's folder.
+    """Create the demo's folder, or empty an earlier one.
 
     Raises:
-        PiggybackError: it exists and is not to be overwritten, or holds other things than a demo.
+        PiggybackError: it exists and `overwrite` is False, or it contains other files.
     """
     try:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             if not (out / _MARK).is_file() or {path.name for path in out.iterdir()} - _OWN:
-                raise PiggybackError(f"{out} holds other things than a demo: give another --out")
+                raise PiggybackError(
+                    f"{out} contains other files than a demo's: give another --out"
+                )
             if not overwrite:
                 raise PiggybackError(f"{out} exists: give --overwrite or another --out")
             for path in out.iterdir():
@@ -97,13 +99,13 @@ def run_demo(
     reporter: Reporter | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> list[Learned]:
-    """Draw the data sets, teach one bank the three tasks, and judge each twice from the bank on disk.
+    """Draw the data sets, train the three tasks of a bank, and evaluate each twice from the bank on disk.
 
     Args:
-        out: a folder from `prepare`; data sets, bank and figures (demo.json) go there.
-        options, generator, train_pairs, test_pairs: smaller ones make a quicker demo.
-        reporter: who is told how the training goes.
-        should_stop: asked after every step.
+        out: a folder from `prepare`, for data sets, bank and figures (demo.json).
+        options, generator, train_pairs, test_pairs: smaller ones make the demo faster.
+        reporter: training callbacks.
+        should_stop: called after every step; True stops the training.
     """
     bank_path = out / "bank"
     first: dict[str, tuple[Evaluation, list[Pixels]]] = {}
@@ -129,12 +131,12 @@ def run_demo(
             formats=(_RGB, _RGB),
             size=options.image_size,
         )
-        first[task] = _judge(bank_path, task, datasets[task])
+        first[task] = _evaluate(bank_path, task, datasets[task])
     learned = []
     bank = Bank.open(bank_path)
     for task in SCENE_TASKS:
         when_learned, outputs_then = first[task]
-        after_last, outputs_now = _judge(bank_path, task, datasets[task])
+        after_last, outputs_now = _evaluate(bank_path, task, datasets[task])
         pairs = [datasets[task].pair(i) for i in range(len(outputs_now))]
         inputs, targets = ([to_pixels(p[side], _RGB) for p in pairs] for side in (0, 1))
         parameters = bank.card(task)["parameters"]
@@ -146,8 +148,10 @@ def run_demo(
     return learned
 
 
-def _judge(bank_path: Path, task: str, dataset: PairedDataset) -> tuple[Evaluation, list[Pixels]]:
-    """Judge a task as a user would have it: from the bank on disk, opened anew."""
+def _evaluate(
+    bank_path: Path, task: str, dataset: PairedDataset
+) -> tuple[Evaluation, list[Pixels]]:
+    """Evaluate a task from the bank on disk, as a user would; return the metrics and some outputs."""
     generator = Bank.open(bank_path).generator(task)
     evaluation = evaluate(generator, dataset, torch.device("cpu"))
     shown = torch.stack([dataset.pair(i)[0] for i in range(min(SHOWN, len(dataset)))])

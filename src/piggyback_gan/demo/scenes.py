@@ -1,9 +1,9 @@
-"""Paired pictures for the demo: one random scene drawn as labels, day photo, edges and night.
+"""Draw paired images for the demo: a random scene as label map, day photo, edges and night.
 
 A scene is a stack of shapes in unit coordinates (x to the right, y down, both 0..1), each of one
-material. Painting the stack gives a map of shape numbers; the four renderings are look-ups in it.
-Colours hang on the kind of shape alone (a flat roof means brick walls, a tall oval tree is golden)
-and textures on the place alone, so that the target of every task can be told from its input.
+material. Painting the stack gives a map of shape indices; the four renderings are look-ups in it.
+Colours depend on the kind of shape only (a flat roof means brick walls, a tall oval tree is golden)
+and textures on the position only, so that every target can be inferred from its input.
 """
 
 import math
@@ -19,7 +19,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFilter
 
 SCENE_TASKS: tuple[str, ...] = ("labels2scene", "edges2scene", "day2night")
 
-_FINER = 4  # pictures are painted this many times finer and averaged, so that 64 px look smooth
+_FINER = 4  # supersampling factor, so that images of 64 px look smooth
 _Outline: TypeAlias = tuple[tuple[float, float], ...]
 _Box: TypeAlias = tuple[float, float, float, float]
 _Array: TypeAlias = NDArray[Any]
@@ -66,7 +66,7 @@ _MATERIALS: dict[str, _Material] = {
 }
 _KINDS = {name: kind for kind, name in enumerate(_MATERIALS)}
 _TEXTS = [material.colours.split() for material in _MATERIALS.values()]
-# Label, day top and bottom, night top and bottom of every kind: what does not glow keeps its day.
+# Label, day top and bottom, night top and bottom of every kind; kinds that don't glow keep their day.
 _COLOURS: _Array = np.array(
     [[ImageColor.getrgb(text) for text in (texts + texts[1:])[:5]] for texts in _TEXTS], np.float32
 ).swapaxes(0, 1)
@@ -85,7 +85,7 @@ _STYLES = {
 
 @dataclass(frozen=True)
 class Shape:
-    """One thing in a scene: outlines of one material that are filled as one."""
+    """An object in a scene: outlines of one material."""
 
     material: str
     parts: tuple[_Outline, ...]
@@ -93,9 +93,9 @@ class Shape:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """The layout of one scene; equal scenes draw equal pictures.
+    """Layout of a scene; equal scenes give equal images.
 
-    `sun` is the centre of the sun, and of the moon that takes its place at night. `shapes` are
+    `sun` is the centre of the sun, and of the moon at night. `shapes` are
     painted in order: sky, sun, then from far to near. `shadows` fall on the ground by day, `pools`
     of lamp light at night.
     """
@@ -205,7 +205,7 @@ def _lake(rng: np.random.Generator, x: float, y: float, scale: float) -> list[Sh
 
 
 def random_scene(rng: np.random.Generator) -> Scene:
-    """A scene laid out by `rng`; generators in the same state give equal scenes."""
+    """Draw a random scene; generators in the same state give equal scenes."""
     horizon, sun = rng.uniform(0.46, 0.58), (rng.uniform(0.1, 0.9), rng.uniform(0.1, 0.19))
     far, near, bend = rng.uniform(0.25, 0.75), rng.uniform(0.15, 0.85), rng.uniform(-0.2, 0.2)
 
@@ -229,7 +229,7 @@ def random_scene(rng: np.random.Generator) -> Scene:
         [_lake] * rng.integers(2) + [_house] * rng.integers(1, 5) + [_tree] * rng.integers(2, 8)
     )
     for make in makers:
-        for _ in range(15):  # tries at a free place; a crowded scene goes without
+        for _ in range(15):  # attempts to find a free place
             x, t = rng.uniform(0.03, 0.97), rng.uniform(0.08, 0.88)
             y = road(t, 0)[1]
             thing = make(rng, x, y, 0.7 + 0.8 * t)
@@ -261,7 +261,9 @@ def _textures(size: int) -> tuple[_Array, _Array]:
     n = size * _FINER
     y, x = np.mgrid[:n, :n] * 64 // size  # so that bricks grow with the picture
     joints = (y % 8 < 2) | ((x + y // 8 % 2 * 8) % 16 < 3)
-    rng = np.random.default_rng(0)  # the same grain and stars in every picture: they can be learnt
+    rng = np.random.default_rng(
+        0
+    )  # the same grain and stars in every image, so that they can be learned
     grain = np.kron(rng.normal(0, 0.035, (size, size)), np.ones((_FINER, _FINER)))
     stars = np.zeros((n, n), np.float32)
     for at_x, at_y, light in rng.random((60, 3)):
@@ -272,7 +274,7 @@ def _textures(size: int) -> tuple[_Array, _Array]:
 
 
 class _Canvas:
-    """A scene painted `_FINER` times as fine as asked for, n x n: what the renderings share."""
+    """A scene painted at `_FINER` times the size, n x n, for all renderings."""
 
     def __init__(self, scene: Scene, size: int) -> None:
         if size < 1:
@@ -321,16 +323,17 @@ class _Canvas:
 
 
 def draw_labels(scene: Scene, size: int) -> Image.Image:
-    """The scene as a label map, RGB, size x size: one flat colour per kind of thing.
+    """Draw the scene as a label map, RGB, size x size, with one flat colour per kind of object.
 
-    Raises ValueError for a size below 1, as the other drawings do.
+    Raises:
+        ValueError: size is below 1; the other drawings raise it too.
     """
     canvas = _Canvas(scene, size)
     return canvas.shrink(_COLOURS[0][canvas.kinds])
 
 
 def draw_day(scene: Scene, size: int) -> Image.Image:
-    """The scene as a painted day, RGB, size x size: sunlight, textures and shadows."""
+    """Draw the scene by day, RGB, size x size, with sunlight, textures and shadows."""
     canvas = _Canvas(scene, size)
     shadow = canvas.fill((outline, 1) for outline in scene.shadows) * _FLOOR[canvas.kinds]
     pixels = canvas.paint(1, 2) * (canvas.light() * (1 - 0.3 * shadow))[..., None]
@@ -338,7 +341,7 @@ def draw_day(scene: Scene, size: int) -> Image.Image:
 
 
 def draw_edges(scene: Scene, size: int) -> Image.Image:
-    """The outlines of everything in the scene, RGB, size x size, black on white."""
+    """Draw the outlines of all objects, RGB, size x size, black on white."""
     canvas = _Canvas(scene, size)
     half = max(1, round(canvas.n / 128))  # of a line's width
     wide = np.pad(canvas.ids, half, mode="edge")
@@ -348,7 +351,7 @@ def draw_edges(scene: Scene, size: int) -> Image.Image:
 
 
 def draw_night(scene: Scene, size: int) -> Image.Image:
-    """The scene at night, RGB, size x size: moon and stars, windows and street lamps lit."""
+    """Draw the scene at night, RGB, size x size, with moon, stars, lit windows and street lamps."""
     canvas = _Canvas(scene, size)
     (x, y), r = scene.sun, _box(scene.shapes[1])[2] - scene.sun[0]
     bite = canvas.fill([(_ellipse(x + 0.45 * r, y - 0.1 * r, r * 0.8, r * 0.85), 1)])
@@ -372,7 +375,7 @@ def _require_known(task: str) -> None:
 
 
 def draw_pair(task: str, scene: Scene, size: int) -> tuple[Image.Image, Image.Image]:
-    """Input and target of a task, both RGB, size x size. ValueError for a task not in SCENE_TASKS."""
+    """Draw input and target of a task, both RGB, size x size; ValueError for a task not in SCENE_TASKS."""
     _require_known(task)
     draw_a = {"labels2scene": draw_labels, "edges2scene": draw_edges, "day2night": draw_day}[task]
     draw_b = draw_night if task == "day2night" else draw_day
@@ -383,9 +386,9 @@ def write_dataset(folder: Path, task: str, *, train: int, test: int, size: int, 
     """Write `train` and `test` pairs as folder/train/0000.png... and folder/test/0000.png...
 
     Each file is RGB, 2*size x size, the input on the left. The same task and seed give the same
-    files; every file has a random stream of its own, so train and test never share a scene and a
-    longer dataset starts with the shorter one. Raises ValueError for an unknown task, a negative
-    count or seed, or a size below 1, and FileExistsError where train or test already holds pictures
+    files; every file has its own random stream, so that train and test never share a scene and a
+    longer data set starts with the shorter one. Raises ValueError for an unknown task, a negative
+    count or seed, or a size below 1, and FileExistsError where train or test already contains images
     that would not be replaced; nothing is written then.
     """
     _require_known(task)

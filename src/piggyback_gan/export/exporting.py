@@ -19,12 +19,12 @@ from piggyback_gan.bank.manifest import require_outside_banks
 from piggyback_gan.errors import PiggybackError, error_line
 from piggyback_gan.export.contract import ImageContract
 from piggyback_gan.export.formats import FORMATS, Format
+from piggyback_gan.export.options import ExportOptions
 from piggyback_gan.export.quantizing import quantize
 from piggyback_gan.images.read import list_images, read_image
 from piggyback_gan.images.tensors import to_tensor
 from piggyback_gan.inference.translate import padded, translate_batch
-from piggyback_gan.names import EXPORT_FORMATS, EXPORT_PRECISIONS, ExportFormat, ExportPrecision
-from piggyback_gan.system.checks import check_choice
+from piggyback_gan.names import ExportFormat
 from piggyback_gan.system.files import staging_folder
 
 TOLERANCES = {"fp32": 1e-4, "fp16": 0.05, "bf16": 0.25, "int8": 0.5}
@@ -32,50 +32,6 @@ TOLERANCES = {"fp32": 1e-4, "fp16": 0.05, "bf16": 0.25, "int8": 0.5}
 
 _MOST_GENERATED = 256  # pixels: larger inputs would take long and show no more
 _MOST_IN_FP16 = 64  # torch on a CPU takes a hundred times as long in fp16
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportOptions:
-    """How a task is exported.
-
-    Attributes:
-        format: one of `EXPORT_FORMATS`.
-        direction: "AtoB" or "BtoA"; the one that the task was trained in if None.
-        precision: what its weights are kept in, and a graph computes in; it takes and gives float32.
-        images: files, and folders of them, to compare outputs on; none: generated inputs of several sizes.
-        calibration: for int8, files and folders of inputs such as will be translated: the values that the
-            network has on them are those that its 8 bits are spread over.
-        tolerance: how far an output value may be from the bank's, of values in [-1, 1]; None:
-            `TOLERANCES`.
-        overwrite: replace files that are there, and a folder if an export wrote all that is in it.
-
-    Raises:
-        PiggybackError: a field has a value that is not allowed.
-    """
-
-    format: ExportFormat = "onnx"
-    direction: str | None = None
-    precision: ExportPrecision = "fp32"
-    images: Sequence[Path] = ()
-    calibration: Sequence[Path] = ()
-    tolerance: float | None = None
-    overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        check_choice("format", self.format, EXPORT_FORMATS)
-        check_choice("precision", self.precision, EXPORT_PRECISIONS)
-        if (self.precision == "int8") != bool(self.calibration):
-            raise PiggybackError(
-                "int8 is calibrated on images such as will be translated: give both --precision int8 and "
-                "--calibrate, or neither"
-            )
-        if self.precision == "int8" and not FORMATS[self.format].is_onnx:
-            able = " or ".join(name for name, format in FORMATS.items() if format.is_onnx)
-            raise PiggybackError(f"{self.format} files can't be in int8: choose {able}")
-        if self.tolerance is not None and not self.tolerance >= 0:
-            raise PiggybackError(
-                f"invalid tolerance: found {self.tolerance!r}, give a number from 0 on"
-            )
 
 
 @dataclass(frozen=True)

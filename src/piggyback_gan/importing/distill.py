@@ -1,4 +1,4 @@
-"""Distillation: a task in training learns to give what a finished network gives, from input images alone."""
+"""Distillation: train a task on the outputs of a finished network, from input images alone."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +16,7 @@ from piggyback_gan.images.read import Source
 BATCH_SIZE = 4
 LEARNING_RATE = 1e-3
 _LOAD_SHARE = 286 / 256  # as in training: crops are a little smaller than images
-_JUDGED_AT_ONCE = 16
+_EVALUATION_BATCH = 16
 
 
 def distil(
@@ -30,20 +30,20 @@ def distil(
     device: str,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
 ) -> None:
-    """Train a network's task on another network's outputs: Adam on their L1 distance, the rate falling to 0.
+    """Train a network's task on a teacher's outputs with Adam and the L1 loss.
 
-    All that the task trains is trained: unconstrained filters, what mixes, biases and norms. Dropout and
-    running statistics are as in use. The rate falls in the second half of the steps.
+    Unconstrained filters, mixing weights, biases and norms are trained; dropout is off and running
+    statistics are fixed. In the second half of the steps the learning rate decays linearly to 0.
 
     Args:
         network: with a task in training; it is left in eval mode, on the CPU.
-        teacher: what to learn from.
-        inputs: images, of its first side.
-        crop: side of the random crops of them.
-        steps: how many, of `BATCH_SIZE` crops, half of them mirrored.
-        seed: of all chance.
-        device: where to compute.
-        on_step: told how many steps are done, and the loss of the last one.
+        teacher: the network to imitate.
+        inputs: images; its first side is used.
+        crop: side of the random crops, in pixels.
+        steps: number of steps; each takes `BATCH_SIZE` crops, half of them mirrored on average.
+        seed: random seed of crops and mirroring.
+        device: device to train on.
+        on_step: callback, called with the number of steps done and the last step's loss.
 
     Raises:
         PiggybackError: the loss is not finite.
@@ -74,10 +74,10 @@ def distil(
 def load_inputs(
     sources: Sequence[Source], format: ImageFormat, size: int, *, for_crops: bool = False
 ) -> UnpairedDataset:
-    """Input images, decoded and resized; a little larger than `size`, if crops of that are to be taken.
+    """Decode input images and resize them to `size` x `size`, or a little larger for random crops.
 
     Raises:
-        PiggybackError: names all files that can't be used.
+        PiggybackError: some files can't be used; the message names them.
     """
     side = round(size * _LOAD_SHARE) if for_crops else size
     return UnpairedDataset(sources, (), formats=(format, format), size=side)
@@ -87,22 +87,22 @@ def load_inputs(
 def output_distance(
     made: nn.Module, given: nn.Module, inputs: UnpairedDataset, device: str
 ) -> dict[str, float]:
-    """How far the outputs of two networks are from each other on images: L1, PSNR, SSIM (`image_metrics`)."""
+    """Compute mean L1, PSNR and SSIM between the outputs of two networks (see `image_metrics`)."""
     made, given = made.to(device), given.to(device)
     return mean_metrics(
         image_metrics(made(images).cpu(), given(images).cpu())
-        for images in (batch.to(device) for batch in inputs.in_order(_JUDGED_AT_ONCE, 0))
+        for images in (batch.to(device) for batch in inputs.in_order(_EVALUATION_BATCH, 0))
     )
 
 
 def _batches(inputs: UnpairedDataset, crop: int, seed: int) -> Iterator[Tensor]:
-    chance = torch.Generator().manual_seed(seed)
+    random = torch.Generator().manual_seed(seed)
     count, room = len(inputs.first), inputs.size - crop
     while True:
-        order = torch.randint(count, (BATCH_SIZE,), generator=chance).tolist()
+        order = torch.randint(count, (BATCH_SIZE,), generator=random).tolist()
         cuts = []
         for index in order:
-            top, left = torch.randint(room + 1, (2,), generator=chance).tolist()
+            top, left = torch.randint(room + 1, (2,), generator=random).tolist()
             cut = inputs.image(0, index)[:, top : top + crop, left : left + crop]
-            cuts.append(cut.flip(2) if torch.rand((), generator=chance) < 0.5 else cut)
+            cuts.append(cut.flip(2) if torch.rand((), generator=random) < 0.5 else cut)
         yield torch.stack(cuts)

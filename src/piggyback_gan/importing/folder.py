@@ -1,4 +1,4 @@
-"""Folders of networks that were trained elsewhere, as pix2pix keeps its checkpoints, as one bank."""
+"""Import a checkpoint folder of pix2pix or CycleGAN, with several networks, into one bank."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from piggyback_gan.bank.bank import Bank, open_or_new
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.importing.import_task import (
     Imported,
-    ImportOptions,
     check_fit,
     check_pair,
     import_task,
 )
+from piggyback_gan.importing.options import ImportOptions
 from piggyback_gan.importing.public_weights import PublicGenerator, read_generator, same_modules
 from piggyback_gan.names import Direction, check_task_name
 from piggyback_gan.networks.options import GeneratorOptions
@@ -26,8 +26,8 @@ _WEIGHT_FILES = (".pth", ".pt", ".safetensors")
 
 
 @dataclass(frozen=True)
-class ShelfItem:
-    """A translator in a folder of several: `task` is what it is called, `backward` CycleGAN's second file."""
+class Checkpoint:
+    """Weight files of one task in a checkpoint folder; `backward` is CycleGAN's second generator."""
 
     task: str
     forward: Path
@@ -35,79 +35,79 @@ class ShelfItem:
 
     @property
     def bytes(self) -> int:
-        """What its files take."""
+        """Size of its files."""
         return sum(path.stat().st_size for path in (self.forward, self.backward) if path)
 
 
-def find_shelf(folder: Path) -> list[ShelfItem]:
-    """The generators in a folder, by name: files of weights, and folders as pix2pix keeps its checkpoints.
+def find_checkpoints(folder: Path) -> list[Checkpoint]:
+    """Find the generators in a checkpoint folder, sorted by name: weight files, and folders as pix2pix writes.
 
-    Of a folder it is `latest_net_G.pth`, or `latest_net_G_A.pth` and `latest_net_G_B.pth`; without these,
-    those of the last epoch. Other files and folders are passed over.
+    From a folder, `latest_net_G.pth`, or `latest_net_G_A.pth` and `latest_net_G_B.pth`, is taken; without
+    these, the files of the last epoch. Other files and folders are ignored.
 
     Raises:
-        PiggybackError: there are none, a name can't name a task, or two give the same.
+        PiggybackError: no generators were found, a name is not valid for a task, or two names are equal.
     """
     if not folder.is_dir():
-        raise PiggybackError(f"{folder}: no such folder of networks")
+        raise PiggybackError(f"{folder}: this folder of networks does not exist")
     items = []
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
             continue
         if path.is_file() and path.suffix in _WEIGHT_FILES:
-            items.append(ShelfItem(_task_name(path.stem, path), path))
+            items.append(Checkpoint(_task_name(path.stem, path), path))
         elif path.is_dir() and (forward := _newest(path, "G") or _newest(path, "G_A")):
             one_way = forward.stem.endswith("_G")
             backward = None if one_way else _newest(path, "G_B")
-            items.append(ShelfItem(_task_name(path.name, path), forward, backward))
+            items.append(Checkpoint(_task_name(path.name, path), forward, backward))
     if not items:
         raise PiggybackError(
-            f"{folder} holds no generators: expected files such as NAME.pth, or folders with latest_net_G.pth"
+            f"{folder} contains no generators: expected files such as NAME.pth, or folders with latest_net_G.pth"
         )
     names = [item.task for item in items]
     for name in names:
         if names.count(name) > 1:
-            raise PiggybackError(f"{folder}: two networks are called {name!r}: rename one")
+            raise PiggybackError(f"{folder}: two networks are named {name!r}: rename one")
     return items
 
 
-def import_shelf(
+def import_checkpoints(
     bank_path: str | Path,
-    items: Sequence[ShelfItem],
+    items: Sequence[Checkpoint],
     options: ImportOptions | None = None,
     *,
     direction: Direction | None = None,
     images: str | Path | None = None,
     architecture: GeneratorOptions | None = None,
-    on_step: Callable[[ShelfItem, str, int, int, float], None] = lambda *words: None,
-) -> Iterator[tuple[ShelfItem, Imported | None]]:
-    """Import one network after another, each as soon as the next result is asked for.
+    on_step: Callable[[Checkpoint, str, int, int, float], None] = lambda *words: None,
+) -> Iterator[tuple[Checkpoint, Imported | None]]:
+    """Import networks one after another; a generator that imports the next one when iterated.
 
-    All files are read before the first is imported, so that one that can't be is named at once. What is in
-    the bank already, from the same files, is passed over: an import that was interrupted goes on.
+    All files are validated before the first is imported. Networks that are already in the bank, from the
+    same files, are skipped, so that an interrupted import can be continued.
 
     Args:
         bank_path, options, architecture: as for `import_task`.
-        items: in the order in which they are to enter; see `find_shelf`.
-        direction: of all; as each one's `train_opt.txt` says, else AtoB, if None.
-        images: a folder of folders of images, named as the tasks; or one for all tasks.
-        on_step: as for `import_task`, with the network that is finetuned first.
+        items: networks in the order to import them; see `find_checkpoints`.
+        direction: direction of all; None takes it from each one's `train_opt.txt`, else AtoB.
+        images: a folder with a folder of images for each task; or one for all tasks.
+        on_step: as for `import_task`, with the network first.
 
     Yields:
-        Each network and what was made of it; None where it is in the bank already.
+        Each network and the result of its import; None where it is already in the bank.
 
     Raises:
         PiggybackError: as `import_task`.
     """
     bank_path = Path(bank_path)
     first: PublicGenerator | None = None
-    there: set[str] = set()
+    present: set[str] = set()
     for item in items:
         read = read_generator(item.forward, architecture)
         first = first or read
         bank = open_or_new(bank_path, first.config)
         if item.task in bank.tasks and _is_same(bank, item.task, read):
-            there.add(item.task)
+            present.add(item.task)
             continue
         check_fit(bank, item.task, read)
         if not bank.tasks and (difference := same_modules(read.config, first.config)):
@@ -117,7 +117,7 @@ def import_shelf(
         if item.backward is not None:
             check_pair(read, read_generator(item.backward, architecture))
     for item in items:
-        if item.task in there:
+        if item.task in present:
             yield item, None
             continue
         record = recorded_options(item.forward)
@@ -143,14 +143,14 @@ def import_shelf(
 
 @dataclass(frozen=True)
 class RecordedOptions:
-    """What pix2pix wrote down of a training; None where it did not."""
+    """Training options that pix2pix recorded; None where it did not."""
 
     direction: Direction | None = None
     image_size: int | None = None
 
 
 def recorded_options(weights: Path) -> RecordedOptions:
-    """What `train_opt.txt` beside a file of weights says, if there is one."""
+    """Read `train_opt.txt` beside a weight file, if it exists."""
     try:
         text = (weights.parent / "train_opt.txt").read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
@@ -170,7 +170,7 @@ def _is_same(bank: Bank, task: str, given: PublicGenerator) -> bool:
 
 
 def _newest(folder: Path, network: str) -> Path | None:
-    """The weights of a network that pix2pix called latest, else those of the last epoch."""
+    """Find the weights of a network that are named latest, else those of the last epoch."""
     found = [
         path
         for suffix in _WEIGHT_FILES

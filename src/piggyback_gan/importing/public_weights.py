@@ -1,7 +1,7 @@
-"""Generators of the public PyTorch CycleGAN/pix2pix and CUT code: their weight files as networks of ours.
+"""Read weight files of the public PyTorch CycleGAN, pix2pix and CUT generators.
 
-Our networks have the public ones' module names, so what is left is to tell from a file's tensors which
-network they are of, and to leave out what old versions kept beside them.
+This library's networks have the public ones' module names: the architecture is inferred from the tensors'
+names and shapes, and tensors that only old versions stored are dropped.
 """
 
 import hashlib
@@ -17,14 +17,14 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from piggyback_gan.errors import PiggybackError, first_names
 from piggyback_gan.networks.config import RESNET_BLOCKS, UNET_LEVELS, Architecture, GeneratorConfig
-from piggyback_gan.networks.generators import Generator, generator_modules
+from piggyback_gan.networks.generators import build_outline
 from piggyback_gan.networks.options import GeneratorOptions
 
-_WRAPPINGS = ("module.",)
+_WRAPPER = "module."  # of DataParallel
 _FREE = ("dropout", "init", "input_channels", "output_channels")
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 _BEGINNINGS = {
@@ -46,45 +46,45 @@ _OTHER_NETWORKS = {
 
 @dataclass(frozen=True)
 class PublicGenerator:
-    """A generator from a file.
+    """A generator read from a weight file.
 
     Attributes:
         path: the file.
-        sha256: of its bytes.
+        sha256: hash of its bytes.
         config: its architecture.
         module: the network, in eval mode.
-        dropped: what was in the file and is not used, in words; "" if nothing.
+        dropped: a description of unused tensors in the file; "" if there are none.
     """
 
     path: Path
     sha256: str
     config: GeneratorConfig
-    module: Generator
+    module: nn.Module
     dropped: str
 
-    def as_built(self, config: GeneratorConfig) -> Generator:
-        """The same network as a config names its modules that differs in dropout alone."""
-        names = list(_empty(config).state_dict())
+    def as_built(self, config: GeneratorConfig) -> nn.Module:
+        """Return the network with the module names of a config that differs in dropout only."""
+        names = list(build_outline(config).state_dict())
         return _filled(config, dict(zip(names, self.module.state_dict().values(), strict=True)))
 
 
 def read_generator(path: Path, options: GeneratorOptions | None = None) -> PublicGenerator:
-    """Read a generator's weights: `torch.save` of a state dict, of any version, or safetensors.
+    """Read a generator's state dict, from `torch.save` of any version or safetensors.
 
     Files are read with `weights_only=True`: no code in them is run.
 
     Args:
         path: such as `latest_net_G.pth`.
-        options: what is to be taken for granted rather than told from the tensors, such as dropout in a
-            U-Net, of which they say nothing.
+        options: overrides of what is inferred from the tensors, such as dropout in a U-Net, which they
+            don't show.
 
     Raises:
-        PiggybackError: the file can't be read, or it is something else: what it looks like.
+        PiggybackError: the file can't be read or is something else; the message says what it looks like.
     """
     content = _read(path)
     tensors = _tensors_of(path, content)
     config = _recognise(path, tensors, options or GeneratorOptions())
-    expected = _empty(config).state_dict()
+    expected = build_outline(config).state_dict()
     kept, dropped = _fitted(path, tensors, expected, config)
     for key, tensor in kept.items():
         if not torch.isfinite(tensor).all():
@@ -94,7 +94,7 @@ def read_generator(path: Path, options: GeneratorOptions | None = None) -> Publi
 
 
 def describe(config: GeneratorConfig) -> str:
-    """An architecture in a few words."""
+    """Describe an architecture in one line."""
     blurs = "" if config.antialias == "none" else f", anti-aliased ({config.antialias})"
     return (
         f"{config.summary}{', dropout' if config.dropout else ''}{blurs}, "
@@ -113,15 +113,15 @@ def _read(path: Path) -> bytes:
 
 
 def _tensors_of(path: Path, content: bytes) -> dict[str, Tensor]:
-    """The tensors of a file by name, without what wraps them."""
+    """Return a file's tensors by name, without wrappers such as DataParallel's."""
     held = _unpacked(path, content)
     if isinstance(held, Mapping) and isinstance(held.get("state_dict"), Mapping):
         held = held["state_dict"]
     if not isinstance(held, Mapping):
         what = f"{type(held).__module__}.{type(held).__qualname__}"
-        raise PiggybackError(f"{path} holds a {what}, no state dict of a network")
+        raise PiggybackError(f"{path} contains a {what}, not a network's state dict")
     if not held or not all(isinstance(key, str) for key in held):
-        raise PiggybackError(f"{path} holds a dict without a network's tensors")
+        raise PiggybackError(f"{path} contains a dict without a network's tensors")
     if not all(isinstance(tensor, Tensor) for tensor in held.values()):
         raise PiggybackError(
             f"{path} looks like a whole training's checkpoint, with "
@@ -129,9 +129,8 @@ def _tensors_of(path: Path, content: bytes) -> dict[str, Tensor]:
             "state dict"
         )
     tensors = dict(held)
-    for prefix in _WRAPPINGS:
-        if all(key.startswith(prefix) for key in tensors):
-            tensors = {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}
+    if all(key.startswith(_WRAPPER) for key in tensors):
+        tensors = {key.removeprefix(_WRAPPER): tensor for key, tensor in tensors.items()}
     return tensors
 
 
@@ -146,7 +145,7 @@ def _unpacked(path: Path, content: bytes) -> Any:
     elif content[:1] != b"\x80":
         looks = (words for start, words in _BEGINNINGS.items() if content.startswith(start))
         raise PiggybackError(
-            f"{path} looks like {next(looks, 'no file of PyTorch weights')}; expected a file such as "
+            f"{path} looks like {next(looks, 'something other than PyTorch weights')}; expected a file such as "
             "latest_net_G.pth"
         )
     try:
@@ -154,37 +153,37 @@ def _unpacked(path: Path, content: bytes) -> Any:
     except pickle.UnpicklingError as error:
         if found := re.search(r"(?:GLOBAL|global) ([\w.]+)", str(error)):
             raise PiggybackError(
-                f"{path} holds objects ({found[1]}) that could run code, and is not opened: save the "
+                f"{path} contains objects ({found[1]}) that could run code, and is not opened: save the "
                 "generator's state_dict() alone"
             ) from None
         raise _damaged(path) from None
-    # Of damaged bytes, torch's reader raises whatever they lead it to.
+    # torch's reader raises anything on damaged bytes.
     except Exception:  # noqa: BLE001
         raise _damaged(path) from None
 
 
 def _damaged(path: Path) -> PiggybackError:
-    return PiggybackError(f"{path} is damaged, or no file that torch.save wrote: copy it anew")
+    return PiggybackError(f"{path} is damaged, or was not written by torch.save: copy it again")
 
 
 def _refuse_scripts(path: Path, content: bytes) -> None:
-    """A zip file that torch.save did not write."""
+    """Raise PiggybackError for a zip file that is not from torch.save."""
     try:
         names = zipfile.ZipFile(io.BytesIO(content)).namelist()
     except zipfile.BadZipFile:
         raise _damaged(path) from None
     if any(name.endswith("/constants.pkl") for name in names):
         raise PiggybackError(
-            f"{path} looks like a TorchScript program: give the state dict that it was made of"
+            f"{path} looks like a TorchScript program: give the state dict that it was made from"
         )
     if not any(name.endswith("data.pkl") for name in names):
-        raise PiggybackError(f"{path} looks like a zip archive of other things: unpack it")
+        raise PiggybackError(f"{path} looks like a zip archive of other files: unpack it")
 
 
 def _recognise(
     path: Path, tensors: Mapping[str, Tensor], options: GeneratorOptions
 ) -> GeneratorConfig:
-    """Which network these are the tensors of."""
+    """Infer the architecture from the tensors."""
     shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
     if len(shapes.get("model.model.0.weight", ())) == 4:
         found = _unet(path, shapes)
@@ -243,7 +242,7 @@ def _unet(path: Path, shapes: Shapes) -> dict[str, Any]:
 
 
 def _norm(shapes: Shapes, bias: str, scale: str) -> str:
-    """Convolutions have biases before an instance norm, and only a batch norm has weights."""
+    """Infer the norm: convolutions before an instance norm have biases, and only a batch norm has weights."""
     if len(shapes.get(scale, ())) == 1:
         return "batch"
     return "instance" if bias in shapes else "none"
@@ -257,9 +256,7 @@ def _looks_like(shapes: Shapes) -> str:
         if any(re.search(pattern, key) for key in shapes):
             return f"looks like {words}; generators of CycleGAN, pix2pix and CUT can be imported"
     names = first_names(list(shapes), 4, ", ")
-    return (
-        f"is no generator of CycleGAN, pix2pix or CUT that is known here: its tensors are {names}"
-    )
+    return f"is not a known generator of CycleGAN, pix2pix or CUT: its tensors are {names}"
 
 
 def _fitted(
@@ -268,7 +265,7 @@ def _fitted(
     expected: Mapping[str, Tensor],
     config: GeneratorConfig,
 ) -> tuple[dict[str, Tensor], str]:
-    """The tensors that a network has, and what was left over, in words."""
+    """Return the tensors that a network needs, and a description of those dropped."""
     kept = dict(tensors)
     statistics = [
         key
@@ -278,7 +275,7 @@ def _fitted(
     for key in statistics:
         del kept[key]
     for key, tensor in expected.items():
-        if key.endswith("num_batches_tracked"):  # before torch 0.4.1 there was none
+        if key.endswith("num_batches_tracked"):  # missing before torch 0.4.1
             kept.setdefault(key, torch.zeros((), dtype=tensor.dtype))
     for key in sorted(expected.keys() | kept.keys()):
         shape = tuple(expected[key].shape) if key in expected else "nothing"
@@ -292,13 +289,8 @@ def _fitted(
     return kept, "running statistics that instance norm does not use" if statistics else ""
 
 
-def _empty(config: GeneratorConfig) -> Generator:
-    with torch.device("meta"):
-        return generator_modules(config)
-
-
-def _filled(config: GeneratorConfig, tensors: Mapping[str, Tensor]) -> Generator:
-    module = _empty(config)
+def _filled(config: GeneratorConfig, tensors: Mapping[str, Tensor]) -> nn.Module:
+    module = build_outline(config)
     module.load_state_dict(tensors, assign=True)
     for parameter in module.parameters():
         parameter.requires_grad_(True)
@@ -306,7 +298,7 @@ def _filled(config: GeneratorConfig, tensors: Mapping[str, Tensor]) -> Generator
 
 
 def same_modules(first: GeneratorConfig, second: Architecture) -> str | None:
-    """What keeps two generators from sharing filters, in words; dropout, first weights and channels don't."""
+    """Describe the difference that keeps two generators from sharing filters; dropout, init and channels don't."""
     one, other = asdict(first), asdict(second)
     for key, value in one.items():
         if key not in _FREE and value != other.get(key):

@@ -1,4 +1,4 @@
-"""The networks' configurations: plain checked values, which a bank stores. Nothing here imports torch."""
+"""Configurations of generators and discriminators, as a bank stores them. This module does not import torch."""
 
 import json
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ UNET_LEVELS = {"unet-64": 6, "unet-128": 7, "unet-256": 8}
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratorConfig:
-    """Everything that decides a generator's structure and its initial weights.
+    """Structure and initial weights of a built-in generator.
 
     Raises:
         PiggybackError: a field has a value that is not allowed.
@@ -41,17 +41,17 @@ class GeneratorConfig:
     name: str = "resnet-9"
     """One of `GENERATOR_NAMES`: ResNets by their number of blocks, U-Nets by their image size."""
     input_channels: int = 3
-    """Channels of the image that is translated."""
+    """Channels of the input image."""
     output_channels: int = 3
-    """Channels of the image that comes out."""
+    """Channels of the output image."""
     ngf: int = 64
-    """Channels after the first convolution; the later layers have up to 4 (U-Net: 8) times as many."""
+    """Channels after the first convolution; later layers have up to 4 times as many (U-Net: 8)."""
     norm: str = "instance"
     """``"instance"``, ``"batch"`` or ``"none"``."""
     dropout: bool = False
-    """Dropout 0.5 in every ResNet block, or in the U-Net's middle levels."""
+    """Dropout with probability 0.5 in every ResNet block, or in the U-Net's middle levels."""
     antialias: str = "none"
-    """Blur before pixels are left out (``"down"``) and where they are put in (``"up"``), as in CUT; a ResNet's."""
+    """Anti-aliased downsampling (``"down"``), upsampling (``"up"``) or both, as in CUT; ResNets only."""
     init: str = "normal"
     """``"normal"``, ``"xavier"``, ``"kaiming"`` or ``"orthogonal"``; see `init_weights`."""
 
@@ -70,49 +70,48 @@ class GeneratorConfig:
 
     @property
     def size_multiple(self) -> int:
-        """The number of pixels that an image's height and width must be multiples of."""
+        """Number that an image's height and width, in pixels, must be multiples of."""
         return 2 ** UNET_LEVELS[self.name] if self.name in UNET_LEVELS else 4
 
     @property
     def minimum_size(self) -> int:
-        """The smallest height and width, in pixels, that the network takes."""
-        # The ResNet's blocks work at a quarter of the size, and pad by reflection: 1 pixel there
-        # has no neighbour to reflect.
+        """Smallest height and width of an image, in pixels."""
+        # A ResNet's blocks work at a quarter of the size and pad by reflection, which needs 2 pixels.
         return self.size_multiple if self.name in UNET_LEVELS else 8
 
     @property
     def summary(self) -> str:
-        """The network in a few words, without its channels."""
+        """Short description of the network, without its channels."""
         return f"{self.name}, ngf {self.ngf}, {self.norm} norm"
 
     @property
-    def sees_images_alone(self) -> bool:
-        """Whether what it makes of an image in training depends neither on its batch nor on chance."""
+    def is_batch_independent(self) -> bool:
+        """Whether each output depends on its input alone in training: no batch norm, no dropout."""
         return self.norm != "batch" and not self.dropout
 
 
 @dataclass(frozen=True, kw_only=True)
 class CustomGeneratorConfig:
-    """A generator that a user's own code makes: which code, and what it is called with.
+    """A generator made by user code: the callable and its arguments.
 
     Raises:
         PiggybackError: a field has a value that is not allowed.
     """
 
     name: str
-    """The callable that makes it: ``"package.module:callable"``."""
+    """The callable that returns the module: ``"package.module:callable"``."""
     input_channels: int = 3
-    """Channels of the image that is translated."""
+    """Channels of the input image."""
     output_channels: int = 3
-    """Channels of the image that comes out."""
+    """Channels of the output image."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    """What the callable is given beside the channels: values that JSON has."""
+    """Keyword arguments of the callable besides the channels; values that JSON can represent."""
     size_multiple: int = 1
-    """The number of pixels that an image's height and width must be multiples of."""
+    """Number that an image's height and width, in pixels, must be multiples of."""
     minimum_size: int = 1
-    """The smallest height and width, in pixels, that the network takes."""
+    """Smallest height and width of an image, in pixels."""
 
-    sees_images_alone = False  # nothing is known of its layers
+    is_batch_independent = False  # its layers are unknown
 
     def __post_init__(self) -> None:
         check_code_name(self.name)
@@ -127,20 +126,20 @@ class CustomGeneratorConfig:
 
     @property
     def summary(self) -> str:
-        """The network in a few words, without its channels."""
+        """Short description of the network, without its channels."""
         return ", ".join([self.name, *(f"{key} {value}" for key, value in self.arguments.items())])
 
 
 Architecture = GeneratorConfig | CustomGeneratorConfig
-"""What a bank's generators can be."""
+"""Architecture of a bank's generators."""
 
 
 def read_architecture(stored: Mapping[str, Any]) -> Architecture:
-    """The architecture that a bank has stored.
+    """Read the architecture stored in a bank.
 
     Raises:
-        PiggybackError: a value that is not allowed.
-        TypeError: a field that this version does not know.
+        PiggybackError: a value is not allowed.
+        TypeError: this version does not know a field.
     """
     if isinstance(stored, Mapping) and is_code_name(stored.get("name")):
         return CustomGeneratorConfig(**stored)
@@ -149,20 +148,20 @@ def read_architecture(stored: Mapping[str, Any]) -> Architecture:
 
 @dataclass(frozen=True, kw_only=True)
 class DiscriminatorConfig:
-    """Everything that decides a discriminator's structure and its initial weights.
+    """Structure and initial weights of a discriminator.
 
     Raises:
         PiggybackError: a field has a value that is not allowed.
     """
 
     name: str = "patch"
-    """``"patch"``: a score for each overlapping patch; ``"pixel"``: a score for each pixel."""
+    """``"patch"``: one score per overlapping patch; ``"pixel"``: one score per pixel."""
     input_channels: int = 6
-    """Channels of what is judged: those of the output, or of input and output for paired tasks."""
+    """Channels of its input: the generator's output, with the generator's input for paired tasks."""
     ndf: int = 64
-    """Channels after the first convolution; later layers have up to 8 (pixel: 2) times as many."""
+    """Channels after the first convolution; later layers have up to 8 times as many (pixel: 2)."""
     layers: int = 3
-    """Convolutions that halve the size (patch only): 3 gives patches of 70x70 pixels."""
+    """Convolutions that halve the size (patch only); 3 give patches of 70x70 pixels."""
     norm: str = "instance"
     """``"instance"``, ``"batch"`` or ``"none"``."""
     init: str = "normal"
@@ -178,21 +177,21 @@ class DiscriminatorConfig:
 
 
 def check_arguments(arguments: object) -> None:
-    """Raise PiggybackError unless these are arguments for a user's own code that JSON can keep."""
+    """Raise PiggybackError unless these are keyword arguments for user code that JSON can represent."""
     if not isinstance(arguments, Mapping) or not all(isinstance(key, str) for key in arguments):
         raise PiggybackError(
             f"invalid generator_arguments: found {arguments!r}, give a table of names and values"
         )
     if given := sorted(arguments.keys() & {"input_channels", "output_channels"}):
         raise PiggybackError(
-            f"invalid generator_arguments: {given[0]} is as the images have it; leave it out"
+            f"invalid generator_arguments: {given[0]} is taken from the images; leave it out"
         )
     try:
-        kept = json.loads(json.dumps(arguments, allow_nan=False))
+        stored = json.loads(json.dumps(arguments, allow_nan=False))
     except (TypeError, ValueError):
-        kept = None
-    if kept != arguments:
+        stored = None
+    if stored != arguments:
         raise PiggybackError(
-            f"invalid generator_arguments: found {arguments!r}, give only what JSON keeps: finite numbers, "
-            "words, true, false, null, lists and tables"
+            f"invalid generator_arguments: found {arguments!r}, give only values that JSON can "
+            "represent: finite numbers, strings, true, false, null, lists and tables"
         )

@@ -1,4 +1,4 @@
-"""The discriminators: PatchGAN and per-pixel, with the module names of the public pix2pix networks.
+"""Discriminators: PatchGAN and per-pixel, with the module names of the public pix2pix networks.
 
 Source: Isola et al., "Image-to-Image Translation with Conditional Adversarial Networks", CVPR 2017,
 sections 3.2.2 and 6.1.2.
@@ -11,11 +11,11 @@ from piggyback_gan.networks.layers import init_weights, make_norm, needs_bias
 
 
 def build_discriminator(config: DiscriminatorConfig) -> nn.Module:
-    """Build a discriminator with fresh weights, drawn from torch's global random generator.
+    """Build a discriminator with initial weights drawn from torch's global random state.
 
     It maps images (B, input_channels, H, W) with values in [-1, 1] to unbounded scores, higher for
-    real: (B, 1, H, W) for ``"pixel"``; for ``"patch"`` (B, 1, H // 2**layers - 2,
-    W // 2**layers - 2), so that H and W must be at least 3 * 2**layers.
+    real images: (B, 1, H, W) for ``"pixel"``; (B, 1, H // 2**layers - 2, W // 2**layers - 2) for
+    ``"patch"``, so that H and W must be at least 3 * 2**layers.
     """
     network = PatchDiscriminator(config) if config.name == "patch" else PixelDiscriminator(config)
     init_weights(network, config.init)
@@ -52,7 +52,7 @@ class PatchDiscriminator(nn.Module):
 
 
 class PixelDiscriminator(nn.Module):
-    """PixelGAN: three 1x1 convolutions, so that each pixel is scored by its own colour alone."""
+    """PixelGAN: three 1x1 convolutions, which score each pixel by its colour alone."""
 
     def __init__(self, config: DiscriminatorConfig) -> None:
         super().__init__()

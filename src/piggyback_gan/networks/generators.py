@@ -1,4 +1,4 @@
-"""The generators: ResNet and U-Net, with the module names of the public pix2pix/CycleGAN networks.
+"""Generators: ResNet and U-Net, with the module names of the public pix2pix/CycleGAN networks.
 
 Sources: Zhu et al., "Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial
 Networks", ICCV 2017 (ResNet, after Johnson et al. 2016); Isola et al., "Image-to-Image Translation
@@ -21,32 +21,31 @@ from piggyback_gan.networks.layers import BlurDown, BlurUp, init_weights, make_n
 
 
 def build_generator(config: Architecture) -> nn.Module:
-    """Build a generator with fresh weights, drawn from torch's global random generator.
+    """Build a generator with initial weights drawn from torch's global random state.
 
     It maps images (B, input_channels, H, W) to images (B, output_channels, H, W), both with values
     in [-1, 1]. H and W must be multiples of ``config.size_multiple`` and at least
     ``config.minimum_size``; the network itself does not check this.
 
     Raises:
-        PiggybackError: code of the user's own makes it, and can't (`custom_generators.build_custom`).
+        PiggybackError: user code makes it, and fails (see `build_custom`).
     """
     if isinstance(config, CustomGeneratorConfig):
         return build_custom(config)
-    network = generator_modules(config)
+    network = _modules(config)
     init_weights(network, config.init)
     return network
 
 
-def generator_modules(config: GeneratorConfig) -> "Generator":
-    """The same network with weights that are still to come."""
+def _modules(config: GeneratorConfig) -> nn.Module:
     return UnetGenerator(config) if config.name in UNET_LEVELS else ResnetGenerator(config)
 
 
 def build_outline(config: Architecture) -> nn.Module:
-    """The same network to look at, or to be given values; it draws on no random numbers.
+    """Build a generator to inspect or to load weights into, without changing the random state.
 
-    A built-in one is on the meta device. One of the user's own has values, as its code may know of no such
-    device, and what is neither parameter nor buffer would have none.
+    A built-in one is on the meta device. User code runs as usual: it may not support the meta device, and
+    attributes that are neither parameters nor buffers would have no values there.
 
     Raises:
         PiggybackError: as `build_generator`.
@@ -55,11 +54,11 @@ def build_outline(config: Architecture) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             return build_custom(config)
     with torch.device("meta"):
-        return generator_modules(config)
+        return _modules(config)
 
 
 class ResnetGenerator(nn.Module):
-    """Two downsampling convolutions, residual blocks, two upsampling convolutions."""
+    """ResNet: two downsampling convolutions, residual blocks, two upsampling convolutions."""
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
@@ -105,7 +104,7 @@ class ResnetGenerator(nn.Module):
 
 
 class ResnetBlock(nn.Module):
-    """Two convolutions of 3x3, bypassed by the identity."""
+    """Residual block of two 3x3 convolutions."""
 
     def __init__(self, channels: int, norm: str, *, dropout: bool) -> None:
         super().__init__()
@@ -132,13 +131,13 @@ class ResnetBlock(nn.Module):
 
 
 class UnetGenerator(nn.Module):
-    """An encoder down to 1/2**levels of the size, and a decoder, with a skip at every level."""
+    """U-Net: an encoder down to 1/2**levels of the size and a decoder, with a skip at every level."""
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         self.config = config
         ngf, norm = config.ngf, config.norm
-        # From the inside out, which is also the public network's order of construction.
+        # From the inside out, in the public network's order of construction.
         block = UnetBlock(8 * ngf, 8 * ngf, norm=norm)
         for _ in range(UNET_LEVELS[config.name] - 5):
             block = UnetBlock(8 * ngf, 8 * ngf, inside=block, norm=norm, dropout=config.dropout)
@@ -152,11 +151,8 @@ class UnetGenerator(nn.Module):
         return translated
 
 
-Generator = ResnetGenerator | UnetGenerator
-
-
 class UnetOutermostBlock(nn.Module):
-    """The U-Net's first and last convolution around all inner levels; no skip, no norm, Tanh."""
+    """The U-Net's outermost level: first and last convolution, Tanh; no skip, no norm."""
 
     def __init__(self, config: GeneratorConfig, *, inside: nn.Module) -> None:
         super().__init__()
@@ -176,7 +172,7 @@ class UnetOutermostBlock(nn.Module):
 
 
 class UnetBlock(nn.Module):
-    """One U-Net level: halve the size, run the levels inside (if any), double it, append to input."""
+    """A U-Net level: halve the size, apply the inner levels if any, double it, concatenate to the input."""
 
     def __init__(
         self,
@@ -196,7 +192,7 @@ class UnetBlock(nn.Module):
         # No norm on the innermost level: its feature map may be a single pixel.
         if inside is not None:
             layers += [make_norm(norm, inner_channels), inside]
-        # The level inside hands back its input and its output, side by side.
+        # The inner level returns its input and output, concatenated.
         up_channels = inner_channels if inside is None else 2 * inner_channels
         layers += [
             nn.ReLU(inplace=True),
@@ -208,11 +204,11 @@ class UnetBlock(nn.Module):
         self.model = nn.Sequential(*layers)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Map features (B, C, H, W) to (B, 2 C, H, W): the input, then what was made of it."""
-        # The LeakyReLU works in place, so the skip carries its result rather than the bare input.
-        # A ReLU always comes next, and relu(leaky_relu(x)) is relu(x): the image is the same.
-        made: Tensor = self.model(features)
-        return torch.cat([features, made], dim=1)
+        """Map features (B, C, H, W) to (B, 2 C, H, W): the input, then the output."""
+        # The LeakyReLU works in place, so the skip carries its output. A ReLU always follows, and
+        # relu(leaky_relu(x)) is relu(x).
+        output: Tensor = self.model(features)
+        return torch.cat([features, output], dim=1)
 
 
 def _down_conv(channels_in: int, channels_out: int, *, bias: bool) -> nn.Conv2d:

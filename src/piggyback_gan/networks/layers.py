@@ -1,4 +1,4 @@
-"""What generators and discriminators are made of beside convolutions: norms, blurs, first weights."""
+"""Norms, blur layers and weight initialization of generators and discriminators."""
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ _GAIN = 0.02
 
 
 class BlurDown(nn.Module):
-    """Halve the size without aliasing: blur with a binomial kernel of 3x3, then take every other pixel.
+    """Anti-aliased downsampling: blur with a 3x3 binomial kernel, then take every other pixel.
 
     Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019.
     """
@@ -29,7 +29,7 @@ class BlurDown(nn.Module):
 
 
 class BlurUp(nn.Module):
-    """Double the size, and blur what was put in with a binomial kernel of 4x4; source as `BlurDown`."""
+    """Anti-aliased upsampling: double the size with a 4x4 binomial kernel; source as `BlurDown`."""
 
     filt: Tensor
 
@@ -45,7 +45,7 @@ class BlurUp(nn.Module):
 
 
 def _binomial(row: list[float]) -> Tensor:
-    """The kernel (1, 1, k, k) of a row and itself, which sums to 1."""
+    """Return the outer product of a row with itself, normalized: a kernel (1, 1, k, k)."""
     values = torch.tensor(row)
     kernel = torch.outer(values, values)
     return (kernel / kernel.sum())[None, None]
@@ -55,7 +55,7 @@ def make_norm(norm: str, channels: int) -> nn.Module:
     """Return a norm layer for feature maps of shape (B, channels, H, W).
 
     ``"instance"`` has neither parameters nor running statistics, ``"batch"`` has both, ``"none"``
-    passes its input through. ``norm`` is one of `NORMS`: the configs check it.
+    is the identity. ``norm`` is one of `NORMS`, which the configs validate.
     """
     if norm == "instance":
         return nn.InstanceNorm2d(channels, affine=False, track_running_stats=False)
@@ -65,14 +65,14 @@ def make_norm(norm: str, channels: int) -> nn.Module:
 
 
 def needs_bias(norm: str) -> bool:
-    """Return whether the public networks give a bias to a convolution that this norm follows."""
-    # Instance norm takes the mean off again, so its biases are idle; they are kept all the same,
-    # because the public checkpoints have them. "none" has no bias there, either.
+    """Return whether the public networks' convolutions have a bias before this norm."""
+    # Instance norm subtracts the mean, so that biases have no effect; the public checkpoints have them
+    # all the same. "none" has no bias there either.
     return norm == "instance"
 
 
 def init_weights(module: nn.Module, init: str) -> None:
-    """Initialise a network in place, as pix2pix does, from torch's global random generator.
+    """Initialize a network in place, as pix2pix does, from torch's global random state.
 
     Weights of convolutions and linear layers follow ``init`` with gain 0.02 (``"normal"``:
     N(0, 0.02); ``"kaiming"`` has no gain), their biases are 0. Batch norm weights are
@@ -82,7 +82,7 @@ def init_weights(module: nn.Module, init: str) -> None:
     CVPR 2017, section 6.2.
 
     Args:
-        module: the network; other kinds of layers in it are left alone.
+        module: the network; other kinds of layers are unchanged.
         init: one of `INITS`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Which network a bank gets: every option, with its check."""
+"""Options of a bank's generator."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,10 +7,8 @@ from typing import Any
 
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.networks.config import (
-    ANTIALIAS,
     GENERATOR_NAMES,
     INITS,
-    NORMS,
     Antialias,
     Architecture,
     CustomGeneratorConfig,
@@ -19,71 +17,68 @@ from piggyback_gan.networks.config import (
     WeightInit,
     check_arguments,
 )
-from piggyback_gan.system.checks import check_choice, check_positive
-from piggyback_gan.system.user_code import check_code_name, is_code_name
+from piggyback_gan.system.checks import check_choice
+from piggyback_gan.system.user_code import is_code_name
 
 _CODE = "package.module:callable"
 
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratorOptions:
-    """The architecture. It is chosen with a bank's first task; later tasks take it from the bank."""
+    """The generator of a new bank; None takes the default. Later tasks take the generator from the bank.
+
+    Raises:
+        PiggybackError: a field has a value that is not allowed.
+    """
 
     generator: str | None = None
-    """The network. A new bank's first task fixes it. MODULE:CALLABLE makes one of yours."""
+    """Network of a new bank, fixed by its first task. MODULE:CALLABLE is a function of yours that returns one."""
     generator_arguments: Mapping[str, Any] | None = None
-    """What MODULE:CALLABLE is called with, beside input_channels and output_channels."""
+    """Keyword arguments of MODULE:CALLABLE, besides input_channels and output_channels."""
     ngf: int | None = None
-    """Channels after the network's first convolution."""
+    """Channels after the generator's first convolution."""
     norm: Norm | None = None
-    """Norm layers of the network."""
+    """Norm layers of the generator."""
     dropout: bool | None = None
-    """Dropout in the network, while it trains."""
+    """Dropout in the generator during training."""
     antialias: Antialias | None = None
-    """A ResNet's layers that blur where it changes the size, as CUT's."""
+    """Anti-aliased down- and upsampling as in CUT; ResNets only."""
     weight_init: WeightInit | None = None
-    """How the network's first weights are drawn."""
+    """Initialization of the generator's weights."""
 
     def __post_init__(self) -> None:
-        if is_code_name(self.generator):
-            check_code_name(str(self.generator))
-            self._refuse_options_of_built_in()
-        elif self.generator is not None:
-            check_choice("generator", self.generator, (*GENERATOR_NAMES, _CODE))
-        for field, allowed in (
-            ("norm", NORMS),
-            ("antialias", ANTIALIAS),
-            ("weight_init", INITS),
-        ):
-            if getattr(self, field) is not None:
-                check_choice(field, getattr(self, field), allowed)
         if self.generator_arguments is not None:
             check_arguments(self.generator_arguments)
-        if self.ngf is not None:
-            check_positive("ngf", self.ngf)
-        if self.dropout is not None and not isinstance(self.dropout, bool):
-            raise PiggybackError(f"invalid dropout: found {self.dropout!r}, give true or false")
-
-    def _refuse_options_of_built_in(self) -> None:
-        for option in ("ngf", "norm", "dropout", "antialias", "weight_init"):
-            if getattr(self, option) is not None:
-                raise PiggybackError(
-                    f"{option} is an option of the built-in networks, not of {self.generator}: "
-                    "leave it out; what your code takes goes into generator_arguments"
-                )
+        if self.code is not None:
+            for option in ("ngf", "norm", "dropout", "antialias", "weight_init"):
+                if getattr(self, option) is not None:
+                    raise PiggybackError(
+                        f"{option} is an option of the built-in networks, not of {self.code}: "
+                        "leave it out; what your code takes goes into generator_arguments"
+                    )
+            CustomGeneratorConfig(**self._chosen())
+            return
+        # Names here that differ from the config's: its errors would name another option.
+        if self.generator is not None:
+            check_choice("generator", self.generator, (*GENERATOR_NAMES, _CODE))
+        if self.weight_init is not None:
+            check_choice("weight_init", self.weight_init, INITS)
+        GeneratorConfig(**{k: v for k, v in self._chosen().items() if k != "arguments"})
 
     @property
     def code(self) -> str | None:
-        """The user's own code that is asked for, by name."""
+        """Name of the user code that makes the generator, if any."""
         return self.generator if is_code_name(self.generator) else None
 
     def for_new_bank(self, image_size: int, channels: tuple[int, int] = (3, 3)) -> Architecture:
-        """The architecture that a new bank gets, for input and output of so many channels.
+        """Return the architecture of a new bank; the sizes that user code takes are not filled in (`fitted`).
 
-        Which sizes a network of the user's own takes is still to be found out (`fitted`).
+        Args:
+            image_size: side of the training images, in pixels; decides the default network.
+            channels: channels of input and output.
 
         Raises:
-            PiggybackError: a value that no network can have.
+            PiggybackError: a value is not allowed.
         """
         of_channels = {"input_channels": channels[0], "output_channels": channels[1]}
         if self.code is not None:
@@ -92,14 +87,14 @@ class GeneratorOptions:
         return self.built_in({"name": name, **of_channels})
 
     def built_in(self, found: Mapping[str, Any]) -> GeneratorConfig:
-        """A built-in architecture: what is found out otherwise, and what was chosen before that.
+        """Return a built-in architecture: `found`, overridden by these options.
 
         Raises:
-            PiggybackError: a value that no network can have, or options of a user's own code.
+            PiggybackError: a value is not allowed, or the options are for user code.
         """
         if self.code is not None:
             raise PiggybackError(
-                f"a network of one's own ({self.code}) can't stand here: choose one of "
+                f"a generator made by user code ({self.code}) is not possible here: choose one of "
                 f"{', '.join(GENERATOR_NAMES)}"
             )
         if self.generator_arguments is not None:
@@ -109,10 +104,10 @@ class GeneratorOptions:
         return GeneratorConfig(**{**found, **self._chosen()})
 
     def for_bank(self, config: Architecture) -> Architecture:
-        """The bank's own architecture, if what was chosen does not speak against it.
+        """Return the bank's architecture.
 
         Raises:
-            PiggybackError: an option asks for another architecture than the bank has.
+            PiggybackError: an option is in conflict with it.
         """
         for field, asked in self._chosen().items():
             fixed = getattr(config, field, None)

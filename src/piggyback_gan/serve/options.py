@@ -14,42 +14,38 @@ _MOST = 2**40
 class ServeOptions:
     """How a bank is served.
 
-    Attributes:
-        device: where to compute.
-        max_tasks_in_memory: composed networks that are kept, the least recently used goes first.
-        max_batch: images of one task and size that are translated at once.
-        batch_wait: how long an image waits for others while nothing else is to be done, in milliseconds.
-        max_queue: images that may wait or be at work; more are refused with 429.
-        max_bytes: of a request's body.
-        max_pixels: of an image.
-        whole_pixels: of what is translated at once, all of a batch together: larger images go in tiles.
-        max_files: in one request.
-        timeout: seconds for a request's body to arrive, again for its answer to be made, and again for it to
-            be taken.
-        token_file: a file of bearer tokens, one a line; None: whoever reaches the server can use it.
-        allowed_hosts: names by which the server may be called; () on loopback: the names of loopback.
-        samples: a folder of images whose translations stand for the tasks, as for ``pbgan push``.
-        training_samples: tasks that have no sample picture show one of their training, with images that
-            the user may not want others to see.
-
     Raises:
         PiggybackError: a field has a value that is not allowed.
     """
 
     device: Device = "auto"
+    """Device; auto picks CUDA, MPS, then CPU."""
     max_tasks_in_memory: int = 8
+    """Composed networks kept in memory; the least recently used is dropped first."""
     max_batch: int = 8
+    """Images of one task and size translated in one batch."""
     batch_wait: float = 5.0
+    """Milliseconds that an image waits for others to fill its batch while the server is idle."""
     max_queue: int = 64
+    """Images that may be waiting or in translation; further ones are refused with 429."""
     max_bytes: int = 32 * 2**20
+    """Size limit of a request body, in bytes."""
     max_pixels: int = 2**24
+    """Size limit of an image, in pixels."""
     whole_pixels: int = 2**22
+    """Pixels translated at once, all images of a batch together: limits memory; larger images go in tiles."""
     max_files: int = 32
+    """Files in one request."""
     timeout: float = 120.0
+    """Seconds for a request body to arrive, then for its response to be computed, then for it to be sent."""
     token_file: Path | None = None
+    """File of bearer tokens, one per line, of which requests must carry one; without it, all are served."""
     allowed_hosts: tuple[str, ...] = ()
+    """Host names that requests may use, such as a reverse proxy's; by default, on loopback, its names."""
     samples: Path | None = None
+    """Images to show for the tasks on the page, DIR/TASK or DIR for all; without it, the bank's samples."""
     training_samples: bool = False
+    """Show a training sample for tasks without another; it may contain images that are not public."""
 
     def __post_init__(self) -> None:
         for name in ("max_tasks_in_memory", "max_batch", "max_queue", "max_files"):

@@ -61,7 +61,7 @@ class UnpairedTrainer(Trainer):
         )
         self.sides = sides
         self.pools = {side: ImagePool(options.pool_size) for side in sides}
-        self._together = config.sees_images_alone
+        self._together = config.is_batch_independent
 
     def state(self) -> dict[str, Any]:
         """As `Trainer.state`, with the pools."""
