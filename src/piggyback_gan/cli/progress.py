@@ -1,7 +1,7 @@
 """What a person sees while a task is trained: the plan, a progress bar, a line per epoch."""
 
 from collections.abc import Mapping, Sequence
-from typing import Self
+from typing import Any, Self
 
 from rich import box
 from rich.console import Console
@@ -22,13 +22,13 @@ from piggyback_gan.data.folders import PairedFolder
 from piggyback_gan.images.format import FULL_RANGE, ImageFormat
 from piggyback_gan.names import FORWARD, METRICS
 from piggyback_gan.runs.run_folder import list_runs
-from piggyback_gan.training.callbacks import Position, Reporter
+from piggyback_gan.training.callbacks import Callback, Position
 from piggyback_gan.training.plan import TaskPlan
 
 _MUCH = 0.05  # a share of private parameters that most of the default budget goes into
 
 
-class TrainingProgress(Reporter):
+class TrainingProgress(Callback):
     """A progress bar on stderr; where that is no terminal, a line per epoch only."""
 
     def __init__(self) -> None:
@@ -95,8 +95,8 @@ class TrainingProgress(Reporter):
             words=words,
         )
 
-    def validated(self, position: Position, metrics: Mapping[str, float] | None) -> None:
-        if metrics is not None:
+    def epoch_ended(self, position: Position, records: Sequence[Mapping[str, Any]]) -> None:
+        if metrics := records[-1]["validation"]:
             words = "  ".join(f"{_called(name)} {value:.4g}" for name, value in metrics.items())
             self._console.print(
                 f"epoch {position.epoch}/{position.epochs}  held-out images:  {words}",

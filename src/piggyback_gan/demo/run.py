@@ -19,7 +19,7 @@ from piggyback_gan.images.pixels import Pixels
 from piggyback_gan.images.tensors import to_pixels
 from piggyback_gan.networks.options import GeneratorOptions
 from piggyback_gan.runs.teach import teach
-from piggyback_gan.training.callbacks import Reporter
+from piggyback_gan.training.callbacks import Callback
 from piggyback_gan.training.options import TrainingOptions
 
 SIZE = 64
@@ -94,7 +94,7 @@ def run_demo(
     generator: GeneratorOptions = GENERATOR,
     train_pairs: int = TRAIN_PAIRS,
     test_pairs: int = TEST_PAIRS,
-    reporter: Reporter | None = None,
+    callback: Callback | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> list[Learned]:
     """Draw the data sets, teach one bank the three tasks, and judge each twice from the bank on disk.
@@ -102,7 +102,7 @@ def run_demo(
     Args:
         out: a folder from `prepare`; data sets, bank and figures (demo.json) go there.
         options, generator, train_pairs, test_pairs: smaller ones make a quicker demo.
-        reporter: who is told how the training goes.
+        callback: its methods are called as training goes on.
         should_stop: asked after every step.
     """
     bank_path = out / "bank"
@@ -120,7 +120,7 @@ def run_demo(
             folder,
             replace(options, learning_rate=rate),
             generator if number == 0 else None,
-            reporter=reporter,
+            callback=callback,
             should_stop=should_stop,
         )
         datasets[task] = PairedDataset(

@@ -17,11 +17,11 @@ from piggyback_gan.runs.tensorboard import require_tensorboard
 from piggyback_gan.system.device import choose_device
 from piggyback_gan.system.distributed import Processes, processes
 from piggyback_gan.system.user_code import allow_generator
-from piggyback_gan.training.callbacks import Interrupted, Position, Reporter
+from piggyback_gan.training.callbacks import Callback, Interrupted, Position
 from piggyback_gan.training.options import TrainingOptions
 from piggyback_gan.training.plan import plan_task
 
-__all__ = ["Interrupted", "Position", "Reporter", "recorded_options", "teach"]
+__all__ = ["Callback", "Interrupted", "Position", "recorded_options", "teach"]
 
 # A resumed run may do these otherwise: they are no part of what is learned.
 _FREE_OPTIONS = ("device", "log")
@@ -35,7 +35,7 @@ def teach(
     generator: GeneratorOptions | None = None,
     *,
     resume: bool = False,
-    reporter: Reporter | None = None,
+    callback: Callback | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> TaskEntry:
     """Train a task and add it to a bank, which is made if it is not there.
@@ -53,7 +53,7 @@ def teach(
             names is not, unless it was allowed (`own_code.allow_generator`).
         resume: go on with the run that was begun for this task. All else may be left out; what is
             given must be as it was, but for device and log.
-        reporter: who is told how it goes.
+        callback: its methods are called as training goes on.
         should_stop: asked in every step; training ends after it, and can be resumed.
 
     Returns:
@@ -131,7 +131,7 @@ def teach(
             else:
                 # What may change is remembered as it is now: the next --resume needs no more than that.
                 run = replace(run, data=str(Path(data).absolute()), options=asdict(options))
-            training = TrainingRun(plan, run, team, reporter or Reporter(), should_stop)
+            training = TrainingRun(plan, run, team, callback or Callback(), should_stop)
             return training.run(resume=resume)
 
 
