@@ -1,4 +1,4 @@
-"""Which words can name a task, and the names of metrics and of ways to make filters. No torch here."""
+"""Which words can name a task, and the names of ways to make filters. No torch here."""
 
 import re
 from typing import Literal, get_args
@@ -22,8 +22,6 @@ DEFAULT_UNCONSTRAINED = 0.25
 DEFAULT_BUDGET = 0.075
 """What a later task adds at most, as a share of a network of its own, if nothing else is said."""
 DEFAULT_RANK, DEFAULT_BANK_FILTERS = 16, 32
-METRICS = ("l1", "psnr", "ssim")
-HIGHER_IS_BETTER = ("psnr", "ssim", "pixel_accuracy", "mean_iou")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 

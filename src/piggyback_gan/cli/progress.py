@@ -19,8 +19,9 @@ from piggyback_gan.cli.console import wide_console
 from piggyback_gan.core.allocation import SMALLEST_SHARED_LAYER
 from piggyback_gan.core.task import LayerPlan
 from piggyback_gan.data.folders import PairedFolder
+from piggyback_gan.evaluation.metric_names import metric_label
 from piggyback_gan.images.format import FULL_RANGE, ImageFormat
-from piggyback_gan.names import FORWARD, METRICS
+from piggyback_gan.names import FORWARD
 from piggyback_gan.runs.run_folder import list_runs
 from piggyback_gan.training.callbacks import Callback, Position
 from piggyback_gan.training.plan import TaskPlan
@@ -97,7 +98,9 @@ class TrainingProgress(Callback):
 
     def epoch_ended(self, position: Position, records: Sequence[Mapping[str, Any]]) -> None:
         if metrics := records[-1]["validation"]:
-            words = "  ".join(f"{_called(name)} {value:.4g}" for name, value in metrics.items())
+            words = "  ".join(
+                f"{metric_label(name)} {value:.4g}" for name, value in metrics.items()
+            )
             self._console.print(
                 f"epoch {position.epoch}/{position.epochs}  held-out images:  {words}",
                 highlight=False,
@@ -115,12 +118,6 @@ class TrainingProgress(Callback):
             f"stopped early after epoch {epoch}: epoch {best} was the best and is kept",
             highlight=False,
         )
-
-
-def _called(metric: str) -> str:
-    """A metric's name for people: l1_AtoB is L1 AtoB."""
-    kind, _, rest = metric.partition("_")
-    return f"{kind.upper() if kind in METRICS else kind} {rest.replace('l1', 'L1').replace('_', ' ')}".strip()
 
 
 def describe(plan: TaskPlan) -> str:

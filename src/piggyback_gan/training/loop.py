@@ -13,7 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from piggyback_gan.core.network import PiggybackNetwork
 from piggyback_gan.core.private_tensors import load_module_state, module_state
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.names import BACKWARD, FORWARD, HIGHER_IS_BETTER
+from piggyback_gan.evaluation.metric_names import higher_is_better
+from piggyback_gan.names import BACKWARD, FORWARD
 from piggyback_gan.networks.config import Architecture
 from piggyback_gan.system.distributed import Processes
 from piggyback_gan.training.callbacks import (
@@ -335,7 +336,7 @@ class TrainingLoop:
         name = self.options.keep_best
         if name is None or metrics is None:
             return
-        value = metrics[name] * (1 if name.split("_")[0] in HIGHER_IS_BETTER else -1)
+        value = metrics[name] * (1 if higher_is_better(name) else -1)
         if self.progress.best is None or value > self.progress.best["value"]:
             self.progress.best = {
                 "epoch": self.progress.epoch,

@@ -20,8 +20,9 @@ from piggyback_gan.data.folders import (
 from piggyback_gan.data.formats import find_formats
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.evaluation.evaluate import unpaired_metric_names
+from piggyback_gan.evaluation.metric_names import IMAGE_METRICS
 from piggyback_gan.images.format import ImageFormat
-from piggyback_gan.names import BACKWARD, FORWARD, METRICS, STANDALONE, Device, check_task_name
+from piggyback_gan.names import BACKWARD, FORWARD, STANDALONE, Device, check_task_name
 from piggyback_gan.networks.config import Architecture, CustomGeneratorConfig
 from piggyback_gan.networks.custom import fitted, try_out
 from piggyback_gan.networks.options import GeneratorOptions
@@ -79,7 +80,7 @@ class TaskPlan:
     def metrics(self) -> tuple[str, ...]:
         """The metrics that validation gives, by name; none where nothing is held out."""
         if isinstance(self.folder, PairedFolder):
-            return METRICS if self.folder.held_out else ()
+            return IMAGE_METRICS if self.folder.held_out else ()
         if not self.folder.held_out_a:
             return ()
         paired = bool(self.folder.paired_held_out)
