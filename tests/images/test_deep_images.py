@@ -16,16 +16,16 @@ from PIL import Image
 
 from image_files import DEPTHS, TURNED, classes, form, noise, png_by_hand, png_chunk, read, refusal
 from piggyback_gan.errors import PiggybackError
+from piggyback_gan.images.decode import decode
 from piggyback_gan.images.encode import SUFFIXES, best_suffix, can_hold, encode
 from piggyback_gan.images.format import ImageFormat
-from piggyback_gan.images.pixels import Pixels
+from piggyback_gan.images.pixels import Pixels, naming
 from piggyback_gan.images.read import (
     Source,
     detect_format,
     read_halves,
     read_image,
-    stored_depth,
-    value_range,
+    value_ranges,
 )
 
 
@@ -41,7 +41,9 @@ def write_tiff(path: Path, pixels: Pixels, **options: Any) -> None:
 
 
 def detected(path: Path, **settings: Any) -> ImageFormat:
-    return detect_format(path, **{"channels": None, "labels": None, "value_range": None} | settings)
+    asked = {"channels": None, "labels": None, "value_range": None} | settings
+    with naming(path):
+        return detect_format(decode(path), **asked)
 
 
 # Writing
@@ -280,7 +282,7 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path, value: float) ->
     path.write_bytes(encode(pixels, ".tif"))
     assert "1 of its values are NaN or infinite" in refusal(path, form(2, "float32"))
     with pytest.raises(PiggybackError, match="NaN or infinite"):
-        value_range([path])
+        value_ranges([[Source(path)]])
 
 
 def test_several_pages_are_refused_and_smaller_copies_are_not(tmp_path: Path) -> None:
@@ -478,7 +480,6 @@ def test_the_transparency_of_one_half_is_no_matter_of_the_other(tmp_path: Path) 
 def test_a_format_is_detected_from_one_file(tmp_path: Path, depth: Any, channels: int) -> None:
     path = tmp_path / "a.tif"
     path.write_bytes(encode(noise(channels=channels, depth=depth), ".tif"))
-    assert stored_depth(path) == depth
     values = (-9.0, 9.0) if depth == "float32" else None
     if depth == "uint8" and channels == 4:
         with pytest.raises(PiggybackError, match="give --input-channels or --output-channels 4"):
@@ -515,10 +516,10 @@ def test_the_range_of_values_is_that_of_all_files_and_halves(tmp_path: Path) -> 
         pixels[:, 3:] = high
         (tmp_path / f"{number}.tif").write_bytes(encode(pixels, ".tif"))
     paths = sorted(tmp_path.iterdir())
-    assert value_range(paths) == (-1.5, 5.0)
-    assert value_range([Source(path, "right") for path in paths]) == (3.0, 5.0)
+    whole, right = [[Source(path, half) for path in paths] for half in (None, "right")]
+    assert value_ranges([whole, right]) == [(-1.5, 5.0), (3.0, 5.0)]
     with pytest.raises(PiggybackError, match="no range of values: all are 3"):
-        value_range([Source(paths[1], "right")])
+        value_ranges([[Source(paths[1], "right")]])
 
 
 def test_a_tiff_whose_zero_is_white_is_no_label_map(tmp_path: Path) -> None:

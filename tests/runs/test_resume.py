@@ -1,7 +1,6 @@
 """Resuming: runs stopped or killed at any moment end as if nothing had been, or are refused in one line."""
 
 import dataclasses
-import json
 import pickle
 import random
 import resource
@@ -427,26 +426,6 @@ def test_a_resumed_run_keeps_the_defaults_of_the_version_that_began_it(
     monkeypatch.setattr("piggyback_gan.training.options.SMALL_DATA", 0)
     teach(bank, "one", resume=True)
     assert files(bank / "tasks") == files(tmp_path / "whole" / "tasks")
-
-
-def test_a_run_of_a_version_that_knew_no_allocation_goes_on_evenly(
-    tmp_path: Path, pairs: Path
-) -> None:
-    bank, watch = tmp_path / "bank", Watch(1)
-    teach(bank, "one", pairs, dataclasses.replace(OPTIONS, epochs=1), GENERATOR)
-    even = dataclasses.replace(OPTIONS, unconstrained=0.25, allocation="even")
-    with pytest.raises(Interrupted):
-        teach(bank, "two", pairs, even, callback=watch, should_stop=watch.asked)
-    file = run_folder(bank, "two") / "run.json"
-    run = json.loads(file.read_text())
-    assert run["options"].pop("allocation") == run["resolved"].pop("allocation") == "even"
-    for field in ("budget", "mixing", "rank", "bank_filters", "storage"):
-        del run["options"][field], run["resolved"][field]
-    file.write_text(json.dumps(run))
-    teach(bank, "two", options=OPTIONS, resume=True)
-    network = Bank.open(bank).network()
-    shares, evenly = ([x.share for x in plan] for plan in (network.plan_of("two"), network.plan()))
-    assert shares == evenly
 
 
 def test_a_resumed_run_whose_data_is_gone_says_how_to_name_its_new_place(

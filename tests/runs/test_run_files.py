@@ -144,5 +144,5 @@ def test_a_finished_task_that_was_removed_is_not_resumed(tmp_path: Path, data: P
     teach(bank, "task", data, OPTIONS, GENERATOR)
     with Bank.open(bank).writing("test"):
         Bank.open(bank).remove("task")
-    with pytest.raises(PiggybackError, match="train it anew, without --resume"):
+    with pytest.raises(PiggybackError, match="train it again, without --resume"):
         teach(bank, "task", resume=True)

@@ -19,8 +19,7 @@ from piggyback_gan.images.read import (
     list_images,
     read_halves,
     read_image,
-    stored_depth,
-    value_range,
+    value_ranges,
 )
 
 __all__ = [
@@ -40,11 +39,10 @@ __all__ = [
     "read_halves",
     "read_image",
     "resize",
-    "stored_depth",
     "to_pil",
     "to_pixels",
     "to_tensor",
-    "value_range",
+    "value_ranges",
 ]
 
 

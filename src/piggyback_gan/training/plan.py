@@ -100,7 +100,7 @@ def plan_task(
     """Check everything about a task before it is trained.
 
     Args:
-        bank_path, task, data, options, generator: as for `teaching.teach`.
+        bank_path, task, data, options, generator: as for `teach`.
         processes: how many train together.
         effective_batch: images in a step, where a resumed run fixes it.
 
@@ -109,6 +109,8 @@ def plan_task(
             an architecture that is not the bank's, or a damaged bank.
     """
     check_task_name(task)
+    # First: it sets how threads that are started later compute.
+    device = cast(Device, choose_device(options.device))
     folder: PairedFolder | UnpairedFolder
     folder = find_pairs(data) if options.mode == "paired" else find_unpaired(data)
     if options.val_fraction:
@@ -118,14 +120,23 @@ def plan_task(
         raise PiggybackError(
             f"{bank.path} has a task {task!r} already: finished tasks never change"
         )
-    formats = find_formats(folder, options, bank.config if bank.tasks else None)
+    known = (
+        (bank.config.input_channels, bank.config.output_channels) if bank.tasks else (None, None)
+    )
+    formats = find_formats(
+        folder,
+        options.direction,
+        channels=(options.input_channels, options.output_channels),
+        ranges=(options.input_range, options.output_range),
+        labels=options.input_labels,
+        bank_channels=known,
+    )
     channels = formats[0].channels, formats[1].channels
     if bank.tasks:
         generator.for_bank(bank.config)
     else:
         asked = generator.for_new_bank(options.image_size, channels)
-        bank = open_or_new(bank_path, fitted(asked))
-    device = cast(Device, choose_device(options.device))
+        bank = Bank.new(bank_path, fitted(asked))
     backward_tasks = [t for t in bank.tasks if len(bank.directions(t)) > 1]
     options = options.resolved(
         earlier=bank.tasks,
