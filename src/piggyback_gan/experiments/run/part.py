@@ -22,7 +22,7 @@ from piggyback_gan.experiments.results import (
 from piggyback_gan.experiments.run.examine import Examiner, Say, in_words
 from piggyback_gan.experiments.run.memory import peak, reset_peak
 from piggyback_gan.experiments.run.plan import PartPlan
-from piggyback_gan.experiments.strategies.base import Learner, Lesson
+from piggyback_gan.experiments.strategies.base import Learner, TaskSpec
 from piggyback_gan.experiments.strategies.whole_networks import Standalone
 from piggyback_gan.experiments.tasks import Task
 from piggyback_gan.networks.generators import build_generator
@@ -93,9 +93,9 @@ class Part:
         taken_over = order == 1 and plan.first is not None
         torch.manual_seed(seed_of(plan.seed, order))
         networks = self._networks(task, plan.first if taken_over else None)
-        lesson = Lesson(task.name, networks, plan.config, self._card(task))
+        spec = TaskSpec(task.name, networks, plan.config, self._card(task))
         torch.manual_seed(seed_of(plan.seed, order, 1))
-        learners = plan.strategy.begin(plan.folder, lesson)
+        learners = plan.strategy.begin(plan.folder, spec)
         curve: list[Mapping[str, float]] = []
         # Read before time is taken: strategies differ in what they train, not in their images.
         images = None if taken_over else task.load()
@@ -114,7 +114,7 @@ class Part:
         }
         plan.folder.mkdir(parents=True, exist_ok=True)
         atomic_write(self._training_file(order), to_json(training))
-        plan.strategy.finish(plan.folder, lesson, learners)
+        plan.strategy.finish(plan.folder, spec, learners)
 
     def _train(
         self,
