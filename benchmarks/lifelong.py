@@ -82,7 +82,7 @@ def judge(bank: Path, name: str, dataset: PairedDataset) -> Evaluation:
 def train(bank: Path, data: Path, task: Task, options: TrainingOptions) -> float:
     started = time.monotonic()
     with TrainingProgress() as progress:
-        teach(bank, task.folder, data / task.folder, options, GENERATOR, reporter=progress)
+        teach(bank, task.folder, data / task.folder, options, GENERATOR, callback=progress)
     return time.monotonic() - started
 
 

@@ -22,7 +22,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 @pytest.fixture
 def without_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing curves.png takes several times as long as the epochs of tiny networks."""
-    monkeypatch.setattr("piggyback_gan.runs.run.plot_curves", lambda records, path: None)
+    monkeypatch.setattr("piggyback_gan.runs.recorder.plot_curves", lambda records, path: None)
 
 
 @pytest.fixture

@@ -27,8 +27,6 @@ DEFAULT_UNCONSTRAINED = 0.25
 DEFAULT_BUDGET = 0.075
 """Default limit of the parameters that a later task adds, as a share of a standalone network's."""
 DEFAULT_RANK, DEFAULT_BANK_FILTERS = 16, 32
-METRICS = ("l1", "psnr", "ssim")
-HIGHER_IS_BETTER = ("psnr", "ssim", "pixel_accuracy", "mean_iou")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 

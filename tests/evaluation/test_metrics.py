@@ -6,8 +6,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from piggyback_gan.evaluation.metric_names import IMAGE_METRICS
 from piggyback_gan.evaluation.metrics import image_metrics, mean_metrics
-from piggyback_gan.names import METRICS
 
 
 def images(count: int, seed: int, channels: int = 3, size: tuple[int, int] = (20, 24)) -> Tensor:
@@ -46,7 +46,7 @@ def test_metrics_are_the_written_out_formulas(channels: int) -> None:
     outputs, targets = images(3, 0, channels), images(3, 1, channels)
     outputs[2] = targets[2] + 0.05 * (outputs[2] - targets[2])
     found = image_metrics(outputs, targets)
-    assert tuple(found) == METRICS
+    assert tuple(found) == IMAGE_METRICS
     for i in range(3):
         first, second = unit(outputs[i]), unit(targets[i])
         error = first - second
@@ -77,7 +77,7 @@ def test_more_noise_is_worse_by_every_metric() -> None:
     chance = torch.Generator().manual_seed(2)
     direction = torch.randn(target.shape, generator=chance)
     found = [image_metrics(target + s * direction, target) for s in (0.01, 0.05, 0.2)]
-    l1, psnr, similarity = ([f[name].item() for f in found] for name in METRICS)
+    l1, psnr, similarity = ([f[name].item() for f in found] for name in IMAGE_METRICS)
     assert l1 == sorted(l1)
     assert psnr == sorted(psnr, reverse=True)
     assert similarity == sorted(similarity, reverse=True)
@@ -95,7 +95,7 @@ def test_an_image_has_the_same_metrics_in_any_batch() -> None:
     together = image_metrics(outputs, targets)
     for i in range(5):
         alone = image_metrics(outputs[i : i + 1], targets[i : i + 1])
-        for name in METRICS:
+        for name in IMAGE_METRICS:
             assert together[name].shape == (5,)
             assert alone[name].item() == pytest.approx(together[name][i].item(), rel=1e-5)
 
@@ -107,8 +107,8 @@ def test_means_are_over_images_not_over_batches() -> None:
         image_metrics(outputs[i : i + 2], targets[i : i + 2]) for i in range(0, 5, 2)
     )  # 2, 2 and 1
     means = mean_metrics(batches)
-    assert tuple(means) == METRICS
-    for name in METRICS:
+    assert tuple(means) == IMAGE_METRICS
+    for name in IMAGE_METRICS:
         assert means[name] == pytest.approx(whole[name].mean().item(), rel=1e-5)
 
 

@@ -89,7 +89,7 @@ def test_a_part_that_fails_does_not_stop_the_others_and_its_log_is_named(
     log = out / "parts/lora/seed-0/log.txt"
     assert error == f"lora/seed-0 failed; see {log}"
     assert "lora, night: the " in log.read_text()
-    assert "loss is nan; try a lower learning_rate (now 1e+30)" in log.read_text()
+    assert "try a lower learning_rate (now 1e+30)" in log.read_text()
     assert {"lora/seed-0 failed", "piggyback/seed-0 is done"} < set(printed)
 
 

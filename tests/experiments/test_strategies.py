@@ -10,12 +10,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from data_sets import refusal
-from lessons import BATCH_NORM, BOTH, RESNET, UNET, fresh, images, lesson, output, take, train
 from piggyback_gan.experiments.strategies import STRATEGIES
 from piggyback_gan.experiments.strategies.base import KeptStrategy
 from piggyback_gan.experiments.strategies.packnet import PackNet
 from piggyback_gan.experiments.strategies.whole_networks import Standalone
 from piggyback_gan.networks.config import GeneratorConfig
+from task_specs import BATCH_NORM, BOTH, RESNET, UNET, fresh, images, output, take, task_spec, train
 
 TASKS = ("maps", "night.2", "sketch")
 KEPT = [name for name, kind in STRATEGIES.items() if issubclass(kind, KeptStrategy)]
@@ -43,7 +43,7 @@ def learned(request: pytest.FixtureRequest, name: str, tmp_path: Path) -> Learne
     if (name, config) not in _LEARNED:
         strategy, seen = STRATEGIES[name](), Learned()
         for task in TASKS:
-            taught = lesson(task, config)
+            taught = task_spec(task, config)
             learners = strategy.begin(tmp_path, taught)
             seen.l1.append(train(learners, config, level=0.9 - 0.6 * len(seen.l1)))
             strategy.finish(tmp_path, taught, learners)
@@ -95,7 +95,7 @@ def test_predicted_sizes_are_those_measured(name: str, learned: Learned) -> None
 def test_a_generator_is_a_plain_network_in_eval_mode(name: str, tmp_path: Path) -> None:
     strategy = STRATEGIES[name]()
     for task in TASKS[:2]:
-        take(strategy, tmp_path, lesson(task))
+        take(strategy, tmp_path, task_spec(task))
     generator = strategy.generator(tmp_path, TASKS[1], "forward", fresh(seed=9))
     assert not generator.training
     assert list(generator.state_dict()) == list(fresh().state_dict())
@@ -107,9 +107,9 @@ def test_unpaired_tasks_keep_both_directions_also_after_a_paired_one(
     name: str, tmp_path: Path
 ) -> None:
     strategy = STRATEGIES[name]()
-    take(strategy, tmp_path, lesson("maps"))
+    take(strategy, tmp_path, task_spec("maps"))
     for level, task in enumerate(("night", "sketch")):
-        taught = lesson(task, directions=BOTH)
+        taught = task_spec(task, directions=BOTH)
         learners = strategy.begin(tmp_path, taught)
         train(learners, RESNET, level)
         strategy.finish(tmp_path, taught, learners)
@@ -126,10 +126,10 @@ def test_unpaired_tasks_keep_both_directions_also_after_a_paired_one(
 @EVERY
 def test_the_start_of_a_later_task_hangs_on_torchs_seed_alone(name: str, tmp_path: Path) -> None:
     strategy = STRATEGIES[name]()
-    take(strategy, tmp_path, lesson("maps"))
+    take(strategy, tmp_path, task_spec("maps"))
     starts = []
     for _ in range(2):
-        taught = lesson("night")
+        taught = task_spec("night")
         torch.manual_seed(1)
         learner = strategy.begin(tmp_path, taught)["forward"]
         starts.append({key: t.clone() for key, t in learner.state_dict().items()})
@@ -139,10 +139,10 @@ def test_the_start_of_a_later_task_hangs_on_torchs_seed_alone(name: str, tmp_pat
 
 def test_a_kill_between_writes_loses_at_most_the_task_in_training(tmp_path: Path) -> None:
     strategy = PackNet()
-    take(strategy, tmp_path, lesson("maps"))
+    take(strategy, tmp_path, task_spec("maps"))
     before = tmp_path / "before"
     shutil.copytree(tmp_path / "kept-0001", before)
-    take(strategy, tmp_path, lesson("night"))
+    take(strategy, tmp_path, task_spec("night"))
     made = output(strategy, tmp_path, "night")
     # Killed before the older state was removed, and again while a third task was written.
     before.rename(tmp_path / "kept-0001")
@@ -151,15 +151,15 @@ def test_a_kill_between_writes_loses_at_most_the_task_in_training(tmp_path: Path
     (half / "0001-maps.safetensors").write_bytes(b"half")
     assert strategy.tasks(tmp_path) == ("maps", "night")
     assert torch.equal(output(strategy, tmp_path, "night"), made)
-    take(strategy, tmp_path, lesson("sketch"))
+    take(strategy, tmp_path, task_spec("sketch"))
     assert strategy.tasks(tmp_path) == ("maps", "night", "sketch")
 
 
 @EVERY
 def test_weights_are_made_in_full_precision_under_autocast(name: str, tmp_path: Path) -> None:
     strategy = STRATEGIES[name]()
-    take(strategy, tmp_path, lesson("maps"))
-    learner = strategy.begin(tmp_path, lesson("night"))["forward"].train()
+    take(strategy, tmp_path, task_spec("maps"))
+    learner = strategy.begin(tmp_path, task_spec("night"))["forward"].train()
     with torch.no_grad():
         for parameter in learner.trainable_parameters():
             parameter.add_(torch.randn_like(parameter) * 0.01)
@@ -174,7 +174,7 @@ def test_weights_are_made_in_full_precision_under_autocast(name: str, tmp_path: 
 
 @pytest.mark.parametrize("left", [0, 5, 3000])
 def test_a_damaged_file_is_named_and_what_to_do(tmp_path: Path, left: int) -> None:
-    take(Standalone(), tmp_path, lesson("maps"))
+    take(Standalone(), tmp_path, task_spec("maps"))
     path = tmp_path / "kept-0001" / "forward" / "0001-maps.safetensors"
     path.write_bytes(path.read_bytes()[:left])
     for read in (
@@ -189,7 +189,7 @@ def test_a_damaged_file_is_named_and_what_to_do(tmp_path: Path, left: int) -> No
 @pytest.mark.parametrize("name", KEPT)
 def test_kept_tensors_of_another_network_are_refused_in_one_line(name: str, tmp_path: Path) -> None:
     for task in TASKS[:2]:
-        take(STRATEGIES[name](), tmp_path, lesson(task))
+        take(STRATEGIES[name](), tmp_path, task_spec(task))
     for path in tmp_path.rglob("*.safetensors"):
         save_file({"other": torch.ones(1)}, path)
     words = refusal(lambda: STRATEGIES[name]().generator(tmp_path, TASKS[1], "forward", fresh()))
@@ -198,6 +198,6 @@ def test_kept_tensors_of_another_network_are_refused_in_one_line(name: str, tmp_
 
 
 def test_a_task_that_was_not_learned_is_named(tmp_path: Path) -> None:
-    take(Standalone(), tmp_path, lesson("maps"))
+    take(Standalone(), tmp_path, task_spec("maps"))
     message = refusal(lambda: Standalone().generator(tmp_path, "night", "forward", fresh()))
     assert "'night'" in message

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from data_sets import refusal
-from lessons import BATCH_NORM, RESNET, UNET, fresh, images, learn, lesson, output
 from paths import ROOT
 from piggyback_gan.core.filter_options import FilterOptions
 from piggyback_gan.errors import PiggybackError
@@ -26,6 +25,7 @@ from piggyback_gan.experiments.strategies.piggyback import Piggyback, layer_para
 from piggyback_gan.experiments.strategies.weights import pack, shared_layers, unpack
 from piggyback_gan.networks.config import GeneratorConfig
 from piggyback_gan.networks.generators import build_generator
+from task_specs import BATCH_NORM, RESNET, UNET, fresh, images, learn, output, task_spec
 
 DOCS = ROOT / "docs"
 WEIGHT = "model.10.conv_block.1"
@@ -284,7 +284,7 @@ def test_a_first_task_has_no_penalty() -> None:
 def test_a_feature_extractor_trains_the_last_layers_and_their_norms_alone(tmp_path: Path) -> None:
     strategy = FeatureExtractor(trained_layers=2)
     for task in ("maps", "night"):
-        learn(strategy, tmp_path, lesson(task, BATCH_NORM), BATCH_NORM)
+        learn(strategy, tmp_path, task_spec(task, BATCH_NORM), BATCH_NORM)
     first, second = (
         strategy.generator(tmp_path, task, "forward", fresh(BATCH_NORM)).state_dict()
         for task in ("maps", "night")
@@ -335,9 +335,9 @@ def test_the_docs_example_of_an_own_strategy_works_and_forgets_nothing(tmp_path:
     strategy = strategies["biases"]()
     assert isinstance(strategy, Strategy)
     folder = tmp_path / "kept"
-    learn(strategy, folder, lesson("maps", BATCH_NORM), BATCH_NORM)
+    learn(strategy, folder, task_spec("maps", BATCH_NORM), BATCH_NORM)
     before = output(strategy, folder, "maps", config=BATCH_NORM)
-    l1 = learn(strategy, folder, lesson("night", BATCH_NORM), BATCH_NORM)
+    l1 = learn(strategy, folder, task_spec("night", BATCH_NORM), BATCH_NORM)
     assert l1[-1] < l1[0]
     assert torch.equal(output(strategy, folder, "maps", config=BATCH_NORM), before)
     predicted = [strategy.predicted(fresh(), order) for order in range(2)]

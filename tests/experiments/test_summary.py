@@ -8,6 +8,7 @@ import pytest
 
 from data_sets import refusal
 from piggyback_gan.evaluation.judge import Figure
+from piggyback_gan.evaluation.metric_names import higher_is_better
 from piggyback_gan.experiments.report import summary
 from piggyback_gan.experiments.report.summary import Spread
 from piggyback_gan.experiments.results import Results, Stage
@@ -161,8 +162,8 @@ def test_both_directions_of_an_unpaired_task_count_as_one_value() -> None:
     assert summary.directions(found, "a") == ("AtoB", "BtoA")
     assert summary.directions(found, "b") == ("",)
     assert summary.base_of("cycle_l1_B") == ("cycle_l1", "BtoA")
-    assert summary.higher_is_better("ssim_AtoB")
-    assert not summary.higher_is_better("l1_AtoB")
+    assert higher_is_better("ssim_AtoB")
+    assert not higher_is_better("l1_AtoB")
 
 
 def test_an_unpaired_tasks_ratio_is_the_mean_of_its_directions_ratios() -> None:

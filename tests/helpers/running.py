@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from piggyback_gan import GeneratorOptions, TrainingOptions
-from piggyback_gan.training.callbacks import Position, Reporter
+from piggyback_gan.training.callbacks import Callback, Position
 
 GENERATOR = GeneratorOptions(generator="resnet-6", ngf=4)
 OPTIONS = TrainingOptions(
@@ -54,7 +54,7 @@ def records(bank: Path, task: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-class Watch(Reporter):
+class Watch(Callback):
     """Counts the moments at which a run may stop, once it trains, and stops it at one of them.
 
     Each step is such a moment, and each batch of validation.

@@ -21,8 +21,9 @@ from piggyback_gan.images.encode import SUFFIXES, best_suffix, can_hold, encode
 from piggyback_gan.images.format import ImageFormat
 from piggyback_gan.images.pixels import Pixels
 from piggyback_gan.images.read import (
+    Source,
     read_image,
-    value_range,
+    value_ranges,
 )
 
 
@@ -273,7 +274,7 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path, value: float) ->
     path.write_bytes(encode(pixels, ".tif"))
     assert "1 of its values are NaN or infinite" in refusal(path, form(2, "float32"))
     with pytest.raises(PiggybackError, match="NaN or infinite"):
-        value_range([path])
+        value_ranges([[Source(path)]])
 
 
 def test_several_pages_are_refused_and_smaller_copies_are_not(tmp_path: Path) -> None:

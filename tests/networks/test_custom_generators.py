@@ -286,7 +286,7 @@ def test_a_run_that_was_stopped_ends_as_one_left_alone(
                 options,
                 MIXED,
                 resume=at > 1,
-                reporter=watch,
+                callback=watch,
                 should_stop=watch.asked,
             )
     teach(stopped, "one", resume=True)

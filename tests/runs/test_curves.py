@@ -153,7 +153,7 @@ def test_drawing_leaves_pyplot_alone_and_importing_the_module_does_not_load_matp
 ) -> None:
     program = """
 import sys, pathlib
-from piggyback_gan.curves import plot_curves
+from piggyback_gan.runs.curves import plot_curves
 assert "matplotlib" not in sys.modules and "torch" not in sys.modules
 plot_curves([{"epoch": 1, "loss": {"gan": 1.0}, "validation": None}], pathlib.Path(sys.argv[1]))
 assert "matplotlib.pyplot" not in sys.modules

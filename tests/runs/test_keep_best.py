@@ -110,7 +110,7 @@ def test_patience_ends_the_run_and_keeps_the_best_epoch(
     script("l1", *values)
     options = dataclasses.replace(STEADY, epochs=6, keep_best="l1", patience=patience)
     watch = Watch()
-    teach(tmp_path / "bank", "one", data, options, GENERATOR, reporter=watch)
+    teach(tmp_path / "bank", "one", data, options, GENERATOR, callback=watch)
     assert watch.early == (epochs, 2)
     assert Bank.open(tmp_path / "bank").card("one")["epoch"] == 2
     assert records(tmp_path / "bank", "one") == records(tmp_path / "long", "one")[:epochs]

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ from piggyback_gan.networks.generators import build_generator
 from piggyback_gan.system import distributed as processes_module
 from piggyback_gan.system.device import choose_device
 from piggyback_gan.system.distributed import Processes, idle_cores, processes
-from piggyback_gan.training.callbacks import Position, Reporter
+from piggyback_gan.training.callbacks import Callback, Position
 from piggyback_gan.training.paired import PairedTrainer
 from piggyback_gan.training.trainer import Batch, Trainer
 from piggyback_gan.training.unpaired import UnpairedTrainer
@@ -151,7 +151,7 @@ def test_two_processes_equal_one_with_twice_the_batch(options: TrainingOptions) 
 # --- whole runs ---
 
 
-class Notes(Reporter):
+class Notes(Callback):
     """Remembers what it was told."""
 
     def __init__(self) -> None:
@@ -160,7 +160,7 @@ class Notes(Reporter):
     def planned(self, plan: object) -> None:
         self.told.append("planned")
 
-    def validated(self, position: Position, metrics: object) -> None:
+    def epoch_ended(self, position: Position, records: object) -> None:
         self.told.append(f"epoch {position.epoch}")
 
 
@@ -171,28 +171,44 @@ def teach_here(
     written: list[str] = []
     if watch:
         sys.addaudithook(lambda event, args: _note_writing(event, args, str(bank), written))
-    rank, notes, asked = int(os.environ.get("RANK", "0")), Notes(), 0
-
-    def should_stop() -> bool:
-        nonlocal asked
-        asked += sys._getframe(1).f_code.co_name == "_step"
-        return 0 < stops.get(rank, 0) <= asked
-
-    try:
-        teach(
-            bank,
-            "one",
-            data if options else None,
-            options,
-            GENERATOR if options else None,
-            resume=options is None,
-            reporter=notes,
-            should_stop=should_stop,
-        )
-        stopped = None
-    except Interrupted as interrupted:
-        stopped = interrupted.position.step
+    rank, notes, stopped = int(os.environ.get("RANK", "0")), Notes(), None
+    with Steps() as steps:
+        try:
+            teach(
+                bank,
+                "one",
+                data if options else None,
+                options,
+                GENERATOR if options else None,
+                resume=options is None,
+                callback=notes,
+                should_stop=lambda: 0 < stops.get(rank, 0) <= steps.begun,
+            )
+        except Interrupted as interrupted:
+            stopped = interrupted.position.step
     return {"told": notes.told, "written": written, "stopped": stopped}
+
+
+class Steps:
+    """Counts the steps of this process's trainers."""
+
+    def __enter__(self) -> Self:
+        self.begun, self.is_in_one = 0, False
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(Trainer, "step", self._wrapped(Trainer.step))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.patch.undo()
+
+    def _wrapped(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*arguments: Any) -> Any:
+            self.begun, self.is_in_one = self.begun + 1, True
+            done = step(*arguments)
+            self.is_in_one = False
+            return done
+
+        return counted
 
 
 def _note_writing(event: str, args: tuple[Any, ...], root: str, written: list[str]) -> None:
@@ -259,17 +275,14 @@ def test_only_the_first_process_writes_and_speaks_and_a_stop_of_one_is_a_stop_of
 
 
 def stopped_in_validation(bank: Path, data: Path) -> int | None:
-    steps = 0
-
-    def should_stop() -> bool:
-        nonlocal steps
-        steps += sys._getframe(1).f_code.co_name == "_step"
-        return steps > 0 and sys._getframe(1).f_code.co_name == "_stop_if_asked"
-
-    try:
-        teach(bank, "one", data, OPTIONS, GENERATOR, should_stop=should_stop)
-    except Interrupted as interrupted:
-        return interrupted.position.step
+    with Steps() as steps:
+        try:
+            teach(
+                *(bank, "one", data, OPTIONS, GENERATOR),
+                should_stop=lambda: steps.begun > 0 and not steps.is_in_one,
+            )
+        except Interrupted as interrupted:
+            return interrupted.position.step
     return None
 
 

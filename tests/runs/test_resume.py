@@ -1,7 +1,6 @@
 """Resuming: runs stopped or killed at any moment end as if nothing had been, or are refused in one line."""
 
 import dataclasses
-import json
 import pickle
 import random
 import resource
@@ -15,14 +14,13 @@ import pytest
 import torch
 from PIL import Image
 
-from banks import evenly
 from drawn import draw_pairs
 from piggyback_gan import Bank, GeneratorOptions, Interrupted, TrainingOptions, teach
 from piggyback_gan.cli import runs as runs_command
 from piggyback_gan.cli import train as train_command
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.runs.checkpoint import load_checkpoint, save_checkpoint
-from piggyback_gan.runs.run import TrainingRun
+from piggyback_gan.training.callbacks import Callback, Position
 from running import (
     CONFIG,
     GENERATOR,
@@ -78,7 +76,7 @@ def test_a_run_stopped_in_an_epoch_and_in_validation_ends_as_one_left_alone(
     alone, stopped = tmp_path / "alone", tmp_path / "stopped"
     undisturbed = Watch()
     teach(
-        alone, "one", pairs, options, generator, reporter=undisturbed, should_stop=undisturbed.asked
+        alone, "one", pairs, options, generator, callback=undisturbed, should_stop=undisturbed.asked
     )
 
     epoch_steps = 3 if options.accumulate * options.batch_size == 2 else 2
@@ -94,7 +92,7 @@ def test_a_run_stopped_in_an_epoch_and_in_validation_ends_as_one_left_alone(
                 None if resume else options,
                 None if resume else generator,
                 resume=resume,
-                reporter=watch,
+                callback=watch,
                 should_stop=watch.asked,
             )
         assert bank_files(stopped) == {}
@@ -102,7 +100,7 @@ def test_a_run_stopped_in_an_epoch_and_in_validation_ends_as_one_left_alone(
         moments += watch.moments
         resume = True
     last = Watch()
-    teach(stopped, "one", resume=True, reporter=last, should_stop=last.asked)
+    teach(stopped, "one", resume=True, callback=last, should_stop=last.asked)
     assert last.resumed_at is not None
     assert last.resumed_at.step > epoch_steps - 1, "it went on in the second epoch"
     # Of what a stop interrupts, only validation is done again.
@@ -122,7 +120,7 @@ def test_a_run_stopped_in_every_step_ends_as_one_left_alone(tmp_path: Path, pair
         with pytest.raises(Interrupted) as stop:
             teach(
                 stopped, "one", pairs, OPTIONS, GENERATOR,
-                resume=bool(steps), reporter=watch, should_stop=watch.asked,
+                resume=bool(steps), callback=watch, should_stop=watch.asked,
             )  # fmt: skip
         steps.append(stop.value.position.step)
     teach(stopped, "one", resume=True)
@@ -168,16 +166,20 @@ def test_a_run_killed_twice_and_resumed_ends_as_one_left_alone(
 
 
 def test_a_run_killed_right_after_its_task_entered_the_bank_is_found_done(
-    tmp_path: Path,
-    pairs: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, pairs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bank = tmp_path / "bank"
-    with monkeypatch.context() as as_killed:
-        as_killed.setattr(TrainingRun, "_end", lambda *_: None)
-        teach(bank, "one", pairs, OPTIONS, GENERATOR)
-    before = bank_files(bank)
+    bank, before = tmp_path / "bank", tmp_path / "before"
+
+    class Kept(Callback):
+        """Copies the run's folder as it is at the last checkpoint."""
+
+        def checkpoint(self, position: Position, state: object) -> None:
+            shutil.copytree(run_folder(bank, "one"), before, dirs_exist_ok=True)
+
+    teach(bank, "one", pairs, OPTIONS, GENERATOR, callback=Kept())
+    shutil.rmtree(run_folder(bank, "one"))
+    shutil.copytree(before, run_folder(bank, "one"))
+    tasks = bank_files(bank)
     assert run_state(bank, "one")["state"] == "running"
     checkpoint = run_folder(bank, "one") / "checkpoint.pt"
     assert checkpoint.exists()
@@ -185,7 +187,7 @@ def test_a_run_killed_right_after_its_task_entered_the_bank_is_found_done(
     assert "one is in" in capsys.readouterr().out
     assert run_state(bank, "one")["state"] == "finished"
     assert not checkpoint.exists()
-    assert bank_files(bank) == before
+    assert bank_files(bank) == tasks
     assert train_command.run([str(bank), "one", "--resume"]) == 0
 
 
@@ -238,7 +240,7 @@ def stop(bank: Path, data: Path, at: int = 2, options: TrainingOptions = OPTIONS
     """A run that was stopped."""
     watch = Watch(at)
     with pytest.raises(Interrupted):
-        teach(bank, "one", data, options, GENERATOR, reporter=watch, should_stop=watch.asked)
+        teach(bank, "one", data, options, GENERATOR, callback=watch, should_stop=watch.asked)
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +248,7 @@ def stopped_once(tmp_path_factory: pytest.TempPathFactory, pairs: Path) -> Path:
     place = tmp_path_factory.mktemp("stopped")
     shutil.copytree(pairs, place / "boxes")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("piggyback_gan.runs.run.plot_curves", lambda records, path: None)
+        patch.setattr("piggyback_gan.runs.recorder.plot_curves", lambda records, path: None)
         stop(place / "bank", place / "boxes")
     return place
 
@@ -278,7 +280,7 @@ def test_moved_data_is_accepted_and_its_new_place_remembered(
     teach(tmp_path / "alone", "one", pairs, OPTIONS, GENERATOR)
     watch = Watch(1)
     with pytest.raises(Interrupted):
-        teach(bank, "one", data, resume=True, reporter=watch, should_stop=watch.asked)
+        teach(bank, "one", data, resume=True, callback=watch, should_stop=watch.asked)
     assert run_state(bank, "one")["data"] == str(data)
     teach(bank, "one", resume=True)
     assert whole_run(bank) == whole_run(tmp_path / "alone")
@@ -419,33 +421,11 @@ def test_a_resumed_run_keeps_the_defaults_of_the_version_that_began_it(
     teach(tmp_path / "whole", "one", pairs, OPTIONS, GENERATOR)
     bank, watch = tmp_path / "bank", Watch(3)
     with pytest.raises(Interrupted):
-        teach(bank, "one", pairs, OPTIONS, GENERATOR, reporter=watch, should_stop=watch.asked)
+        teach(bank, "one", pairs, OPTIONS, GENERATOR, callback=watch, should_stop=watch.asked)
     monkeypatch.setattr("piggyback_gan.training.options.FIRST_TASK_RATE", 1.0)
     monkeypatch.setattr("piggyback_gan.training.options.SMALL_DATA", 0)
     teach(bank, "one", resume=True)
     assert files(bank / "tasks") == files(tmp_path / "whole" / "tasks")
-
-
-def test_a_run_of_a_version_that_knew_no_allocation_goes_on_evenly(
-    tmp_path: Path, pairs: Path
-) -> None:
-    bank, watch = tmp_path / "bank", Watch(1)
-    teach(bank, "one", pairs, dataclasses.replace(OPTIONS, epochs=1), GENERATOR)
-    even = dataclasses.replace(OPTIONS, unconstrained=0.25, allocation="even")
-    with pytest.raises(Interrupted):
-        teach(bank, "two", pairs, even, reporter=watch, should_stop=watch.asked)
-    file = run_folder(bank, "two") / "run.json"
-    run = json.loads(file.read_text())
-    assert run["options"].pop("allocation") == run["resolved"].pop("allocation") == "even"
-    for field in ("budget", "mixing", "rank", "bank_filters", "storage"):
-        del run["options"][field], run["resolved"][field]
-    file.write_text(json.dumps(run))
-    teach(bank, "two", options=OPTIONS, resume=True)
-    network = Bank.open(bank).network()
-    shares, expected = (
-        [x.share for x in plan] for plan in (network.plan_of("two"), network.plan(evenly()))
-    )
-    assert shares == expected
 
 
 def test_a_resumed_run_whose_data_is_gone_says_how_to_name_its_new_place(
@@ -460,7 +440,7 @@ def test_a_resumed_run_whose_data_is_gone_says_how_to_name_its_new_place(
             data,
             OPTIONS,
             GENERATOR,
-            reporter=watch,
+            callback=watch,
             should_stop=watch.asked,
         )
     data.rename(tmp_path / "elsewhere")

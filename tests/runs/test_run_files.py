@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from PIL import Image
 from drawn import draw_pairs
 from piggyback_gan import Bank, PiggybackError, teach
 from piggyback_gan.runs.run_folder import RunFolder
-from piggyback_gan.training.callbacks import Interrupted, Position, Reporter
+from piggyback_gan.training.callbacks import Callback, Interrupted, Position
 from running import GENERATOR, OPTIONS, Watch, files, records, run_folder, run_state
 
 
@@ -25,11 +24,11 @@ def test_the_curves_are_drawn_anew_in_every_epoch(tmp_path: Path, data: Path) ->
     curves = run_folder(tmp_path / "bank", "one") / "curves.png"
     drawn = []
 
-    class Look(Reporter):
-        def validated(self, position: Position, metrics: Mapping[str, float] | None) -> None:
+    class Look(Callback):
+        def epoch_ended(self, position: Position, records: object) -> None:
             drawn.append(curves.read_bytes())
 
-    teach(tmp_path / "bank", "one", data, OPTIONS, GENERATOR, reporter=Look())
+    teach(tmp_path / "bank", "one", data, OPTIONS, GENERATOR, callback=Look())
     assert len(drawn) == 2
     assert drawn[0] != drawn[1]
     assert curves.read_bytes() == drawn[1]
@@ -133,9 +132,9 @@ def test_a_run_whose_word_of_its_data_is_lost_keeps_its_checkpoint(
 ) -> None:
     bank, watch = tmp_path / "bank", Watch(2)
     with pytest.raises(Interrupted):
-        teach(bank, "task", data, OPTIONS, GENERATOR, reporter=watch, should_stop=watch.asked)
+        teach(bank, "task", data, OPTIONS, GENERATOR, callback=watch, should_stop=watch.asked)
     (run_folder(bank, "task") / "data.json").unlink()
-    with pytest.raises(PiggybackError, match="is damaged: it has a checkpoint, but no word of"):
+    with pytest.raises(PiggybackError, match="is damaged: it has a checkpoint, but no hashes of"):
         teach(bank, "task", resume=True)
     assert (run_folder(bank, "task") / "checkpoint.pt").exists()
 
@@ -145,5 +144,5 @@ def test_a_finished_task_that_was_removed_is_not_resumed(tmp_path: Path, data: P
     teach(bank, "task", data, OPTIONS, GENERATOR)
     with Bank.open(bank).writing("test"):
         Bank.open(bank).remove("task")
-    with pytest.raises(PiggybackError, match="train it anew, without --resume"):
+    with pytest.raises(PiggybackError, match="train it again, without --resume"):
         teach(bank, "task", resume=True)

@@ -33,7 +33,7 @@ def bank(tmp_path: Path, data: Path) -> Path:
     teach(bank, "one", data, ONE_EPOCH, GENERATOR)
     watch = Watch(1)
     with pytest.raises(Interrupted):
-        teach(bank, "two", data, OPTIONS, reporter=watch, should_stop=watch.asked)
+        teach(bank, "two", data, OPTIONS, callback=watch, should_stop=watch.asked)
     return bank
 
 
@@ -85,7 +85,7 @@ def test_a_run_is_running_while_its_process_holds_the_bank_and_killed_after(
     set_state(bank, "two", "running")
     script = (
         "import sys, time\nfrom pathlib import Path\n"
-        "from piggyback_gan.locking import writer_lock\n"
+        "from piggyback_gan.bank.lock import writer_lock\n"
         "with writer_lock(Path(sys.argv[1]), sys.argv[2]):\n"
         "    print('held', flush=True)\n    time.sleep(60)\n"
     )

@@ -24,7 +24,7 @@ from piggyback_gan.core.network import PiggybackNetwork
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.networks.config import GAN_LOSSES, GeneratorConfig
 from piggyback_gan.networks.generators import build_generator
-from piggyback_gan.training.callbacks import Position, Reporter
+from piggyback_gan.training.callbacks import Callback, Position
 from piggyback_gan.training.losses import discriminator_loss, generator_loss
 from piggyback_gan.training.paired import PairedTrainer
 from piggyback_gan.training.plan import plan_task
@@ -428,12 +428,12 @@ def test_metrics_that_can_not_be_written_are_one_error_and_the_bank_is_as_it_was
 ) -> None:
     folder = run_folder(tmp_path / "bank", "one")
 
-    class Spoiler(Reporter):
+    class Spoiler(Callback):
         def stepped(self, position: Position, losses: Mapping[str, float]) -> None:
             (folder / "metrics.jsonl").mkdir(exist_ok=True)
 
     with pytest.raises(PiggybackError, match=r"metrics\.jsonl can't be written"):
-        teach(tmp_path / "bank", "one", data, OPTIONS, GENERATOR, reporter=Spoiler())
+        teach(tmp_path / "bank", "one", data, OPTIONS, GENERATOR, callback=Spoiler())
     assert bank_files(tmp_path / "bank") == {}
 
 

@@ -56,7 +56,7 @@ def test_a_killed_and_resumed_run_shows_every_step_once_with_the_values_of_the_r
 ) -> None:
     program = """
 import os, signal, sys
-from piggyback_gan.tensorboard_log import TensorBoardLog
+from piggyback_gan.runs.tensorboard import TensorBoardLog
 log = TensorBoardLog(sys.argv[1])
 for step in range(10, 60, 10):
     log.losses(step, {"l1": 1})
@@ -124,7 +124,7 @@ def test_without_the_library_one_line_says_what_to_install_and_with_it_nothing_w
 import sys
 if sys.argv[1] == "without":
     sys.modules["tensorboard"] = None
-from piggyback_gan.tensorboard_log import require_tensorboard
+from piggyback_gan.runs.tensorboard import require_tensorboard
 try:
     require_tensorboard()
 except ValueError as error:

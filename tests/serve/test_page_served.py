@@ -32,7 +32,7 @@ def bank(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
     """A bank of a paired and an unpaired task."""
     path = tmp_path_factory.mktemp("banks") / "bank"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("piggyback_gan.runs.run.plot_curves", lambda records, path: None)
+        patch.setattr("piggyback_gan.runs.recorder.plot_curves", lambda records, path: None)
         teach(path, "maps", data, PAIRED, GENERATOR)
         teach(path, "winter", data, UNPAIRED)
     return path

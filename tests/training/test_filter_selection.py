@@ -45,11 +45,11 @@ def test_a_task_stopped_while_or_after_it_selects_ends_as_one_left_alone(
     # The first try ends while filters are selected, of which nothing is kept; the second after a step.
     probing = Watch(1)
     with pytest.raises(Interrupted) as stop:
-        teach(stopped, "two", pairs, options, reporter=probing, should_stop=probing.asked)
+        teach(stopped, "two", pairs, options, callback=probing, should_stop=probing.asked)
     assert stop.value.position.step == 0
     after = Watch(1 + 3)
     with pytest.raises(Interrupted) as stop:
-        teach(stopped, "two", resume=True, reporter=after, should_stop=after.asked)
+        teach(stopped, "two", resume=True, callback=after, should_stop=after.asked)
     assert stop.value.position.step == 1
     teach(stopped, "two", resume=True)
     assert bank_files(stopped) == bank_files(alone)

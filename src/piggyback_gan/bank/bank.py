@@ -361,13 +361,24 @@ def open_or_new(path: Path, config: Architecture) -> Bank:
     Raises:
         PiggybackError: as `Bank.open` and `Bank.new`.
     """
+    bank = Bank.open(path) if has_bank(path) else None
+    # A bank whose tasks were all removed is as good as new.
+    return bank if bank and bank.tasks else Bank.new(path, config)
+
+
+def has_bank(path: Path) -> bool:
+    """Check whether a bank is at `path`, or can be created there.
+
+    Raises:
+        PiggybackError: neither: the folder holds other things, or the path can't be used.
+    """
     try:
         begun = (path / MANIFEST_NAME).exists()
     except OSError as error:
         raise PiggybackError(f"{path} can't be a bank: {error.strerror}") from None
-    bank = Bank.open(path) if begun else None
-    # A bank whose tasks were all removed is as good as new.
-    return bank if bank and bank.tasks else Bank.new(path, config)
+    if not begun:
+        require_empty(path)
+    return begun
 
 
 def _restored(

@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from piggyback_gan.names import METRICS
-
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, ProgressColumn
@@ -53,11 +51,6 @@ def new_progress(*columns: ProgressColumn, silent: bool = False) -> Progress:
 def count(number: int, what: str) -> str:
     """Return a number of things in words: 1 image, 2 images."""
     return f"{number} {what}{'s' * (number != 1)}"
-
-
-def metric_name(metric: str) -> str:
-    """Return a metric's name for display: l1_AtoB is L1 AtoB."""
-    return " ".join(word.upper() if word in METRICS else word for word in metric.split("_"))
 
 
 def print_transfer(done: Transfer, receiver: str) -> None:

@@ -36,7 +36,7 @@ def run(arguments: list[str]) -> int:
     started = time.monotonic()
     with stopped_by_signals() as stop, TrainingProgress() as progress:
         try:
-            learned = run_demo(given.out, reporter=progress, should_stop=stop.asked)
+            learned = run_demo(given.out, callback=progress, should_stop=stop.asked)
         except Interrupted as interrupted:
             print(f"pbgan: demo {interrupted}; start again with --overwrite", file=sys.stderr)
             return stop.status

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from piggyback_gan.cli.arguments import BankPath, optional, parse
-from piggyback_gan.cli.console import metric_name, new_progress, new_table, wide_console
+from piggyback_gan.cli.console import new_progress, new_table, wide_console
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.names import HIGHER_IS_BETTER, Device
+from piggyback_gan.evaluation.metric_names import higher_is_better, metric_label, split_metric
+from piggyback_gan.names import Device
 
 if TYPE_CHECKING:
     from piggyback_gan.bank.bank import Bank
@@ -227,7 +228,7 @@ def _print_table(rows: list[dict[str, Any]], judge: Judge) -> None:
                 _called(name, judge),
                 f"{figure['value']:.4g}",
                 f"{figure['low']:.4g} to {figure['high']:.4g}",
-                "higher" if name.startswith(HIGHER_IS_BETTER) else "lower",
+                "higher" if higher_is_better(name) else "lower",
             )
     console = wide_console()
     console.print(table)
@@ -238,16 +239,13 @@ def _print_table(rows: list[dict[str, Any]], judge: Judge) -> None:
 
 def _called(name: str, judge: Judge) -> str:
     """Return a metric's name for display; distances are named FID and KID only with FID's own network."""
-    kind, way = name, ""
-    for direction in ("_AtoB", "_BtoA"):
-        if name.endswith(direction):
-            kind, way = name.removesuffix(direction), f" {direction[1:]}"
+    kind, suffix = split_metric(name)
     distances = {"frechet_distance": ("FD", "FID"), "kernel_distance": ("KD", "KID")}
     if judge.features and kind in distances:
         short, classic = distances[kind]
-        kind = classic if judge.features.is_inception else f"{short}-{judge.features.name}"
+        label = classic if judge.features.is_inception else f"{short}-{judge.features.name}"
     elif judge.distance and kind == "perceptual_distance":
-        kind = f"perceptual distance ({judge.distance.name})"
+        label = f"perceptual distance ({judge.distance.name})"
     else:
-        kind = metric_name(kind)
-    return kind + way
+        return metric_label(name)
+    return f"{label} {suffix}".rstrip()

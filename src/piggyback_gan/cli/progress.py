@@ -1,7 +1,7 @@
 """Output of a training: the plan, a progress bar, a line per epoch."""
 
 from collections.abc import Mapping, Sequence
-from typing import Self
+from typing import Any, Self
 
 from rich.progress import (
     BarColumn,
@@ -11,19 +11,20 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from piggyback_gan.cli.console import count, metric_name, new_progress, new_table, wide_console
+from piggyback_gan.cli.console import count, new_progress, new_table, wide_console
 from piggyback_gan.core.allocation import SMALLEST_SHARED_LAYER
 from piggyback_gan.core.task import LayerPlan
 from piggyback_gan.data.folders import PairedFolder
+from piggyback_gan.evaluation.metric_names import metric_label
 from piggyback_gan.names import FORWARD
 from piggyback_gan.runs.run_folder import list_runs
-from piggyback_gan.training.callbacks import Position, Reporter
+from piggyback_gan.training.callbacks import Callback, Position
 from piggyback_gan.training.plan import TaskPlan
 
 _MUCH = 0.05  # share of private parameters that takes most of the default budget
 
 
-class TrainingProgress(Reporter):
+class TrainingProgress(Callback):
     """Callbacks that show a progress bar on stderr; without a terminal, only a line per epoch."""
 
     def __init__(self) -> None:
@@ -84,9 +85,11 @@ class TrainingProgress(Reporter):
             words=words,
         )
 
-    def validated(self, position: Position, metrics: Mapping[str, float] | None) -> None:
-        if metrics is not None:
-            words = "  ".join(f"{metric_name(key)} {value:.4g}" for key, value in metrics.items())
+    def epoch_ended(self, position: Position, records: Sequence[Mapping[str, Any]]) -> None:
+        if metrics := records[-1]["validation"]:
+            words = "  ".join(
+                f"{metric_label(name)} {value:.4g}" for name, value in metrics.items()
+            )
             self._say(f"epoch {position.epoch}/{position.epochs}  held-out images:  {words}")
 
     def resumed(self, position: Position, differences: Sequence[str]) -> None:

@@ -88,7 +88,7 @@ def _run(arguments: list[str], *, is_first: bool, world: int) -> int:
                 given.training,
                 given.generator,
                 resume=given.resume,
-                reporter=progress,
+                callback=progress,
                 should_stop=stop.asked,
             )
         except (Interrupted, PartnerEnded) as end:

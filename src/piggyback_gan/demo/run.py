@@ -19,7 +19,7 @@ from piggyback_gan.images.pixels import Pixels
 from piggyback_gan.images.tensors import to_pixels
 from piggyback_gan.networks.options import GeneratorOptions
 from piggyback_gan.runs.teach import teach
-from piggyback_gan.training.callbacks import Reporter
+from piggyback_gan.training.callbacks import Callback
 from piggyback_gan.training.options import TrainingOptions
 
 SIZE = 64
@@ -96,7 +96,7 @@ def run_demo(
     generator: GeneratorOptions = GENERATOR,
     train_pairs: int = TRAIN_PAIRS,
     test_pairs: int = TEST_PAIRS,
-    reporter: Reporter | None = None,
+    callback: Callback | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> list[Learned]:
     """Draw the data sets, train the three tasks of a bank, and evaluate each twice from the bank on disk.
@@ -104,7 +104,7 @@ def run_demo(
     Args:
         out: a folder from `prepare`, for data sets, bank and figures (demo.json).
         options, generator, train_pairs, test_pairs: smaller ones make the demo faster.
-        reporter: training callbacks.
+        callback: training callbacks.
         should_stop: called after every step; True stops the training.
     """
     bank_path = out / "bank"
@@ -122,7 +122,7 @@ def run_demo(
             folder,
             replace(options, learning_rate=rate),
             generator if number == 0 else None,
-            reporter=reporter,
+            callback=callback,
             should_stop=should_stop,
         )
         datasets[task] = PairedDataset(

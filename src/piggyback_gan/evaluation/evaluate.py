@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from piggyback_gan.data.datasets import PairedDataset, UnpairedDataset
+from piggyback_gan.evaluation.metric_names import IMAGE_METRICS
 from piggyback_gan.evaluation.metrics import image_metrics, mean_metrics
-from piggyback_gan.names import METRICS
 
 BATCH_SIZE = 8
 
@@ -97,7 +97,7 @@ def evaluate(
         device: where the generator is.
         between: called after every batch; it may raise to stop.
     """
-    return _evaluation(translated_pairs(generator, dataset, device, between), METRICS)
+    return _evaluation(translated_pairs(generator, dataset, device, between), IMAGE_METRICS)
 
 
 def unpaired_metric_names(direction: str, *, paired: bool) -> tuple[str, ...]:
@@ -106,7 +106,10 @@ def unpaired_metric_names(direction: str, *, paired: bool) -> tuple[str, ...]:
     cycles = (f"cycle_l1_{one}", f"cycle_l1_{two}")
     if not paired:
         return cycles
-    return (*(f"{metric}_{way}" for way in both_ways(direction) for metric in METRICS), *cycles)
+    return (
+        *(f"{metric}_{way}" for way in both_ways(direction) for metric in IMAGE_METRICS),
+        *cycles,
+    )
 
 
 def evaluate_unpaired(

@@ -18,7 +18,9 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Required, TypedDict
+
+import msgspec
 
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.evaluation.judge import Figure
@@ -32,15 +34,39 @@ SAMPLES = "samples"
 STAGE = "stage-"
 DIVERGED = "diverged.json"
 
-_NUMBER = (int, float)
-_STAGE_TYPES: Mapping[str, tuple[type, ...]] = {
-    **dict.fromkeys(("strategy", "task"), (str,)),
-    **dict.fromkeys(("seed", "order", "steps", "bytes"), (int,)),
-    **dict.fromkeys(("learning_rate", "seconds", "parameters", "predicted", "standalone"), _NUMBER),
-    "peak_memory": (int, type(None)),
-    **dict.fromkeys(("figures", "identical"), (dict,)),
-    **dict.fromkeys(("curve", "warnings"), (list,)),
-}
+_MOST = 2**63  # far beyond any seed or learning rate
+
+
+class _Task(TypedDict):
+    name: str
+
+
+class _Strategy(TypedDict, total=False):
+    label: Required[str]
+    seeds: list[int]
+    learning_rates: list[int | float]
+
+
+class _Search(TypedDict, total=False):
+    metric: str
+
+
+class _Network(TypedDict, total=False):
+    name: str
+
+
+class _Settings(TypedDict, total=False):
+    """What a report takes from `experiment.json`."""
+
+    tasks: Required[list[_Task]]
+    strategies: Required[list[_Strategy]]
+    seeds: Required[list[int]]
+    search: _Search | None
+    samples: int
+    generator: _Network | None
+    features: _Network | None
+    distance: _Network | None
+    recogniser: _Network | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +106,7 @@ class Stage:
     bytes: int
     figures: Mapping[str, Mapping[str, Figure]]
     identical: Mapping[str, tuple[int, int]]
-    curve: tuple[Mapping[str, float], ...] = ()
+    curve: tuple[Mapping[str, int | float], ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -195,7 +221,7 @@ def read_stages(part: Path) -> Iterator[Stage]:
         content = read_table(path, f"{path} is damaged")
         try:
             stage = _stage(content, order)
-        except (TypeError, ValueError, OverflowError) as error:
+        except ValueError as error:
             raise PiggybackError(
                 f"{path} is damaged ({error}): remove it to measure it again"
             ) from None
@@ -230,54 +256,32 @@ def read_table(path: Path, problem: str) -> dict[str, Any]:
 
 
 def _check_experiment(content: Mapping[str, Any]) -> None:
-    """Refuse what a report can't be made of; names become parts of file names, and cells of CSV files.
+    """Validate the settings that a report needs; names become parts of file names, and cells of CSV files.
 
     Raises:
-        PiggybackError: a setting is missing or of another type, or a name can't be one.
+        PiggybackError: a setting is missing or of another type, or a name is not valid.
     """
-    for task in _named(content, "tasks", "name"):
+    try:
+        settings = msgspec.convert(content, _Settings)
+    except msgspec.ValidationError as error:
+        raise PiggybackError(str(error)) from None
+    for key in ("tasks", "strategies", "seeds"):
+        if not content[key]:
+            raise PiggybackError(f"{key} are missing")
+    tasks = [task["name"] for task in settings["tasks"]]
+    labels = [strategy["label"] for strategy in settings["strategies"]]
+    for names, what in ((tasks, "tasks"), (labels, "strategies")):
+        if len(set(names)) < len(names):
+            raise PiggybackError(f"two {what} have the same name")
+    for task in tasks:
         check_task_name(task)
-    for label in _named(content, "strategies", "label"):
+    for label in labels:
         check_name(label, "a strategy")
-    if not content.get("seeds"):
-        raise PiggybackError("seeds are missing")
-    for table in (content, *content["strategies"]):
-        for key, types in (("seeds", (int,)), ("learning_rates", _NUMBER)):
-            values = table.get(key, [])
-            if type(values) is not list or any(
-                type(value) not in types or abs(value) > _MOST for value in values
-            ):
-                raise PiggybackError(f"{key} must be a list of numbers, found {values!r}")
-    search = content.get("search") or {}
-    if type(search) is not dict or type(search.get("metric", "")) is not str:
-        raise PiggybackError(f"search must be a table with a metric, found {search!r}")
-    if type(samples := content.get("samples", 0)) is not int:
-        raise PiggybackError(f"samples must be a whole number, found {samples!r}")
-    for key in ("generator", "features", "distance", "recogniser"):
-        table = content.get(key)
-        if table is not None and (
-            type(table) is not dict or type(table.get("name", "")) is not str
-        ):
-            raise PiggybackError(f"{key} must be a table with a name, found {table!r}")
-
-
-_MOST = 2**63  # of a seed or a rate, far beyond any
-
-
-def _named(content: Mapping[str, Any], key: str, name: str) -> list[str]:
-    """The names of a list of tables.
-
-    Raises:
-        PiggybackError: it is no such list, or two have one name.
-    """
-    tables = content.get(key)
-    if type(tables) is not list or not tables:
-        raise PiggybackError(f"{key} must be a list of tables, found {tables!r}")
-    names = [table.get(name) if type(table) is dict else None for table in tables]
-    texts = [found for found in names if isinstance(found, str)]
-    if len(set(texts)) < len(tables):
-        raise PiggybackError(f"{key} must have a {name} each, and each another")
-    return texts
+    numbers: list[float] = [*settings["seeds"]]
+    for strategy in settings["strategies"]:
+        numbers += [*strategy.get("seeds", ()), *strategy.get("learning_rates", ())]
+    if any(abs(number) > _MOST for number in numbers):
+        raise PiggybackError("a seed or learning rate is too large")
 
 
 def _checked_stages(
@@ -307,55 +311,23 @@ def _check_stage(stage: Stage, part: Path, label: str, seed: int, tasks: Sequenc
 
 
 def _stage(content: dict[str, Any], order: int) -> Stage:
-    """A stage as its file has it.
+    """A stage from its file.
 
     Raises:
-        TypeError, ValueError, OverflowError: a value is missing, of another type or not finite.
+        msgspec.ValidationError, ValueError: a value is missing, of another type or not possible.
     """
-    for key, types in _STAGE_TYPES.items():
-        value = _typed(content.get(key), types, key)
-        if type(value) in _NUMBER and not math.isfinite(value):
+    stage = msgspec.convert(content, Stage)
+    if unknown := content.keys() - asdict(stage):
+        raise ValueError(f"unknown keys: {', '.join(sorted(unknown))}")
+    for key, value in content.items():
+        if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{key} is {value}")
-    if content["order"] != order or content["standalone"] < 1:
-        raise ValueError(f"order is {content['order']}, standalone {content['standalone']}")
-    return Stage(
-        **content
-        | {
-            "figures": {task: _figures(found, task) for task, found in content["figures"].items()},
-            "identical": {task: _counts(of, task) for task, of in content["identical"].items()},
-            "curve": tuple(map(_point, content["curve"])),
-            "warnings": tuple(_typed(text, (str,), "a warning") for text in content["warnings"]),
-        }
-    )
-
-
-def _figures(found: Any, task: str) -> dict[str, Figure]:
-    figures = {}
-    for metric, figure in _typed(found, (dict,), task).items():
-        # Files of a report are named after it. It may have capitals, as in _AtoB.
-        check_name(metric.lower(), "a metric")
-        figures[metric] = Figure(**_numbers(figure, metric))
-    return figures
-
-
-def _counts(found: Any, task: str) -> tuple[int, int]:
-    same, of = (_typed(count, (int,), task) for count in _typed(found, (list,), task))
-    return same, of
-
-
-def _point(found: Any) -> dict[str, float]:
-    point = _numbers(found, "a point of the curve")
-    _typed(point.get("step"), (int,), "a step of the curve")
-    return point
-
-
-def _numbers(found: Any, where: str) -> dict[str, Any]:
-    table = _typed(found, (dict,), where)
-    return {key: _typed(value, _NUMBER, where) for key, value in table.items()}
-
-
-def _typed(value: Any, types: tuple[type, ...], where: str) -> Any:
-    """The value. Types are compared exactly: JSON's true is no number."""
-    if type(value) not in types:
-        raise TypeError(f"{where} can't be {type(value).__name__}")
-    return value
+    if stage.order != order or stage.standalone < 1:
+        raise ValueError(f"order is {stage.order}, standalone {stage.standalone}")
+    for figures in stage.figures.values():
+        for metric in figures:
+            # Files of a report are named after it. It may have capitals, as in _AtoB.
+            check_name(metric.lower(), "a metric")
+    if not all(isinstance(point.get("step"), int) for point in stage.curve):
+        raise ValueError("a point of the curve has no step")
+    return stage

@@ -178,7 +178,13 @@ def _find(
             f"task {settings.name!r}: {settings.data} has no val or test images to judge by: add some, or set "
             "val_fraction for all tasks"
         )
-    formats = find_formats(folder, options, None)
+    formats = find_formats(
+        folder,
+        options.direction,
+        channels=(options.input_channels, options.output_channels),
+        ranges=(options.input_range, options.output_range),
+        labels=options.input_labels,
+    )
     epoch_steps = -(-max(train_counts(folder)) // (options.batch_size * options.accumulate))
     if steps is not None:
         options = replace(options, epochs=-(-steps // epoch_steps))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,9 +38,15 @@ class Source:
         """
         decoded = decode(self.path, max_pixels=max_pixels)
         with naming_file(self.path):
-            if self.half:
-                decoded = _halves(decoded)[self.half == "right"]
-            return fitted(decoded, format)
+            return fitted(self.part_of(decoded), format)
+
+    def part_of(self, decoded: Decoded) -> Decoded:
+        """Return this image from its decoded file.
+
+        Raises:
+            PiggybackError: the image is a half, and the file's width is odd.
+        """
+        return _halves(decoded)[self.half == "right"] if self.half else decoded
 
 
 def list_images(folder: Path, recursive: bool = False) -> list[Path]:
@@ -113,17 +119,8 @@ def from_pil(image: Image.Image, format: ImageFormat) -> Pixels:
     return fitted(decode_pil(image), format)
 
 
-def stored_depth(path: Path) -> Depth:
-    """Return the dtype of a file's values: "uint8", "uint16" or "float32".
-
-    Raises:
-        PiggybackError: the file can't be read.
-    """
-    return _depth(decode(path))
-
-
 def detect_format(
-    path: Path,
+    decoded: Decoded,
     *,
     channels: int | None,
     labels: int | None,
@@ -132,60 +129,65 @@ def detect_format(
     """Detect the format of a task's images from one of them.
 
     Args:
-        path: any of the files.
+        decoded: any of the files.
         channels: channels to read; by default 3 for 8-bit gray and RGB, else all channels of the file.
         labels: number of classes, if the files are label maps.
         value_range: values that become -1 and 1; by default the full range of the integer type.
 
     Raises:
-        PiggybackError: the file can't be read in this format, has transparency and `channels` is not given, or
-            is float32 and `value_range` is not given.
+        PiggybackError: the file can't be read in this format, has transparency and `channels` is not given, or is
+            float32 and `value_range` is not given; the message names no file.
     """
-    decoded = decode(path)
-    depth = _depth(decoded)
-    with naming_file(path):
-        if labels is not None:
-            format = ImageFormat(channels=labels, depth=depth, labels=True)
-        else:
-            if value_range is None and depth == "float32":
-                raise PiggybackError("its values are float32: say which become -1 and 1")
-            low, high = value_range or FULL_RANGE[depth]
-            found = decoded.pixels.shape[2]
-            if channels is None:
-                plain = depth == "uint8" and decoded.color
-                channels = 3 if plain else found
-            format = ImageFormat(channels=channels, depth=depth, low=low, high=high)
-        fitted(decoded, format)
+    depth = cast(Depth, decoded.pixels.dtype.name)
+    if labels is not None:
+        format = ImageFormat(channels=labels, depth=depth, labels=True)
+    else:
+        if value_range is None and depth == "float32":
+            raise PiggybackError("its values are float32: say which become -1 and 1")
+        low, high = value_range or FULL_RANGE[depth]
+        if channels is None:
+            plain = depth == "uint8" and decoded.color
+            channels = 3 if plain else decoded.pixels.shape[2]
+        format = ImageFormat(channels=channels, depth=depth, low=low, high=high)
+    fitted(decoded, format)
     return format
 
 
-def value_range(sources: Iterable[Path | Source]) -> tuple[float, float]:
-    """Return the smallest and the largest value in all files.
+def value_ranges(
+    sides: Sequence[Sequence[Source]], decoded: Mapping[Path, Decoded] | None = None
+) -> list[tuple[float, float]]:
+    """Return the smallest and the largest value of each side. A file of several sides is decoded once.
+
+    Args:
+        sides: of one or more images each.
+        decoded: files that are decoded already.
 
     Raises:
-        PiggybackError: a file can't be read, has values that are not finite, or all values are equal.
+        PiggybackError: a file can't be read, has values that are not finite, or all values of a side are equal.
     """
-    low, high = np.inf, -np.inf
+    by_path: dict[Path, list[tuple[int, Source]]] = {}
+    for side, sources in enumerate(sides):
+        for source in sources:
+            by_path.setdefault(source.path, []).append((side, source))
+
+    def extents(path: Path) -> list[tuple[int, float, float]]:
+        whole, found = (decoded or {}).get(path) or decode(path), []
+        with naming_file(path):
+            for side, source in by_path[path]:
+                pixels = source.part_of(whole).pixels
+                _refuse_not_finite(pixels)
+                found.append((side, float(pixels.min()), float(pixels.max())))
+        return found
+
+    ranges = [(np.inf, -np.inf)] * len(sides)
     with ThreadPoolExecutor(_READING_THREADS) as pool:
-        for lowest, highest in pool.map(_extent, sources):
-            low, high = min(low, lowest), max(high, highest)
-    if not low < high:
-        raise PiggybackError(f"the images have no range of values: all values are {low}")
-    return low, high
-
-
-def _extent(source: Path | Source) -> tuple[float, float]:
-    source = Source(source) if isinstance(source, Path) else source
-    decoded = decode(source.path)
-    with naming_file(source.path):
-        if source.half:
-            decoded = _halves(decoded)[source.half == "right"]
-        _refuse_not_finite(decoded.pixels)
-    return float(decoded.pixels.min()), float(decoded.pixels.max())
-
-
-def _depth(decoded: Decoded) -> Depth:
-    return cast(Depth, decoded.pixels.dtype.name)
+        for found in pool.map(extents, by_path):
+            for side, low, high in found:
+                ranges[side] = min(ranges[side][0], low), max(ranges[side][1], high)
+    for low, high in ranges:
+        if not low < high:
+            raise PiggybackError(f"the images have no range of values: all values are {low}")
+    return ranges
 
 
 def _halves(decoded: Decoded) -> tuple[Decoded, Decoded]:

@@ -1,7 +1,7 @@
-"""A run's checkpoint on disk: all that training goes on from. Read without running anything in it.
+"""Checkpoints of training runs: saved atomically, loaded without executing code, verified by SHA-256.
 
-The file is what `torch.save` writes, and its SHA-256, 32 bytes, at the end. PyTorch itself does not see a
-flipped bit in a tensor, and a run that goes on from one would not end as it should.
+The file is what `torch.save` writes, followed by its SHA-256 (32 bytes). PyTorch does not detect a flipped
+bit in a tensor, and a run resumed from one would end with other weights.
 """
 
 import contextlib
@@ -16,19 +16,20 @@ import torch
 
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.system.files import atomic_write
+from piggyback_gan.training.loop import TrainingLoop
 
 _DIGEST_BYTES = 32
 
 
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
-    """Replace the checkpoint atomically: the last one is there until this one is whole.
+    """Replace the checkpoint atomically.
 
     Args:
         path: the file.
         content: tensors and plain values, nested in dicts, lists and tuples.
 
     Raises:
-        PiggybackError: it can't be written; the last one is as it was.
+        PiggybackError: it can't be written; the last one is unchanged.
     """
     buffer = io.BytesIO()
     torch.save(dict(content), buffer)
@@ -37,7 +38,7 @@ def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
-    """What `save_checkpoint` wrote, on the CPU; None if nothing was written yet.
+    """Load a checkpoint onto the CPU; None if there is none yet.
 
     Raises:
         PiggybackError: the file is damaged, or can't be read.
@@ -51,12 +52,37 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
     body = memoryview(raw)[:-_DIGEST_BYTES]
     content = None
     if hashlib.sha256(body).digest() == raw[-_DIGEST_BYTES:]:
-        # Whole, but who wrote it?
+        # The hash does not say who wrote it.
         with contextlib.suppress(RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
             content = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
     if not isinstance(content, dict):
         raise PiggybackError(
             f"{path} is damaged: discard the run (pbgan runs {path.parents[2]} --discard "
-            f"{path.parent.name}) and begin anew"
+            f"{path.parent.name}) and start again"
         )
     return content
+
+
+def resume_from_checkpoint(loop: TrainingLoop, path: Path) -> bool:
+    """Resume a training loop from its checkpoint.
+
+    Returns:
+        Whether there is a checkpoint.
+
+    Raises:
+        PiggybackError: it is damaged or of other options, or as `TrainingLoop.resume`.
+    """
+    content = load_checkpoint(path)
+    if content is None:
+        return False
+    try:
+        loop.resume(content)
+    except PiggybackError:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise PiggybackError(
+            f"{path} does not fit this run, or another version wrote it ({why}): discard the run "
+            f"(pbgan runs {path.parents[2]} --discard {path.parent.name})"
+        ) from None
+    return True

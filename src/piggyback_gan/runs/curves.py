@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.names import HIGHER_IS_BETTER
+from piggyback_gan.evaluation.metric_names import higher_is_better, metric_label
 from piggyback_gan.system.files import atomic_write
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ _SIDES = ("A", "B", "AtoB", "BtoA")
 _DASHED = ("B", "BtoA")
 _ADVERSARIAL = ("discriminator", "gan")
 _ADVERSARIAL_TITLE, _OTHER_TITLE = "adversarial losses", "other losses"
-_UNITS = {"l1": "L1", "psnr": "PSNR (dB)", "ssim": "SSIM"}
 _WIDE_RANGE = 15  # from this ratio of largest to smallest on, values are read better on a log scale
 _FEW = 40  # with no more epochs than this, each has a dot
 _WIDTH, _HEIGHT, _DPI = 5.2, 2.3, 100  # of one panel, in inches
@@ -138,8 +137,8 @@ def _loss_panels(curves: Sequence[_Curve]) -> dict[str, list[_Curve]]:
 def _metric_panels(curves: Sequence[_Curve]) -> dict[str, list[_Curve]]:
     panels: dict[str, list[_Curve]] = {}
     for curve in curves:
-        better = "higher" if curve.kind in HIGHER_IS_BETTER else "lower"
-        title = f"held-out {_UNITS.get(curve.kind, curve.kind)}: {better} is better"
+        better = "higher" if higher_is_better(curve.kind) else "lower"
+        title = f"held-out {metric_label(curve.kind, unit=True)}: {better} is better"
         panels.setdefault(title, []).append(curve)
     return panels
 
@@ -181,7 +180,7 @@ def _scale(axes: "Axes", title: str, curves: Sequence[_Curve]) -> None:
 def _mark_best(axes: "Axes", curves: Sequence[_Curve]) -> None:
     """A ring around each curve's best epoch; the legend says which it is, and its value."""
     for line, curve in zip(list(axes.lines), curves, strict=True):
-        pick = max if curve.kind in HIGHER_IS_BETTER else min
+        pick = max if higher_is_better(curve.kind) else min
         value = pick(curve.values)
         epoch = curve.epochs[curve.values.index(value)]
         axes.plot(

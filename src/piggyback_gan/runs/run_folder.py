@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
+
 from piggyback_gan.bank.lock import current_writer
 from piggyback_gan.bank.manifest import MANIFEST_NAME, RUNS_FOLDER, Manifest, TaskEntry
 from piggyback_gan.errors import PiggybackError
@@ -130,10 +132,9 @@ class RunFolder:
                 f"{path} is of format {content.get('format_version')}, this version knows "
                 f"{_FORMAT_VERSION}"
             )
-        fields = {k: v for k, v in content.items() if k not in ("format", "format_version")}
         try:
-            return Run(**fields | {"position": Position(**fields["position"])})
-        except (KeyError, TypeError) as error:
+            return msgspec.convert(content, Run)
+        except msgspec.ValidationError as error:
             raise PiggybackError(f"{path} is damaged: {error}") from None
 
     def read_fingerprint(self) -> dict[str, str] | None:

@@ -1,29 +1,28 @@
-"""Teaching a bank one task, from the beginning or from where an earlier run stopped."""
+"""Teach a bank one task, from the start or from where an earlier run stopped."""
 
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from piggyback_gan.bank.bank import open_or_new
+from piggyback_gan.bank.bank import has_bank
+from piggyback_gan.bank.lock import writer_lock
 from piggyback_gan.bank.manifest import TaskEntry
-from piggyback_gan.core.filter_options import FilterOptions
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.networks.options import GeneratorOptions
 from piggyback_gan.runs.run import TrainingRun
 from piggyback_gan.runs.run_folder import Run, RunFolder, training_purpose
 from piggyback_gan.runs.tensorboard import require_tensorboard
-from piggyback_gan.system.device import choose_device
 from piggyback_gan.system.distributed import Processes, processes
 from piggyback_gan.system.user_code import allow_generator
-from piggyback_gan.training.callbacks import Interrupted, Position, Reporter
+from piggyback_gan.training.callbacks import Callback, Interrupted, Position
 from piggyback_gan.training.options import TrainingOptions
 from piggyback_gan.training.plan import plan_task
 
-__all__ = ["Interrupted", "Position", "Reporter", "recorded_options", "teach"]
+__all__ = ["Callback", "Interrupted", "Position", "recorded_options", "teach"]
 
-# A resumed run may do these otherwise: they are no part of what is learned.
+# A resumed run may change these: the trained task does not depend on them.
 _FREE_OPTIONS = ("device", "log")
 
 
@@ -35,33 +34,34 @@ def teach(
     generator: GeneratorOptions | None = None,
     *,
     resume: bool = False,
-    reporter: Reporter | None = None,
+    callback: Callback | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> TaskEntry:
-    """Train a task and add it to a bank, which is made if it is not there.
+    """Train a task and add it to a bank, which is created if it does not exist.
 
-    The task enters the bank only when it is finished: whatever happens before, the bank is as it was.
-    Metrics, sample pictures and what a resumed run goes on from are in `bank_path/runs/task`. Processes
-    that torchrun or accelerate launch started train together, if each calls this alike.
+    The task is added when training is finished; until then the bank is unchanged. Metrics, sample images
+    and the checkpoint of a run are in `bank_path/runs/task`. Processes that torchrun or accelerate launch
+    started train together if each calls this with the same arguments.
 
     Args:
         bank_path: the bank's directory.
         task: the new task's name.
-        data: a folder of images (`folders.find_pairs`, `folders.find_unpaired`).
+        data: a folder of images (see `find_pairs` and `find_unpaired`).
         options: how to train.
-        generator: the architecture, for a new bank. Code that it names is run; what a bank or a begun run
-            names is not, unless it was allowed (`own_code.allow_generator`).
-        resume: go on with the run that was begun for this task. All else may be left out; what is
-            given must be as it was, but for device and log.
-        reporter: who is told how it goes.
-        should_stop: asked in every step; training ends after it, and can be resumed.
+        generator: the architecture of a new bank. Code that it names is executed; code that a bank or a
+            run names is not, unless `allow_generator` was called.
+        resume: continue the run of this task. All other arguments are optional; those that are given must
+            be as before, except for `device` and `log`.
+        callback: its methods are called during training.
+        should_stop: called in every step; training stops after a step in which it returns True, and can
+            be resumed.
 
     Returns:
         The bank's entry of the new task.
 
     Raises:
-        PiggybackError: anything that makes training impossible, or a loss that is not finite.
-        Interrupted: `should_stop` said so.
+        PiggybackError: an argument, the data or the bank can't be used, or a loss is not finite.
+        Interrupted: `should_stop` returned True.
     """
     bank_path = Path(bank_path)
     if generator is not None and generator.code is not None and not resume:
@@ -71,8 +71,6 @@ def teach(
     if resume:
         run = folder.read()
         recorded, architecture = recorded_options(run)
-        if options:
-            options = _as_then(run, recorded, options)
         _refuse_changes(recorded, options or recorded)
         _refuse_changes(architecture, generator or architecture)
         data, options = data or run.data, options or recorded
@@ -84,17 +82,15 @@ def teach(
     options, generator = options or TrainingOptions(), generator or GeneratorOptions()
     if options.log == "tensorboard":
         require_tensorboard()
-    choose_device(options.device)
-    # Refuses a folder of other things before the lock is put into it.
-    bank = open_or_new(bank_path, generator.for_new_bank(options.image_size))
+    has_bank(bank_path)  # refuses a folder of other things before the lock is put into it
     with processes() as team:
         purpose = training_purpose(task)
-        with bank.writing(purpose) if team.is_first else contextlib.nullcontext():
+        with writer_lock(bank_path, purpose) if team.is_first else contextlib.nullcontext():
             if run is not None and (entry := _already_there(folder, run, team)):
                 return entry
             if run is not None and run.state == "finished":
                 raise PiggybackError(
-                    f"the run of {task!r} is finished, and its task no longer in {bank_path}: train it anew, "
+                    f"the run of {task!r} is finished, and its task no longer in {bank_path}: train it again, "
                     "without --resume"
                 )
             plan = plan_task(
@@ -129,17 +125,17 @@ def teach(
                     f"filters are mixed: {undo}discard it (pbgan runs {bank_path} --discard {task})"
                 )
             else:
-                # What may change is remembered as it is now: the next --resume needs no more than that.
+                # The next --resume takes what may change from this one.
                 run = replace(run, data=str(Path(data).absolute()), options=asdict(options))
-            training = TrainingRun(plan, run, team, reporter or Reporter(), should_stop)
+            training = TrainingRun(plan, run, team, callback or Callback(), should_stop)
             return training.run(resume=resume)
 
 
 def recorded_options(run: Run) -> tuple[TrainingOptions, GeneratorOptions]:
-    """The options that a run was begun with.
+    """Read the options that a run was begun with.
 
     Raises:
-        PiggybackError: this version does not know them.
+        PiggybackError: this version has no such options.
     """
     try:
         return _options(run.options), GeneratorOptions(**run.generator)
@@ -156,20 +152,12 @@ def _as_resolved(run: Run, given: TrainingOptions) -> TrainingOptions:
         raise _unknown(run, error) from None
 
 
-def _as_then(run: Run, recorded: TrainingOptions, given: TrainingOptions) -> TrainingOptions:
-    """What is given, where the version that began the run knew less: that can be a default only."""
-    new = [f.name for f in fields(FilterOptions) if f.name not in run.options]
-    if "budget" in new and given.unconstrained is None:
-        new.append("unconstrained")
-    return replace(given, **{name: getattr(recorded, name) for name in new})
-
-
 def _options(recorded: Mapping[str, Any]) -> TrainingOptions:
-    """Options from JSON, which has no tuples; older runs know of no other allocation than an even one."""
+    """Options from JSON, which has no tuples."""
     fields: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in recorded.items()
     }
-    return TrainingOptions(**{"allocation": "even", **fields})
+    return TrainingOptions(**fields)
 
 
 def _unknown(run: Run, error: Exception) -> PiggybackError:
@@ -194,7 +182,7 @@ def _refuse_changes(
 
 
 def _refuse_to_overwrite(folder: RunFolder) -> None:
-    """What can still be resumed is not thrown away unasked."""
+    """Raise PiggybackError if the folder has a run that can be resumed."""
     if folder.exists and folder.checkpoint.exists():
         position = folder.read().position
         raise PiggybackError(
@@ -204,7 +192,7 @@ def _refuse_to_overwrite(folder: RunFolder) -> None:
 
 
 def _already_there(folder: RunFolder, run: Run, team: Processes) -> TaskEntry | None:
-    """The task's entry, if the process that was killed had just added it: the run is at its end then."""
+    """The task's entry, if a killed process had just added it; marks the run as finished."""
     entry = next((entry for entry in folder.bank_entries() if entry.name == folder.task), None)
     if entry is not None and team.is_first:
         epochs, steps = run.position.epochs, run.position.steps

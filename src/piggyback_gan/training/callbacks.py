@@ -1,10 +1,12 @@
-"""Who is told how a training run goes, and how it ends before its time."""
+"""Training callbacks, and how training ends early."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from piggyback_gan.errors import PiggybackError
 
 if TYPE_CHECKING:
     from piggyback_gan.training.plan import TaskPlan
@@ -13,7 +15,7 @@ REPORT_EVERY = 10
 
 
 class Interrupted(Exception):
-    """Training was stopped from outside; the bank is as it was, and the run can be resumed."""
+    """Training was stopped from outside; the bank is unchanged, and the run can be resumed."""
 
     def __init__(self, position: Position) -> None:
         super().__init__(
@@ -23,31 +25,50 @@ class Interrupted(Exception):
         self.position = position
 
 
-class Reporter:
-    """Who is told how a run goes. This one listens and says nothing; others override what they tell."""
+class Diverged(PiggybackError):
+    """A loss or a validation metric is not finite."""
+
+
+class Callback:
+    """Training callbacks; the base class ignores all events. Of several processes, the first calls them."""
 
     def planned(self, plan: TaskPlan) -> None:
-        """Everything is checked but the images."""
+        """Everything but the images is validated."""
 
     def checked(self, split: str, done: int, total: int) -> None:
-        """So many files or pairs of a split were read."""
+        """`done` of `total` files or pairs of a split are read."""
 
     def resumed(self, position: Position, differences: Sequence[str]) -> None:
-        """An earlier run goes on from here; `differences` may make its bytes others than uninterrupted."""
+        """A checkpoint is loaded; `differences` name what may change the result by rounding."""
+
+    def started(self, position: Position) -> None:
+        """The first epoch begins, or the one in which training is resumed."""
+
+    def epoch_started(self, epoch: int, epochs: int) -> None:
+        """An epoch, counted from 1, begins or is resumed."""
 
     def stepped(self, position: Position, losses: Mapping[str, float]) -> None:
-        """Every `REPORT_EVERY` steps, with the losses of the last one."""
+        """Called after the first and every `REPORT_EVERY` steps, with the mean losses of the last step."""
 
-    def validated(self, position: Position, metrics: Mapping[str, float] | None) -> None:
-        """At the end of each epoch; None where nothing is held out."""
+    def epoch_ended(self, position: Position, records: Sequence[Mapping[str, Any]]) -> None:
+        """Called after validation, with the generators in eval mode.
+
+        Args:
+            position: the last step.
+            records: a record for each epoch so far: epoch, step, learning_rate, loss (name -> mean) and
+                validation (name -> value; None where nothing is held out).
+        """
+
+    def checkpoint(self, position: Position, state: Mapping[str, Any]) -> None:
+        """Called after each epoch and before `Interrupted` is raised; training can resume from `state`."""
 
     def stopped_early(self, epoch: int, best: int) -> None:
-        """Patience came to its end in `epoch`; `best` is the one that is kept."""
+        """Patience ran out after `epoch`; the weights of epoch `best` are kept."""
 
 
 @dataclass(frozen=True)
 class Position:
-    """Where a run stands: `step` of `steps` in all, in `epoch` of `epochs`, both counted from 1."""
+    """`step` of `steps` in total, in `epoch` of `epochs`, both counted from 1."""
 
     epoch: int
     epochs: int

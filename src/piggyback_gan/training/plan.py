@@ -20,8 +20,9 @@ from piggyback_gan.data.folders import (
 from piggyback_gan.data.formats import find_formats
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.evaluation.evaluate import unpaired_metric_names
+from piggyback_gan.evaluation.metric_names import IMAGE_METRICS
 from piggyback_gan.images.format import ImageFormat
-from piggyback_gan.names import BACKWARD, FORWARD, METRICS, STANDALONE, Device, check_task_name
+from piggyback_gan.names import BACKWARD, FORWARD, STANDALONE, Device, check_task_name
 from piggyback_gan.networks.config import Architecture, CustomGeneratorConfig
 from piggyback_gan.networks.custom import fitted, try_out
 from piggyback_gan.networks.options import GeneratorOptions
@@ -79,7 +80,7 @@ class TaskPlan:
     def metrics(self) -> tuple[str, ...]:
         """The metrics that validation gives, by name; none where nothing is held out."""
         if isinstance(self.folder, PairedFolder):
-            return METRICS if self.folder.held_out else ()
+            return IMAGE_METRICS if self.folder.held_out else ()
         if not self.folder.held_out_a:
             return ()
         paired = bool(self.folder.paired_held_out)
@@ -99,7 +100,7 @@ def plan_task(
     """Check everything about a task before it is trained.
 
     Args:
-        bank_path, task, data, options, generator: as for `teaching.teach`.
+        bank_path, task, data, options, generator: as for `teach`.
         processes: how many train together.
         effective_batch: images in a step, where a resumed run fixes it.
 
@@ -108,6 +109,8 @@ def plan_task(
             an architecture that is not the bank's, or a damaged bank.
     """
     check_task_name(task)
+    # First: it sets how threads that are started later compute.
+    device = cast(Device, choose_device(options.device))
     folder: PairedFolder | UnpairedFolder
     folder = find_pairs(data) if options.mode == "paired" else find_unpaired(data)
     if options.val_fraction:
@@ -117,14 +120,23 @@ def plan_task(
         raise PiggybackError(
             f"{bank.path} has a task {task!r} already: finished tasks never change"
         )
-    formats = find_formats(folder, options, bank.config if bank.tasks else None)
+    known = (
+        (bank.config.input_channels, bank.config.output_channels) if bank.tasks else (None, None)
+    )
+    formats = find_formats(
+        folder,
+        options.direction,
+        channels=(options.input_channels, options.output_channels),
+        ranges=(options.input_range, options.output_range),
+        labels=options.input_labels,
+        bank_channels=known,
+    )
     channels = formats[0].channels, formats[1].channels
     if bank.tasks:
         generator.for_bank(bank.config)
     else:
         asked = generator.for_new_bank(options.image_size, channels)
-        bank = open_or_new(bank_path, fitted(asked))
-    device = cast(Device, choose_device(options.device))
+        bank = Bank.new(bank_path, fitted(asked))
     backward_tasks = [t for t in bank.tasks if len(bank.directions(t)) > 1]
     options = options.resolved(
         earlier=bank.tasks,

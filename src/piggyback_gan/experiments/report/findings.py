@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from piggyback_gan.evaluation.metric_names import higher_is_better
 from piggyback_gan.experiments.report import summary
 from piggyback_gan.experiments.report.labels import DIRECTIONS, heading, metric_of, name_of
 from piggyback_gan.experiments.report.summary import Spread
@@ -51,7 +52,7 @@ def _par(results: Results, label: str, standalone: str | None) -> Finding:
     ratio = summary.mean_ratio(results, label, standalone, base) if standalone else None
     if standalone is None or ratio is None:
         return Finding(None, promise, "There is no standalone network to compare with.")
-    higher = summary.higher_is_better(base)
+    higher = higher_is_better(base)
     held, chance = _told(results, label, standalone, base, ratio)
     seeds = f" (seeds: {show(ratio.low, 3)} to {show(ratio.high, 3)})"
     others = []
@@ -73,7 +74,7 @@ def _told(
     results: Results, label: str, standalone: str, base: str, ratio: Spread
 ) -> tuple[bool | None, str]:
     """Whether a strategy is on par, None where chance can't be told from difference; and words on that."""
-    held = ratio.mean >= 1 if summary.higher_is_better(base) else ratio.mean <= 1
+    held = ratio.mean >= 1 if higher_is_better(base) else ratio.mean <= 1
     if ratio.low < 1 < ratio.high:
         return None, " Seeds lie on both sides of 1: chance can't be told from difference."
     if len(ratio.by_seed) > 1:
@@ -115,7 +116,7 @@ def _better(results: Results, label: str, rivals: Sequence[str]) -> list[Finding
     found = {rival: ratio for rival, ratio in ratios.items() if ratio is not None}
     if not found:
         return []
-    higher = summary.higher_is_better(base)
+    higher = higher_is_better(base)
     told = {rival: _told(results, label, rival, base, ratio)[0] for rival, ratio in found.items()}
     open_ones = [rival for rival, better in told.items() if better is None]
     held = None if open_ones and False not in told.values() else all(told.values())

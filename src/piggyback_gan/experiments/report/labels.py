@@ -1,31 +1,21 @@
 """How metrics and directions are called in a report."""
 
+from piggyback_gan.evaluation.metric_names import higher_is_better, metric_label
 from piggyback_gan.experiments.report import summary
 from piggyback_gan.experiments.results import Results
 
-_NAMES = {
-    "l1": "L1",
-    "psnr": "PSNR (dB)",
-    "ssim": "SSIM",
-    "perceptual_distance": "perceptual distance",
-    "frechet_distance": "Fréchet distance",
-    "kernel_distance": "kernel distance",
-    "pixel_accuracy": "pixel accuracy",
-    "mean_iou": "mean IoU",
-    "cycle_l1": "cycle L1",
-}
 DIRECTIONS = {"AtoB": " A → B", "BtoA": " B → A", "": ""}
 """How a direction is called behind a task's or strategy's name."""
 
 
 def name_of(base: str) -> str:
     """A metric as it is called in headings."""
-    return _NAMES.get(base, base.replace("_", " "))
+    return metric_label(base, unit=True)
 
 
 def arrow(base: str) -> str:
     """Which way is better."""
-    return "↑" if summary.higher_is_better(base) else "↓"
+    return "↑" if higher_is_better(base) else "↓"
 
 
 def heading(base: str) -> str:

@@ -14,26 +14,12 @@ from statistics import fmean
 
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.evaluation.judge import Figure
+from piggyback_gan.evaluation.metric_names import METRICS, higher_is_better, split_metric
 from piggyback_gan.experiments.results import Results, Stage
-from piggyback_gan.names import HIGHER_IS_BETTER, STANDALONE
+from piggyback_gan.names import STANDALONE
 
-BASES = (
-    "perceptual_distance",
-    "frechet_distance",
-    "kernel_distance",
-    "l1",
-    "psnr",
-    "ssim",
-    "pixel_accuracy",
-    "mean_iou",
-    "cycle_l1",
-)
-"""Metrics in the order in which they are shown; the first says most of how an image looks."""
-
-# A cycle that begins in A is a matter of A -> B first.
-_SUFFIXES = {"_AtoB": "AtoB", "_BtoA": "BtoA", "_A": "AtoB", "_B": "BtoA"}
 # Not the cycle's L1: a generator that changes nothing has a low one.
-_CURVE_BASES = ("perceptual_distance", "l1")
+_CURVE_METRICS = ("perceptual_distance", "l1")
 
 
 @dataclass(frozen=True)
@@ -95,15 +81,9 @@ class Cost:
 
 def base_of(metric: str) -> tuple[str, str]:
     """A metric's base and its direction: "AtoB", "BtoA" or ""."""
-    for suffix, direction in _SUFFIXES.items():
-        if metric.endswith(suffix):
-            return metric.removesuffix(suffix), direction
-    return metric, ""
-
-
-def higher_is_better(metric: str) -> bool:
-    """Whether more of it is better; for all others, which are distances, less is."""
-    return base_of(metric)[0] in HIGHER_IS_BETTER
+    base, suffix = split_metric(metric)
+    # A cycle that begins in A is a matter of A -> B first.
+    return base, {"A": "AtoB", "B": "BtoA"}.get(suffix, suffix)
 
 
 def tasks(results: Results) -> tuple[str, ...]:
@@ -117,7 +97,7 @@ def strategies(results: Results) -> tuple[str, ...]:
 
 
 def metrics(results: Results, task: str | None = None) -> tuple[str, ...]:
-    """The bases of all metrics that were measured, of a task or of any, in the order of `BASES`."""
+    """The bases of all metrics that were measured, of a task or of any, in the order of `METRICS`."""
     found = {
         base_of(metric)[0]: None
         for stage in results.stages
@@ -125,7 +105,7 @@ def metrics(results: Results, task: str | None = None) -> tuple[str, ...]:
         if task in (None, name)
         for metric in figures
     }
-    known = [base for base in BASES if base in found]
+    known = [base for base in METRICS if base in found]
     return (*known, *(base for base in found if base not in known))
 
 
@@ -155,12 +135,12 @@ def standalone_label(results: Results, label: str | None = None) -> str | None:
 
 
 def headline(results: Results) -> str:
-    """The base that most tasks have; of several the first in the order of `BASES`."""
+    """The base that most tasks have; of several the first in the order of `METRICS`."""
 
     def count(base: str) -> int:
         return sum(base in metrics(results, task) for task in tasks(results))
 
-    return max(metrics(results), key=count, default=BASES[0])
+    return max(metrics(results), key=count, default=next(iter(METRICS)))
 
 
 def reached(results: Results, strategy: str) -> int:
@@ -287,7 +267,7 @@ def curve(stage: Stage) -> tuple[str, dict[int, float]]:
     The base is the perceptual distance if the curve has it, else L1; of an unpaired task the mean over
     both directions. ("", {}) where there is no such curve.
     """
-    for base in _CURVE_BASES:
+    for base in _CURVE_METRICS:
         points = {}
         for point in stage.curve:
             values = [value for key, value in point.items() if base_of(key)[0] == base]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from piggyback_gan.evaluation.metric_names import higher_is_better
 from piggyback_gan.experiments.report import summary
 from piggyback_gan.experiments.report.labels import DIRECTIONS, arrow, heading, metric_of, name_of
 from piggyback_gan.experiments.report.summary import Cost, Spread
@@ -319,7 +320,7 @@ def _same(same: int, of: int) -> Cell:
 
 
 def _changes(spreads: list[Spread | None], base: str) -> list[Cell]:
-    sign = -1 if summary.higher_is_better(base) else 1
+    sign = -1 if higher_is_better(base) else 1
     learned = next(spread.mean for spread in spreads if spread is not None)
     cells = []
     for spread in spreads:

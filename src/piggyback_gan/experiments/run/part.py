@@ -1,9 +1,7 @@
 """One part of an experiment: a strategy learns the tasks with one seed, and is judged after each."""
 
 import time
-from collections.abc import Callable, Generator, Mapping
-from contextlib import closing
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,6 @@ import torch
 from torch import nn
 
 from piggyback_gan.bank.card import task_card
-from piggyback_gan.core.network import PiggybackNetwork
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.evaluation.judge import Judge
 from piggyback_gan.experiments.results import (
@@ -25,19 +22,15 @@ from piggyback_gan.experiments.results import (
 from piggyback_gan.experiments.run.examine import Examiner, Say, in_words
 from piggyback_gan.experiments.run.memory import peak, reset_peak
 from piggyback_gan.experiments.run.plan import PartPlan
-from piggyback_gan.experiments.strategies.base import Learner, Lesson
+from piggyback_gan.experiments.strategies.base import Learner, TaskSpec
 from piggyback_gan.experiments.strategies.whole_networks import Standalone
 from piggyback_gan.experiments.tasks import Task
-from piggyback_gan.names import BACKWARD, FORWARD
 from piggyback_gan.networks.generators import build_generator
 from piggyback_gan.system.files import atomic_write
 from piggyback_gan.system.seeding import seed_of
-from piggyback_gan.training.filter_selection import select_filters
-from piggyback_gan.training.options import TrainingOptions
-from piggyback_gan.training.paired import PairedTrainer
+from piggyback_gan.training.callbacks import Callback, Diverged, Interrupted, Position
+from piggyback_gan.training.loop import TrainingLoop
 from piggyback_gan.training.task_data import TaskData
-from piggyback_gan.training.trainer import Batch, Trainer
-from piggyback_gan.training.unpaired import UnpairedTrainer
 
 
 class Part:
@@ -100,9 +93,9 @@ class Part:
         taken_over = order == 1 and plan.first is not None
         torch.manual_seed(seed_of(plan.seed, order))
         networks = self._networks(task, plan.first if taken_over else None)
-        lesson = Lesson(task.name, networks, plan.config, self._card(task))
+        spec = TaskSpec(task.name, networks, plan.config, self._card(task))
         torch.manual_seed(seed_of(plan.seed, order, 1))
-        learners = plan.strategy.begin(plan.folder, lesson)
+        learners = plan.strategy.begin(plan.folder, spec)
         curve: list[Mapping[str, float]] = []
         # Read before time is taken: strategies differ in what they train, not in their images.
         images = None if taken_over else task.load()
@@ -121,7 +114,7 @@ class Part:
         }
         plan.folder.mkdir(parents=True, exist_ok=True)
         atomic_write(self._training_file(order), to_json(training))
-        plan.strategy.finish(plan.folder, lesson, learners)
+        plan.strategy.finish(plan.folder, spec, learners)
 
     def _train(
         self,
@@ -133,76 +126,46 @@ class Part:
         """Train all epochs.
 
         Returns:
-            How many seconds went into judging for the curve.
+            Seconds spent on evaluation for the curve.
         """
         options = self.plan.options(task)
         for learner in learners.values():
             learner.to(self.device)
-        self._select_filters(task, images, learners)
-        torch.manual_seed(options.seed)
-        trainer = self._trainer(task, options, learners)
+        generators = [learners[which] for which in task.networks]
         some = task.held_out(self.plan.curve_images)
-        step, spent = 0, 0.0
-        for epoch in range(1, options.epochs + 1):
-            for learner in learners.values():
-                if isinstance(learner, Learner):
-                    learner.begin_epoch(epoch, options.epochs)
-            trainer.begin_epoch(task.epoch_steps)
-            with closing(_batches(images, options, epoch, step)) as batches:
-                for batch in batches:
-                    losses, stop = trainer.step(batch, self.should_stop)
-                    step += 1
-                    if stop:
-                        raise Stopped(f"{self.plan.label} stopped while it learned {task.name}")
-            self._require_finite(losses.sums, task, self.plan.rate(task))
+        spent = 0.0
+
+        def validate() -> Mapping[str, float]:
+            nonlocal spent
             began = time.monotonic()
-            for learner in learners.values():
-                learner.eval()
-            generators = [learners[which] for which in (FORWARD, BACKWARD) if which in learners]
-            curve.append({"step": step, **self.examiner.watch(task, generators, some)})
+            metrics = self.examiner.watch(task, generators, some)
             spent += time.monotonic() - began
-            self.say(f"{task.name}: epoch {epoch} of {options.epochs}, {in_words(curve[-1])}")
-        return spent
+            return metrics
 
-    def _select_filters(
-        self, task: Task, images: TaskData, learners: Mapping[str, nn.Module]
-    ) -> None:
-        """As a training run does it, where a learner mixes from selected filters."""
-        networks = {n: x for n, x in learners.items() if isinstance(x, PiggybackNetwork)}
-        if not any(network.selects_filters for network in networks.values()):
-            return
-        options = self.plan.options(task)
-        torch.manual_seed(options.seed)
-        still = replace(options, learning_rate=0.0, backward_learning_rate=0.0)
-        probe = self._trainer(task, still, learners)
-        with closing(_batches(images, options, 1, 0)) as batches:
-            if not select_filters(networks, probe, task.epoch_steps, batches, self.should_stop):
-                raise Stopped(f"{self.plan.label} stopped before it learned {task.name}")
-
-    def _trainer(self, task: Task, options: Any, learners: Mapping[str, nn.Module]) -> Trainer:
         networks: dict[str, Any] = dict(learners)
-        penalties = {
-            which: learner.penalty
-            for which, learner in learners.items()
-            if isinstance(learner, Learner)
-        }
-        if options.mode == "paired":
-            return PairedTrainer(
-                networks[FORWARD],
-                self.plan.config,
-                options,
-                self.device,
-                labels=task.formats[0].labels,
-                penalties=penalties,
-            )
-        return UnpairedTrainer(
-            networks[FORWARD],
-            networks[BACKWARD],
+        own = {which: x for which, x in learners.items() if isinstance(x, Learner)}
+        loop = TrainingLoop(
+            networks,
             self.plan.config,
             options,
-            self.device,
-            penalties=penalties,
+            images,
+            validate,
+            effective_batch=options.batch_size * options.accumulate,
+            callbacks=(_Curve(task.name, tuple(own.values()), curve, self.say),),
+            should_stop=self.should_stop,
+            penalties={which: learner.penalty for which, learner in own.items()},
         )
+        try:
+            loop.begin()
+            loop.run()
+        except Interrupted:
+            raise Stopped(f"{self.plan.label} stopped while it learned {task.name}") from None
+        except Diverged as error:
+            raise Diverged(
+                f"{self.plan.label}, {task.name}: {error}; try a lower learning_rate (now "
+                f"{self.plan.rate(task):g})"
+            ) from None
+        return spent
 
     def _networks(self, task: Task, first: Path | None) -> dict[str, nn.Module]:
         """Where a task's networks start: random weights, or those of the first task's."""
@@ -230,14 +193,6 @@ class Part:
             validation=None,
         )
 
-    def _require_finite(self, losses: Mapping[str, torch.Tensor], task: Task, rate: float) -> None:
-        for name, loss in losses.items():
-            if not loss.isfinite():
-                raise Diverged(
-                    f"{self.plan.label}, {task.name}: the {name} loss is {loss.item()}; "
-                    f"try a lower learning_rate (now {rate:g})"
-                )
-
     def _training(self, order: int) -> dict[str, Any]:
         """How the task of a stage was trained.
 
@@ -261,24 +216,29 @@ class Part:
             raise Stopped(f"{self.plan.label} stopped while it was judged")
 
 
-def _batches(
-    images: TaskData, options: TrainingOptions, epoch: int, step: int
-) -> Generator[Batch, None, None]:
-    """An epoch's batches; `step` is the first one's number."""
-    batches = images.train.epoch(
-        epoch,
-        batch_size=options.batch_size * options.accumulate,
-        crop=options.image_size,
-        flip=options.flip,
-        seed=options.seed,
-    )
-    with closing(batches):
-        for index, (first, second) in enumerate(batches, step):
-            yield Batch(index, first, second, len(first))
+class _Curve(Callback):
+    """Keeps a task's curve, and tells the learners of each epoch."""
 
+    def __init__(
+        self,
+        task: str,
+        learners: Sequence[Learner],
+        curve: list[Mapping[str, float]],
+        say: Say,
+    ) -> None:
+        self.task = task
+        self.learners = learners
+        self.curve = curve
+        self.say = say
 
-class Diverged(PiggybackError):
-    """A loss is not finite."""
+    def epoch_started(self, epoch: int, epochs: int) -> None:
+        for learner in self.learners:
+            learner.begin_epoch(epoch, epochs)
+
+    def epoch_ended(self, position: Position, records: Sequence[Mapping[str, Any]]) -> None:
+        point = {"step": position.step, **records[-1]["validation"]}
+        self.curve.append(point)
+        self.say(f"{self.task}: epoch {position.epoch} of {position.epochs}, {in_words(point)}")
 
 
 class Stopped(Exception):

@@ -24,7 +24,7 @@ from piggyback_gan.experiments.results import (
     to_json,
 )
 from piggyback_gan.experiments.run.examine import Say
-from piggyback_gan.experiments.run.part import Diverged, Part
+from piggyback_gan.experiments.run.part import Part
 from piggyback_gan.experiments.run.plan import PartPlan
 from piggyback_gan.experiments.run.record import (
     check_record,
@@ -45,6 +45,7 @@ from piggyback_gan.experiments.tasks import Task, architecture, find_search_task
 from piggyback_gan.names import Device
 from piggyback_gan.networks.generators import build_generator
 from piggyback_gan.system.files import atomic_write, require_writable
+from piggyback_gan.training.callbacks import Diverged
 
 _Network = TypeVar("_Network")
 

@@ -23,7 +23,7 @@ _SHARED = "shared"
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TaskSpec:
     """A task that a strategy is to learn.
 
     Attributes:
@@ -92,11 +92,11 @@ class Strategy(ABC):
         """The tasks that are learned, in order."""
 
     @abstractmethod
-    def begin(self, folder: Path, lesson: Lesson) -> dict[str, nn.Module]:
+    def begin(self, folder: Path, spec: TaskSpec) -> dict[str, nn.Module]:
         """What is to be trained for the next task: "forward" (and "backward") -> learners."""
 
     @abstractmethod
-    def finish(self, folder: Path, lesson: Lesson, learners: Mapping[str, nn.Module]) -> None:
+    def finish(self, folder: Path, spec: TaskSpec, learners: Mapping[str, nn.Module]) -> None:
         """Keep the task, in one moment: a kill leaves the folder with or without it."""
 
     @abstractmethod
@@ -169,19 +169,19 @@ class KeptStrategy(Strategy):
         newest = _newest(folder)
         return () if newest is None else tuple(_names(newest / "forward"))
 
-    def begin(self, folder: Path, lesson: Lesson) -> dict[str, nn.Module]:
+    def begin(self, folder: Path, spec: TaskSpec) -> dict[str, nn.Module]:
         return {
             which: self.learner(_read(_newest(folder), which), network)
-            for which, network in lesson.networks.items()
+            for which, network in spec.networks.items()
         }
 
-    def finish(self, folder: Path, lesson: Lesson, learners: Mapping[str, nn.Module]) -> None:
+    def finish(self, folder: Path, spec: TaskSpec, learners: Mapping[str, nn.Module]) -> None:
         before = _newest(folder)
         every = {which: _read(before, which) for which in ("forward", "backward")}
         with torch.no_grad():
             for which, learner in learners.items():
                 assert isinstance(learner, Learner)
-                every[which] = self.keep(every[which], lesson.task, learner)
+                every[which] = self.keep(every[which], spec.task, learner)
         temporary = folder / "kept.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
         for which, kept in every.items():

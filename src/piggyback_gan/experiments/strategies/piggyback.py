@@ -13,9 +13,9 @@ from piggyback_gan.core.filters import FilterLayout, unconstrained_count
 from piggyback_gan.core.network import PiggybackNetwork
 from piggyback_gan.core.task import resolve_start
 from piggyback_gan.experiments.strategies.base import (
-    Lesson,
     Size,
     Strategy,
+    TaskSpec,
     bytes_of,
     conv_layers,
     count,
@@ -61,38 +61,38 @@ class Piggyback(FilterOptions, Strategy):
         bank = _bank(folder)
         return () if bank is None else bank.tasks
 
-    def begin(self, folder: Path, lesson: Lesson) -> dict[str, nn.Module]:
+    def begin(self, folder: Path, spec: TaskSpec) -> dict[str, nn.Module]:
         bank = _bank(folder)
         learners: dict[str, nn.Module] = {}
-        for which, fresh in lesson.networks.items():
+        for which, fresh in spec.networks.items():
             network = PiggybackNetwork(fresh, factored=True)
             if bank is not None:
                 for state in bank.states(which):
                     network.restore_task(state)
             # The first task was not learned for this strategy: it stays as it is.
             options = self if network.tasks else replace(self, init=None, storage="fp32")
-            network.add_task(lesson.task, options)
+            network.add_task(spec.task, options)
             learners[which] = network
         return learners
 
-    def finish(self, folder: Path, lesson: Lesson, learners: Mapping[str, nn.Module]) -> None:
+    def finish(self, folder: Path, spec: TaskSpec, learners: Mapping[str, nn.Module]) -> None:
         states, counts = {}, []
         for which, network in learners.items():
             assert isinstance(network, PiggybackNetwork)
             network.finish_task()
-            states[which] = network.task_state(lesson.task)
-            counts.append(network.parameter_count(lesson.task))
+            states[which] = network.task_state(spec.task)
+            counts.append(network.parameter_count(spec.task))
         # What the experiment's options, which all strategies share, can't say.
         start = resolve_start(self.init, self.tasks(folder)) or STANDALONE
         names = [field.name for field in fields(FilterOptions)]
         own = {name: getattr(self.with_filter_defaults(), name) for name in names}
         own["init"] = start if self.tasks(folder) else None
         card = {
-            **lesson.card,
-            "options": {**lesson.card["options"], **own},
+            **spec.card,
+            "options": {**spec.card["options"], **own},
             "parameters": sum(counts[1:], counts[0]).as_card(),
         }
-        bank = open_or_new(folder / _BANK, lesson.config)
+        bank = open_or_new(folder / _BANK, spec.config)
         with bank.writing("an experiment"):
             bank.add(states[FORWARD], card, states.get(BACKWARD))
 

@@ -1,4 +1,4 @@
-"""Lessons for strategies: tiny tasks, learned through the real trainers."""
+"""Task specs for strategies: tiny tasks, learned through the real trainers."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from piggyback_gan import TrainingOptions
-from piggyback_gan.experiments.strategies.base import Lesson, Strategy
+from piggyback_gan.experiments.strategies.base import Strategy, TaskSpec
 from piggyback_gan.networks.config import GeneratorConfig
 from piggyback_gan.networks.generators import build_generator
 from piggyback_gan.training.paired import PairedTrainer
@@ -43,12 +43,12 @@ def fresh(config: GeneratorConfig = RESNET, seed: int = 0) -> nn.Module:
     return build_generator(config)
 
 
-def lesson(
+def task_spec(
     task: str, config: GeneratorConfig = RESNET, directions: Sequence[str] = ("forward",)
-) -> Lesson:
+) -> TaskSpec:
     networks = {which: fresh(config, seed) for seed, which in enumerate(directions)}
     mode = "unpaired" if len(networks) == 2 else "paired"
-    return Lesson(task, networks, config, {"mode": mode, "options": {}})
+    return TaskSpec(task, networks, config, {"mode": mode, "options": {}})
 
 
 def train(learners: Mapping[str, nn.Module], config: GeneratorConfig, level: float) -> list[float]:
@@ -80,9 +80,9 @@ def train(learners: Mapping[str, nn.Module], config: GeneratorConfig, level: flo
 
 
 def learn(
-    strategy: Strategy, folder: Path, taught: Lesson, config: GeneratorConfig = RESNET
+    strategy: Strategy, folder: Path, taught: TaskSpec, config: GeneratorConfig = RESNET
 ) -> list[float]:
-    """Begin, train and finish one lesson."""
+    """Begin, train and finish one task."""
     learners = strategy.begin(folder, taught)
     level = 0.9 - 0.6 * len(strategy.tasks(folder))
     l1 = train(learners, config, level)
@@ -90,8 +90,8 @@ def learn(
     return l1
 
 
-def take(strategy: Strategy, folder: Path, taught: Lesson) -> None:
-    """Begin and finish one lesson without training."""
+def take(strategy: Strategy, folder: Path, taught: TaskSpec) -> None:
+    """Begin and finish one task without training."""
     strategy.finish(folder, taught, strategy.begin(folder, taught))
 
 
