@@ -8,11 +8,12 @@ import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from piggyback_gan.errors import is_out_of_memory
 from piggyback_gan.images.pixels import Pixels
@@ -23,7 +24,6 @@ from piggyback_gan.serve.metrics import Metrics
 from piggyback_gan.serve.network_cache import TaskMemory
 from piggyback_gan.serve.options import ServeOptions
 from piggyback_gan.serve.problems import Problem
-from piggyback_gan.serve.turns import Turns
 
 _log = logging.getLogger(__name__)
 
@@ -52,6 +52,30 @@ class _Job:
     tiling: Tiling | None
     done: asyncio.Future[Pixels]
     arrived: float = field(default_factory=time.monotonic)
+
+
+class _InTurn(nn.Module):
+    """A network whose forward passes run in an executor of one thread, in the order of submission.
+
+    An image in tiles so shares the device with batches: they wait for a tile, not for the whole image.
+    """
+
+    def __init__(self, network: nn.Module, executor: Executor) -> None:
+        super().__init__()
+        self.network = network
+        # A function, because inference in tiles deep-copies the module, and an executor can't be copied.
+        self._submit = lambda network, images: executor.submit(_forward, network, images)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Wait for the network's output."""
+        output: Tensor = self._submit(self.network, images).result()
+        return output
+
+
+@torch.inference_mode()  # it is a mode of the thread
+def _forward(network: nn.Module, images: Tensor) -> Tensor:
+    output: Tensor = network(images)
+    return output
 
 
 class Place:
@@ -118,7 +142,6 @@ class Batcher:
         self._composing = ThreadPoolExecutor(1, "compose")
         self._computing = ThreadPoolExecutor(1, "compute")
         self._tiling = ThreadPoolExecutor(_LONG_JOBS, "tiles")
-        self._turns = Turns()
         self._memory = TaskMemory(compose, options.max_tasks_in_memory, self._composing, metrics)
         self._waiting: dict[tuple[Way, tuple[int, ...]], deque[_Job]] = {}
         self._long: deque[_Job] = deque()
@@ -203,12 +226,11 @@ class Batcher:
     async def run(self) -> None:
         """Work until cancelled."""
         while True:
-            self._load_next()
             self._start_long()
-            ready = self._ready()
-            if ready:
+            if ready := self._ready():
                 await self._compute(self._memory.use(ready[0].way), ready)
                 continue
+            self._load_next()
             self._changed.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), self._patience())
@@ -307,7 +329,12 @@ class Batcher:
         images = [job.pixels for job in jobs]
         try:
             made = await asyncio.get_running_loop().run_in_executor(
-                self._computing, self._translated, network, way, images
+                self._computing,
+                translate_pixels,
+                network,
+                way.config,
+                images,
+                (way.input, way.output),
             )
             pairs = list(zip(jobs, made, strict=True))  # own code may give more or fewer
             for job, pixels in pairs:
@@ -321,10 +348,6 @@ class Batcher:
         self._metrics.batch.observe(len(jobs))
         self._metrics.computing.inc(seconds)
         self._seconds += 0.2 * (seconds / len(jobs) - self._seconds)
-
-    def _translated(self, network: nn.Module, way: Way, images: list[Pixels]) -> list[Pixels]:
-        with self._turns:
-            return translate_pixels(network, way.config, images, (way.input, way.output))
 
     def _start_long(self) -> None:
         """Begin with images in tiles whose tasks are in memory, as many as may be at work."""
@@ -354,18 +377,17 @@ class Batcher:
 
     def _translated_in_tiles(self, network: nn.Module, job: _Job) -> Pixels:
         def on_tile() -> None:
-            self._turns.give_way()
             if job.done.done():
                 raise _GivenUp
 
         way = job.way
         assert job.tiling is not None
+        in_turn = _InTurn(network, self._computing)
         formats = way.input, way.output
-        with self._turns:
-            strips = translate_strips(
-                network, way.config, job.pixels, formats, job.tiling, on_tile=on_tile
-            )
-            return np.concatenate(list(strips))
+        strips = translate_strips(
+            in_turn, way.config, job.pixels, formats, job.tiling, on_tile=on_tile
+        )
+        return np.concatenate(list(strips))
 
     # --- bookkeeping ---
 
