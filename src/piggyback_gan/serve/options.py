@@ -1,4 +1,4 @@
-"""What a server is told: limits on what it takes, how it batches, what it keeps. Nothing here imports torch."""
+"""Options of a server: limits, batching, access. Does not import torch, for a fast command line."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,25 +12,25 @@ _MOST = 2**40
 
 @dataclass(frozen=True, kw_only=True)
 class ServeOptions:
-    """How a bank is served.
+    """Options of a server.
 
     Attributes:
         device: where to compute.
-        max_tasks_in_memory: composed networks that are kept, the least recently used goes first.
-        max_batch: images of one task and size that are translated at once.
-        batch_wait: how long an image waits for others while nothing else is to be done, in milliseconds.
-        max_queue: images that may wait or be at work; more are refused with 429.
-        max_bytes: of a request's body.
-        max_pixels: of an image.
-        whole_pixels: of what is translated at once, all of a batch together: larger images go in tiles.
-        max_files: in one request.
-        timeout: seconds for a request's body to arrive, again for its answer to be made, and again for it to
-            be taken.
-        token_file: a file of bearer tokens, one a line; None: whoever reaches the server can use it.
-        allowed_hosts: names by which the server may be called; () on loopback: the names of loopback.
-        samples: a folder of images whose translations stand for the tasks, as for ``pbgan push``.
-        training_samples: tasks that have no sample picture show one of their training, with images that
-            the user may not want others to see.
+        max_tasks_in_memory: most composed networks in memory; the least recently used is evicted first.
+        max_batch: most images, of one task and size, per batch.
+        batch_wait: how long an image waits for others if nothing else is to be done, in milliseconds.
+        max_queue: most images in the queue, including those being translated; more are refused with 429.
+        max_bytes: most bytes of a request's body.
+        max_pixels: most pixels of an image.
+        whole_pixels: most pixels of a batch; larger images are translated in tiles.
+        max_files: most files in a request.
+        timeout: seconds for a request's body to arrive, again for its translation, and again for the
+            response to be read.
+        token_file: a file of bearer tokens, one per line; None allows every client.
+        allowed_hosts: host names to accept; () accepts those of loopback on loopback, else every name.
+        samples: a folder of images whose translations are the tasks' sample pictures, as for ``pbgan push``.
+        training_samples: use pictures from training for tasks without a sample picture. They show validation
+            images, which the user may not want others to see.
 
     Raises:
         PiggybackError: a field has a value that is not allowed.
@@ -73,24 +73,26 @@ class ServeOptions:
 
 
 def read_tokens(path: Path) -> tuple[str, ...]:
-    """The tokens in a file, one a line; blank lines and those that begin with # are passed over.
+    """Read a file with one token per line; blank lines and lines that begin with # are ignored.
 
     Raises:
-        PiggybackError: the file can't be read, has none, or has one that no header can carry.
+        PiggybackError: the file can't be read, has no token, or has one that is not valid in a header.
     """
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except OSError as error:
         raise PiggybackError(f"{path} can't be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise PiggybackError(f"{path} is no text: give a file with one token a line") from None
+        raise PiggybackError(
+            f"{path} is not a text file: give a file with one token per line"
+        ) from None
     tokens = tuple(line for line in lines if line and not line.startswith("#"))
     if not tokens:
-        raise PiggybackError(f"{path} has no token: write one a line, of letters and digits")
+        raise PiggybackError(f"{path} has no token: write one per line, of letters and digits")
     for number, token in enumerate(tokens, 1):
         if len(token) < 16 or not all("!" <= letter <= "~" for letter in token):
             raise PiggybackError(
-                f"{path}: token {number} is too short or has letters that no header can carry: use 16 or "
+                f"{path}: token {number} is too short or has characters not allowed in a header: use 16 or "
                 "more of A-Z, a-z and 0-9"
             )
     return tokens
