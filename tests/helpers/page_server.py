@@ -4,7 +4,6 @@ import io
 import json
 import re
 import threading
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -96,7 +95,6 @@ class PageServer:
         failures: answers to the next translations, in order; None lets one through.
         failing: answers to all translations of files with these names.
         open: translations wait until it is set.
-        delay: seconds that each of them takes.
         asked: all translations that were asked for.
         most: how many were under way at once, at most.
         polls: the statuses that GET v1/tasks was answered with.
@@ -119,7 +117,6 @@ class PageServer:
     failures: list[Failure | str | None] = field(default_factory=list)
     failing: dict[str, Failure | str] = field(default_factory=dict)
     open: threading.Event = field(default_factory=threading.Event)
-    delay: float = 0.0
     asked: list[Translation] = field(default_factory=list)
     most: int = 0
     polls: list[int] = field(default_factory=list)
@@ -204,7 +201,6 @@ class _Handler(BaseHTTPRequestHandler):
             state.under_way += 1
             state.most = max(state.most, state.under_way)
         state.open.wait()
-        time.sleep(state.delay)
         with state.lock:
             state.under_way -= 1
         failure = failure or state.failing.get(name)

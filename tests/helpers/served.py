@@ -1,13 +1,14 @@
-"""A bank that is served in this process, and what tests ask of it."""
+"""A bank that is served in this process, and requests to it."""
 
 import asyncio
 import contextlib
 import http.client
 import io
 import json
+import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ class Answer:
 
     @property
     def problem(self) -> str:
-        """The name of the problem that it is."""
+        """The name of the problem; its document is checked."""
         assert self.headers["content-type"] == "application/problem+json"
         document = self.json
         assert document["status"] == self.status and document["title"] and document["detail"]
@@ -56,7 +57,7 @@ class Served:
         headers: Mapping[str, str] | None = None,
         method: str | None = None,
     ) -> Answer:
-        """The answer to a GET, or to a POST of a body."""
+        """Send a GET, or a POST of a body."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         with contextlib.closing(connection):
             method = method or ("GET" if body is None else "POST")
@@ -68,6 +69,10 @@ class Served:
     def translate(self, task: str, body: bytes, query: str = "", **headers: str) -> Answer:
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         return self.ask(f"/v1/tasks/{task}/translate{query}", body, given)
+
+    def connect(self) -> socket.socket:
+        """A connection for requests that no HTTP client sends."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=60)
 
     def metric(self, name: str) -> float:
         """The sum of a metric over its labels."""
@@ -94,11 +99,17 @@ def serving(bank: Path, **options: Any) -> Iterator[Served]:
             thread.join()
 
 
-def wait_for(condition: Any, seconds: float = 30) -> None:
-    """Wait until something is so."""
+def translate_head(length: int, *headers: str, task: str = "first", query: str = "") -> bytes:
+    """The head of a request to translate a body of this length."""
+    lines = f"POST /v1/tasks/{task}/translate{query} HTTP/1.1", "Host: localhost", *headers
+    return "\r\n".join([*lines, f"Content-Length: {length}", "\r\n"]).encode()
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Wait until a condition holds."""
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "it did not come about"
+        assert time.monotonic() < end, "the condition did not become true"
         time.sleep(0.01)
 
 

@@ -1,8 +1,7 @@
-"""Which images are translated together and in which order, and which tasks are kept in memory."""
+"""Batches, their order, and which networks are kept in memory."""
 
 import asyncio
 import threading
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,19 +14,20 @@ from torch import Tensor, nn
 from piggyback_gan import GeneratorConfig, PiggybackError, Tiling
 from piggyback_gan.images.format import ImageFormat
 from piggyback_gan.images.pixels import Pixels
+from piggyback_gan.inference.translate import translate_strips
 from piggyback_gan.serve.batching import Batcher
-from piggyback_gan.serve.catalogue import Way
+from piggyback_gan.serve.catalogue import ServedDirection
 from piggyback_gan.serve.metrics import Metrics
 from piggyback_gan.serve.options import ServeOptions
 from piggyback_gan.serve.problems import Problem
-from piggyback_gan.serve.turns import Turns
 
 CONFIG = GeneratorConfig(name="resnet-6", ngf=1)
 RGB = ImageFormat()
+TILES = Tiling(tile=8, overlap=0)
 
 
-def way(task: str, config: GeneratorConfig = CONFIG) -> Way:
-    return Way(task, f"sha of {task}", "AtoB", RGB, RGB, config)
+def served(task: str, config: GeneratorConfig = CONFIG) -> ServedDirection:
+    return ServedDirection(task, f"sha of {task}", "AtoB", RGB, RGB, config)
 
 
 def image(value: int = 0, size: int = 8) -> Pixels:
@@ -46,11 +46,11 @@ class Workshop:
     def __post_init__(self) -> None:
         self.open.set()
 
-    def compose(self, way: Way) -> nn.Module:
-        if way.task == "broken":
+    def compose(self, served: ServedDirection) -> nn.Module:
+        if served.task == "broken":
             raise PiggybackError("/secret/path is damaged")
-        self.composed.append(way.task)
-        return Inverting(way.task, self)
+        self.composed.append(served.task)
+        return Inverting(served.task, self)
 
 
 class Inverting(nn.Module):
@@ -60,8 +60,8 @@ class Inverting(nn.Module):
         self.task, self.workshop = task, workshop
 
     def forward(self, images: Tensor) -> Tensor:
-        assert self.workshop.open.wait(20)
         self.workshop.calls.append((self.task, len(images)))
+        assert self.workshop.open.wait(20)
         if self.task == "failing":
             raise ValueError("at /secret/path")
         if self.task == "careless":
@@ -93,9 +93,20 @@ def working(
     return workshop, metrics
 
 
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for a condition; the scenario's time limit ends it."""
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
+def in_line(batcher: Batcher) -> int:
+    """How many pieces of work wait behind the one that is computed."""
+    return batcher._computing._work_queue.qsize()
+
+
 def test_images_of_a_task_that_come_together_are_translated_together() -> None:
     async def scenario(batcher: Batcher, workshop: Workshop) -> None:
-        wanted = [batcher.translate(way("a"), image(value), None) for value in range(6)]
+        wanted = [batcher.translate(served("a"), image(value), None) for value in range(6)]
         made = await asyncio.gather(*wanted)
         assert [int(pixels[0, 0, 0]) for pixels in made] == [255 - value for value in range(6)]
 
@@ -105,9 +116,9 @@ def test_images_of_a_task_that_come_together_are_translated_together() -> None:
 
 def test_a_batch_does_not_mix_tasks_or_sizes_and_fits_the_memory() -> None:
     async def scenario(batcher: Batcher, workshop: Workshop) -> None:
-        wanted = [batcher.translate(way("a"), image(size=size), None) for size in (8, 8, 12, 20)]
-        wanted += [batcher.translate(way("a"), image(size=20), None)]
-        wanted += [batcher.translate(way("b"), image(), None)]
+        wanted = [batcher.translate(served("a"), image(size=size), None) for size in (8, 8, 12, 20)]
+        wanted += [batcher.translate(served("a"), image(size=20), None)]
+        wanted += [batcher.translate(served("b"), image(), None)]
         made = await asyncio.gather(*wanted)
         assert [len(pixels) for pixels in made] == [8, 8, 12, 20, 20, 8]
 
@@ -117,7 +128,7 @@ def test_a_batch_does_not_mix_tasks_or_sizes_and_fits_the_memory() -> None:
 
 def test_thin_images_count_as_large_as_the_network_gets_them() -> None:
     async def scenario(batcher: Batcher, workshop: Workshop) -> None:
-        unet = way("a", GeneratorConfig(name="unet-64", ngf=1))
+        unet = served("a", GeneratorConfig(name="unet-64", ngf=1))
         wanted = [batcher.translate(unet, image()[:1], None) for _ in range(4)]
         await asyncio.gather(*wanted)
 
@@ -128,16 +139,16 @@ def test_thin_images_count_as_large_as_the_network_gets_them() -> None:
 def test_a_network_that_gives_too_many_images_fails_for_those_who_wait_alone() -> None:
     async def scenario(batcher: Batcher, workshop: Workshop) -> None:
         with pytest.raises(Problem) as raised:
-            await batcher.translate(way("careless"), image(), None)
+            await batcher.translate(served("careless"), image(), None)
         assert raised.value.name == "server-error"
-        assert (await batcher.translate(way("a"), image(), None))[0, 0, 0] == 255
+        assert (await batcher.translate(served("a"), image(), None))[0, 0, 0] == 255
 
     working(scenario, batch_wait=0)
 
 
 def test_a_lone_image_waits_no_longer_than_it_should() -> None:
     async def scenario(batcher: Batcher, workshop: Workshop) -> None:
-        await batcher.translate(way("a"), image(), None)
+        await batcher.translate(served("a"), image(), None)
 
     workshop, _ = working(scenario, batch_wait=50)
     assert workshop.calls == [("a", 1)]
@@ -146,7 +157,7 @@ def test_a_lone_image_waits_no_longer_than_it_should() -> None:
 def test_the_least_recently_used_task_leaves_the_memory() -> None:
     async def scenario(batcher: Batcher, workshop: Workshop) -> None:
         for task in ("a", "b", "a", "c", "a", "b"):
-            await batcher.translate(way(task), image(), None)
+            await batcher.translate(served(task), image(), None)
 
     workshop, metrics = working(scenario, max_tasks_in_memory=2, batch_wait=0)
     assert workshop.composed == ["a", "b", "c", "b"]
@@ -158,9 +169,11 @@ def test_more_tasks_than_fit_the_memory_all_come_to_their_turn(room: int) -> Non
     async def scenario(batcher: Batcher, workshop: Workshop) -> None:
         async def client(number: int) -> None:
             for turn in range(4):
-                made = await batcher.translate(way(f"t{(number + turn) % 5}"), image(number), None)
+                made = await batcher.translate(
+                    served(f"t{(number + turn) % 5}"), image(number), None
+                )
                 assert made[0, 0, 0] == 255 - number
-                assert len(batcher._memory._networks) <= room
+                assert len(batcher._networks) <= room
 
         await asyncio.gather(*(client(number) for number in range(10)))
 
@@ -170,8 +183,10 @@ def test_more_tasks_than_fit_the_memory_all_come_to_their_turn(room: int) -> Non
 
 def test_with_room_for_one_task_images_of_many_sizes_wait_for_their_turn() -> None:
     async def scenario(batcher: Batcher, workshop: Workshop) -> None:
-        wanted = [batcher.translate(way("x"), image(size=size), None) for size in (8, 12, 16, 20)]
-        wanted += [batcher.translate(way("y"), image(), None)]
+        wanted = [
+            batcher.translate(served("x"), image(size=size), None) for size in (8, 12, 16, 20)
+        ]
+        wanted += [batcher.translate(served("y"), image(), None)]
         made = await asyncio.gather(*wanted)
         assert [len(pixels) for pixels in made] == [8, 12, 16, 20, 8]
 
@@ -185,10 +200,10 @@ def test_a_busy_task_does_not_keep_others_from_being_composed() -> None:
 
         async def busy() -> None:
             while not done.is_set():
-                await batcher.translate(way("busy"), image(), None)
+                await batcher.translate(served("busy"), image(), None)
 
         clients = [asyncio.create_task(busy()) for _ in range(3)]
-        await batcher.translate(way("other"), image(), None)
+        await batcher.translate(served("other"), image(), None)
         done.set()
         await asyncio.gather(*clients)
 
@@ -198,15 +213,13 @@ def test_a_busy_task_does_not_keep_others_from_being_composed() -> None:
 def test_who_gave_up_is_not_translated_for() -> None:
     async def scenario(batcher: Batcher, workshop: Workshop) -> None:
         workshop.open.clear()
-        first = asyncio.create_task(batcher.translate(way("a"), image(), None))
-        while not batcher._busy:
-            await asyncio.sleep(0.01)
-        second = asyncio.create_task(batcher.translate(way("a"), image(), None))
-        third = asyncio.create_task(batcher.translate(way("a"), image(3), None))
-        await asyncio.sleep(0.05)
+        first = asyncio.create_task(batcher.translate(served("a"), image(), None))
+        await until(lambda: batcher._busy)
+        second = asyncio.create_task(batcher.translate(served("a"), image(), None))
+        third = asyncio.create_task(batcher.translate(served("a"), image(3), None))
+        await until(lambda: len(batcher._queued()) == 2)
         second.cancel()
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        await asyncio.wait([second])
         assert len(batcher._queued()) == len(*batcher._waiting.values()) == 1
         workshop.open.set()
         assert (await third)[0, 0, 0] == 252
@@ -228,59 +241,83 @@ def test_what_fails_fails_for_those_who_wait_and_for_no_one_else(
     task: str, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario(batcher: Batcher, workshop: Workshop) -> None:
-        for tiling in (None, Tiling(tile=8, overlap=0)):
+        for tiling in (None, TILES):
             with pytest.raises(Problem) as raised:
-                await batcher.translate(way(task), image(), tiling)
+                await batcher.translate(served(task), image(), tiling)
             assert raised.value.name == name
             assert "/secret" not in str(raised.value.document)
-        assert (await batcher.translate(way("a"), image(), None))[0, 0, 0] == 255
+        assert (await batcher.translate(served("a"), image(), None))[0, 0, 0] == 255
 
     working(scenario, batch_wait=0)
 
 
-def test_batches_go_on_between_the_tiles_of_a_large_image() -> None:
+def test_a_batch_waits_for_one_tile_and_large_images_take_turns() -> None:
     async def scenario(batcher: Batcher, workshop: Workshop) -> None:
-        tiling = Tiling(tile=8, overlap=0)
-        large = asyncio.create_task(batcher.translate(way("large"), image(7, 240), tiling))
-        while not workshop.calls:
-            await asyncio.sleep(0.001)
-        made = await batcher.translate(way("small"), image(), None)
-        assert made[0, 0, 0] == 255 and not large.done()
-        assert (await large == 248).all()
+        workshop.open.clear()
+        one = asyncio.create_task(batcher.translate(served("one"), image(7, 24), TILES))
+        await until(lambda: workshop.calls)
+        two = asyncio.create_task(batcher.translate(served("two"), image(8, 24), TILES))
+        await until(lambda: in_line(batcher) == 1)
+        small = asyncio.create_task(batcher.translate(served("small"), image(), None))
+        await until(lambda: in_line(batcher) == 2)
+        workshop.open.set()
+        assert (await small)[0, 0, 0] == 255
+        assert (await one == 248).all() and (await two == 247).all()
 
     workshop, _ = working(scenario, batch_wait=0)
-    assert workshop.calls.count(("large", 1)) == 30 * 30
+    assert workshop.calls[:3] == [("one", 1), ("two", 1), ("small", 1)]
+    assert workshop.calls.count(("one", 1)) == workshop.calls.count(("two", 1)) == 3 * 3
 
 
 def test_large_images_in_line_keep_no_task_from_being_composed() -> None:
     async def scenario(batcher: Batcher, workshop: Workshop) -> None:
-        tiling = Tiling(tile=8, overlap=0)
+        workshop.open.clear()
         large = [
-            asyncio.create_task(batcher.translate(way(task), image(0, 320), tiling))
+            asyncio.create_task(batcher.translate(served(task), image(0, 24), TILES))
             for task in ("a", "b", "c", "c")
         ]
-        while batcher._long_at_work < 2:
-            await asyncio.sleep(0.001)
-        await batcher.translate(way("small"), image(), None)
-        assert not large[2].done() and not large[3].done()
-        await asyncio.gather(*large)
+        await until(lambda: batcher._long_at_work == 2 and in_line(batcher) == 1)
+        small = asyncio.create_task(batcher.translate(served("small"), image(), None))
+        await until(lambda: in_line(batcher) == 2)
+        workshop.open.set()
+        await asyncio.gather(small, *large)
 
     workshop, _ = working(scenario, batch_wait=0)
-    assert workshop.calls.count(("c", 1)) == 2 * 40 * 40
+    assert workshop.calls.count(("c", 1)) == 2 * 3 * 3
+    assert workshop.calls.index(("small", 1)) < workshop.calls.index(("c", 1))
 
 
 def test_a_large_image_that_nobody_waits_for_is_given_up_at_its_next_tile() -> None:
     async def scenario(batcher: Batcher, workshop: Workshop) -> None:
-        tiling = Tiling(tile=8, overlap=0)
-        large = asyncio.create_task(batcher.translate(way("a"), image(0, 400), tiling))
-        while not workshop.calls:
-            await asyncio.sleep(0.001)
+        workshop.open.clear()
+        large = asyncio.create_task(batcher.translate(served("a"), image(0, 24), TILES))
+        await until(lambda: workshop.calls)
         large.cancel()
-        while batcher._long_at_work:
-            await asyncio.sleep(0.001)
+        await asyncio.wait([large])
+        workshop.open.set()
+        await until(lambda: not batcher._long_at_work)
 
     workshop, _ = working(scenario)
-    assert len(workshop.calls) < 50 * 50
+    assert len(workshop.calls) == 1
+
+
+def test_large_images_share_their_norms_statistics() -> None:
+    values = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    tiling = Tiling(tile=32, overlap=8, norm_from="image")
+    network = nn.Sequential(nn.InstanceNorm2d(3), nn.Tanh())
+
+    async def run() -> Pixels:
+        batcher = Batcher(lambda served: network, ServeOptions(), Metrics())
+        work = asyncio.create_task(batcher.run())
+        try:
+            async with asyncio.timeout(30):
+                return await batcher.translate(served("a"), values, tiling)
+        finally:
+            work.cancel()
+            batcher.close()
+
+    strips = translate_strips(network, CONFIG, values, (RGB, RGB), tiling)
+    assert np.array_equal(asyncio.run(run()), np.concatenate(list(strips)))
 
 
 def test_a_request_waits_for_memory_that_it_holds_itself_and_others_are_refused() -> None:
@@ -291,7 +328,7 @@ def test_a_request_waits_for_memory_that_it_holds_itself_and_others_are_refused(
                 with pytest.raises(Problem, match="try again"):
                     async with other.holding(100):
                         pass
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0)  # it runs until it waits
                 assert not waiting.done()
             await waiting
             with pytest.raises(Problem, match="try again"), batcher.place(61):
@@ -306,27 +343,3 @@ def test_a_request_waits_for_memory_that_it_holds_itself_and_others_are_refused(
             pass
 
     working(scenario, max_pixels=100)
-
-
-def test_turns_are_given_in_the_order_in_which_they_were_asked_for() -> None:
-    turns, order = Turns(), []
-
-    def short(number: int) -> None:
-        with turns:
-            order.append(number)
-
-    threads = [threading.Thread(target=short, args=(number,)) for number in range(3)]
-    with turns:
-        for number, thread in enumerate(threads, 1):
-            thread.start()
-            while next_ticket(turns) <= number:
-                time.sleep(0.001)
-        turns.give_way()
-        order.append(99)
-    for thread in threads:
-        thread.join()
-    assert order == [0, 1, 2, 99]
-
-
-def next_ticket(turns: Turns) -> int:
-    return int(repr(turns._tickets)[6:-1])

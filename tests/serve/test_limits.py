@@ -1,13 +1,15 @@
-"""What a server refuses: bodies, pixels, bombs, options; and clients that are slow or gone."""
+"""Limits of a server: bodies, pixels, bombs, options, slow clients and clients that leave."""
 
 import asyncio
+import contextlib
 import io
 import json
 import socket
 import struct
-import time
+import threading
 import zlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,25 +18,24 @@ from hypothesis import strategies as st
 from PIL import Image
 from starlette.types import Message
 
-from exports import bank_of
 from piggyback_gan import Bank, PiggybackError
-from piggyback_gan.serve import limits as traffic
-from piggyback_gan.serve import server
+from piggyback_gan.images.pixels import Pixels
+from piggyback_gan.serve import batching, limits, middleware, server
 from piggyback_gan.serve.options import ServeOptions
 from piggyback_gan.serve.problems import Problem
-from served import Served, form, png, serving, wait_for
-
-
-@pytest.fixture(scope="module")
-def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
-    return bank_of(tmp_path_factory.mktemp("limits") / "bank")
+from served import Served, form, png, serving, translate_head, wait_for
 
 
 @pytest.fixture(scope="module")
 def served(bank: Bank) -> Iterator[Served]:
-    limits = {"max_bytes": 200_000, "max_pixels": 10_000, "max_files": 3, "timeout": 20}
-    with serving(bank.path, **limits) as there:
-        yield there
+    with serving(bank.path, max_bytes=200_000, max_pixels=10_000, max_files=3) as running:
+        yield running
+
+
+@pytest.fixture
+def discarding_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not wait for the rest of refused bodies, which these tests never send."""
+    monkeypatch.setattr(middleware, "_DISCARD_SECONDS", 0.05)
 
 
 def bomb(width: int, height: int) -> bytes:
@@ -55,13 +56,13 @@ def test_an_unknown_task_is_told_with_those_there_are(served: Served) -> None:
 @pytest.mark.parametrize(
     ("query", "words"),
     [
-        ("?direction=BtoA", "does not translate BtoA, but AtoB"),
+        ("?direction=BtoA", "does not translate BtoA: choose AtoB"),
         ("?direction=up", "direction: "),
-        ("?dirction=AtoB", "there is no such option; there are direction, tile"),
+        ("?dirction=AtoB", "unknown option: choose from direction, tile"),
         ("?tile=30", "give 32"),
         ("?tile=-1", "tile: "),
         ("?tile=32&overlap=30", "overlap"),
-        ("?overlap=8", "overlap is about tiles: give tile too"),
+        ("?overlap=8", "overlap needs tile: give tile too"),
         ("?tile=65536", "the limit is"),
         ("?format=gif", "format: "),
         ("?views=perhaps", "views: "),
@@ -125,8 +126,10 @@ def test_forms_are_read_within_limits(served: Served) -> None:
     assert told(two, kind, "?views=true") == "invalid-request"
 
 
-def test_a_body_without_a_length_is_counted_as_it_comes(served: Served) -> None:
-    with socket.create_connection(("127.0.0.1", served.port), timeout=20) as sock:
+def test_a_body_without_a_length_is_counted_as_it_comes(
+    served: Served, discarding_briefly: None
+) -> None:
+    with served.connect() as sock:
         sock.sendall(
             b"POST /v1/tasks/first/translate HTTP/1.1\r\nHost: localhost\r\n"
             b"Transfer-Encoding: chunked\r\n\r\n"
@@ -142,12 +145,9 @@ def test_a_body_without_a_length_is_counted_as_it_comes(served: Served) -> None:
 @pytest.mark.parametrize("expecting", [False, True])
 def test_an_answer_reaches_who_still_sends(served: Served, expecting: bool) -> None:
     more = 3_000_000
-    head = (
-        f"POST /v1/tasks/nobody/translate HTTP/1.1\r\nHost: localhost\r\nContent-Length: {more}\r\n"
-    )
-    head += "Expect: 100-continue\r\n" if expecting else ""
-    with socket.create_connection(("127.0.0.1", served.port), timeout=20) as sock:
-        sock.sendall(f"{head}\r\n".encode())
+    headers = ["Expect: 100-continue"] if expecting else []
+    with served.connect() as sock:
+        sock.sendall(translate_head(more, *headers, task="nobody"))
         if not expecting:
             sock.sendall(bytes(more))  # a server that stops reading would reset the connection
             sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -179,29 +179,33 @@ def test_every_error_is_a_problem_and_tells_no_path(served: Served, bank: Bank) 
         assert str(bank.path) not in answer.content.decode()
 
 
-def test_too_many_images_are_answered_with_when_to_try_again(bank: Bank) -> None:
-    with serving(bank.path, max_queue=2, max_files=2, batch_wait=3000, max_batch=9) as served:
+def test_too_many_images_are_answered_with_when_to_try_again(
+    bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute, gate = batching.translate_pixels, threading.Event()
+
+    def held(*args: Any) -> list[Pixels]:
+        assert gate.wait(60)
+        return compute(*args)
+
+    monkeypatch.setattr(batching, "translate_pixels", held)
+    with serving(bank.path, max_queue=2, max_files=2) as served, served.connect() as sock:
         two, kind = form(("a.png", png()), ("b.png", png()))
-        with socket.create_connection(("127.0.0.1", served.port), timeout=30) as sock:
-            head = (
-                "POST /v1/tasks/first/translate HTTP/1.1\r\nHost: localhost\r\n"
-                f"Content-Type: {kind}\r\nContent-Length: {len(two)}\r\n\r\n"
-            )
-            sock.sendall(head.encode() + two)
-            wait_for(lambda: served.metric("pbgan_queue_images") == 2)
-            answer = served.translate("first", png())
-            assert (answer.status, answer.problem) == (429, "queue-full")
-            assert 1 <= int(answer.headers["retry-after"]) <= 60
-            assert sock.recv(1000).startswith(b"HTTP/1.1 200")
-        assert served.metric("pbgan_queue_images") == 0
+        sock.sendall(translate_head(len(two), f"Content-Type: {kind}") + two)
+        wait_for(lambda: served.metric("pbgan_queue_images") == 2)
+        answer = served.translate("first", png())
+        assert (answer.status, answer.problem) == (429, "queue-full")
+        assert 1 <= int(answer.headers["retry-after"]) <= 60
+        gate.set()
+        assert sock.recv(1000).startswith(b"HTTP/1.1 200")
+        wait_for(lambda: served.metric("pbgan_queue_images") == 0)
         assert served.translate("first", png()).status == 200
 
 
 def test_who_leaves_while_waiting_takes_no_more_room(bank: Bank) -> None:
     with serving(bank.path, batch_wait=10_000) as served:
-        with socket.create_connection(("127.0.0.1", served.port), timeout=30) as sock:
-            head = f"POST /v1/tasks/first/translate HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(png())}"
-            sock.sendall(head.encode() + b"\r\n\r\n" + png())
+        with served.connect() as sock:
+            sock.sendall(translate_head(len(png())) + png())
             wait_for(lambda: served.metric("pbgan_queue_images") == 1)
         wait_for(lambda: served.metric("pbgan_queue_images") == 0)
         text = served.ask("/metrics").content.decode()
@@ -210,33 +214,24 @@ def test_who_leaves_while_waiting_takes_no_more_room(bank: Bank) -> None:
 
 
 def test_an_answer_that_takes_too_long_is_given_up(bank: Bank) -> None:
-    with serving(bank.path, timeout=0.5, batch_wait=10_000) as served:
+    with serving(bank.path, timeout=1, batch_wait=10_000) as served:
         answer = served.translate("first", png())
         assert (answer.status, answer.problem) == (503, "timeout")
         assert "retry-after" in answer.headers
         assert served.metric("pbgan_queue_images") == 0
 
 
-def test_a_body_that_comes_too_slowly_is_given_up(bank: Bank) -> None:
-    with (
-        serving(bank.path, timeout=0.5) as served,
-        socket.create_connection(("127.0.0.1", served.port), timeout=30) as sock,
-    ):
-        sock.sendall(
-            b"POST /v1/tasks/first/translate HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999\r\n\r\nx"
-        )
+def test_a_body_that_comes_too_slowly_is_given_up(bank: Bank, discarding_briefly: None) -> None:
+    with serving(bank.path, timeout=0.5) as served, served.connect() as sock:
+        sock.sendall(translate_head(999) + b"x")
         assert served.ask("/healthz").status == 200
         assert sock.recv(1000).startswith(b"HTTP/1.1 408")
 
 
 def test_uploads_together_are_limited(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(traffic, "_BODIES", 1)
-    with (
-        serving(bank.path, max_bytes=3000) as served,
-        socket.create_connection(("127.0.0.1", served.port), timeout=30) as sock,
-    ):
-        head = b"POST /v1/tasks/first/translate HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2900\r\n\r\n"
-        sock.sendall(head + bytes(2000))
+    monkeypatch.setattr(limits, "_BODIES", 1)
+    with serving(bank.path, max_bytes=3000) as served, served.connect() as sock:
+        sock.sendall(translate_head(2900) + bytes(2000))
         wait_for(lambda: served.translate("first", png()).status == 503)
         refused = served.translate("first", png())
         assert refused.problem == "overloaded" and "retry-after" in refused.headers
@@ -246,41 +241,51 @@ def test_uploads_together_are_limited(bank: Bank, monkeypatch: pytest.MonkeyPatc
 
 def test_an_answer_that_is_not_taken_is_given_up_and_counts_no_more() -> None:
     sizes = ServeOptions(max_bytes=1000)
-    counted = traffic.Traffic(sizes)
-    answer = traffic.CountedAnswer(bytes(16_000), "image/png", {}, traffic=counted, timeout=0.2)
+    budget = limits.ByteBudget(sizes)
+    answer = limits.CountedResponse(bytes(16_000), "image/png", {}, budget=budget, timeout=0.2)
     sent = []
 
     async def send(message: Message) -> None:
         sent.append(message["type"])
         if message["type"] == "http.response.body":
             with pytest.raises(Problem, match="try again"):
-                counted.take_in(1)
-            await asyncio.sleep(60)
+                budget.take(1)
+            await asyncio.Event().wait()
 
     asyncio.run(answer({}, send, send))  # type: ignore[arg-type]
     assert sent == ["http.response.start", "http.response.body"]
-    counted.take_in(16_000)
+    budget.take(16_000)
 
 
-def test_connections_that_send_nothing_or_take_nothing_are_closed(
-    bank: Bank, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(server, "_PATIENCE", 0.5)
-    with serving(bank.path) as served:
-        address = ("127.0.0.1", served.port)
-        silent = socket.create_connection(address, timeout=30)
-        half = socket.create_connection(address, timeout=30)
+@pytest.fixture
+def lost(monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    """The clients' ports of connections that the server has lost or closed; idle ones it closes soon."""
+    ports: set[int] = set()
+    connection_lost = server._Connection.connection_lost
+
+    def told(self: server._Connection, error: Exception | None) -> None:
+        connection_lost(self, error)
+        ports.add(self.client[1])
+
+    monkeypatch.setattr(server._Connection, "connection_lost", told)
+    monkeypatch.setattr(server, "_IDLE_SECONDS", 1)
+    return ports
+
+
+def test_connections_that_send_nothing_are_closed(bank: Bank, lost: set[int]) -> None:
+    with serving(bank.path) as served, served.connect() as silent, served.connect() as half:
         half.sendall(b"GET /healthz HTTP/1.1\r\nHost: loc")
         assert received(silent) == received(half) == 0
-        greedy = socket.socket()
+
+
+def test_connections_that_take_nothing_are_closed(bank: Bank, lost: set[int]) -> None:
+    large = png(1500, 1500)  # too large for the system's buffers
+    with serving(bank.path) as served, socket.socket() as greedy:
         greedy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        greedy.settimeout(30)
-        greedy.connect(address)
-        large = png(1500, 1500)  # too large for the system's buffers
-        head = "POST /v1/tasks/first/translate?format=bmp HTTP/1.1\r\nHost: localhost\r\n"
-        greedy.sendall(f"{head}Content-Length: {len(large)}\r\n\r\n".encode() + large)
-        wait_for(lambda: served.metric("pbgan_requests_total") == 1)
-        time.sleep(2)  # it takes nothing for longer than the server waits
+        greedy.settimeout(60)
+        greedy.connect(("127.0.0.1", served.port))
+        greedy.sendall(translate_head(len(large), query="?format=bmp") + large)
+        wait_for(lambda: greedy.getsockname()[1] in lost)
         assert 0 < received(greedy) < 1500 * 1500 * 3
 
 
@@ -288,14 +293,14 @@ def test_no_answer_waits_in_the_system_for_more(
     bank: Bank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = []
-    look_later = server._Connection._look_later
+    schedule_check = server._Connection._schedule_check
 
     def look(self: server._Connection) -> None:
         sock = self.transport.get_extra_info("socket")
         found.append(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
-        look_later(self)
+        schedule_check(self)
 
-    monkeypatch.setattr(server._Connection, "_look_later", look)
+    monkeypatch.setattr(server._Connection, "_schedule_check", look)
     with serving(bank.path) as served:
         served.ask("/healthz")
     assert found and all(found)
@@ -304,12 +309,9 @@ def test_no_answer_waits_in_the_system_for_more(
 def received(sock: socket.socket) -> int:
     """How many bytes come before a connection ends."""
     count = 0
-    with sock:
-        try:
-            while part := sock.recv(65536):
-                count += len(part)
-        except ConnectionError:
-            pass
+    with contextlib.suppress(ConnectionError):
+        while part := sock.recv(65536):
+            count += len(part)
     return count
 
 

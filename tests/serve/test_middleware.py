@@ -1,27 +1,14 @@
-"""Who may use a server: by which names it is called, pages of other sites, tokens."""
+"""Access to a server: allowed host names, pages of other sites, tokens."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from exports import bank_of
 from piggyback_gan import Bank, PiggybackError
 from piggyback_gan.serve.options import read_tokens
 from served import Served, png, serving
 
 TOKEN = "correct-horse-battery"
-
-
-@pytest.fixture(scope="module")
-def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
-    return bank_of(tmp_path_factory.mktemp("guards") / "bank")
-
-
-@pytest.fixture(scope="module")
-def served(bank: Bank) -> Iterator[Served]:
-    with serving(bank.path) as there:
-        yield there
 
 
 def test_other_names_than_loopbacks_are_refused(served: Served, bank: Bank) -> None:

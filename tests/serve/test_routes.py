@@ -1,4 +1,4 @@
-"""What a served bank answers: tasks, translations, their formats, several files, new tasks, metrics."""
+"""Responses of a served bank: tasks, translations, formats, several files, new tasks, metrics."""
 
 import email
 import email.policy
@@ -6,7 +6,6 @@ import io
 import json
 import shutil
 import zipfile
-from collections.abc import Iterator
 from email.message import EmailMessage
 from pathlib import Path
 
@@ -27,17 +26,6 @@ FLOATS = ImageFormat(channels=2, depth="float32", low=-1.0, high=1.0)
 LABELS = ImageFormat(channels=5, labels=True)
 
 
-@pytest.fixture(scope="module")
-def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
-    return bank_of(tmp_path_factory.mktemp("served") / "bank", unpaired=True)
-
-
-@pytest.fixture(scope="module")
-def served(bank: Bank) -> Iterator[Served]:
-    with serving(bank.path, max_batch=1) as there:
-        yield there
-
-
 def picture(content: bytes) -> Image.Image:
     return Image.open(io.BytesIO(content))
 
@@ -54,11 +42,11 @@ def fields_of(answer: Answer) -> dict[str, EmailMessage]:
     return {part.get_param("name", header="content-disposition"): part for part in parts_of(answer)}
 
 
-def test_tasks_are_listed_with_what_they_take_and_give(bank: Bank, served: Served) -> None:
+def test_tasks_are_listed_with_what_they_take_and_give(unpaired_bank: Bank, served: Served) -> None:
     listed = served.ask("/v1/tasks").json
-    assert [task["name"] for task in listed["tasks"]] == list(bank.tasks)
+    assert [task["name"] for task in listed["tasks"]] == list(unpaired_bank.tasks)
     first = listed["tasks"][0]
-    assert first["sha256"] == bank.entries[0].sha256
+    assert first["sha256"] == unpaired_bank.entries[0].sha256
     assert first["mode"] == "unpaired" and first["image_size"] == 64
     assert [way["direction"] for way in first["directions"]] == ["AtoB", "BtoA"]
     assert first["directions"][0]["input"]["summary"] == "RGB 8 bit"
@@ -75,13 +63,13 @@ def test_an_unchanged_list_of_tasks_is_not_sent_again(served: Served) -> None:
 
 @pytest.mark.parametrize("direction", ["AtoB", "BtoA"])
 def test_a_translation_has_the_same_pixels_as_the_banks(
-    bank: Bank, served: Served, direction: str
+    unpaired_bank: Bank, served: Served, direction: str
 ) -> None:
     answer = served.translate("second", png(37, 50), f"?direction={direction}")
-    expected = bank.translate("second", picture(png(37, 50)), direction=direction)
+    expected = unpaired_bank.translate("second", picture(png(37, 50)), direction=direction)
     assert np.array_equal(answer.pixels, np.asarray(expected))
     assert answer.headers["content-type"] == "image/png"
-    assert answer.headers["pbgan-task-sha256"] == bank.entries[1].sha256
+    assert answer.headers["pbgan-task-sha256"] == unpaired_bank.entries[1].sha256
 
 
 def test_an_image_may_be_the_body_or_in_a_form(served: Served) -> None:
@@ -124,10 +112,10 @@ def test_large_images_go_in_tiles_that_agree(bank: Bank) -> None:
         assert refused.status == 413 and refused.problem == "too-many-pixels"
 
 
-def test_tiles_are_those_that_were_asked_for(bank: Bank, served: Served) -> None:
+def test_tiles_are_those_that_were_asked_for(unpaired_bank: Bank, served: Served) -> None:
     answer = served.translate("first", png(50, 61), "?tile=32&overlap=8&norm_from=image")
     tiling = Tiling(tile=32, overlap=8, norm_from="image")
-    expected = bank.translate("first", picture(png(50, 61)), tiling=tiling)
+    expected = unpaired_bank.translate("first", picture(png(50, 61)), tiling=tiling)
     assert np.array_equal(answer.pixels, np.asarray(expected))
 
 
@@ -205,10 +193,9 @@ def test_an_output_that_its_format_cant_hold_fails_alone_and_before_it_is_made(
     assert alone.problem == "invalid-request" and "can't hold" in alone.json["detail"]
 
 
-def test_if_all_files_fail_for_what_the_server_is_that_is_told(tmp_path: Path) -> None:
-    bank = bank_of(tmp_path / "bank")
-    with serving(bank.path) as served:
-        shutil.rmtree(bank.path)
+def test_if_all_files_fail_for_what_the_server_is_that_is_told(copied_bank: Bank) -> None:
+    with serving(copied_bank.path) as served:
+        shutil.rmtree(copied_bank.path)
         body, kind = form(("a.png", png()), ("b.png", png()))
         answer = served.translate("first", body, Content_Type=kind)
     assert (answer.status, answer.problem) == (500, "task-unreadable")
@@ -221,51 +208,51 @@ def test_if_all_files_fail_the_answer_is_a_problem(served: Served) -> None:
     assert len(answer.json["problems"]) == 2
 
 
-def test_a_task_that_is_learned_meanwhile_is_served_without_a_restart(tmp_path: Path) -> None:
-    bank = bank_of(tmp_path / "bank")
-    with serving(bank.path) as served:
+def test_a_task_that_is_learned_meanwhile_is_served_without_a_restart(copied_bank: Bank) -> None:
+    with serving(copied_bank.path) as served:
         before = served.ask("/v1/tasks")
         assert served.translate("third", png()).problem == "unknown-task"
-        learner = bank.network()
+        learner = copied_bank.network()
         learner.add_task("third", evenly())
         learner.finish_task()
         about = card(learner, "third", 0.25)
         plain = {"channels": 3, "depth": "uint8", "low": 0.0, "high": 255.0, "labels": False}
         about["image"] |= {"input": plain, "output": plain}
-        with bank.writing("test"):
-            bank.add(learner.task_state("third"), about)
+        with copied_bank.writing("test"):
+            copied_bank.add(learner.task_state("third"), about)
         assert served.translate("third", png()).status == 200
         after = served.ask("/v1/tasks", headers={"If-None-Match": before.headers["etag"]})
         assert [task["name"] for task in after.json["tasks"]] == ["first", "second", "third"]
-        with bank.writing("test"):
-            bank.remove("third")
+        with copied_bank.writing("test"):
+            copied_bank.remove("third")
         gone = served.translate("third", png())
         assert gone.status == 404 and gone.json["tasks"] == ["first", "second"]
         assert served.translate("second", png()).status == 200
 
 
 def test_a_bank_that_gets_damaged_leaves_the_tasks_as_they_were(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    copied_bank: Bank, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bank = bank_of(tmp_path / "bank")
-    with serving(bank.path) as served:
-        (bank.path / "bank.json").write_text("{")
+    with serving(copied_bank.path) as served:
+        (copied_bank.path / "bank.json").write_text("{")
         assert served.translate("first", png()).status == 200
         assert "its tasks stay as they were" in caplog.text
-        shutil.rmtree(bank.path)
+        shutil.rmtree(copied_bank.path)
         assert served.ask("/readyz").problem == "not-ready"
         assert served.translate("first", png()).status == 200  # it is in memory
         lost = served.translate("second", png())
         assert lost.status == 500 and lost.problem == "task-unreadable"
-        assert str(tmp_path) not in lost.content.decode() and str(tmp_path) in caplog.text
+        assert (
+            str(copied_bank.path) not in lost.content.decode()
+            and str(copied_bank.path) in caplog.text
+        )
         assert served.ask("/healthz").json == {"status": "ok"}
 
 
 def test_samples_are_those_of_the_bank_or_of_the_folder_that_was_chosen(
-    bank: Bank, tmp_path: Path
+    copied_bank: Bank, tmp_path: Path
 ) -> None:
-    copy = tmp_path / "bank"
-    shutil.copytree(bank.path, copy)
+    copy = copied_bank.path
     (copy / "samples").mkdir()
     Image.new("RGB", (130, 64), "red").save(copy / "samples" / "first-1.png")
     chosen = tmp_path / "chosen" / "second"
@@ -273,15 +260,17 @@ def test_samples_are_those_of_the_bank_or_of_the_folder_that_was_chosen(
     (chosen / "a.png").write_bytes(png(90, 80))
     with serving(copy, samples=tmp_path / "chosen") as served:
         has = [task["has_sample"] for task in served.ask("/v1/tasks").json["tasks"]]
-        first, second = (served.ask(f"/v1/tasks/{task}/sample") for task in bank.tasks)
+        first, second = (served.ask(f"/v1/tasks/{task}/sample") for task in copied_bank.tasks)
     assert has == [True, True]
     assert first.pixels.shape == (64, 130, 3) and (first.pixels == [255, 0, 0]).all()
     assert second.pixels.shape == (64, 130, 3)
 
 
-def test_pictures_of_a_training_are_shown_to_its_owner_only(bank: Bank, tmp_path: Path) -> None:
+def test_pictures_of_a_training_are_shown_to_its_owner_only(
+    unpaired_bank: Bank, tmp_path: Path
+) -> None:
     copy = tmp_path / "bank"
-    shutil.copytree(bank.path, copy)
+    shutil.copytree(unpaired_bank.path, copy)
     folder = copy / "runs" / "first" / "samples"
     folder.mkdir(parents=True)
     sheet = Image.new("RGB", (6 * 66 - 2, 2 * 66 - 2), "white")
@@ -297,24 +286,24 @@ def test_pictures_of_a_training_are_shown_to_its_owner_only(bank: Bank, tmp_path
     assert shown.shape == (64, 130, 3) and (shown == [0, 0, 255]).all()
 
 
-def test_descriptions_and_licences_come_from_the_banks_notes(tmp_path: Path) -> None:
-    bank = bank_of(tmp_path / "bank")
-    (bank.path / "card.toml").write_text('license = "mit"\n[tasks.first]\ndescription = "Maps."\n')
-    with serving(bank.path) as served:
+def test_descriptions_and_licences_come_from_the_banks_notes(copied_bank: Bank) -> None:
+    (copied_bank.path / "card.toml").write_text(
+        'license = "mit"\n[tasks.first]\ndescription = "Maps."\n'
+    )
+    with serving(copied_bank.path) as served:
         first, second = served.ask("/v1/tasks").json["tasks"]
     assert (first["description"], first["license"]) == ("Maps.", "mit")
     assert (second["description"], second["license"]) == (None, "mit")
 
 
-def test_what_is_said_of_a_task_may_change_while_it_is_served(tmp_path: Path) -> None:
-    bank = bank_of(tmp_path / "bank")
-    with serving(bank.path) as served:
+def test_what_is_said_of_a_task_may_change_while_it_is_served(copied_bank: Bank) -> None:
+    with serving(copied_bank.path) as served:
         first = served.ask("/v1/tasks").json["tasks"][0]
         assert first["license"] is None and not first["has_sample"]
         assert served.ask("/v1/tasks/first/sample").problem == "no-sample"
-        (bank.path / "card.toml").write_text('license = "mit"\n')
-        (bank.path / "samples").mkdir()
-        Image.new("RGB", (130, 64), "red").save(bank.path / "samples" / "first-1.png")
+        (copied_bank.path / "card.toml").write_text('license = "mit"\n')
+        (copied_bank.path / "samples").mkdir()
+        Image.new("RGB", (130, 64), "red").save(copied_bank.path / "samples" / "first-1.png")
         first = served.ask("/v1/tasks").json["tasks"][0]
         assert first["license"] == "mit" and first["has_sample"]
         assert served.ask("/v1/tasks/first/sample").pixels.shape == (64, 130, 3)

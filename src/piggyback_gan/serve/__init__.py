@@ -1,1 +1,1 @@
-"""A bank as an HTTP server: all its tasks, and a page to try them."""
+"""An HTTP server for the tasks of a bank, with a web page."""

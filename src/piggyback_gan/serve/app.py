@@ -1,4 +1,4 @@
-"""The application: its addresses, its page, and every error as a problem document."""
+"""The FastAPI application: routes, page, and problem documents for every error."""
 
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -24,7 +24,7 @@ _PAGE = Path(__file__).with_name("page")
 
 
 def make_app(catalogue: Catalogue, options: ServeOptions) -> FastAPI:
-    """The application that serves a bank; who may ask is not its concern.
+    """Build the application that serves a bank; access is checked in `middleware`.
 
     Args:
         catalogue: the bank's tasks.
@@ -37,7 +37,7 @@ def make_app(catalogue: Catalogue, options: ServeOptions) -> FastAPI:
         version=version("piggyback-gan"),
         docs_url=None,
         redoc_url=None,
-        lifespan=service.at_work,
+        lifespan=service.running,
     )
     _add_handlers(app, service)
     _add_page(app)
@@ -46,9 +46,7 @@ def make_app(catalogue: Catalogue, options: ServeOptions) -> FastAPI:
 
 
 def _add_handlers(app: FastAPI, service: Service) -> None:
-    """Every error is a problem document."""
-
-    def answer(problem: Problem, headers: dict[str, str] | None = None) -> Response:
+    def respond(problem: Problem, headers: dict[str, str] | None = None) -> Response:
         service.metrics.problems.labels(problem.name).inc()
         return Response(
             problem.render(),
@@ -59,29 +57,29 @@ def _add_handlers(app: FastAPI, service: Service) -> None:
 
     @app.exception_handler(Problem)
     async def _problem(request: Request, problem: Problem) -> Response:
-        return answer(problem)
+        return respond(problem)
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> Response:
-        return answer(Problem("invalid-request", "; ".join(map(_said, error.errors()))))
+        return respond(Problem("invalid-request", "; ".join(map(_describe, error.errors()))))
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> Response:
         name = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "bad-request")
         detail = {
-            "not-found": "there is no such address; GET /openapi.json tells those that there are",
-            "method-not-allowed": f"this address does not know {request.method[:20]}",
+            "not-found": "this address does not exist: GET /openapi.json lists the addresses",
+            "method-not-allowed": f"this address does not accept {request.method[:20]}",
         }
-        said = Problem(name, detail.get(name, str(error.detail)))
-        return answer(said, dict(error.headers or {}))
+        problem = Problem(name, detail.get(name, str(error.detail)))
+        return respond(problem, dict(error.headers or {}))
 
     @app.exception_handler(ClientDisconnect)
     async def _gone(request: Request, error: ClientDisconnect) -> Response:
-        return Response(status_code=400)  # nobody is there to read it
+        return Response(status_code=400)  # no client is left to read it
 
     @app.exception_handler(Exception)
     async def _failed(request: Request, error: Exception) -> Response:
-        return answer(Problem("server-error", "the server failed; its log says why"))
+        return respond(Problem("server-error", "the server failed: see its log"))
 
 
 def _add_page(app: FastAPI) -> None:
@@ -92,21 +90,19 @@ def _add_page(app: FastAPI) -> None:
     app.mount("/page", _Files(directory=_PAGE))
 
 
-def _said(error: Mapping[str, Any]) -> str:
-    """What is wrong with a value of the address or a header."""
+def _describe(error: Mapping[str, Any]) -> str:
+    """Describe what is wrong with a query option or a header."""
     name = ".".join(map(str, error["loc"][1:]))[:80]
     if error["type"] == "extra_forbidden":
-        return (
-            f"{name}: there is no such option; there are {', '.join(TranslateQuery.model_fields)}"
-        )
+        return f"{name}: unknown option: choose from {', '.join(TranslateQuery.model_fields)}"
     return f"{name}: {error['msg']}"
 
 
 class _Files(StaticFiles):
-    """The page's files: asked for again each time, and sent if they have changed."""
+    """The page's files; browsers revalidate them on each visit."""
 
     def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        """A file, or that it is as it was."""
+        """Respond with a file, or with 304 if it has not changed."""
         response = super().file_response(*args, **kwargs)
         response.headers.update(NO_CACHE)
         return response

@@ -1,4 +1,4 @@
-"""Which images are translated next, and which of them together."""
+"""The queue of images: which one is translated next, and which ones together in a batch."""
 
 import asyncio
 import contextlib
@@ -18,36 +18,35 @@ from piggyback_gan.errors import is_out_of_memory
 from piggyback_gan.images.pixels import Pixels
 from piggyback_gan.inference.tiling import Tiling, padded_pixels
 from piggyback_gan.inference.translate import translate_pixels, translate_strips
-from piggyback_gan.serve.catalogue import Way
+from piggyback_gan.serve.catalogue import ServedDirection
 from piggyback_gan.serve.metrics import Metrics
-from piggyback_gan.serve.network_cache import TaskMemory
+from piggyback_gan.serve.network_cache import NetworkCache, SharedNetwork
 from piggyback_gan.serve.options import ServeOptions
 from piggyback_gan.serve.problems import Problem
-from piggyback_gan.serve.turns import Turns
 
 _log = logging.getLogger(__name__)
 
-_LONG_JOBS = 2  # images in tiles that are at work side by side
-_HELD_IMAGES = 4  # of the largest size, that may wait and be at work
+_LONG_JOBS = 2  # images in tiles that are translated side by side
+_HELD_IMAGES = 4  # of the largest size may be in memory
 _SECONDS_AT_FIRST = 1.0
 
 
 class _GivenUp(Exception):
-    """Nobody waits for an image's translation any more."""
+    """No request waits for the image any more."""
 
 
 @dataclass(eq=False)
 class _Job:
-    """An image that is to be translated.
+    """An image in the queue.
 
     Attributes:
-        pixels: (H, W, C) of what the task takes.
-        tiling: in tiles, and then by itself; None: at once, with others.
-        done: what becomes of it.
-        arrived: on the clock of `time.monotonic`.
+        pixels: (H, W, C), in the task's input format.
+        tiling: None translates the image whole, in a batch with others.
+        done: receives the output or a `Problem`.
+        arrived: time of `time.monotonic`.
     """
 
-    way: Way
+    served: ServedDirection
     pixels: Pixels
     tiling: Tiling | None
     done: asyncio.Future[Pixels]
@@ -55,7 +54,7 @@ class _Job:
 
 
 class Place:
-    """What a request takes up among those that wait and are at work."""
+    """The part of the queue and of the memory for images that a request occupies."""
 
     def __init__(self, batcher: "Batcher") -> None:
         self._batcher = batcher
@@ -64,12 +63,12 @@ class Place:
 
     @contextlib.asynccontextmanager
     async def holding(self, pixels: int) -> AsyncIterator[None]:
-        """Take up memory for an image of so many pixels, of four channels each.
+        """Occupy memory for an image inside the block, given its pixels of four channels each.
 
-        Where there is none, a request waits until it has given back some of its own.
+        If none is left, a request that holds some waits until it has released some of its own.
 
         Raises:
-            Problem: there is none, and the request has none of it.
+            Problem: none is left, and the request holds none.
         """
         while not self._batcher.has_memory(pixels):
             if not self._pixels:
@@ -89,28 +88,27 @@ class Place:
 
 
 class Batcher:
-    """Translates images, those of one task and size together. Used from one event loop alone.
+    """Translates images in batches of one task and size. Not thread-safe: use it from one event loop.
 
-    One batch after the other is computed in a thread of its own. Next is always the task whose image has
-    waited longest, of those in memory; of those that are not, the one whose image has waited longest is
-    composed meanwhile, and comes to its turn before another one is composed. Images in tiles are
-    worked on between the batches, tile by tile.
+    One thread computes, a batch at a time. Of the tasks in memory, the one whose image has waited longest is
+    next. Meanwhile the missing task whose image has waited longest is composed, and gets its turn before another
+    one is composed. Images in tiles are computed between the batches, tile by tile.
     """
 
     def __init__(
         self,
-        compose: Callable[[Way], nn.Module],
+        compose: Callable[[ServedDirection], nn.Module],
         options: ServeOptions,
         metrics: Metrics,
         batch_pixels: int | None = None,
     ) -> None:
-        """With nothing to do.
+        """Create an empty queue.
 
         Args:
             compose: makes a task's network, on the device.
-            options: how large batches and the queue may be.
-            metrics: told what is done.
-            batch_pixels: of a batch, of more than one image; None: as many as are translated at once.
+            options: limits of batches and of the queue.
+            metrics: counts images and batches.
+            batch_pixels: the most pixels of a batch of several images; None is `options.whole_pixels`.
         """
         self._batch_pixels = min(batch_pixels or options.whole_pixels, options.whole_pixels)
         self._options = options
@@ -118,25 +116,26 @@ class Batcher:
         self._composing = ThreadPoolExecutor(1, "compose")
         self._computing = ThreadPoolExecutor(1, "compute")
         self._tiling = ThreadPoolExecutor(_LONG_JOBS, "tiles")
-        self._turns = Turns()
-        self._memory = TaskMemory(compose, options.max_tasks_in_memory, self._composing, metrics)
-        self._waiting: dict[tuple[Way, tuple[int, ...]], deque[_Job]] = {}
+        self._networks = NetworkCache(
+            compose, options.max_tasks_in_memory, self._composing, metrics
+        )
+        self._waiting: dict[tuple[ServedDirection, tuple[int, ...]], deque[_Job]] = {}
         self._long: deque[_Job] = deque()
         self._long_at_work = 0
-        self._busy: Way | None = None
-        self._loading: Way | None = None
+        self._busy: ServedDirection | None = None
+        self._loading: ServedDirection | None = None
         self._changed = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
         self._images = 0
         self._pixels = 0
-        self._seconds = _SECONDS_AT_FIRST  # for an image, as of late
+        self._seconds = _SECONDS_AT_FIRST  # per image, a moving average
 
     @contextlib.contextmanager
     def place(self, images: int) -> Iterator[Place]:
-        """Take so many places among those who wait and are at work, for as long as the block lasts.
+        """Occupy places in the queue inside the block.
 
         Raises:
-            Problem: so many are not free.
+            Problem: the queue is full.
         """
         self.require_room(images)
         self.count(images, 0)
@@ -146,7 +145,7 @@ class Batcher:
             self.count(-images, 0)
 
     def require_room(self, images: int = 1) -> None:
-        """Check that so many images may be taken in.
+        """Check that the queue has room for more images.
 
         Raises:
             Problem: the queue is full.
@@ -155,40 +154,42 @@ class Batcher:
             raise self.full()
 
     def has_memory(self, pixels: int) -> bool:
-        """Whether an image of so many pixels may be held beside those that are."""
-        # One that is alone is never too large: else it could not be translated at all.
+        """Whether an image of this many pixels fits beside those in memory."""
+        # A single image always fits: otherwise it could never be translated.
         limit = _HELD_IMAGES * self._options.max_pixels
         return not self._pixels or self._pixels + pixels <= limit
 
     def full(self) -> Problem:
-        """What those are told for whom there is no room."""
+        """Return the problem for requests that do not fit."""
         wait = self._retry_after()
         return Problem(
             "queue-full",
-            f"{self._images} images of {self._pixels} pixels wait or are at work: try again in {wait} s",
+            f"{self._images} images of {self._pixels} pixels are in the queue: try again in {wait} s",
             retry_after=wait,
         )
 
     def count(self, images: int, pixels: int) -> None:
-        """Count what comes and goes."""
+        """Add to the number of images in the queue and of their pixels in memory."""
         self._images += images
         self._pixels += pixels
         self._metrics.queue.set(self._images)
 
-    async def translate(self, way: Way, pixels: Pixels, tiling: Tiling | None) -> Pixels:
-        """Translate an image, when its turn comes. To cancel it takes the image out of the queue.
+    async def translate(
+        self, served: ServedDirection, pixels: Pixels, tiling: Tiling | None
+    ) -> Pixels:
+        """Queue an image and wait for its translation. Cancelling removes it from the queue.
 
         Args:
-            way: the task and direction.
-            pixels: (H, W, C) of what it takes.
-            tiling: in tiles, or None.
+            served: the task and direction.
+            pixels: (H, W, C), in the task's input format.
+            tiling: None translates the image whole.
 
         Raises:
-            Problem: the task can't be read, or the memory is not enough.
+            Problem: the task can't be read, there is not enough memory, or the network fails.
         """
-        job = _Job(way, pixels, tiling, asyncio.get_running_loop().create_future())
+        job = _Job(served, pixels, tiling, asyncio.get_running_loop().create_future())
         if tiling is None:
-            self._waiting.setdefault((way, pixels.shape), deque()).append(job)
+            self._waiting.setdefault((served, pixels.shape), deque()).append(job)
         else:
             self._long.append(job)
         self._load_next()
@@ -197,36 +198,35 @@ class Batcher:
             made = await job.done
         finally:
             self._forget(job)
-        self._metrics.images.labels(way.task).inc()
+        self._metrics.images.labels(served.task).inc()
         return made
 
     async def run(self) -> None:
         """Work until cancelled."""
         while True:
-            self._load_next()
             self._start_long()
-            ready = self._ready()
-            if ready:
-                await self._compute(self._memory.use(ready[0].way), ready)
+            if ready := self._ready():
+                await self._compute(self._networks.get(ready[0].served), ready)
                 continue
+            self._load_next()
             self._changed.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), self._patience())
 
     def close(self) -> None:
-        """End the threads, after what they are at work on."""
+        """End the threads after their current work."""
         for executor in (self._composing, self._computing, self._tiling):
             executor.shutdown(wait=False, cancel_futures=True)
 
-    # --- what is next ---
+    # --- choosing a batch ---
 
     def _ready(self) -> list[_Job]:
-        """The next batch; empty while there is none, or it is worth to wait for more images."""
+        """Return the next batch; empty if there is none, or if it should wait for more images."""
         now, wait = time.monotonic(), self._options.batch_wait / 1000
         due = [
             (jobs[0].arrived, key)
             for key, jobs in self._waiting.items()
-            if key[0] in self._memory
+            if key[0] in self._networks
             and (len(jobs) >= self._most(*key) or now - jobs[0].arrived >= wait)
         ]
         if not due:
@@ -238,24 +238,24 @@ class Batcher:
             del self._waiting[key]
         return batch
 
-    def _most(self, way: Way, shape: tuple[int, ...]) -> int:
-        """How many images of a task and shape are translated at once."""
-        fitting = self._batch_pixels // padded_pixels(shape[0], shape[1], way.config)
+    def _most(self, served: ServedDirection, shape: tuple[int, ...]) -> int:
+        """The most images of a task and shape in a batch."""
+        fitting = self._batch_pixels // padded_pixels(shape[0], shape[1], served.config)
         return max(1, min(self._options.max_batch, fitting))
 
     def _patience(self) -> float | None:
-        """Seconds until a batch is due that waits for more images; None if there is none."""
+        """Seconds until a batch that waits for more images is due; None if there is none."""
         now, wait = time.monotonic(), self._options.batch_wait / 1000
         due = [
             jobs[0].arrived + wait - now
-            for (way, _), jobs in self._waiting.items()
-            if way in self._memory
+            for (served, _), jobs in self._waiting.items()
+            if served in self._networks
         ]
         return max(0.0, min(due)) if due else None
 
     def _forget(self, job: _Job) -> None:
-        """Take an image out of the queue, if it is there: it is done, or nobody waits for it."""
-        key = job.way, job.pixels.shape
+        """Remove an image that is done or cancelled from the queue, if it is there."""
+        key = job.served, job.pixels.shape
         if job in self._waiting.get(key, ()):
             self._waiting[key].remove(job)
             if not self._waiting[key]:
@@ -266,54 +266,59 @@ class Batcher:
     # --- composing ---
 
     def _load_next(self) -> None:
-        """Begin to compose the task that has waited longest, unless one is being composed or used first."""
+        """Compose the missing task that has waited longest, unless another one is composed or not yet used."""
         startable = self._startable()
-        wanted = {job.way for job in startable}
-        if self._loading and self._loading in self._memory and self._loading not in wanted:
-            self._loading = None  # its turn came, or nobody waits for it who could be served now
-        missing = [job for job in startable if job.way not in self._memory]
-        if self._loading is None and missing and self._memory.make_room(self._busy):
-            self._loading = min(missing, key=lambda job: job.arrived).way
+        wanted = {job.served for job in startable}
+        if self._loading and self._loading in self._networks and self._loading not in wanted:
+            self._loading = None  # it had its turn, or no image that can start waits for it
+        missing = [job for job in startable if job.served not in self._networks]
+        if self._loading is None and missing and self._networks.make_room(self._busy):
+            self._loading = min(missing, key=lambda job: job.arrived).served
             self._in_background(self._load(self._loading))
 
     def _queued(self) -> list[_Job]:
-        """All images that are not at work and for which somebody waits."""
+        """All images that wait and are not cancelled."""
         waiting = itertools.chain(*self._waiting.values(), self._long)
         return [job for job in waiting if not job.done.done()]
 
     def _startable(self) -> list[_Job]:
-        """Those that need nothing but their network: not those in tiles that others' tiles keep waiting."""
+        """Waiting images that could start with their network in memory: of those in tiles, only a few at a time."""
         has_lane = self._long_at_work < _LONG_JOBS
         return [job for job in self._queued() if job.tiling is None or has_lane]
 
-    async def _load(self, way: Way) -> None:
+    async def _load(self, served: ServedDirection) -> None:
         try:
-            await self._memory.load(way)
-        except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
+            await self._networks.load(served)
+        except Exception as error:  # noqa: BLE001 - the waiting requests must end, whatever it is
             self._loading = None
-            _log.error("task %r can't be composed: %s", way.task, error)
-            jobs = [job for job in self._queued() if job.way == way]
+            _log.error("task %r can't be composed: %s", served.task, error)
+            jobs = [job for job in self._queued() if job.served == served]
             self._fail(jobs, error, "task-unreadable")
         self._changed.set()
 
     # --- computing ---
 
     async def _compute(self, network: nn.Module, jobs: list[_Job]) -> None:
-        way = self._busy = jobs[0].way
-        if self._loading == way:
+        served = self._busy = jobs[0].served
+        if self._loading == served:
             self._loading = None
         self._load_next()
         begun = time.perf_counter()
         images = [job.pixels for job in jobs]
         try:
             made = await asyncio.get_running_loop().run_in_executor(
-                self._computing, self._translated, network, way, images
+                self._computing,
+                translate_pixels,
+                network,
+                served.config,
+                images,
+                (served.input, served.output),
             )
-            pairs = list(zip(jobs, made, strict=True))  # own code may give more or fewer
+            pairs = list(zip(jobs, made, strict=True))  # custom networks may return more or fewer
             for job, pixels in pairs:
                 if not job.done.done():
                     job.done.set_result(pixels)
-        except Exception as error:  # noqa: BLE001 - the next batch is another one
+        except Exception as error:  # noqa: BLE001 - other batches go on
             self._fail(jobs, error, "server-error")
         finally:
             self._busy = None
@@ -322,19 +327,15 @@ class Batcher:
         self._metrics.computing.inc(seconds)
         self._seconds += 0.2 * (seconds / len(jobs) - self._seconds)
 
-    def _translated(self, network: nn.Module, way: Way, images: list[Pixels]) -> list[Pixels]:
-        with self._turns:
-            return translate_pixels(network, way.config, images, (way.input, way.output))
-
     def _start_long(self) -> None:
-        """Begin with images in tiles whose tasks are in memory, as many as may be at work."""
+        """Start images in tiles whose tasks are in memory, up to the limit."""
         for job in list(self._long):
-            if self._long_at_work < _LONG_JOBS and job.way in self._memory:
+            if self._long_at_work < _LONG_JOBS and job.served in self._networks:
                 self._long.remove(job)
                 self._long_at_work += 1
-                if self._loading == job.way:
+                if self._loading == job.served:
                     self._loading = None
-                self._in_background(self._compute_long(self._memory.use(job.way), job))
+                self._in_background(self._compute_long(self._networks.get(job.served), job))
 
     async def _compute_long(self, network: nn.Module, job: _Job) -> None:
         begun = time.perf_counter()
@@ -346,7 +347,7 @@ class Batcher:
                 job.done.set_result(made)
         except _GivenUp:
             pass
-        except Exception as error:  # noqa: BLE001 - it must not end the others
+        except Exception as error:  # noqa: BLE001 - other images go on
             self._fail([job], error, "server-error")
         self._metrics.computing.inc(time.perf_counter() - begun)
         self._long_at_work -= 1
@@ -354,33 +355,32 @@ class Batcher:
 
     def _translated_in_tiles(self, network: nn.Module, job: _Job) -> Pixels:
         def on_tile() -> None:
-            self._turns.give_way()
             if job.done.done():
                 raise _GivenUp
 
-        way = job.way
+        served = job.served
         assert job.tiling is not None
-        formats = way.input, way.output
-        with self._turns:
-            strips = translate_strips(
-                network, way.config, job.pixels, formats, job.tiling, on_tile=on_tile
-            )
-            return np.concatenate(list(strips))
+        shared = SharedNetwork(network, self._computing)
+        formats = served.input, served.output
+        strips = translate_strips(
+            shared, served.config, job.pixels, formats, job.tiling, on_tile=on_tile
+        )
+        return np.concatenate(list(strips))
 
     # --- bookkeeping ---
 
     def _fail(self, jobs: list[_Job], error: Exception, name: str) -> None:
-        """Tell those who wait that it can't be done; why is for the log, unless it is the memory."""
+        """Answer waiting requests with a problem; the reason goes to the log unless memory ran out."""
         if is_out_of_memory(error):
             problem = Problem(
                 "overloaded",
-                "the memory is not enough for this image: translate it in tiles, such as tile=512",
+                "not enough memory for this image: translate it in tiles, such as tile=512",
                 retry_after=self._retry_after(),
             )
         elif name == "task-unreadable":
-            problem = Problem(name, "a file of the bank can't be read; the server's log says why")
+            problem = Problem(name, "a file of the bank can't be read: see the server's log")
         else:
-            problem = Problem(name, "the translation failed; the server's log says why")
+            problem = Problem(name, "the translation failed: see the server's log")
             _log.error("a translation failed", exc_info=error)
         for job in jobs:
             if not job.done.done():

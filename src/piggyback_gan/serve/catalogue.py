@@ -1,4 +1,4 @@
-"""Which tasks a served bank has, read again whenever the bank changes."""
+"""The tasks of a served bank, read again whenever the bank changes."""
 
 import asyncio
 import logging
@@ -22,15 +22,15 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Way:
+class ServedDirection:
     """A task in one direction.
 
     Attributes:
-        task: its name.
-        sha256: of its file in the bank: what is removed and learned anew is another task.
+        task: the task's name.
+        sha256: hash of the task's file: a task that was removed and learned again is a different one.
         direction: "AtoB" or "BtoA".
-        input, output: what its images hold.
-        config: the architecture of its generator.
+        input, output: image formats.
+        config: architecture of the generator.
     """
 
     task: str
@@ -43,42 +43,42 @@ class Way:
 
 @dataclass(frozen=True)
 class ServedTask:
-    """A task as the server tells of it.
+    """A task as the server describes it.
 
     Attributes:
-        entry: its line in the manifest.
+        entry: its manifest entry.
         mode: "paired" or "unpaired".
-        image_size: side of the images that it was trained on, in pixels.
-        ways: the one that it was trained in first.
-        notes: what the bank's owner says of it.
+        image_size: side of the training images, in pixels.
+        directions: the trained direction comes first.
+        notes: description and license from `card.toml`.
     """
 
     entry: TaskEntry
     mode: str
     image_size: int
-    ways: tuple[Way, ...]
+    directions: tuple[ServedDirection, ...]
     notes: TaskNotes
 
-    def way(self, direction: str | None) -> Way:
-        """The task in a direction; the one that it was trained in if None.
+    def find(self, direction: str | None) -> ServedDirection:
+        """Return a direction of the task; None is the trained one.
 
         Raises:
-            Problem: it has no such direction.
+            Problem: the task does not have this direction.
         """
-        for way in self.ways:
-            if direction in (None, way.direction):
-                return way
-        known = [way.direction for way in self.ways]
+        for served in self.directions:
+            if direction in (None, served.direction):
+                return served
+        known = [served.direction for served in self.directions]
         raise Problem(
             "invalid-request",
-            f"task {self.entry.name!r} does not translate {direction}, but {' and '.join(known)}",
+            f"task {self.entry.name!r} does not translate {direction}: choose {' or '.join(known)}",
             directions=known,
         )
 
 
 @dataclass(frozen=True)
 class _State:
-    """What was found when the bank was as `stamp` says."""
+    """A bank as it was read, and the stamp of its files then."""
 
     stamp: tuple[int, ...]
     bank: Bank
@@ -86,39 +86,39 @@ class _State:
 
 
 class Catalogue:
-    """The tasks of a bank, as they are now.
+    """The current tasks of a bank.
 
-    A bank changes in the moment in which its manifest is replaced: whoever looked before goes on with
-    what was there, whoever looks after sees the new task.
+    A bank changes atomically, when its manifest is replaced: requests that looked before keep the old tasks,
+    later ones see the new task.
     """
 
     def __init__(self, path: Path) -> None:
         """Read all tasks.
 
         Raises:
-            PiggybackError: there is no bank, one of its tasks can't be read, or its networks are made by code
-                that may not be run.
+            PiggybackError: the path is not a bank, a task can't be read, or the networks need custom code
+                that is not allowed.
         """
         self.path = path
         self._state = _read(path, {}, lenient=False)
-        build_outline(self.bank.config)  # own code that may not be run, or fails, shows now
+        build_outline(self.bank.config)  # fails now if custom code is not allowed or broken
         self._unread: tuple[int, ...] | None = None
         self._reading = asyncio.Lock()
 
     @property
     def bank(self) -> Bank:
-        """The bank as it was when it was last looked at."""
+        """The bank as of the last look."""
         return self._state.bank
 
     @property
     def tasks(self) -> Mapping[str, ServedTask]:
-        """By name, in the order of learning, as they were when they were last looked at."""
+        """Tasks by name in the order of learning, as of the last look."""
         return self._state.tasks
 
     async def look(self) -> Mapping[str, ServedTask]:
-        """The tasks, after a look at whether the bank has changed.
+        """Return the tasks, read again if the bank has changed.
 
-        A bank that can't be read any more is told to the log; the tasks stay those that there were.
+        If the bank can't be read any more, this is logged and the tasks stay as they were.
         """
         if self._is_new():
             async with self._reading:
@@ -127,22 +127,22 @@ class Catalogue:
         return self.tasks
 
     async def task(self, name: str) -> ServedTask:
-        """A task by its name.
+        """Return a task by its name.
 
         Raises:
-            Problem: there is none; the document lists those that there are.
+            Problem: it does not exist; the document lists the tasks that do.
         """
         tasks = await self.look()
         if name not in tasks:
             raise Problem(
                 "unknown-task",
-                f"the bank has no task of this name; it has {', '.join(tasks) or 'none yet'}",
+                f"the bank has no task of this name: its tasks are {', '.join(tasks) or 'none yet'}",
                 tasks=list(tasks),
             )
         return tasks[name]
 
     def is_there(self) -> bool:
-        """Whether the bank can be found on disk."""
+        """Whether the bank exists on disk."""
         return _stamp(self.path) is not None
 
     def _is_new(self) -> bool:
@@ -159,7 +159,7 @@ class Catalogue:
 
 
 def _stamp(path: Path) -> tuple[int, ...] | None:
-    """What differs when `bank.json` or `card.toml` was changed; None where there is no bank."""
+    """A value that changes with `bank.json` or `card.toml`; None if the bank does not exist."""
     try:
         return *_stamp_of(path / MANIFEST_NAME), *_stamp_of(path / NOTES_NAME, optional=True)
     except OSError:
@@ -177,14 +177,14 @@ def _stamp_of(file: Path, *, optional: bool = False) -> tuple[int, ...]:
 
 
 def _read(path: Path, known: Mapping[str, ServedTask], *, lenient: bool) -> _State:
-    """Read a bank's tasks; what is known of those that have not changed is kept.
+    """Read a bank's tasks, reusing those that have not changed.
 
     Args:
         path: the bank's directory.
-        known: what was read earlier.
-        lenient: tell the log of tasks that can't be read, and leave them out.
+        known: tasks read earlier.
+        lenient: log tasks that can't be read and leave them out.
     """
-    stamp = _stamp(path) or ()  # before the bank: of a change in between the next look tells
+    stamp = _stamp(path) or ()  # before the bank, so that the next look finds a change in between
     bank = Bank.open(path)
     notes = _notes(bank)
     tasks: dict[str, ServedTask] = {}
@@ -204,16 +204,18 @@ def _read(path: Path, known: Mapping[str, ServedTask], *, lenient: bool) -> _Sta
 
 def _served(bank: Bank, entry: TaskEntry, notes: BankNotes) -> ServedTask:
     card = bank.card(entry.name)
-    ways = []
+    directions = []
     for direction in bank.directions(entry.name):
         source, target = bank.formats(entry.name, direction)
         config = bank.generator_config(entry.name, direction)
-        ways.append(Way(entry.name, entry.sha256, direction, source, target, config))
-    return ServedTask(entry, *_described(entry, card), tuple(ways), notes.of(entry.name))
+        directions.append(
+            ServedDirection(entry.name, entry.sha256, direction, source, target, config)
+        )
+    return ServedTask(entry, *_described(entry, card), tuple(directions), notes.of(entry.name))
 
 
 def _described(entry: TaskEntry, card: Mapping[str, Any]) -> tuple[str, int]:
-    """A card's mode and image size."""
+    """Read mode and image size from a card."""
     try:
         return str(card["mode"]), int(card["image"]["size"])
     except (ArithmeticError, KeyError, TypeError, ValueError) as error:
@@ -221,7 +223,7 @@ def _described(entry: TaskEntry, card: Mapping[str, Any]) -> tuple[str, int]:
 
 
 def _notes(bank: Bank) -> BankNotes:
-    """What the bank's `card.toml` says; nothing where there is none, or it can't be read."""
+    """Read the bank's `card.toml`; empty notes if it is missing or can't be read."""
     path = bank.path / NOTES_NAME
     try:
         return parse_notes(path.read_bytes(), path, bank.tasks)

@@ -1,4 +1,4 @@
-"""The bytes of all requests and answers that are in memory, within a limit; answers are taken in time."""
+"""A limit on the bytes of all request and response bodies in memory, and a time limit for responses."""
 
 import asyncio
 import contextlib
@@ -10,36 +10,36 @@ from starlette.types import Receive, Scope, Send
 from piggyback_gan.serve.options import ServeOptions
 from piggyback_gan.serve.problems import Problem
 
-_BODIES = 16  # of the largest size, that may be in memory together
+_BODIES = 16  # of the largest size may be in memory together
 _PART = 64 * 1024
 
 
-class Traffic:
-    """Counts bytes: of bodies until they are translated, of answers until they are taken."""
+class ByteBudget:
+    """Counts the bytes of request bodies until they are translated, and of responses until they are sent."""
 
     def __init__(self, options: ServeOptions) -> None:
         self._limit = _BODIES * options.max_bytes
         self._bytes = 0
 
-    def take_in(self, count: int) -> None:
-        """Count bytes that came.
+    def take(self, count: int) -> None:
+        """Count received bytes.
 
         Raises:
-            Problem: there are too many already.
+            Problem: the limit is exceeded.
         """
         if self._bytes + count > self._limit:
             raise Problem(
-                "overloaded", "too much comes and goes at once: try again in 5 s", retry_after=5
+                "overloaded", "too many bytes are in transfer: try again in 5 s", retry_after=5
             )
         self._bytes += count
 
-    def give_back(self, count: int) -> None:
-        """Count no more what was taken in."""
+    def release(self, count: int) -> None:
+        """Stop counting bytes that were taken."""
         self._bytes -= count
 
     @contextlib.contextmanager
     def holding(self, count: int) -> Iterator[None]:
-        """Count bytes that are there, until the block is left."""
+        """Count bytes inside the block, even over the limit: they are in memory already."""
         self._bytes += count
         try:
             yield
@@ -47,8 +47,8 @@ class Traffic:
             self._bytes -= count
 
 
-class CountedAnswer(Response):
-    """An answer that counts until its client has taken it; one who does not in time gets it cut off."""
+class CountedResponse(Response):
+    """A response that counts until its client has read it, and is cut off after a timeout."""
 
     def __init__(
         self,
@@ -56,18 +56,18 @@ class CountedAnswer(Response):
         media_type: str,
         headers: Mapping[str, str],
         *,
-        traffic: Traffic,
+        budget: ByteBudget,
         timeout: float,
     ) -> None:
         super().__init__(content, headers=headers, media_type=media_type)
-        self._traffic = traffic
+        self._budget = budget
         self._timeout = timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it, part by part: the next one when the one before is on its way."""
+        """Send the body in parts, each when the one before has been handed to the system."""
         content = bytes(self.body)
         head = {"type": "http.response.start", "status": self.status_code}
-        with self._traffic.holding(len(content)), contextlib.suppress(TimeoutError):
+        with self._budget.holding(len(content)), contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._timeout):
                 await send({**head, "headers": self.raw_headers})
                 for place in range(0, len(content), _PART):

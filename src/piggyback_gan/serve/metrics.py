@@ -1,4 +1,6 @@
-"""What a server counts and times, for Prometheus."""
+"""Prometheus metrics of a server. Names and labels are documented in docs/serving.md."""
+
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -10,59 +12,36 @@ MEDIA_TYPE = CONTENT_TYPE_LATEST
 
 
 class Metrics:
-    """The figures of one server. Labels are tasks of the bank and names of problems: there are few."""
+    """Counters, gauges and histograms. Labels are task and problem names, so there are few series."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self.requests = Counter(
-            "pbgan_requests",
-            "Translation requests that were answered, by HTTP status",
-            ("task", "status"),
-            registry=self._registry,
+        counter = partial(Counter, registry=self._registry)
+        gauge = partial(Gauge, registry=self._registry)
+        histogram = partial(Histogram, registry=self._registry)
+        self.requests = counter(
+            "pbgan_requests", "Translation requests answered, by HTTP status", ("task", "status")
         )
-        self.problems = Counter(
-            "pbgan_problems", "Answers that were errors", ("problem",), registry=self._registry
-        )
-        self.seconds = Histogram(
+        self.problems = counter("pbgan_problems", "Error responses", ("problem",))
+        self.seconds = histogram(
             "pbgan_request_seconds",
-            "From a translation request's first byte to its answer",
+            "From a translation request's first byte to its response",
             ("task",),
             buckets=_SECONDS,
-            registry=self._registry,
         )
-        self.images = Counter(
-            "pbgan_images", "Images that were translated", ("task",), registry=self._registry
+        self.images = counter("pbgan_images", "Images translated", ("task",))
+        self.queue = gauge("pbgan_queue_images", "Accepted images that wait or are being processed")
+        self.batch = histogram("pbgan_batch_images", "Images per batch", buckets=_IMAGES)
+        self.computing = counter("pbgan_computing_seconds", "Time spent in networks")
+        self.tasks = gauge("pbgan_tasks", "Tasks in the bank")
+        self.tasks_in_memory = gauge("pbgan_tasks_in_memory", "Composed networks in memory")
+        self.memory_of_tasks = gauge(
+            "pbgan_tasks_in_memory_bytes", "Memory of the composed networks' weights"
         )
-        self.queue = Gauge(
-            "pbgan_queue_images",
-            "Images that wait or are at work, of those that were taken in",
-            registry=self._registry,
-        )
-        self.batch = Histogram(
-            "pbgan_batch_images",
-            "Images that were translated at once",
-            buckets=_IMAGES,
-            registry=self._registry,
-        )
-        self.computing = Counter(
-            "pbgan_computing_seconds", "Time spent in networks", registry=self._registry
-        )
-        self.tasks = Gauge("pbgan_tasks", "Tasks that the bank has", registry=self._registry)
-        self.tasks_in_memory = Gauge(
-            "pbgan_tasks_in_memory", "Networks that are composed", registry=self._registry
-        )
-        self.memory_of_tasks = Gauge(
-            "pbgan_tasks_in_memory_bytes",
-            "What their weights take",
-            registry=self._registry,
-        )
-        self.composed = Histogram(
-            "pbgan_compose_seconds",
-            "Reading and composing a task",
-            buckets=_SECONDS,
-            registry=self._registry,
+        self.composed = histogram(
+            "pbgan_compose_seconds", "Reading and composing a task", buckets=_SECONDS
         )
 
     def render(self) -> bytes:
-        """All of them, in Prometheus's text format."""
+        """Return all metrics in Prometheus's text format."""
         return generate_latest(self._registry)

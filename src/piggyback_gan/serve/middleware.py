@@ -1,4 +1,4 @@
-"""Who may ask: hosts by which the server is called, other sites' pages, tokens. And headers of every answer."""
+"""ASGI middleware: checks host, origin and token of each request, and sets headers of each response."""
 
 import asyncio
 import contextlib
@@ -29,35 +29,36 @@ _FOR_ALL = {
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address is reached from this machine alone."""
+    """Whether an address can be reached from this machine only."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
 
 
-class Guard:
-    """An ASGI application that passes on only what may be asked, to another one.
+class AccessMiddleware:
+    """ASGI middleware that passes on only requests that are allowed, and answers others with a problem.
 
-    Other names than its own are refused, as a page of another site reaches a server on loopback by a name that
-    resolves to it (DNS rebinding); what another site's page sends is refused too, as it would make this machine
-    work for it. There is no CORS header, so that no other site's page can read an answer.
+    Unknown host names are refused, because another site's page can reach a server on loopback by a name that
+    resolves to it (DNS rebinding). starlette's TrustedHostMiddleware does not fit: it answers in plain text, and
+    does not understand [::1]:8000. Requests that another site's page sends are refused too, and without CORS
+    headers it can't read a response.
     """
 
     def __init__(self, app: ASGIApp, hosts: Sequence[str], tokens: Sequence[str]) -> None:
-        """Guard an application.
+        """Wrap an application.
 
         Args:
-            app: what is guarded.
-            hosts: the names by which it may be called; () for any.
-            tokens: one of these is needed; () for none.
+            app: the application.
+            hosts: allowed host names; () allows any.
+            tokens: accepted bearer tokens; () requires none.
         """
         self._app = app
         self._hosts = frozenset(host.lower() for host in hosts)
         self._tokens = [token.encode() for token in tokens]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or pass it on."""
+        """Check a request and pass it on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -83,13 +84,13 @@ class Guard:
         path = str(scope["path"])
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        if path in _OPEN:  # probes call a server by its address
+        if path in _OPEN:  # probes use the server's address as host name
             return
         if self._hosts and _name_in(host) not in self._hosts:
             raise Problem(
                 "wrong-host",
-                f"the server does not answer to {_name_in(host)[:80]!r}: whoever runs it can allow the name "
-                "with --allowed-hosts",
+                f"the host name {_name_in(host)[:80]!r} is not allowed: the server's owner can allow it with "
+                "--allowed-hosts",
             )
         if scope["method"] not in _SAFE_METHODS and _is_foreign(headers, host):
             raise Problem("cross-origin", "pages of other sites can't use this server")
@@ -99,36 +100,36 @@ class Guard:
     def _check_token(self, authorization: str) -> None:
         kind, _, token = authorization.partition(" ")
         given = token.strip().encode()
-        # All are compared, so that the time tells nothing.
+        # Compares with all tokens, so that the time reveals nothing.
         matches = [hmac.compare_digest(given, known) for known in self._tokens]
         if kind.lower() != "bearer" or not any(matches):
-            what = "this token is not known" if token else "a token is needed"
+            what = "unknown token" if token else "a token is required"
             raise Problem("unauthorized", f"{what}: send the header Authorization: Bearer TOKEN")
 
 
 class _Body:
-    """A request's body, and what of it was not read when the answer is there.
+    """A request's body, whose unread rest is discarded before the response.
 
-    To close a connection on which more comes resets it, and the client may never see the answer; a reverse
-    proxy takes that for a server that is down. So the rest is read, within limits, and thrown away.
+    Closing a connection while the client still sends resets it, and the client may never see the response; a
+    reverse proxy would count the server as down. So the rest is read, within limits, and thrown away.
     """
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         headers = Headers(scope=scope)
         self._receive = receive
         self._unread = "content-length" in headers or "transfer-encoding" in headers
-        # Who asked whether to send it at all is told by the answer.
+        # A client that sent Expect: 100-continue waits for the response instead of sending.
         self._invited = "expect" not in headers
 
     async def receive(self) -> Message:
-        """The next part of it."""
+        """Receive the next part."""
         self._invited = True
         message = await self._receive()
         self._unread = message["type"] == "http.request" and message.get("more_body", False)
         return message
 
     async def discard(self) -> None:
-        """Read the rest of it, if it is not too much."""
+        """Read the rest, within limits of bytes and time."""
         count = 0
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_DISCARD_SECONDS):
@@ -137,7 +138,7 @@ class _Body:
 
 
 async def send_problem(problem: Problem, send: Send) -> None:
-    """Answer with a problem's document."""
+    """Send a problem document as the response."""
     content = problem.render()
     headers = {
         "Content-Type": MEDIA_TYPE,
@@ -151,14 +152,14 @@ async def send_problem(problem: Problem, send: Send) -> None:
 
 
 def _name_in(host: str) -> str:
-    """The name in a Host header, without the port; of [::1]:8000 it is ::1."""
+    """Return the name in a Host header without the port; of [::1]:8000 it is ::1."""
     if host.startswith("["):
         return host[1:].partition("]")[0].lower()
     return host.partition(":")[0].lower()
 
 
 def _is_foreign(headers: Headers, host: str) -> bool:
-    """Whether a browser says that another site's page asks."""
+    """Whether the request comes from another site's page, by the browser's headers."""
     site = headers.get("sec-fetch-site")
     if site is not None:
         return site not in ("same-origin", "none")
@@ -167,5 +168,5 @@ def _is_foreign(headers: Headers, host: str) -> bool:
         return False
     try:
         return urllib.parse.urlsplit(origin).netloc.lower() != host.lower()
-    except ValueError:  # no browser's
+    except ValueError:  # not from a browser
         return True

@@ -1,4 +1,4 @@
-"""Composed tasks in memory: so many at most, and the least recently used goes first."""
+"""Composed networks: a cache of the recently used ones, and a network that several threads share."""
 
 import asyncio
 import time
@@ -6,74 +6,108 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Executor
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from piggyback_gan.serve.catalogue import Way
+from piggyback_gan.serve.catalogue import ServedDirection
 from piggyback_gan.serve.metrics import Metrics
 
 
-class TaskMemory:
-    """Networks that were composed on demand. Used from one event loop alone."""
+class NetworkCache:
+    """Networks composed on demand; the least recently used is evicted first.
+
+    Not thread-safe: use it from one event loop.
+    """
 
     def __init__(
         self,
-        compose: Callable[[Way], nn.Module],
+        compose: Callable[[ServedDirection], nn.Module],
         limit: int,
         executor: Executor,
         metrics: Metrics,
     ) -> None:
-        """With nothing in it.
+        """Create an empty cache.
 
         Args:
-            compose: makes a task's network; it runs in the executor.
-            limit: how many networks there may be, with one that is being composed.
-            executor: of one thread.
-            metrics: told what is in memory.
+            compose: makes a task's network; runs in the executor.
+            limit: the most networks, including one that is being composed.
+            executor: has one thread.
+            metrics: counts networks and their memory.
         """
         self._compose = compose
         self._limit = limit
         self._executor = executor
         self._metrics = metrics
-        self._networks: OrderedDict[Way, nn.Module] = OrderedDict()
+        self._networks: OrderedDict[ServedDirection, nn.Module] = OrderedDict()
 
-    def __contains__(self, way: Way) -> bool:
-        return way in self._networks
+    def __contains__(self, served: ServedDirection) -> bool:
+        return served in self._networks
 
-    def use(self, way: Way) -> nn.Module:
-        """A network that is in memory; from now on it is the one that was used last."""
-        self._networks.move_to_end(way)
-        return self._networks[way]
+    def __len__(self) -> int:
+        return len(self._networks)
 
-    def make_room(self, busy: Way | None) -> bool:
-        """Let networks go until there is room for one more, but not the one that is at work.
+    def get(self, served: ServedDirection) -> nn.Module:
+        """Return a cached network and mark it as the most recently used."""
+        self._networks.move_to_end(served)
+        return self._networks[served]
+
+    def make_room(self, busy: ServedDirection | None) -> bool:
+        """Evict networks, except the busy one, until one more fits.
 
         Returns:
-            Whether there is room.
+            Whether one more fits.
         """
-        for way in [way for way in self._networks if way != busy]:
-            if len(self._networks) < self._limit:
+        for served in [served for served in self._networks if served != busy]:
+            if len(self) < self._limit:
                 break
-            del self._networks[way]
-        self._tell()
-        return len(self._networks) < self._limit
+            del self._networks[served]
+        self._update_metrics()
+        return len(self) < self._limit
 
-    async def load(self, way: Way) -> None:
-        """Compose a network that is not in memory, and for which there is room.
+    async def load(self, served: ServedDirection) -> None:
+        """Compose a network that is not in the cache; call `make_room` first.
 
         Raises:
             PiggybackError: a file of the bank is missing or damaged.
         """
         begun = time.perf_counter()
         loop = asyncio.get_running_loop()
-        network = await loop.run_in_executor(self._executor, self._compose, way)
+        network = await loop.run_in_executor(self._executor, self._compose, served)
         self._metrics.composed.observe(time.perf_counter() - begun)
-        self._networks[way] = network
-        self._tell()
+        self._networks[served] = network
+        self._update_metrics()
 
-    def _tell(self) -> None:
-        self._metrics.tasks_in_memory.set(len(self._networks))
+    def _update_metrics(self) -> None:
+        self._metrics.tasks_in_memory.set(len(self))
         self._metrics.memory_of_tasks.set(sum(map(_bytes, self._networks.values())))
 
 
 def _bytes(network: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in (*network.parameters(), *network.buffers()))
+
+
+class SharedNetwork(nn.Module):
+    """A network whose forward passes run in an executor of one thread, in the order of submission.
+
+    Images in tiles share the device with batches this way: a batch waits for a tile, not for a whole image.
+    """
+
+    def __init__(self, network: nn.Module, executor: Executor) -> None:
+        super().__init__()
+        self.network = network
+
+        # A function, because inference in tiles deep-copies the module, and executors can't be copied.
+        def run(network: nn.Module, images: Tensor) -> Tensor:
+            return executor.submit(_forward, network, images).result()
+
+        self._run = run
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Wait for the network's output."""
+        return self._run(self.network, images)
+
+
+@torch.inference_mode()  # which is per thread
+def _forward(network: nn.Module, images: Tensor) -> Tensor:
+    output: Tensor = network(images)
+    return output

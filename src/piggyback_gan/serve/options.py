@@ -1,4 +1,4 @@
-"""What a server is told: limits on what it takes, how it batches, what it keeps. Nothing here imports torch."""
+"""Options of a server: limits, batching, access. Does not import torch, for a fast command line."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ _MOST = 2**40
 
 @dataclass(frozen=True, kw_only=True)
 class ServeOptions:
-    """How a bank is served.
+    """Options of a server.
 
     Raises:
         PiggybackError: a field has a value that is not allowed.
@@ -69,24 +69,26 @@ class ServeOptions:
 
 
 def read_tokens(path: Path) -> tuple[str, ...]:
-    """The tokens in a file, one a line; blank lines and those that begin with # are passed over.
+    """Read a file with one token per line; blank lines and lines that begin with # are ignored.
 
     Raises:
-        PiggybackError: the file can't be read, has none, or has one that no header can carry.
+        PiggybackError: the file can't be read, has no token, or has one that is not valid in a header.
     """
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except OSError as error:
         raise PiggybackError(f"{path} can't be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise PiggybackError(f"{path} is no text: give a file with one token a line") from None
+        raise PiggybackError(
+            f"{path} is not a text file: give a file with one token per line"
+        ) from None
     tokens = tuple(line for line in lines if line and not line.startswith("#"))
     if not tokens:
-        raise PiggybackError(f"{path} has no token: write one a line, of letters and digits")
+        raise PiggybackError(f"{path} has no token: write one per line, of letters and digits")
     for number, token in enumerate(tokens, 1):
         if len(token) < 16 or not all("!" <= letter <= "~" for letter in token):
             raise PiggybackError(
-                f"{path}: token {number} is too short or has letters that no header can carry: use 16 or "
+                f"{path}: token {number} is too short or has characters not allowed in a header: use 16 or "
                 "more of A-Z, a-z and 0-9"
             )
     return tokens

@@ -1,8 +1,8 @@
-"""A sample picture for each served task: of chosen images, the bank's own, or of its training."""
+"""Sample pictures of served tasks: from chosen images, from the bank, or from training."""
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -23,31 +23,31 @@ _GAP = 2  # pixels between the images of a sample picture
 _COLUMNS = {"paired": 3, "unpaired": 6}
 
 
-class Pictures:
-    """The sample pictures, made when they are first asked for: input | output, PNG, 8-bit RGB."""
+class Previews:
+    """Sample pictures, made on first request: input | output, PNG, 8-bit RGB."""
 
     def __init__(self, options: ServeOptions) -> None:
         self._options = options
         self._made: dict[str, bytes] = {}
         self._one_at_a_time = asyncio.Lock()
 
-    async def picture(self, bank: Bank, task: ServedTask) -> bytes | None:
-        """A task's sample picture; None where there is none."""
+    async def get(self, bank: Bank, task: ServedTask) -> bytes | None:
+        """Return a task's sample picture, or None if it has none."""
         key = task.entry.sha256
         if key not in self._made:
             async with self._one_at_a_time:
                 if key not in self._made:
-                    picture = await asyncio.to_thread(self._picture, bank, task)
-                    if picture is None:  # one may come
+                    picture = await asyncio.to_thread(self._make, bank, task)
+                    if picture is None:  # not remembered: one may be added later
                         return None
                     self._made[key] = picture
         return self._made[key]
 
-    def names(self, bank: Bank, tasks: Sequence[ServedTask]) -> set[str]:
-        """Which tasks have a sample picture, as far as can be said before it is made."""
-        return {task.entry.name for task in tasks if self._is_there(bank, task)}
+    def available(self, bank: Bank, tasks: Collection[ServedTask]) -> set[str]:
+        """Return the names of tasks that have a sample picture, without making it."""
+        return {task.entry.name for task in tasks if self._is_available(bank, task)}
 
-    def _is_there(self, bank: Bank, task: ServedTask) -> bool:
+    def _is_available(self, bank: Bank, task: ServedTask) -> bool:
         if task.entry.sha256 in self._made:
             return True
         try:
@@ -56,7 +56,7 @@ class Pictures:
         except (PiggybackError, OSError):
             return False
 
-    def _picture(self, bank: Bank, task: ServedTask) -> bytes | None:
+    def _make(self, bank: Bank, task: ServedTask) -> bytes | None:
         name = task.entry.name
         try:
             if chosen := self._chosen(task):
@@ -81,7 +81,7 @@ class Pictures:
 
 
 def _first_pair(path: Path, task: ServedTask) -> bytes:
-    """Input and output of the first row of a training's sample picture."""
+    """Crop input and output of the first row from a sample picture written during training."""
     pixels = decode(path).pixels
     columns = _COLUMNS.get(task.mode, 3)
     width = (pixels.shape[1] + _GAP) // columns - _GAP

@@ -1,4 +1,4 @@
-"""What can be wrong with a request, as documents of RFC 9457 (Problem Details for HTTP APIs)."""
+"""Errors as problem documents of RFC 9457 (Problem Details for HTTP APIs)."""
 
 import json
 from collections.abc import Mapping
@@ -11,46 +11,46 @@ _PREFIX = "urn:pbgan:problem:"
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of problem: what its documents have in common."""
+    """Status and title shared by all problems of a kind."""
 
     status: int
     title: str
 
 
 KINDS: Mapping[str, Kind] = {
-    "bad-request": Kind(400, "The request can't be read"),
-    "unauthorized": Kind(401, "A token is needed"),
-    "cross-origin": Kind(403, "Another site's page asked"),
-    "not-found": Kind(404, "There is no such address"),
-    "unknown-task": Kind(404, "There is no such task"),
-    "no-sample": Kind(404, "The task has no sample picture"),
-    "method-not-allowed": Kind(405, "The address does not know this method"),
-    "slow-upload": Kind(408, "The body took too long to arrive"),
-    "too-large": Kind(413, "The body is too large"),
-    "too-many-pixels": Kind(413, "The image has too many pixels"),
-    "too-many-files": Kind(413, "There are too many files"),
-    "wrong-host": Kind(421, "The server is not called so"),
-    "not-an-image": Kind(422, "This is no image that can be read"),
-    "wrong-image": Kind(422, "The image is not what the task takes"),
-    "invalid-request": Kind(422, "The request has a value that is not allowed"),
+    "bad-request": Kind(400, "Malformed request"),
+    "unauthorized": Kind(401, "Token required"),
+    "cross-origin": Kind(403, "Cross-origin request"),
+    "not-found": Kind(404, "Address not found"),
+    "unknown-task": Kind(404, "Task not found"),
+    "no-sample": Kind(404, "No sample picture"),
+    "method-not-allowed": Kind(405, "Method not allowed"),
+    "slow-upload": Kind(408, "Upload too slow"),
+    "too-large": Kind(413, "Body too large"),
+    "too-many-pixels": Kind(413, "Image too large"),
+    "too-many-files": Kind(413, "Too many files"),
+    "wrong-host": Kind(421, "Host name not allowed"),
+    "not-an-image": Kind(422, "Not a readable image"),
+    "wrong-image": Kind(422, "Image does not fit the task"),
+    "invalid-request": Kind(422, "Invalid request"),
     "none-translated": Kind(422, "No file could be translated"),
-    "queue-full": Kind(429, "Too many images are waiting"),
-    "server-error": Kind(500, "The server failed"),
-    "task-unreadable": Kind(500, "The task can't be read"),
-    "overloaded": Kind(503, "The server can't take more now"),
-    "timeout": Kind(503, "The translation took too long"),
-    "not-ready": Kind(503, "The server is not ready"),
+    "queue-full": Kind(429, "Queue full"),
+    "server-error": Kind(500, "Server error"),
+    "task-unreadable": Kind(500, "Task unreadable"),
+    "overloaded": Kind(503, "Server overloaded"),
+    "timeout": Kind(503, "Translation timed out"),
+    "not-ready": Kind(503, "Server not ready"),
 }
 
 
 class Problem(Exception):
-    """An answer that is an error.
+    """An error response.
 
     Attributes:
         name: one of `KINDS`.
-        detail: a sentence for a person: what was wrong, what to do. No path of the server is in it.
-        retry_after: seconds after which it may be worth to try again.
-        more: what else the document says.
+        detail: what was wrong and what to do, for a person. Contains no path of the server.
+        retry_after: seconds after which a client may try again.
+        more: further members of the document.
     """
 
     def __init__(
@@ -64,12 +64,12 @@ class Problem(Exception):
 
     @property
     def status(self) -> int:
-        """Its HTTP status."""
+        """The HTTP status."""
         return KINDS[self.name].status
 
     @property
     def document(self) -> dict[str, Any]:
-        """What RFC 9457 wants to be said."""
+        """The members of the problem document."""
         return {
             "type": _PREFIX + self.name,
             "title": KINDS[self.name].title,
@@ -80,12 +80,12 @@ class Problem(Exception):
 
     @property
     def headers(self) -> dict[str, str]:
-        """What goes with the document."""
+        """HTTP headers that belong to the problem."""
         headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
         if self.name == "unauthorized":
             headers["WWW-Authenticate"] = 'Bearer realm="pbgan"'
         return headers
 
     def render(self) -> bytes:
-        """The document as JSON."""
+        """Return the document as JSON."""
         return json.dumps(self.document, ensure_ascii=False).encode(errors="replace")

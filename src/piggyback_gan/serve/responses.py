@@ -1,4 +1,4 @@
-"""Putting translated images into an answer: one file, a ZIP, or a form."""
+"""Response bodies with translated images: a file, a ZIP, or a form."""
 
 import io
 import secrets
@@ -21,17 +21,17 @@ MEDIA_TYPES = {
 ZIP = "application/zip"
 FORM = "multipart/form-data"
 NO_CACHE = {"Cache-Control": "no-cache"}
-"""To be asked for again each time, and sent if it has changed."""
+"""Clients revalidate before each use."""
 
 
 @dataclass(frozen=True)
 class File:
-    """A part of an answer.
+    """A file in a response.
 
     Attributes:
-        name: what it is called; made of what the sender called the image.
-        media_type: what it is.
-        content: its bytes.
+        name: file name, derived from the uploaded image's.
+        media_type: MIME type.
+        content: bytes.
     """
 
     name: str
@@ -40,19 +40,19 @@ class File:
 
     @property
     def disposition(self) -> str:
-        """The header that tells its name (RFC 6266)."""
+        """The Content-Disposition header (RFC 6266)."""
         plain = "".join(c if " " <= c <= "~" and c not in '"\\%' else "_" for c in self.name)
         return f"inline; filename=\"{plain}\"; filename*=UTF-8''{quote(self.name, safe='')}"
 
 
 def output_name(name: str, suffix: str) -> str:
-    """What the translation of an image file is called: its name, with another suffix."""
+    """Return the name of an image's translation: its own with another suffix."""
     stem = PurePosixPath(name).stem if PurePosixPath(name).suffix else name
     return f"{stem}{suffix}"
 
 
 def distinct(names: Sequence[str]) -> list[str]:
-    """The names, with numbers where they would be the same on any disk: a.png, a-2.png."""
+    """Number names that would be equal on a case-insensitive disk: a.png, a-2.png."""
     made: list[str] = []
     taken: set[str] = set()
     for name in names:
@@ -66,7 +66,7 @@ def distinct(names: Sequence[str]) -> list[str]:
 
 
 def as_zip(files: Sequence[File]) -> bytes:
-    """A ZIP of the files, not compressed again; all have the ZIP format's first date."""
+    """Pack files into a ZIP, uncompressed, with a fixed date so that equal files give equal bytes."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for file in files:
@@ -75,11 +75,11 @@ def as_zip(files: Sequence[File]) -> bytes:
 
 
 def as_form(parts: Sequence[tuple[str, File]]) -> tuple[bytes, str]:
-    """A multipart/form-data body of (field, file), and its media type with the boundary."""
+    """Encode (field, file) pairs as multipart/form-data; also return the media type with the boundary."""
     boundary = f"pbgan-{secrets.token_hex(16)}"
     body = io.BytesIO()
     for field, file in parts:
-        # As browsers write names, and read them: the HTML standard's form encoding.
+        # Names are escaped as by the HTML standard's form encoding.
         name = file.name.replace("\r", "%0D").replace("\n", "%0A").replace('"', "%22")
         body.write(
             f"--{boundary}\r\n"

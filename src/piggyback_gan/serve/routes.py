@@ -1,4 +1,4 @@
-"""The addresses below /v1, and those that tell how the server is."""
+"""The routes below /v1, and those for health and metrics."""
 
 import asyncio
 import hashlib
@@ -6,8 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 
-from piggyback_gan.serve import metrics
-from piggyback_gan.serve import schemas as documents
+from piggyback_gan.serve import metrics, schemas
 from piggyback_gan.serve.problems import Problem
 from piggyback_gan.serve.responses import FORM, NO_CACHE, ZIP, as_form, as_zip
 from piggyback_gan.serve.schemas import TRANSLATE_BODY, TRANSLATED, TranslateQuery, problems
@@ -39,7 +38,7 @@ TaskName = Annotated[str, Path(description="the task's name", examples=["maps"])
 
 
 def make_routes(service: Service) -> APIRouter:
-    """The addresses of a service."""
+    """Build the routes of a service."""
     router = APIRouter()
     _add_state(router, service)
     _add_tasks(router, service)
@@ -49,15 +48,15 @@ def make_routes(service: Service) -> APIRouter:
 
 def _add_state(router: APIRouter, service: Service) -> None:
     @router.get("/healthz", tags=["state"])
-    async def healthz() -> documents.Status:
-        """Whether the server answers at all."""
-        return documents.Status(status="ok")
+    async def healthz() -> schemas.Status:
+        """Liveness: the server answers."""
+        return schemas.Status(status="ok")
 
     @router.get("/readyz", tags=["state"], responses=problems("not-ready"))
-    async def readyz() -> documents.Status:
-        """Whether it can translate: the bank is there, and work is done."""
+    async def readyz() -> schemas.Status:
+        """Readiness: the server can translate, and the bank exists."""
         service.require_ready()
-        return documents.Status(status="ready")
+        return schemas.Status(status="ready")
 
     @router.get(
         "/metrics",
@@ -66,7 +65,7 @@ def _add_state(router: APIRouter, service: Service) -> None:
         responses={200: {"content": {"text/plain": {}}}, **problems("unauthorized")},
     )
     async def get_metrics() -> Response:
-        """Requests, seconds, queue, batches and memory, for Prometheus."""
+        """Metrics of requests, durations, queue, batches and memory, for Prometheus."""
         service.metrics.tasks.set(len(await service.catalogue.look()))
         return Response(service.metrics.render(), media_type=metrics.MEDIA_TYPE)
 
@@ -75,19 +74,20 @@ def _add_tasks(router: APIRouter, service: Service) -> None:
     @router.get(
         "/v1/tasks",
         tags=["tasks"],
-        response_model=documents.TaskList,
+        response_model=schemas.TaskList,
         responses={
-            304: {"description": "The tasks are as the ETag says"},
+            304: {"description": "The tasks have not changed since the ETag"},
             **problems("unauthorized", "wrong-host"),
         },
     )
     async def tasks(if_none_match: Annotated[str | None, Header()] = None) -> Response:
-        """The tasks that the bank has now, and the server's limits."""
+        """The bank's current tasks, and the server's limits."""
         found = await service.catalogue.look()
-        pictured = await service.pictured(found.values())
-        listed = documents.TaskList(
-            tasks=[documents.Task.of(task, name in pictured) for name, task in found.items()],
-            limits=documents.Limits.of(service.options),
+        bank = service.catalogue.bank
+        with_sample = await asyncio.to_thread(service.previews.available, bank, found.values())
+        listed = schemas.TaskList(
+            tasks=[schemas.Task.of(task, name in with_sample) for name, task in found.items()],
+            limits=schemas.Limits.of(service.options),
         )
         content = listed.model_dump_json().encode()
         tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
@@ -108,9 +108,9 @@ def _add_tasks(router: APIRouter, service: Service) -> None:
     async def sample(task: TaskName) -> Response:
         """A sample picture of a task: input and output side by side, PNG, 8-bit RGB."""
         served = await service.catalogue.task(task)
-        picture = await service.pictures.picture(service.catalogue.bank, served)
+        picture = await service.previews.get(service.catalogue.bank, served)
         if picture is None:
-            raise Problem("no-sample", "nothing was chosen to stand for this task")
+            raise Problem("no-sample", "this task has no sample picture")
         return Response(picture, media_type="image/png", headers=NO_CACHE)
 
 
@@ -125,12 +125,12 @@ def _add_translate(router: APIRouter, service: Service) -> None:
     async def translate(
         request: Request, task: TaskName, query: Annotated[TranslateQuery, Query()]
     ) -> Response:
-        """Translate an image, or several of a form."""
-        way, made = await service.translate(request, task, query)
-        headers = {"Pbgan-Task-Sha256": way.sha256, "Cache-Control": "no-store"}
+        """Translate an image, or several images of a form."""
+        served, made = await service.translate(request, task, query)
+        headers = {"Pbgan-Task-Sha256": served.sha256, "Cache-Control": "no-store"}
         if len(made) == 1:
             content, media_type = _one(made[0], headers)
-            return service.answer(content, media_type, headers)
+            return service.respond(content, media_type, headers)
         headers["Pbgan-Failed"] = str(sum(one.failed for one in made))
         files = [one.output for one in made]
         if FORM in request.headers.get("accept", ""):
@@ -138,11 +138,11 @@ def _add_translate(router: APIRouter, service: Service) -> None:
             content, media_type = await asyncio.to_thread(as_form, parts)
         else:
             content, media_type = await asyncio.to_thread(as_zip, files), ZIP
-        return service.answer(content, media_type, headers)
+        return service.respond(content, media_type, headers)
 
 
 def _one(made: Translated, headers: dict[str, str]) -> tuple[bytes, str]:
-    """The content of an answer with one translation, and its media type; its name goes to the headers."""
+    """Return the body and media type for a single translation; its file name goes into the headers."""
     output = made.output
     if made.views:
         names = ("output", "input_view", "output_view")

@@ -1,4 +1,4 @@
-"""The server's JSON documents, and what OpenAPI says of its answers."""
+"""Pydantic models of the JSON documents, and OpenAPI descriptions of requests and responses."""
 
 from typing import Any, Literal
 
@@ -8,7 +8,7 @@ from piggyback_gan.images.encode import best_suffix
 from piggyback_gan.images.format import Depth, ImageFormat
 from piggyback_gan.inference.tiling import NormFrom
 from piggyback_gan.names import Direction
-from piggyback_gan.serve.catalogue import ServedTask, Way
+from piggyback_gan.serve.catalogue import ServedDirection, ServedTask
 from piggyback_gan.serve.options import ServeOptions
 from piggyback_gan.serve.problems import KINDS, MEDIA_TYPE, Problem
 from piggyback_gan.serve.responses import FORM, MEDIA_TYPES, ZIP, OutputFormat
@@ -17,37 +17,37 @@ _MOST_TILE = 2**16
 
 
 class Format(BaseModel):
-    """What the image files of one side of a task hold."""
+    """The format of a task's input or output images."""
 
     summary: str = Field(examples=["RGB 8 bit"])
     channels: int = Field(description="1 gray, 3 RGB, 4 RGBA; of label maps, the classes")
     depth: Depth
-    low: float = Field(description="the value that becomes -1 in the network")
-    high: float = Field(description="the value that becomes 1 in the network")
-    labels: bool = Field(description="one channel of class indices from 0 on")
+    low: float = Field(description="value mapped to -1 for the network")
+    high: float = Field(description="value mapped to 1 for the network")
+    labels: bool = Field(description="label map: one channel of class indices from 0")
 
     @classmethod
     def of(cls, format: ImageFormat) -> "Format":
-        """The document of a format."""
+        """Convert an image format."""
         return cls(**{**vars(format), "summary": format.summary})
 
 
 class TaskDirection(BaseModel):
-    """One way in which a task translates."""
+    """A direction in which a task translates."""
 
     direction: Direction
     input: Format
     output: Format
-    output_format: Literal["png", "tif"] = Field(description="what format=best gives")
+    output_format: Literal["png", "tif"] = Field(description="file format that format=best gives")
 
     @classmethod
-    def of(cls, way: Way) -> "TaskDirection":
-        """The document of a way."""
-        best: Literal["png", "tif"] = "png" if best_suffix(way.output) == ".png" else "tif"
+    def of(cls, served: ServedDirection) -> "TaskDirection":
+        """Convert a served direction."""
+        best: Literal["png", "tif"] = "png" if best_suffix(served.output) == ".png" else "tif"
         return cls(
-            direction="AtoB" if way.direction == "AtoB" else "BtoA",
-            input=Format.of(way.input),
-            output=Format.of(way.output),
+            direction="AtoB" if served.direction == "AtoB" else "BtoA",
+            input=Format.of(served.input),
+            output=Format.of(served.output),
             output_format=best,
         )
 
@@ -57,19 +57,21 @@ class Task(BaseModel):
 
     name: str = Field(examples=["maps"])
     added: str = Field(examples=["2026-11-28T10:00:00+00:00"])
-    sha256: str = Field(description="of the task's file in the bank: the same file, the same task")
+    sha256: str = Field(
+        description="hash of the task's file in the bank; the same hash means the same task"
+    )
     mode: str = Field(examples=["paired", "unpaired"])
-    image_size: int = Field(description="side of the images that it was trained on, in pixels")
+    image_size: int = Field(description="side of the training images, in pixels")
     description: str | None
     license: str | None
     has_sample: bool
     directions: list[TaskDirection] = Field(
-        description="the one that it was trained in, which is the default, comes first"
+        description="the trained direction, which is the default, comes first"
     )
 
     @classmethod
     def of(cls, task: ServedTask, has_sample: bool) -> "Task":
-        """The document of a task."""
+        """Convert a served task."""
         return cls(
             name=task.entry.name,
             added=task.entry.added,
@@ -79,22 +81,26 @@ class Task(BaseModel):
             description=task.notes.description,
             license=task.notes.license,
             has_sample=has_sample,
-            directions=[TaskDirection.of(way) for way in task.ways],
+            directions=[TaskDirection.of(served) for served in task.directions],
         )
 
 
 class Limits(BaseModel):
-    """What the server takes."""
+    """The server's limits."""
 
-    max_bytes: int = Field(description="of a request's body")
-    max_pixels: int = Field(description="of an image; of more than 4 channels, each 4 count as one")
-    whole_pixels: int = Field(description="of an image that is translated at once, not in tiles")
-    max_files: int = Field(description="in one request")
+    max_bytes: int = Field(description="most bytes of a request's body")
+    max_pixels: int = Field(
+        description="most pixels of an image; of more than 4 channels, each 4 count as one"
+    )
+    whole_pixels: int = Field(
+        description="most pixels of an image that is translated whole, not in tiles"
+    )
+    max_files: int = Field(description="most files in a request")
     timeout_s: float
 
     @classmethod
     def of(cls, options: ServeOptions) -> "Limits":
-        """The document of a server's limits."""
+        """Convert a server's options."""
         return cls(
             max_bytes=options.max_bytes,
             max_pixels=options.max_pixels,
@@ -112,43 +118,43 @@ class TaskList(BaseModel):
 
 
 class Status(BaseModel):
-    """A word on how the server is."""
+    """The server's state."""
 
     status: str = Field(examples=["ok"])
 
 
 class TranslateQuery(BaseModel):
-    """How an image is to be translated."""
+    """Query options of a translation."""
 
     model_config = ConfigDict(extra="forbid")
 
     direction: Direction | None = Field(
-        None, description="one of the task's; by default the one that it was trained in"
+        None, description="one of the task's directions; by default the trained one"
     )
     tile: int | None = Field(
         None,
         ge=0,
         le=_MOST_TILE,
-        description="side of the tiles in pixels; 0: at once; by default large images go in tiles",
+        description="side of the tiles in pixels; 0: never in tiles; by default only large images",
     )
     overlap: int | None = Field(
-        None, ge=0, le=_MOST_TILE, description="what neighbouring tiles share, in pixels"
+        None, ge=0, le=_MOST_TILE, description="overlap of neighbouring tiles, in pixels"
     )
     norm_from: NormFrom | None = Field(
-        None, description="instance norm's statistics in tiles: of each tile, or of the image"
+        None, description="source of instance norm's statistics: each tile, or the image"
     )
     format: OutputFormat = Field(
-        "best", description="of the output file; best: PNG, or TIFF where PNG can't hold it"
+        "best", description="format of the output file; best: PNG, or TIFF if PNG can't hold it"
     )
     views: bool = Field(
         False,
-        description="of one image: a form with output, and input_view and output_view, which are 8-bit RGB "
-        "PNGs to look at",
+        description="for one image: a form with output, input_view and output_view; the views are 8-bit RGB "
+        "PNGs for display",
     )
 
 
 class ProblemDocument(BaseModel):
-    """An error (RFC 9457); some have more members."""
+    """An error (RFC 9457); some kinds have further members."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -181,12 +187,12 @@ TRANSLATE_BODY: dict[str, Any] = {
 }
 
 TRANSLATED: dict[str, Any] = {
-    "description": "The translation of one image; of several, a ZIP of them, or a form if Accept asks for "
-    "multipart/form-data. Of several, those that failed are NAME.problem.json, and the header Pbgan-Failed "
-    "counts them.",
+    "description": "The translation of one image; of several images a ZIP, or a form if Accept has "
+    "multipart/form-data. Of several, failed ones are NAME.problem.json, and the header Pbgan-Failed counts "
+    "them.",
     "headers": {
         "Pbgan-Task-Sha256": {
-            "description": "of the task's file in the bank",
+            "description": "hash of the task's file in the bank",
             "schema": {"type": "string"},
         }
     },
@@ -199,7 +205,7 @@ TRANSLATED: dict[str, Any] = {
 
 
 def problems(*names: str) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's responses for kinds of problems, with an example of each."""
+    """Return OpenAPI responses for kinds of problems, with an example of each."""
     responses: dict[int | str, dict[str, Any]] = {}
     for name in names:
         kind = KINDS[name]
@@ -214,8 +220,8 @@ def problems(*names: str) -> dict[int | str, dict[str, Any]]:
 
 
 _EXAMPLES = {
-    "unknown-task": "the bank has no task of this name; it has maps, winter",
+    "unknown-task": "the bank has no task of this name: its tasks are maps, winter",
     "not-an-image": "photo.jpg: can't be read: not an image",
     "wrong-image": "depth.png: its values are uint16, the task takes uint8",
-    "queue-full": "64 images of 4194304 pixels wait or are at work: try again in 7 s",
+    "queue-full": "64 images of 4194304 pixels are in the queue: try again in 7 s",
 }

@@ -1,4 +1,4 @@
-"""From an uploaded file to its translation as a file: decoded, queued, computed, encoded."""
+"""Translates uploaded files: decode, queue, compute, encode."""
 
 import asyncio
 import math
@@ -21,30 +21,30 @@ from piggyback_gan.images.read import fitted
 from piggyback_gan.inference.tiling import NormFrom, Tiling, padded_pixels
 from piggyback_gan.inference.translate import output_shape
 from piggyback_gan.serve.batching import Batcher, Place
-from piggyback_gan.serve.catalogue import Way
+from piggyback_gan.serve.catalogue import ServedDirection
 from piggyback_gan.serve.options import ServeOptions
 from piggyback_gan.serve.problems import MEDIA_TYPE, Problem
 from piggyback_gan.serve.responses import MEDIA_TYPES, File, OutputFormat, distinct, output_name
 from piggyback_gan.serve.uploads import Upload
 
 _TILE = 512
-_LARGEST_VIEW = 2048  # pixels of its longer side
-_MOST_PADDING = 2  # how often the largest image's pixels an image may have when it is padded
+_LARGEST_VIEW = 2048  # longer side, in pixels
+_MOST_PADDING = 2  # most pixels of a padded image, as a multiple of max_pixels
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """How an image is to be translated.
+class TranslateOptions:
+    """Options of a translation.
 
     Attributes:
-        tile: side of the tiles in pixels; 0: at once; None: in tiles if it is large.
-        overlap: what neighbouring tiles share.
-        norm_from: what instance norm in tiles takes its statistics from.
-        format: of the output file.
-        views: pictures of input and output to look at, too.
+        tile: side of the tiles in pixels; 0: never in tiles; None: large images only.
+        overlap: overlap of neighbouring tiles, in pixels.
+        norm_from: source of instance norm's statistics in tiles.
+        format: file format of the output.
+        views: also return input and output as pictures for display.
     """
 
     tile: int | None = None
@@ -56,12 +56,12 @@ class Wishes:
 
 @dataclass(frozen=True)
 class Translated:
-    """What became of an image.
+    """The result for an image.
 
     Attributes:
-        output: the translation, or the document of a problem.
-        failed: it is a problem.
-        views: input and output as 8-bit RGB pictures, if they were wished for.
+        output: the translation, or a problem document.
+        failed: whether the output is a problem document.
+        views: input and output as 8-bit RGB pictures, if requested.
     """
 
     output: File
@@ -70,7 +70,7 @@ class Translated:
 
 
 class Translator:
-    """Translates uploads with a batcher; decoding and encoding have threads of their own."""
+    """Translates uploads with a batcher; decodes and encodes in threads."""
 
     def __init__(self, batcher: Batcher, options: ServeOptions) -> None:
         self.batcher = batcher
@@ -83,26 +83,26 @@ class Translator:
         self.batcher.close()
 
     async def translate(
-        self, way: Way, uploads: Sequence[Upload], wishes: Wishes
+        self, served: ServedDirection, uploads: Sequence[Upload], options: TranslateOptions
     ) -> list[Translated]:
-        """Translate uploads; of several, those that fail become the documents of their problems.
+        """Translate uploads; of several, failed ones become problem documents.
 
         Raises:
-            Problem: there is one upload and it can't be translated, or what was wished for is not possible,
-                or the server has no room for them.
+            Problem: a single upload or all of them failed, an option does not fit the task, or the queue
+                is full.
         """
-        suffix = best_suffix(way.output) if wishes.format == "best" else f".{wishes.format}"
-        if not can_hold(suffix, way.output):
+        suffix = best_suffix(served.output) if options.format == "best" else f".{options.format}"
+        if not can_hold(suffix, served.output):
             raise Problem(
                 "invalid-request",
-                f"{wishes.format} files can't hold {way.output.summary}: leave format out",
+                f"{options.format} files can't hold {served.output.summary}: leave format out",
             )
-        _check_tiles(way, wishes, self._options)
+        _check_tiles(served, options, self._options)
         names = distinct([output_name(upload.name, suffix) for upload in uploads])
         with self.batcher.place(len(uploads)) as place:
-            few = asyncio.Semaphore(self._options.max_batch)  # else all would be decoded at once
+            few = asyncio.Semaphore(self._options.max_batch)  # limits how many are decoded at once
             work = [
-                self._translate(way, upload, name, wishes, place, few)
+                self._translate(served, upload, name, options, place, few)
                 for upload, name in zip(uploads, names, strict=True)
             ]
             if len(work) == 1:
@@ -111,26 +111,26 @@ class Translator:
 
     async def _translate(
         self,
-        way: Way,
+        served: ServedDirection,
         upload: Upload,
         name: str,
-        wishes: Wishes,
+        options: TranslateOptions,
         place: Place,
         few: asyncio.Semaphore,
     ) -> Translated:
         async with few:
-            pixels = await self._in_thread(self._decoded, upload, way.input)
+            pixels = await self._in_thread(self._decoded, upload, served.input)
             height, width = pixels.shape[:2]
             suffix = PurePosixPath(name).suffix
-            _refuse_unfit(way, upload, pixels, suffix)
-            tiling = self._tiling(way, height, width, wishes)
-            async with place.holding(height * width * _planes(way)):
-                made = await self.batcher.translate(way, pixels, tiling)
+            _check_output(served, upload, pixels, suffix)
+            tiling = self._tiling(served, height, width, options)
+            async with place.holding(height * width * _planes(served)):
+                made = await self.batcher.translate(served, pixels, tiling)
                 content = await self._in_thread(encode, made, suffix)
                 output = File(name, MEDIA_TYPES[suffix], content)
-                if not wishes.views:
+                if not options.views:
                     return Translated(output)
-                shown = [(pixels, way.input, "input.png"), (made, way.output, "output.png")]
+                shown = [(pixels, served.input, "input.png"), (made, served.output, "output.png")]
                 return Translated(
                     output, views=tuple([await self._in_thread(_view, *side) for side in shown])
                 )
@@ -153,28 +153,29 @@ class Translator:
         except PiggybackError as error:
             raise Problem("wrong-image", f"{upload.name}: {error}") from None
 
-    def _tiling(self, way: Way, height: int, width: int, wishes: Wishes) -> Tiling | None:
-        """How an image is cut; None: it is translated at once.
+    def _tiling(
+        self, served: ServedDirection, height: int, width: int, options: TranslateOptions
+    ) -> Tiling | None:
+        """Return how to cut an image into tiles; None translates it whole.
 
         Raises:
-            Problem: it is too large to be translated at once, or thin and has to be padded too much.
+            Problem: the image is too large without tiles, or too thin and needs too much padding.
         """
         whole = self._options.whole_pixels
-        padded = padded_pixels(height, width, way.config)
+        padded = padded_pixels(height, width, served.config)
         if padded > max(_MOST_PADDING * self._options.max_pixels, whole):
-            raise self._too_many(f"found {width}x{height}, which are {padded} pixels when padded")
-        if wishes.tile:
-            return _sparing(Tiling.of(wishes.tile, wishes.overlap, wishes.norm_from), whole)
+            raise self._too_many(f"found {width}x{height}, which is {padded} pixels when padded")
+        if options.tile:
+            return _limited(Tiling.of(options.tile, options.overlap, options.norm_from), whole)
         if padded <= whole:
             return None
-        if wishes.tile == 0:
+        if options.tile == 0:
             raise Problem(
                 "too-many-pixels",
-                f"found {width}x{height}, the limit of what is translated at once is {whole} pixels: leave "
-                "tile out",
+                f"found {width}x{height}, the limit without tiles is {whole} pixels: leave tile out",
                 limit=whole,
             )
-        return automatic_tiling(way, whole)
+        return automatic_tiling(served, whole)
 
     def _too_many(self, found: str) -> Problem:
         limit = self._options.max_pixels
@@ -183,63 +184,63 @@ class Translator:
         )
 
 
-def automatic_tiling(way: Way, whole_pixels: int) -> Tiling:
-    """How a large image is cut if nothing is said: tiles that agree, of some 512 pixels."""
-    multiple, least = way.config.size_multiple, way.config.minimum_size
+def automatic_tiling(served: ServedDirection, whole_pixels: int) -> Tiling:
+    """Return the default tiling of large images: tiles of about 512 pixels with shared statistics."""
+    multiple, least = served.config.size_multiple, served.config.minimum_size
     side = min(_TILE, math.isqrt(whole_pixels))
     tile = max(side // multiple * multiple, least)
-    return _sparing(Tiling.of(tile, norm_from="image"), whole_pixels)
+    return _limited(Tiling.of(tile, norm_from="image"), whole_pixels)
 
 
-def _sparing(tiling: Tiling, whole_pixels: int) -> Tiling:
-    """The tiling, with no more pixels in its sample than may be translated at once."""
+def _limited(tiling: Tiling, whole_pixels: int) -> Tiling:
+    """Limit the pixels of a tiling's statistics sample to those of a batch."""
     return replace(tiling, sample_pixels=min(whole_pixels, tiling.sample_pixels))
 
 
-def _planes(way: Way) -> int:
-    """How often four channels are in an input, or in an output if it has more."""
-    return max(-(-side.stored_channels // 4) for side in (way.input, way.output))
+def _planes(served: ServedDirection) -> int:
+    """Number of groups of four channels in an input or an output, whichever has more."""
+    return max(-(-side.stored_channels // 4) for side in (served.input, served.output))
 
 
-def _refuse_unfit(way: Way, upload: Upload, pixels: Pixels, suffix: str) -> None:
-    """Refuse an image whose translation files of this kind can't hold, before it is made.
+def _check_output(served: ServedDirection, upload: Upload, pixels: Pixels, suffix: str) -> None:
+    """Check, before translating, that the output's file format can hold it.
 
     Raises:
-        Problem: it is too large for them.
+        Problem: the output is too large for the format.
     """
     try:
-        check_fits(output_shape(pixels, way.output), way.output.depth, suffix)
+        check_fits(output_shape(pixels, served.output), served.output.depth, suffix)
     except PiggybackError as error:
         raise Problem("invalid-request", f"{upload.name}: {error}") from None
 
 
-def _check_tiles(way: Way, wishes: Wishes, options: ServeOptions) -> None:
-    """Check what was wished for of tiles, before anything is done.
+def _check_tiles(served: ServedDirection, options: TranslateOptions, limits: ServeOptions) -> None:
+    """Check the options of tiles, before anything is decoded.
 
     Raises:
-        Problem: the network does not take such tiles, or they are too large.
+        Problem: the network does not accept such tiles, or they are too large.
     """
-    if not wishes.tile:
-        for name, value in (("overlap", wishes.overlap), ("norm_from", wishes.norm_from)):
+    if not options.tile:
+        for name, value in (("overlap", options.overlap), ("norm_from", options.norm_from)):
             if value is not None:
-                raise Problem("invalid-request", f"{name} is about tiles: give tile too")
+                raise Problem("invalid-request", f"{name} needs tile: give tile too")
         return
     try:
-        Tiling.of(wishes.tile, wishes.overlap, wishes.norm_from).check(way.config)
+        Tiling.of(options.tile, options.overlap, options.norm_from).check(served.config)
     except PiggybackError as error:
         raise Problem("invalid-request", str(error)) from None
-    if wishes.tile**2 > options.whole_pixels:
+    if options.tile**2 > limits.whole_pixels:
         raise Problem(
             "invalid-request",
-            f"invalid tile: found {wishes.tile}, the limit is {math.isqrt(options.whole_pixels)} here",
+            f"invalid tile: found {options.tile}, the limit is {math.isqrt(limits.whole_pixels)}",
         )
 
 
 async def _all_or_none(work: Sequence[Any], names: Sequence[str]) -> list[Translated]:
-    """The outcomes in order; of those that failed, their problems.
+    """Wait for all results, in order; failed ones become problem documents.
 
     Raises:
-        Problem: all failed; if not for what they are, but for what the server is, that is what is told.
+        Problem: all failed. If one failed because of the server, not its image, this is its problem.
     """
     outcomes = await asyncio.gather(*work, return_exceptions=True)
     made: list[Translated] = []
@@ -259,14 +260,14 @@ async def _all_or_none(work: Sequence[Any], names: Sequence[str]) -> list[Transl
                 raise problem
         raise Problem(
             "none-translated",
-            f"none of {len(outcomes)} files could be translated; the first one: {problems[0].detail}",
+            f"none of {len(outcomes)} files could be translated; the first: {problems[0].detail}",
             problems=[problem.document for problem in problems],
         )
     return made
 
 
 def _view(pixels: Pixels, format: ImageFormat, name: str) -> File:
-    """An image to look at: 8-bit RGB, and not too large."""
+    """Make a picture for display: 8-bit RGB, scaled down if large."""
     shown = display(pixels, format)
     image = Image.fromarray(shown)
     image.thumbnail((_LARGEST_VIEW, _LARGEST_VIEW), reducing_gap=2.0)

@@ -1,4 +1,4 @@
-"""Reading the images of a request, within limits of bytes and time."""
+"""Reads the images of a request, within limits of bytes and time."""
 
 import asyncio
 import re
@@ -10,7 +10,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from piggyback_gan.serve.limits import Traffic
+from piggyback_gan.serve.limits import ByteBudget
 from piggyback_gan.serve.options import ServeOptions
 from piggyback_gan.serve.problems import Problem
 from piggyback_gan.serve.responses import FORM
@@ -21,11 +21,11 @@ _LONGEST_NAME = 120
 
 @dataclass(frozen=True)
 class Upload:
-    """An image file as it was sent.
+    """An uploaded image file.
 
     Attributes:
-        name: what its sender calls it, without folders; not to be used as a path.
-        content: its bytes.
+        name: the client's file name without folders; must not be used as a path.
+        content: bytes.
     """
 
     name: str
@@ -33,29 +33,29 @@ class Upload:
 
 
 @contextmanager
-def reading(request: Request, options: ServeOptions, traffic: Traffic) -> Iterator["Body"]:
-    """A request's body, whose bytes count until the block is left."""
-    body = Body(request, options, traffic)
+def reading(request: Request, options: ServeOptions, budget: ByteBudget) -> Iterator["Body"]:
+    """Open a request's body; its bytes count against the budget inside the block."""
+    body = Body(request, options, budget)
     try:
         yield body
     finally:
-        traffic.give_back(body.bytes)
+        budget.release(body.bytes)
 
 
 class Body:
-    """One request's body."""
+    """A request's body."""
 
-    def __init__(self, request: Request, options: ServeOptions, traffic: Traffic) -> None:
+    def __init__(self, request: Request, options: ServeOptions, budget: ByteBudget) -> None:
         self._request = request
         self._options = options
-        self._traffic = traffic
+        self._budget = budget
         self.bytes = 0
 
     async def uploads(self) -> list[Upload]:
-        """The image that the body is, or those that are in its form.
+        """Read the body: one image, or a form with image files.
 
         Raises:
-            Problem: too many bytes or files, too slow, no file, or a damaged form.
+            Problem: too many bytes or files, too slow, no file, or a malformed form.
         """
         if _declared(self._request) > self._options.max_bytes:
             raise self._too_large()
@@ -80,12 +80,12 @@ class Body:
         async for chunk in self._request.stream():
             if self.bytes + len(chunk) > self._options.max_bytes:
                 raise self._too_large()
-            self._traffic.take_in(len(chunk))
+            self._budget.take(len(chunk))
             self.bytes += len(chunk)
             yield chunk
 
     async def _files_of_form(self) -> list[Upload]:
-        # More than are allowed are read, as it takes reading to count them; the bytes are limited.
+        # Higher limits than ours: ours are checked afterwards, for our own problems. Bytes are limited.
         parser = MultiPartParser(
             self._request.headers, self._chunks(), max_files=1000, max_fields=1000
         )
@@ -94,17 +94,15 @@ class Body:
             form = await parser.parse()
         except MultiPartException as error:
             raise Problem("bad-request", f"the form can't be read: {error.message}") from None
-        except (KeyError, UnicodeError):  # no boundary, or a charset that is none for text
-            raise Problem(
-                "bad-request", "the form can't be read: its content type is off"
-            ) from None
+        except (KeyError, UnicodeError):  # no boundary, or an unknown charset
+            raise Problem("bad-request", "the form can't be read: invalid content type") from None
         try:
             files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
             texts = [key for key, value in form.multi_items() if not isinstance(value, UploadFile)]
             if texts:
                 raise Problem(
                     "invalid-request",
-                    f"the form's field {texts[0][:40]!r} is no file: options belong into the address, as in "
+                    f"the form's field {texts[0][:40]!r} is not a file: put options into the address, as in "
                     "?direction=BtoA",
                 )
             if not files:
@@ -129,13 +127,13 @@ class Body:
 
 
 def _declared(request: Request) -> int:
-    """How many bytes a request says that it has; 0 where it does not."""
+    """Return the Content-Length of a request; 0 without a valid one."""
     length = request.headers.get("content-length", "")
     return int(length) if length.isascii() and length.isdigit() else 0
 
 
 def _plain(name: str | None) -> str:
-    """A file's name without folders and control characters, and not too long; its end has the suffix."""
+    """Strip folders and control characters from a file name, and shorten it from the front to keep the suffix."""
     last = re.split(r"[/\\]", name or "")[-1]
     plain = "".join(letter for letter in last if letter.isprintable()).strip()
     return plain.strip(".")[-_LONGEST_NAME:] or _UNNAMED
