@@ -184,8 +184,8 @@ def test_tiles_on_the_command_line_and_flags_that_need_them(tmp_path: Path, bank
     expected = to_pixels(opened.translate("maps", image, tiling=tiling), RGB[1])
     assert np.array_equal(read_image(out / "a.png", RGB[1]), expected)
     for flags, words in {
-        ("--overlap", "8"): "--overlap is about tiles: give --tile too",
-        ("--norm-from", "image"): "--norm-from is about tiles: give --tile too",
+        ("--overlap", "8"): "--overlap applies to tiles: give --tile too",
+        ("--norm-from", "image"): "--norm-from applies to tiles: give --tile too",
         ("--tile", "50"): "invalid tile: found 50, but resnet-6 takes multiples of 4 from 8 on:",
         ("--max-pixels", "0"): "invalid max_pixels: found 0",
     }.items():
