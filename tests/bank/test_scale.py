@@ -17,7 +17,6 @@ from banks import file_of, forge, pbgan, with_metadata
 from mixed_banks import CONFIG, FIRST, FULL, LAST, LOW, MIXED, SELECTED, Task, bits, fill, learn
 from piggyback_gan.bank.bank import Bank
 from piggyback_gan.bank.manifest import Manifest, read_header
-from piggyback_gan.bank.store import Store
 from piggyback_gan.core.allocation import Shares
 from piggyback_gan.core.dependencies import Ledger
 from piggyback_gan.core.mixings import FullMixing, LowRankMixing, Mixing
@@ -43,6 +42,16 @@ def needs(bank: Bank, name: str, which: str = FORWARD) -> tuple[str, ...]:
     state = stored.state if which == FORWARD else stored.others[which]
     assert state.needs is not None
     return state.needs.tasks
+
+
+def before(bank: Bank, name: str) -> PiggybackNetwork:
+    """The forward network with the tasks that came before this one."""
+    network = bank.empty_network()
+    for state in bank.states():
+        if state.name == name:
+            break
+        network.restore_task(state)
+    return network
 
 
 def problems(bank: Bank) -> dict[str, str]:
@@ -149,30 +158,6 @@ def test_verify_goes_on_with_tasks_that_do_not_need_a_damaged_one(bank: Bank) ->
     assert found["far"] == "task 'far': can't be composed without 'even'"
     said = pbgan("verify", bank.path).stdout.split("\n")
     assert said[4:7] == ["damaged  even", "ok       free", "damaged  full"]
-
-
-def test_files_without_a_record_need_all_tasks_before_them(bank: Bank) -> None:
-    expected = {task: bits(bank.generator(task)) for task in ("last", "even", "free")}
-    for task in bank.tasks:
-        path = file_of(bank._store, task)
-        record = {"needs": None, "backward/needs": None}
-        previous = {"previous_sha256": previous_of(bank._store, task)}
-        store = forge(bank._store, task, with_metadata(path, **record, **previous))
-        bank = Bank(store, CONFIG)
-    assert {task: bits(bank.generator(task)) for task in expected} == expected
-    assert problems(bank) == {}
-    newer = learn(bank.network(), Task("newer", LAST, LOW), FORWARD)
-    bank.add(newer, {})
-    assert needs(bank, "newer")[-1] == "chosen", "as in a bank of records"
-    assert problems(bank) == {}
-    file_of(bank._store, "gray").unlink()
-    with pytest.raises(PiggybackError, match=r"task 'gray': .* is missing"):
-        bank.generator("free")
-
-
-def previous_of(store: Store, task: str) -> str:
-    place = store.manifest.places[task]
-    return store.manifest.tasks[place - 1].sha256 if place else "none"
 
 
 # --- odd records ---
@@ -289,7 +274,7 @@ def test_a_task_can_not_start_from_one_that_is_not_before_it(bank: Bank) -> None
 def test_selected_filters_outside_of_the_bank_are_refused(bank: Bank, beyond: int | None) -> None:
     state = bank._store.read_task("both").state
     key = next(key for key in state.tensors if key.endswith("selected_filters"))
-    network = bank.network("last")
+    network = before(bank, "both")
     filters = network.ledger.before(key.removesuffix(".selected_filters"))
     state.tensors[key][0] = -1 if beyond is None else filters + beyond
     with pytest.raises(PiggybackError, match=f"{key} selects filters that are not in its bank"):
@@ -301,12 +286,12 @@ def test_selected_filters_outside_of_the_bank_are_refused(bank: Bank, beyond: in
 
 
 def test_a_task_that_was_learned_beside_other_tasks_is_refused(bank: Bank) -> None:
-    network = bank.network("even")
+    network = before(bank, "free")
     for shares, mixing in ((0.25, FULL), (LAST, LOW), (LAST, SELECTED)):
         state = learn(network, Task("newer", shares, mixing), FORWARD)
         with pytest.raises(PiggybackError, match="does not fit the network"):
             bank.add(state, {})
-        network = bank.network("even")
+        network = before(bank, "free")
 
 
 def test_adding_a_task_reads_no_tensors_of_tasks_that_it_does_not_need(bank: Bank) -> None:
@@ -318,10 +303,7 @@ def test_adding_a_task_reads_no_tensors_of_tasks_that_it_does_not_need(bank: Ban
         path.write_bytes(content[:header] + bytes(len(content) - header))
     bank.add(state, {})
     assert needs(bank, "newer") == ()
-    other = learn(
-        bank.network("newer") if False else Bank.open(bank.path).empty_network(), FIRST, FORWARD
-    )
-    assert other.needs == Needs((), 0)
+    assert learn(bank.empty_network(), FIRST, FORWARD).needs == Needs((), 0)
 
 
 # --- many tasks ---

@@ -21,7 +21,7 @@ from piggyback_gan.bank.manifest import Manifest, TaskEntry
 from piggyback_gan.bank.store import Store
 from piggyback_gan.core.allocation import Shares
 from piggyback_gan.core.network import PiggybackNetwork
-from piggyback_gan.core.task import TaskState
+from piggyback_gan.core.task import Needs, TaskState
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.networks.config import GeneratorConfig
 from piggyback_gan.networks.generators import build_generator
@@ -118,7 +118,7 @@ def state(name: str, seed: int = 0) -> TaskState:
     """A task of one tiny layer."""
     values = torch.randn(2, 9, generator=torch.Generator().manual_seed(seed))
     tensors = {"conv.unconstrained_filters": values, "norm.num_batches_tracked": torch.tensor(seed)}
-    return TaskState(name, {"conv": 0.25}, tensors)
+    return TaskState(name, {"conv": 0.25}, tensors, needs=Needs((), 0))
 
 
 def append(store: Store, *names: str) -> Store:

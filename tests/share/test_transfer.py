@@ -102,12 +102,6 @@ def test_trainings_and_leftovers_never_travel(networks: Path, tmp_path: Path) ->
     assert contents(tmp_path / "pushed").keys() == {*contents(networks), "README.md"}
 
 
-def test_a_bank_of_an_older_format_stays_one(source: Store, tmp_path: Path) -> None:
-    replace(source.manifest, format_version=3).write(source.path)
-    pull(source.path, tmp_path / "copy")
-    assert Manifest.read(tmp_path / "copy").format_version == 3
-
-
 def test_a_pushed_bank_is_the_same_files_with_a_readme(networks: Path, tmp_path: Path) -> None:
     done = push(networks, tmp_path / "dest")
     assert (done.tasks, done.documents) == (("first", "gray", "last", "both"), ("README.md",))

@@ -97,14 +97,13 @@ class Bank:
         """The tasks in the order in which they were learned."""
         return tuple(entry.name for entry in self.entries)
 
-    def network(self, through: str | None = None, which: str = FORWARD) -> PiggybackNetwork:
-        """All tasks of one of the bank's networks on the CPU, or those up to the task `through`.
+    def network(self, which: str = FORWARD) -> PiggybackNetwork:
+        """Load one of the bank's networks with all its tasks, on the CPU.
 
         Raises:
-            PiggybackError: there is no such task, or a file is missing or damaged.
+            PiggybackError: a file is missing or damaged.
         """
-        stored = self._store.read() if through is None else self._store.read_through(through)
-        return _restored(self.empty_network(which), stored, which)
+        return _restored(self.empty_network(which), self._store.read(), which)
 
     def states(self, which: str = FORWARD) -> Iterator[TaskState]:
         """The tasks of one of the bank's networks as they are stored, in order.
@@ -184,10 +183,9 @@ class Bank:
         stored = self._store.read_task(task)
         which = self._which(task, stored.card, direction)
         state = state_in(stored, which)
-        if state is None or state.needs is None:
-            needed = self._store.read_through(task)
-        else:
-            needed = chain(self._read_needed(state, which), [stored])
+        if state is None:
+            raise PiggybackError(f"task {task!r}: its file has no {which} network")
+        needed = chain(self._read_needed(state, which), [stored])
         network = _restored(self._network_to_read(which), needed, which)
         return network.fold(task).to(choose_device(str(device)))
 

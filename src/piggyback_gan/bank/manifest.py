@@ -26,7 +26,7 @@ from piggyback_gan.errors import PiggybackError
 from piggyback_gan.system.files import atomic_write
 
 FORMAT = "piggyback-gan bank"
-FORMAT_VERSION = 4
+FORMAT_VERSION = 1
 MANIFEST_NAME = "bank.json"
 TASKS_FOLDER = "tasks"
 RUNS_FOLDER = "runs"
@@ -53,7 +53,6 @@ class Manifest:
 
     architecture: Mapping[str, Any]
     tasks: tuple[TaskEntry, ...] = ()
-    format_version: int = FORMAT_VERSION
 
     @cached_property
     def places(self) -> Mapping[str, int]:
@@ -89,7 +88,7 @@ class Manifest:
         """The exact bytes of `bank.json`: reading compares them, so that no flipped bit goes unseen."""
         content: dict[str, Any] = {
             "format": FORMAT,
-            "format_version": self.format_version,
+            "format_version": FORMAT_VERSION,
             "architecture": self.architecture,
             "tasks": [asdict(entry) for entry in self.tasks],
         }
@@ -136,7 +135,7 @@ class Manifest:
             )
         try:
             entries = tuple(TaskEntry(**entry) for entry in content["tasks"])
-            manifest = cls(content["architecture"], entries, version)
+            manifest = cls(content["architecture"], entries)
             rendered = manifest.render()
         except (KeyError, TypeError, RecursionError):
             raise PiggybackError(f"{path} is damaged: it is no valid manifest") from None

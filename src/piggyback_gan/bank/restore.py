@@ -53,7 +53,8 @@ def restore_task(network: PiggybackNetwork, state: TaskState) -> None:
     """Append a task that needs of this network what it says that it needs, and no less."""
     network.restore_task(state)
     found = network.ledger.needs_of(state.name)
-    if state.needs is not None and state.needs != found:
+    assert state.needs is not None
+    if state.needs != found:
         raise PiggybackError(
             f"task {state.name!r} does not fit the network: it was composed with "
             f"{state.needs.bank_filters} bank filters and {len(state.needs.tasks)} tasks, "
@@ -64,10 +65,7 @@ def restore_task(network: PiggybackNetwork, state: TaskState) -> None:
 def _first_needed(stored: StoredTask, tasks: Sequence[str]) -> str | None:
     """The first of these earlier tasks that a task needs."""
     states = (stored.state, *stored.others.values())
-    needs = [state.needs for state in states]
-    if not tasks or None in needs:
-        return next(iter(tasks), None)
-    needed = {task for need in needs if need is not None for task in need.tasks}
+    needed = {task for state in states if state.needs for task in state.needs.tasks}
     return next((task for task in tasks if task in needed), None)
 
 

@@ -128,18 +128,6 @@ class Store:
             except (KeyError, ValueError, RecursionError) as error:
                 raise PiggybackError(f"task {entry.name!r}: {path} is damaged: {error}") from None
 
-    def read_through(self, name: str) -> Iterator[StoredTask]:
-        """Read a task and those that it is built on.
-
-        Raises:
-            PiggybackError: there is no such task, or as `read`.
-        """
-        self.manifest.entry(name)
-        for stored in self.read():
-            yield stored
-            if stored.state.name == name:
-                return
-
     def append(
         self,
         state: TaskState,
@@ -187,7 +175,7 @@ class Store:
             added=now(),
         )
         atomic_write(self.path / TASKS_FOLDER / entry.file, content)
-        manifest = replace(self.manifest, tasks=(*tasks, entry), format_version=FORMAT_VERSION)
+        manifest = replace(self.manifest, tasks=(*tasks, entry))
         try:
             manifest.write(self.path)
         except PiggybackError:
@@ -301,28 +289,26 @@ class Store:
 
     def _state_metadata(self, state: TaskState) -> dict[str, str]:
         """What a task is beside its tensors, as its file's header has it."""
-        metadata = {
+        assert state.needs is not None
+        numbers = [self.manifest.places[name] + 1 for name in state.needs.tasks]
+        needs = {
+            "tasks": _ranges(numbers),
+            "sha256": self._files_sha256(numbers),
+            "bank_filters": state.needs.bank_filters,
+        }
+        return {
             _SHARES: json.dumps(state.shares, sort_keys=True),
             _MIXING: json.dumps(state.mixing.as_card(), sort_keys=True),
             _START: json.dumps(state.start),
             _STORAGE: state.storage,
+            _NEEDS: json.dumps(needs, sort_keys=True),
         }
-        if state.needs is not None:
-            entries = [self.manifest.entry(name) for name in state.needs.tasks]
-            numbers = [self.manifest.places[entry.name] + 1 for entry in entries]
-            record = {
-                "tasks": _ranges(numbers),
-                "sha256": self._files_sha256(numbers),
-                "bank_filters": state.needs.bank_filters,
-            }
-            metadata[_NEEDS] = json.dumps(record, sort_keys=True)
-        return metadata
 
     def _state(
         self, name: str, metadata: Mapping[str, str], tensors: dict[str, Tensor]
     ) -> TaskState:
-        """The inverse of `_state_metadata`. Before format 3 all tasks mixed fully, and in fp32."""
-        start = json.loads(metadata.get(_START, "null"))
+        """The inverse of `_state_metadata`."""
+        start = json.loads(metadata[_START])
         if start is not None:
             check_task_name(start if isinstance(start, str) else "")
             if (
@@ -330,16 +316,16 @@ class Store:
                 >= self.manifest.places[name]
             ):
                 raise PiggybackError(f"it starts from {start!r}, which is no task before it")
-        storage = metadata.get(_STORAGE, "fp32")
+        storage = metadata[_STORAGE]
         check_choice("storage", storage, STORAGES)
         return TaskState(
             name=name,
             shares=_shares(metadata[_SHARES]),
             tensors=tensors,
-            mixing=mixing_from_card(json.loads(metadata.get(_MIXING, '{"kind": "full"}'))),
+            mixing=mixing_from_card(json.loads(metadata[_MIXING])),
             start=start,
             storage=cast(Storage, storage),
-            needs=self._needs(name, metadata[_NEEDS]) if _NEEDS in metadata else None,
+            needs=self._needs(name, metadata[_NEEDS]),
         )
 
     def _needs(self, name: str, text: str) -> Needs:

@@ -45,7 +45,7 @@ class TaskState:
         mixing: how its piggyback filters are made of the bank.
         start: the earlier task that it started from; None if from none.
         storage: the type in which filters and what mixes them are kept, "fp32", "bf16" or "fp16".
-        needs: the earlier tasks that it is composed with; None where that is not known, as in old files.
+        needs: the earlier tasks that it is composed with; None until the bank works it out.
     """
 
     name: str

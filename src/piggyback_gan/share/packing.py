@@ -102,14 +102,12 @@ def _with_needed(store: Store, asked: Collection[str]) -> list[str]:
     """Tasks and what they are made of, in the bank's order."""
     wanted = set(asked)
     outlines = list(store.outlines())
-    for place, stored in reversed(list(enumerate(outlines))):
+    for stored in reversed(outlines):
         if stored.state.name not in wanted:
             continue
         for state in (stored.state, *stored.others.values()):
-            if state.needs is None:  # as in old files, which needed all before them
-                wanted.update(earlier.state.name for earlier in outlines[:place])
-            else:
-                wanted.update(state.needs.tasks)
+            assert state.needs is not None
+            wanted.update(state.needs.tasks)
             if state.start is not None and _adds(state):
                 wanted.add(state.start)
     return [stored.state.name for stored in outlines if stored.state.name in wanted]

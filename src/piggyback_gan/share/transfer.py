@@ -75,7 +75,7 @@ def pull(source: str | Path, bank: str | Path, task: str | None = None) -> Trans
         known, fresh = _compare(wanted, site.name, FolderSite(folder))
         if isinstance(site, FolderSite):
             _check_files(site.path, theirs, fresh)
-        _receive(site, folder, known, _extended(known, theirs, fresh))
+        _receive(site, folder, known, wanted)
         documents, remarks = receive_notes(site, theirs, folder, known)
     return replace(_transfer(known, fresh), documents=documents, remarks=remarks)
 
@@ -120,9 +120,7 @@ def push(
     else:
         with _receiving(site.path, f"push from {sender.path}"):
             known, changes, transfer = _plan(sender, site, notes, pictures)
-            fresh = sender.entries[len(known.tasks) :]
-            wanted = _extended(known, sender.manifest, fresh)
-            _receive(FolderSite(sender.path), site.path, known, wanted)
+            _receive(FolderSite(sender.path), site.path, known, sender.manifest)
             site.put(changes)
     return transfer
 
@@ -154,7 +152,7 @@ def _commit(
     if fresh := sender.entries[len(known.tasks) :]:
         for entry in fresh:
             changes[f"{TASKS_FOLDER}/{entry.file}"] = sender.path / TASKS_FOLDER / entry.file
-        changes[MANIFEST_NAME] = _extended(known, sender.manifest, fresh).render()
+        changes[MANIFEST_NAME] = _with_new(known, sender.manifest).render()
     if changes:
         if not site.exists():
             site.create(private)
@@ -188,10 +186,10 @@ def _require_tasks(manifest: Manifest, name: str) -> None:
         raise PiggybackError(f"{name} has no tasks yet: there is nothing to copy")
 
 
-def _receive(site: Site, folder: Path, known: Manifest, wanted: Manifest) -> None:
-    """Bring the tasks that are wanted and not known; then, in one moment, they are the bank's."""
-    fresh = wanted.tasks[len(known.tasks) :]
-    if fresh:
+def _receive(site: Site, folder: Path, known: Manifest, theirs: Manifest) -> None:
+    """Copy the tasks that are not known yet, then add all of them to the bank at once."""
+    if fresh := theirs.tasks[len(known.tasks) :]:
+        wanted = _with_new(known, theirs)
         require_writable(folder / TASKS_FOLDER)
         Store(folder, known).clear_leftovers(keep=[entry.file for entry in fresh])
         for entry in fresh:
@@ -240,12 +238,9 @@ def _compare(
     return ours, theirs.tasks[len(ours.tasks) :]
 
 
-def _extended(known: Manifest, theirs: Manifest, fresh: tuple[TaskEntry, ...]) -> Manifest:
-    """The receiver's manifest with these tasks; no file changes, so the format is the newer of the two."""
-    version = (
-        max(known.format_version, theirs.format_version) if known.tasks else theirs.format_version
-    )
-    return Manifest(theirs.architecture, known.tasks + fresh, version)
+def _with_new(known: Manifest, theirs: Manifest) -> Manifest:
+    """Return the receiver's manifest with the sender's later tasks."""
+    return replace(theirs, tasks=known.tasks + theirs.tasks[len(known.tasks) :])
 
 
 def _check_files(path: Path, manifest: Manifest, entries: Sequence[TaskEntry]) -> None:
