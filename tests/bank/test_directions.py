@@ -26,8 +26,7 @@ def add(path: Path, task: str, *, unpaired: bool = False, direction: str = "AtoB
     bank = open_or_new(path, CONFIG)
     forward = bank.network() if bank.tasks else network()
     state = learn(forward, task)
-    words = card(forward, task, 0.25) | {"mode": "unpaired" if unpaired else "paired"}
-    words["options"] = {"direction": direction}
+    words = card(forward, task, unpaired=unpaired, direction=direction)
     backward = None
     if unpaired:
         backward = learn(bank.network(which=BACKWARD), task)

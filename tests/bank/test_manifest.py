@@ -252,7 +252,7 @@ def test_a_card_that_is_too_deep_to_be_read_is_called_damaged(bank: Path) -> Non
     entry = Manifest.read(bank).entry("maps")
     path = bank / "tasks" / entry.file
     path.write_bytes(with_metadata(path, card="[" * 200_000))
-    with pytest.raises(PiggybackError, match="is damaged: its card can't be read") as caught:
+    with pytest.raises(PiggybackError, match="has a damaged card: not a JSON object") as caught:
         read_card(bank, entry)
     assert_one_line(caught.value, str(path))
 

@@ -8,7 +8,6 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,14 @@ import torch
 from torch import Tensor
 
 from piggyback_gan.bank.bank import Bank, open_or_new
+from piggyback_gan.bank.card import DataCard, ImageCard, ParameterCard, TaskCard
 from piggyback_gan.bank.manifest import Manifest, TaskEntry
 from piggyback_gan.bank.store import Store
 from piggyback_gan.core.allocation import Shares
 from piggyback_gan.core.network import PiggybackNetwork
 from piggyback_gan.core.task import Needs, TaskState
 from piggyback_gan.errors import PiggybackError
+from piggyback_gan.images.format import ImageFormat
 from piggyback_gan.networks.config import GeneratorConfig
 from piggyback_gan.networks.generators import build_generator
 
@@ -71,29 +72,28 @@ def images(*shape: int, seed: int = 0) -> Tensor:
     return torch.rand((*batch, 3, height, width), generator=generator) * 2 - 1
 
 
-def card(network: PiggybackNetwork, task: str, unconstrained: Shares) -> dict[str, Any]:
-    """A card as teaching gives it to a task."""
-    parameters = network.parameter_count(task)
-    return {
-        "library_version": "0.1.0",
-        "mode": "paired",
-        "data": {"name": task, "layout": "folders", "train_pairs": 4, "held_out_pairs": 0},
-        "image": {
-            "size": 64,
-            "size_multiple": 4,
-            "input_channels": 3,
-            "output_channels": 3,
-            "file_range": [0, 255],
-            "tensor_range": [-1, 1],
-        },
-        "options": {"unconstrained": unconstrained, "seed": 0},
-        "parameters": {
-            **asdict(parameters),
-            "total": parameters.total,
-            "share": parameters.share,
-        },
-        "validation": None,
-    }
+def card(
+    network: PiggybackNetwork,
+    task: str,
+    unconstrained: Shares = 0.25,
+    *,
+    unpaired: bool = False,
+    direction: str = "AtoB",
+    formats: tuple[ImageFormat, ImageFormat] = (ImageFormat(), ImageFormat()),
+    size: int = 64,
+    **more: Any,
+) -> dict[str, Any]:
+    """The JSON of a card as training gives it to a task; `more` has other fields of `TaskCard`."""
+    first, second = formats
+    return TaskCard(
+        library_version="0.1.0",
+        mode="unpaired" if unpaired else "paired",
+        data=DataCard(name=task, layout="folders", train_pairs=4, held_out_pairs=0),
+        image=ImageCard(size=size, size_multiple=4, input=first, output=second),
+        options={"unconstrained": unconstrained, "seed": 0, "direction": direction},
+        parameters=ParameterCard(**network.parameter_count(task).as_card()),
+        **more,
+    ).to_json()
 
 
 def fill(
@@ -137,7 +137,7 @@ def problems(store: Store) -> dict[str, str]:
 # --- forged files ---
 
 
-def file_of(store: Store, name: str) -> Path:
+def file_of(store: Store | Bank, name: str) -> Path:
     return store.path / "tasks" / store.manifest.entry(name).file
 
 
@@ -152,7 +152,7 @@ def with_metadata(path: Path, **changes: str | None) -> bytes:
     return len(text).to_bytes(8, "little") + text + content[8 + length :]
 
 
-def forge(store: Store, name: str, content: bytes) -> Store:
+def forge(store: Store | Bank, name: str, content: bytes) -> Store:
     """Put another file in a task's place and write a manifest that vouches for it."""
     file_of(store, name).write_bytes(content)
     given = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}

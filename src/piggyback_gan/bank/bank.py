@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
-from piggyback_gan.bank.card import _directions, card_formats
+from piggyback_gan.bank.card import TaskCard, parse_card
 from piggyback_gan.bank.lock import writer_lock
 from piggyback_gan.bank.manifest import MANIFEST_NAME, Manifest, TaskEntry, read_card, require_empty
 from piggyback_gan.bank.restore import Finding, check_tasks, restore_task, state_in
@@ -31,7 +31,7 @@ from piggyback_gan.networks.config import Architecture, GeneratorConfig, read_ar
 from piggyback_gan.networks.generators import build_generator, build_outline
 from piggyback_gan.system.device import choose_device
 
-__all__ = ["BACKWARD", "FORWARD", "Bank", "Finding", "card_formats", "open_or_new"]
+__all__ = ["BACKWARD", "FORWARD", "Bank", "Finding", "open_or_new"]
 
 
 class Bank:
@@ -48,6 +48,7 @@ class Bank:
         self._store = store
         self.config = config
         self._generators: dict[tuple[str, str, str], nn.Module] = {}
+        self._cards: dict[str, TaskCard] = {}
 
     @classmethod
     def open(cls, path: str | Path) -> "Bank":
@@ -76,6 +77,20 @@ class Bank:
         path = Path(path)
         require_empty(path)
         return cls(Store(path, Manifest({"generator": asdict(config)})), config)
+
+    def __len__(self) -> int:
+        """The number of tasks."""
+        return len(self.entries)
+
+    def __contains__(self, task: object) -> bool:
+        return task in self.manifest.places
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the tasks' names in the order in which they were learned."""
+        return iter(self.tasks)
+
+    def __repr__(self) -> str:
+        return f"Bank({str(self.path)!r}, tasks={list(self.tasks)})"
 
     @property
     def path(self) -> Path:
@@ -135,13 +150,16 @@ class Bank:
         first, second = channels if which == FORWARD else channels[::-1]
         return replace(self.config, input_channels=first, output_channels=second)
 
-    def card(self, task: str) -> Mapping[str, Any]:
-        """What describes a task: options, data, image size and range, parameters, validation.
+    def card(self, task: str) -> TaskCard:
+        """Read what describes a task: options, data, images, parameters, validation. Cached.
 
         Raises:
-            PiggybackError: there is no such task, or its file is missing or damaged.
+            PiggybackError: the task does not exist, or its file is missing or damaged.
         """
-        return read_card(self.path, self._store.manifest.entry(task))
+        if task not in self._cards:
+            entry = self.manifest.entry(task)
+            self._cards[task] = parse_card(read_card(self.path, entry), self.path, entry)
+        return self._cards[task]
 
     def directions(self, task: str) -> tuple[str, ...]:
         """In which directions a task translates, "AtoB" or "BtoA"; the one it was trained in first.
@@ -149,7 +167,7 @@ class Bank:
         Raises:
             PiggybackError: as `card`.
         """
-        return _directions(self.card(task))
+        return self.card(task).directions
 
     def formats(self, task: str, direction: str | None = None) -> tuple[ImageFormat, ImageFormat]:
         """What a task's input and output files hold.
@@ -157,11 +175,13 @@ class Bank:
         Raises:
             PiggybackError: as `card`, or the task has no such direction.
         """
-        return self._formats(task, self.card(task), direction)
+        card = self.card(task)
+        return card.formats if _which(task, card, direction) == FORWARD else card.formats[::-1]
 
     def generator_config(self, task: str, direction: str | None = None) -> Architecture:
         """The architecture of a task's generator: the bank's, with the task's channels."""
-        return self._for_formats(self.formats(task, direction))
+        first, second = self.formats(task, direction)
+        return replace(self.config, input_channels=first.channels, output_channels=second.channels)
 
     def generator(
         self, task: str, device: str | torch.device = "cpu", direction: str | None = None
@@ -181,7 +201,7 @@ class Bank:
             PiggybackError: there is no such task, direction or device, or a file is missing or damaged.
         """
         stored = self._store.read_task(task)
-        which = self._which(task, stored.card, direction)
+        which = _which(task, self.card(task), direction)
         state = state_in(stored, which)
         if state is None:
             raise PiggybackError(f"task {task!r}: its file has no {which} network")
@@ -233,13 +253,11 @@ class Bank:
             PiggybackError: there is no such task, direction or device, or the image is not what the task
                 takes.
         """
-        card = self.card(task)
-        key = (task, choose_device(str(device)), direction or _directions(card)[0])
+        key = (task, choose_device(str(device)), direction or self.directions(task)[0])
         if key not in self._generators:
             self._generators[key] = self.generator(*key)
-        generator = self._generators[key]
-        source, target = self._formats(task, card, direction)
-        config = self._for_formats((source, target))
+        generator, config = self._generators[key], self.generator_config(task, direction)
+        source, target = self.formats(task, direction)
         if isinstance(image, Image.Image):
             upright = ImageOps.exif_transpose(image)
             batch = to_tensor(from_pil(upright, source), source).unsqueeze(0)
@@ -263,25 +281,13 @@ class Bank:
             known.add(name)
             yield stored
 
-    def _formats(
-        self, task: str, card: Mapping[str, Any], direction: str | None
-    ) -> tuple[ImageFormat, ImageFormat]:
-        both = card_formats(card, self.config)
-        return both if self._which(task, card, direction) == FORWARD else both[::-1]
+    def check_new(self, task: str) -> None:
+        """Check that a new task can have this name.
 
-    def _for_formats(self, formats: tuple[ImageFormat, ImageFormat]) -> Architecture:
-        first, second = formats
-        return replace(self.config, input_channels=first.channels, output_channels=second.channels)
-
-    def _which(self, task: str, card: Mapping[str, Any], direction: str | None) -> str:
-        """The network that translates a task in a direction."""
-        known = _directions(card)
-        if direction is not None and direction not in known:
-            hint = "" if len(known) > 1 else ": only unpaired tasks translate both ways"
-            raise PiggybackError(
-                f"task {task!r} does not translate {direction}, but {' and '.join(known)}{hint}"
-            )
-        return FORWARD if direction in (None, known[0]) else BACKWARD
+        Raises:
+            PiggybackError: it is not a task's name, or the bank has such a task.
+        """
+        self._store.check_new(task)
 
     @contextlib.contextmanager
     def writing(self, purpose: str) -> Iterator[None]:
@@ -300,7 +306,7 @@ class Bank:
 
         Args:
             state: the task in the forward network.
-            card: what describes it; it is kept in the task's file.
+            card: what describes it, as `TaskCard.to_json` gives it; the task's file stores it.
             backward: the task in the backward network, for an unpaired one.
 
         Raises:
@@ -339,6 +345,7 @@ class Bank:
         """
         self._store.remove(task)
         self._generators.clear()
+        self._cards.clear()
 
     def verify(self) -> list[Finding]:
         """Check every file's hash, the chain of tasks, all shapes, and that each task composes.
@@ -364,8 +371,19 @@ def open_or_new(path: Path, config: Architecture) -> Bank:
     except OSError as error:
         raise PiggybackError(f"{path} can't be a bank: {error.strerror}") from None
     bank = Bank.open(path) if begun else None
-    # A bank whose tasks were all removed is as good as new.
-    return bank if bank and bank.tasks else Bank.new(path, config)
+    # A bank whose tasks were all removed may take another architecture.
+    return bank or Bank.new(path, config)
+
+
+def _which(task: str, card: TaskCard, direction: str | None) -> str:
+    """The network that translates a task in a direction."""
+    known = card.directions
+    if direction is not None and direction not in known:
+        hint = "" if len(known) > 1 else ": only unpaired tasks translate both ways"
+        raise PiggybackError(
+            f"task {task!r} does not translate {direction}, but {' and '.join(known)}{hint}"
+        )
+    return FORWARD if direction in (None, known[0]) else BACKWARD
 
 
 def _restored(

@@ -22,6 +22,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+import msgspec
+
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.system.files import atomic_write
 
@@ -134,16 +136,16 @@ class Manifest:
                 "update piggyback-gan"
             )
         try:
-            entries = tuple(TaskEntry(**entry) for entry in content["tasks"])
+            entries = msgspec.convert(content["tasks"], type=tuple[TaskEntry, ...])
             manifest = cls(content["architecture"], entries)
             rendered = manifest.render()
-        except (KeyError, TypeError, RecursionError):
+        except (KeyError, msgspec.ValidationError, RecursionError):
             raise PiggybackError(f"{path} is damaged: it is no valid manifest") from None
         if rendered != raw:
             raise PiggybackError(f"{path} is damaged: its checksum does not match its content")
         for entry in entries:
             # The checksum keeps accidents out, not malice: a name must not lead out of the folder.
-            file = TASK_FILE.fullmatch(str(entry.file))
+            file = TASK_FILE.fullmatch(entry.file)
             if file is None or file[2] != entry.name:
                 raise PiggybackError(f"{path} names a file that is no task's: {entry.file!r}")
         if len(manifest.places) < len(entries):
@@ -222,7 +224,7 @@ def parse_header(header: bytes) -> dict[str, str]:
 
 
 def read_card(path: Path, entry: TaskEntry) -> dict[str, Any]:
-    """What describes a task of the bank at `path`, from the header of its file alone.
+    """Read the card of a task of the bank at `path`, as JSON, from the header of its file alone.
 
     Raises:
         PiggybackError: the file is missing, damaged or not a task's.
@@ -236,8 +238,15 @@ def read_card(path: Path, entry: TaskEntry) -> dict[str, Any]:
     except (ValueError, RecursionError):
         card = None
     if not isinstance(card, dict):
-        raise PiggybackError(f"{file} is damaged: its card can't be read")
+        raise damaged_card(path, entry, "not a JSON object")
     return card
+
+
+def damaged_card(path: Path, entry: TaskEntry, reason: str) -> PiggybackError:
+    """The error for a card in the bank at `path`; the reason may have words from the card."""
+    words = "".join(c if c.isprintable() else "?" for c in " ".join(reason.split()))
+    file = path / TASKS_FOLDER / entry.file
+    return PiggybackError(f"task {entry.name!r}: {file} has a damaged card: {words:.300}")
 
 
 def require_empty(path: Path) -> None:

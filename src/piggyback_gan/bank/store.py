@@ -128,6 +128,18 @@ class Store:
             except (KeyError, ValueError, RecursionError) as error:
                 raise PiggybackError(f"task {entry.name!r}: {path} is damaged: {error}") from None
 
+    def check_new(self, name: str) -> None:
+        """Check that a new task can have this name.
+
+        Raises:
+            PiggybackError: it is not a task's name, or the bank has such a task.
+        """
+        check_task_name(name)
+        if name in self.manifest.places:
+            raise PiggybackError(
+                f"{self.path} has a task {name!r} already: finished tasks never change"
+            )
+
     def append(
         self,
         state: TaskState,
@@ -144,10 +156,8 @@ class Store:
         Raises:
             PiggybackError: the name is taken, the bank changed meanwhile, or it can't be written.
         """
-        check_task_name(state.name)
+        self.check_new(state.name)
         tasks = self.manifest.tasks
-        if any(entry.name == state.name for entry in tasks):
-            raise PiggybackError(f"the bank has a task {state.name!r} already")
         self._require_unchanged()
         require_writable(self.path / TASKS_FOLDER)
         self.clear_leftovers()
@@ -284,7 +294,7 @@ class Store:
         state = self._state(entry.name, metadata, tensors)
         card = json.loads(metadata["card"])
         if not isinstance(card, dict):
-            raise PiggybackError("its card is no JSON object")
+            raise PiggybackError("its card is not a JSON object")
         return StoredTask(state, card, others)
 
     def _state_metadata(self, state: TaskState) -> dict[str, str]:

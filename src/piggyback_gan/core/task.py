@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -123,8 +124,8 @@ class ParameterCount:
         """`total` relative to a standalone network: 1.0 for a first task."""
         return self.total / self.standalone
 
-    def as_card(self) -> dict[str, float]:
-        """As a task's card has it."""
+    def as_card(self) -> dict[str, Any]:
+        """Return the counts with `total` and `share`, by name."""
         return {**asdict(self), "total": self.total, "share": self.share}
 
 

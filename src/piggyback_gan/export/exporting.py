@@ -176,7 +176,7 @@ def export_task(
 
 def _contract(bank: Bank, task: str, direction: str, precision: str) -> ImageContract:
     first, second = bank.formats(task, direction)
-    image_size = bank.card(task).get("image", {}).get("size")
+    image_size = bank.card(task).image.size
     return ImageContract(
         task=task,
         direction=direction,

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from piggyback_gan.bank.card import task_card
 from piggyback_gan.bank.manifest import TaskEntry
 from piggyback_gan.core.private_tensors import load_module_state, module_state
 from piggyback_gan.data.datasets import PairedDataset
@@ -36,6 +35,7 @@ from piggyback_gan.training.loop import Progress
 from piggyback_gan.training.options import TrainingOptions
 from piggyback_gan.training.paired import PairedTrainer
 from piggyback_gan.training.plan import TaskPlan
+from piggyback_gan.training.task_card import task_card
 from piggyback_gan.training.task_data import TaskData, load_task_data
 from piggyback_gan.training.trainer import Batch, Losses, Trainer
 from piggyback_gan.training.unpaired import UnpairedTrainer
@@ -175,7 +175,7 @@ class TrainingRun:
             epoch=kept["epoch"],
             validation=kept["metrics"],
         )
-        return self.plan.bank.add(states[FORWARD], card, states.get(BACKWARD))
+        return self.plan.bank.add(states[FORWARD], card.to_json(), states.get(BACKWARD))
 
     def _select_filters(self, data: TaskData) -> None:
         """Choose what is mixed from by steps at a rate of 0."""

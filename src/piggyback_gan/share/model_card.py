@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from piggyback_gan.bank.bank import Bank
-from piggyback_gan.bank.card import damaged_card
+from piggyback_gan.bank.card import TaskCard
 from piggyback_gan.bank.manifest import SAMPLES_FOLDER, TaskEntry
 from piggyback_gan.images.format import ImageFormat
 from piggyback_gan.networks.config import CustomGeneratorConfig
@@ -88,26 +88,25 @@ def model_card(bank: Bank, notes: BankNotes, shown: Collection[str], address: st
     Raises:
         PiggybackError: a file is missing or damaged.
     """
-    cards = {entry.name: (entry, bank.card(entry.name)) for entry in bank.entries}
-    rows, sections = [], []
-    for task, (entry, card) in cards.items():
-        try:
-            rows.append(_row(bank, entry, card, notes.of(task)))
-            figures = _figures(card)
-        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
-            raise damaged_card(entry, error) from None
+    rows, sections, modes, unmeasured = [], [], [], []
+    for entry in bank.entries:
+        task, card = entry.name, bank.card(entry.name)
+        rows.append(_row(entry, card, notes.of(task)))
+        modes.append(card.mode)
+        figures = _figures(card)
+        if not figures:
+            unmeasured.append(task)
         pictures = [name for name in sample_names(task) if name in shown]
         sections.append(_section(task, notes.of(task), figures, pictures))
-    modes = [card["mode"] for _, card in cards.values()]
     generator, title = bank.config, address.rsplit("/", 1)[-1].split("@")[0]
     intro = (
-        f"A bank of {len(cards)} image-to-image translators that share their filters ({_plain(generator.summary)}): "
+        f"A bank of {len(rows)} image-to-image translators that share their filters ({_plain(generator.summary)}): "
         "later tasks are mixed from the filters of earlier ones, which never change. Made with Piggyback GAN (Zhai et al., ECCV 2020, "
         "[arXiv 2104.11939](https://arxiv.org/abs/2104.11939))."
     )
     checks = (
         "`bank.json` names the SHA-256 of each task's file, and each file that of the one before it. The newest "
-        f"one's, `{bank.entries[-1].sha256}`, stands for all {len(cards)}: `pbgan verify` reads every file and says "
+        f"one's, `{bank.entries[-1].sha256}`, stands for all {len(rows)}: `pbgan verify` reads every file and says "
         "whether each bit is as it was written, and `pbgan pull` checks what it brings. There is no pickle in "
         "them, and no code."
     )
@@ -123,7 +122,7 @@ def model_card(bank: Bank, notes: BankNotes, shown: Collection[str], address: st
         intro,
         "## Tasks",
         _table(("task", "mode", "input → output", "size", "adds", "bytes", "licence"), rows),
-        _unmeasured(cards),
+        f"There are no held-out figures of {', '.join(unmeasured)}." if unmeasured else None,
         *sections,
         "## Use",
         code,
@@ -151,36 +150,28 @@ def _front_matter(tasks: Iterable[str], notes: BankNotes, modes: Collection[Any]
     return "\n".join(["---", *words, *(f"- {tag}" for tag in tags)])
 
 
-def _row(bank: Bank, entry: TaskEntry, card: Mapping[str, Any], notes: TaskNotes) -> list[str]:
-    first, second = bank.formats(entry.name)
-    ways = " and ".join(bank.directions(entry.name))
-    parameters = card["parameters"]
+def _row(entry: TaskEntry, card: TaskCard, notes: TaskNotes) -> list[str]:
     cells = [
-        f"{card['mode']}{', imported' if 'imported' in card else ''}, {ways}",
-        f"{first.summary} → {second.summary}",
-        f"{card['image']['size']} px",
-        f"{parameters['total']:,} parameters, {parameters['share']:.3f} of a network",
+        f"{card.mode}{', imported' if card.imported else ''}, {' and '.join(card.directions)}",
+        " → ".join(format.summary for format in card.formats),
+        f"{card.image.size} px",
+        f"{card.parameters.total:,} parameters, {card.parameters.share:.3f} of a network",
         f"{entry.bytes:,}",
         notes.license or "not stated",
     ]
     return [f"`{entry.name}`", *map(_plain, cells)]
 
 
-def _figures(card: Mapping[str, Any]) -> list[str]:
+def _figures(card: TaskCard) -> list[str]:
     """What was measured of a task when it was made."""
     lines = []
-    if validation := card.get("validation"):
-        lines.append(f"Held-out images when it was learned: {_listed(validation)}.")
-    for way, distance in card.get("imported", {}).get("distances", {}).items():
+    if card.validation:
+        lines.append(f"Held-out images when it was learned: {_listed(card.validation)}.")
+    for way, distance in (card.imported.distances if card.imported else {}).items():
         lines.append(
             f"Distance of its outputs from the imported network's, {_plain(way)}: {_listed(distance)}."
         )
     return lines
-
-
-def _unmeasured(cards: Mapping[str, tuple[TaskEntry, Mapping[str, Any]]]) -> str | None:
-    names = [name for name, (_, card) in cards.items() if not _figures(card)]
-    return f"There are no held-out figures of {', '.join(names)}." if names else None
 
 
 def _listed(figures: Mapping[str, float]) -> str:

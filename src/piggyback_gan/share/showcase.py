@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 
 from piggyback_gan.bank.bank import Bank
-from piggyback_gan.bank.card import damaged_card
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.images.display import display, grid
 from piggyback_gan.images.encode import encode
@@ -62,7 +61,7 @@ def task_pictures(bank: Bank, task: str, images: Sequence[Path]) -> list[bytes]:
     """
     source, target = bank.formats(task)
     config, generator = bank.generator_config(task), bank.generator(task)
-    size = _size(bank, task)
+    size = bank.card(task).image.size
     made = []
     for path in images:
         pixels = read_image(path, source)
@@ -73,14 +72,3 @@ def task_pictures(bank: Bank, task: str, images: Sequence[Path]) -> list[bytes]:
         pair = [display(square, source), display(to_pixels(output, target), target)]
         made.append(encode(np.ascontiguousarray(grid([pair])), ".png"))
     return made
-
-
-def _size(bank: Bank, task: str) -> int:
-    """Height and width, in pixels, of the images that a task was trained with."""
-    try:
-        size = int(bank.card(task)["image"]["size"])
-        if size < 1:
-            raise ValueError(f"images of {size} pixels")
-    except (ArithmeticError, KeyError, TypeError, ValueError) as error:
-        raise damaged_card(bank.manifest.entry(task), error) from None
-    return size

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from piggyback_gan.bank.card import task_card
+from piggyback_gan.bank.card import TaskCard
 from piggyback_gan.core.network import PiggybackNetwork
+from piggyback_gan.core.task import ParameterCount
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.evaluation.judge import Judge
 from piggyback_gan.experiments.results import (
@@ -35,6 +37,7 @@ from piggyback_gan.system.seeding import seed_of
 from piggyback_gan.training.filter_selection import select_filters
 from piggyback_gan.training.options import TrainingOptions
 from piggyback_gan.training.paired import PairedTrainer
+from piggyback_gan.training.task_card import task_card
 from piggyback_gan.training.task_data import TaskData
 from piggyback_gan.training.trainer import Batch, Trainer
 from piggyback_gan.training.unpaired import UnpairedTrainer
@@ -100,7 +103,7 @@ class Part:
         taken_over = order == 1 and plan.first is not None
         torch.manual_seed(seed_of(plan.seed, order))
         networks = self._networks(task, plan.first if taken_over else None)
-        lesson = Lesson(task.name, networks, plan.config, self._card(task))
+        lesson = Lesson(task.name, networks, plan.config, partial(self._card, task))
         torch.manual_seed(seed_of(plan.seed, order, 1))
         learners = plan.strategy.begin(plan.folder, lesson)
         curve: list[Mapping[str, float]] = []
@@ -215,7 +218,7 @@ class Part:
             networks[which] = network
         return networks
 
-    def _card(self, task: Task) -> dict[str, Any]:
+    def _card(self, task: Task, parameters: ParameterCount) -> TaskCard:
         options = self.plan.options(task)
         return task_card(
             task.folder,
@@ -225,7 +228,7 @@ class Part:
             data_name=task.folder.name,
             library_version=version("piggyback-gan"),
             effective_batch=options.batch_size * options.accumulate,
-            parameters=None,
+            parameters=parameters,
             epoch=options.epochs,
             validation=None,
         )

@@ -1,7 +1,7 @@
 """Piggyback GAN itself, in a bank on disk; lambda 0 is pure factorization."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from torch import nn
@@ -93,14 +93,11 @@ class Piggyback(FilterOptions, Strategy):
         names = [field.name for field in fields(FilterOptions)]
         own = {name: getattr(self.with_filter_defaults(), name) for name in names}
         own["init"] = start if self.tasks(folder) else None
-        card = {
-            **lesson.card,
-            "options": {**lesson.card["options"], **own},
-            "parameters": sum(counts[1:], counts[0]).as_card(),
-        }
+        card = lesson.card(sum(counts[1:], counts[0]))
+        card = replace(card, options={**card.options, **own})
         bank = open_or_new(folder / _BANK, lesson.config)
         with bank.writing("an experiment"):
-            bank.add(states[FORWARD], card, states.get(BACKWARD))
+            bank.add(states[FORWARD], card.to_json(), states.get(BACKWARD))
 
     def generator(self, folder: Path, task: str, which: str, fresh: nn.Module) -> nn.Module:
         bank = Bank.open(folder / _BANK)
