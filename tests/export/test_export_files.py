@@ -35,12 +35,6 @@ from piggyback_gan.networks.config import CustomGeneratorConfig
 from piggyback_gan.system.user_code import VARIABLE
 from running import start
 
-
-@pytest.fixture(scope="module")
-def resnet(tmp_path_factory: pytest.TempPathFactory) -> Bank:
-    return bank_of(tmp_path_factory.mktemp("banks") / "resnet")
-
-
 # --- networks of a user's own ---
 
 

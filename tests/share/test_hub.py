@@ -33,14 +33,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
         yield hub
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return fill(tmp_path_factory.mktemp("template") / "bank", *MIXED[:3]).path
-
-
 @pytest.fixture
-def bank(template: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(template, tmp_path / "bank")
+def bank(three: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(three, tmp_path / "bank")
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from banks import (
     problems,
     with_metadata,
 )
-from mixed_banks import MIXED, all_bits, fill
+from mixed_banks import all_bits
 from piggyback_gan import Bank, PiggybackError, Transfer, pack, pull, push
 from piggyback_gan.bank.lock import writer_lock
 from piggyback_gan.bank.manifest import Manifest
@@ -47,12 +47,6 @@ def written(path: Path) -> dict[str, tuple[int, int]]:
 def source(tmp_path: Path) -> Store:
     """A bank of three tiny tasks, which is no bank of networks."""
     return new_store(tmp_path / "source", *TASKS)
-
-
-@pytest.fixture(scope="module")
-def networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bank of networks; only read."""
-    return fill(tmp_path_factory.mktemp("networks") / "bank", *MIXED[:4]).path
 
 
 # --- what travels ---
