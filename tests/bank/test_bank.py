@@ -342,9 +342,9 @@ def test_using_a_bank_leaves_the_random_state_alone(bank: Bank) -> None:
 def test_a_folder_of_other_things_does_not_become_a_bank(tmp_path: Path) -> None:
     (tmp_path / "holiday.jpg").touch()
     for path in (tmp_path, tmp_path / "holiday.jpg"):
-        with pytest.raises(PiggybackError, match="is no bank and not an empty folder"):
+        with pytest.raises(PiggybackError, match="is not a bank, and the folder is not empty"):
             open_or_new(path, CONFIG)
-        with pytest.raises(PiggybackError, match="is no bank"):
+        with pytest.raises(PiggybackError, match="is not a bank"):
             Bank.open(path)
     assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]
 

@@ -148,7 +148,7 @@ def test_another_layout_of_the_same_content_is_refused(bank: Path) -> None:
 def test_what_is_no_bank_is_said_to_be_none(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path, tmp_path / "nothing", tmp_path / "file"):
-        with pytest.raises(PiggybackError, match=f"{path} is no bank"):
+        with pytest.raises(PiggybackError, match=f"{path} is not a bank"):
             Manifest.read(path)
     (tmp_path / MANIFEST_NAME).mkdir()
     with pytest.raises(PiggybackError, match="can't be read: Is a directory"):
@@ -263,14 +263,14 @@ def test_a_missing_truncated_or_foreign_file_has_no_header(tmp_path: Path) -> No
         read_header(path)
     for content in (b"", b"\x01", b"a picture, perhaps", b"\2\0\0\0\0\0\0\0[]", b"\xff" * 8):
         path.write_bytes(content)
-        with pytest.raises(PiggybackError, match=r"truncated|damaged|no safetensors file"):
+        with pytest.raises(PiggybackError, match=r"truncated|damaged|not a safetensors file"):
             read_header(path)
 
 
 def test_a_safetensors_file_of_others_is_no_task(bank: Path) -> None:
     line = Manifest.read(bank).entry("maps")
     (bank / "tasks" / line.file).write_bytes(b"\2\0\0\0\0\0\0\0{}")
-    with pytest.raises(PiggybackError, match="is no task's file"):
+    with pytest.raises(PiggybackError, match="is not a task's file"):
         read_card(bank, line)
 
 

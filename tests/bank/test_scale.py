@@ -203,7 +203,7 @@ def test_a_record_that_is_none_is_refused(bank: Bank, record: str) -> None:
 @pytest.mark.parametrize("tasks", ODD_TASKS, ids=str)
 def test_a_record_of_anything_but_tasks_before_it_is_refused(bank: Bank, tasks: object) -> None:
     said = refused(bank, "both", own_record(bank, "both") | {"tasks": tasks})
-    assert "is not told as numbers of tasks before it" in said
+    assert "is not given as numbers of earlier tasks" in said
 
 
 @pytest.mark.parametrize("count", [None, -1, "8", 8.0, True])
@@ -264,7 +264,9 @@ def test_a_task_can_not_start_from_one_that_is_not_before_it(bank: Bank) -> None
     for start in ("winter", "both", "chain"):
         content = with_metadata(file_of(bank, "both"), start=json.dumps(start))
         forged = Bank(forge(bank, "both", content), CONFIG)
-        with pytest.raises(PiggybackError, match=f"starts from '{start}', which is no task before"):
+        with pytest.raises(
+            PiggybackError, match=f"starts from '{start}', which is not an earlier task"
+        ):
             forged.generator("both")
     content = with_metadata(file_of(bank, "both"), start="null")
     with pytest.raises(PiggybackError, match="selected mixing adds to an earlier task's filters"):

@@ -107,11 +107,11 @@ def test_a_network_that_an_exporter_can_not_follow_is_refused_in_one_line(
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("bank.json", "would lie in the bank"),
-        ("tasks/0002-second.safetensors", "would lie in the bank"),
-        ("runs/second/x.onnx", "would lie in the bank"),
-        ("", "no file's name"),
-        ("..", "no file's name"),
+        ("bank.json", "would be inside the bank"),
+        ("tasks/0002-second.safetensors", "would be inside the bank"),
+        ("runs/second/x.onnx", "would be inside the bank"),
+        ("", "can't name a file"),
+        ("..", "can't name a file"),
     ],
 )
 def test_no_export_goes_over_a_banks_own_files(

@@ -130,7 +130,7 @@ def test_it_tells_figures_notes_and_the_hash_that_stands_for_all(bank: Path, des
         "Distance of its outputs from the imported network's, AtoB: l1 0.02.\n\n"
         "Distance of its outputs from the imported network's, BtoA: l1 0.01.\n\n## Use"
     ) in text
-    assert "There are no held-out figures of deep, classes.\n" in text
+    assert "There are no held-out metrics for deep, classes.\n" in text
     assert f"`{Bank.open(bank).entries[-1].sha256}`, stands for all 4" in text
 
 
@@ -503,7 +503,7 @@ def test_notes_at_the_destination_that_nothing_can_be_made_of_stay_and_are_told(
 ) -> None:
     dest.mkdir()
     (dest / "card.toml").write_text("license = mit")
-    damaged = f"{dest}/card.toml is no valid TOML: "
+    damaged = f"{dest}/card.toml is not valid TOML: "
     for advice in (
         "mend it",
         f"remove {dest}/card.toml and push again to send yours",
@@ -536,7 +536,7 @@ def test_the_notes_that_were_checked_are_those_that_are_sent(
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("license = mit", "card.toml is no valid TOML: "),
+        ("license = mit", "card.toml is not valid TOML: "),
         (
             'licence = "mit"',
             "card.toml: unknown options licence; known: description, license, tasks",

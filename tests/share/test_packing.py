@@ -135,8 +135,8 @@ def test_what_can_not_be_packed_is_one_line_and_leaves_nothing(light: Path, tmp_
     for asked, out, words in (
         (["a", "winter"], "out", "the bank has no task 'winter'; tasks: first, a, b, c, d"),
         ([], "out", "a bank is packed of one task at least"),
-        (["a"], "taken", "taken is there and no empty folder: choose another place"),
-        (["a"], "taken/mine.txt", "mine.txt is there and no empty folder"),
+        (["a"], "taken", "taken exists and is not an empty folder; choose another path"),
+        (["a"], "taken/mine.txt", "mine.txt exists and is not an empty folder"),
         (["a"], "taken/mine.txt/out", "mine.txt.* can't be written"),
     ):
         with pytest.raises(PiggybackError, match=words):

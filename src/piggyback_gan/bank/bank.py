@@ -1,4 +1,4 @@
-"""Bank: a directory of image translators that share their filters; open it, use it, add to it."""
+"""Bank: a directory of image translators that share their filter banks."""
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -35,7 +35,7 @@ __all__ = ["BACKWARD", "FORWARD", "Bank", "Finding", "open_or_new"]
 
 
 class Bank:
-    """A bank on disk.
+    """A bank on disk: open it, translate with its tasks, add tasks. Iterating gives the tasks' names.
 
     Example::
 
@@ -52,10 +52,10 @@ class Bank:
 
     @classmethod
     def open(cls, path: str | Path) -> "Bank":
-        """Open a bank; nothing else needs to be known about it.
+        """Open a bank.
 
         Raises:
-            PiggybackError: no bank is there, it is damaged, or it comes from a newer version.
+            PiggybackError: `path` is not a bank, it is damaged, or a newer version wrote it.
         """
         store = Store.open(Path(path))
         architecture = store.manifest.architecture
@@ -69,10 +69,10 @@ class Bank:
 
     @classmethod
     def new(cls, path: str | Path, config: Architecture) -> "Bank":
-        """A bank that comes to be on disk when its first task is added.
+        """Make a bank, which is written to disk when its first task is added.
 
         Raises:
-            PiggybackError: the folder holds other things.
+            PiggybackError: the folder has other files.
         """
         path = Path(path)
         require_empty(path)
@@ -99,12 +99,12 @@ class Bank:
 
     @property
     def manifest(self) -> Manifest:
-        """What `bank.json` says: as it was when the bank was opened, and with what was added since."""
+        """The manifest as it was when the bank was opened, and with what was added since."""
         return self._store.manifest
 
     @property
     def entries(self) -> tuple[TaskEntry, ...]:
-        """The manifest's line for each task, in order."""
+        """The manifest's entries, in order."""
         return self.manifest.tasks
 
     @property
@@ -121,7 +121,7 @@ class Bank:
         return _restored(self.empty_network(which), self._store.read(), which)
 
     def states(self, which: str = FORWARD) -> Iterator[TaskState]:
-        """The tasks of one of the bank's networks as they are stored, in order.
+        """Read the tasks of one of the bank's networks, in order.
 
         Raises:
             PiggybackError: a file is missing or damaged.
@@ -131,27 +131,27 @@ class Bank:
                 yield state
 
     def empty_network(self, which: str = FORWARD) -> PiggybackNetwork:
-        """A network of the bank's architecture without tasks; it draws on no random numbers."""
+        """Build a network of the bank's architecture without tasks; the random state is left as it is."""
         config = self.network_config(which)
         with torch.random.fork_rng(devices=[]):
             module = build_generator(config)
-        # What others' modules do with their conv layers is not known.
+        # A custom module may use its conv layers in other ways.
         return PiggybackNetwork(module, factored=isinstance(config, GeneratorConfig))
 
     def _network_to_read(self, which: str) -> PiggybackNetwork:
-        """The same, but only for tasks that are there: it has no values for new ones to start from."""
+        """Build a network without initial weights, for loading existing tasks."""
         network = PiggybackNetwork(build_outline(self.network_config(which)))
         is_empty = any(parameter.is_meta for parameter in network.parameters())
         return network.to_empty(device="cpu") if is_empty else network
 
     def network_config(self, which: str) -> Architecture:
-        """The architecture of one of the bank's networks: the backward one's channels are swapped."""
+        """Return the architecture of one of the bank's networks; the backward one's channels are swapped."""
         channels = (self.config.input_channels, self.config.output_channels)
         first, second = channels if which == FORWARD else channels[::-1]
         return replace(self.config, input_channels=first, output_channels=second)
 
     def card(self, task: str) -> TaskCard:
-        """Read what describes a task: options, data, images, parameters, validation. Cached.
+        """Read a task's card: options, data, images, parameters, validation. Cached.
 
         Raises:
             PiggybackError: the task does not exist, or its file is missing or damaged.
@@ -162,7 +162,7 @@ class Bank:
         return self._cards[task]
 
     def directions(self, task: str) -> tuple[str, ...]:
-        """In which directions a task translates, "AtoB" or "BtoA"; the one it was trained in first.
+        """Return the directions of a task, "AtoB" or "BtoA"; the one that it was trained in comes first.
 
         Raises:
             PiggybackError: as `card`.
@@ -170,7 +170,7 @@ class Bank:
         return self.card(task).directions
 
     def formats(self, task: str, direction: str | None = None) -> tuple[ImageFormat, ImageFormat]:
-        """What a task's input and output files hold.
+        """Return the formats of a task's input and output files.
 
         Raises:
             PiggybackError: as `card`, or the task has no such direction.
@@ -179,26 +179,26 @@ class Bank:
         return card.formats if _which(task, card, direction) == FORWARD else card.formats[::-1]
 
     def generator_config(self, task: str, direction: str | None = None) -> Architecture:
-        """The architecture of a task's generator: the bank's, with the task's channels."""
+        """Return the architecture of a task's generator: the bank's, with the task's channels."""
         first, second = self.formats(task, direction)
         return replace(self.config, input_channels=first.channels, output_channels=second.channels)
 
     def generator(
         self, task: str, device: str | torch.device = "cpu", direction: str | None = None
     ) -> nn.Module:
-        """A task's generator as a plain module in eval mode: (B, C, H, W) in [-1, 1] -> the same.
+        """Load a task's generator as a plain module in eval mode: (B, C, H, W) in [-1, 1] -> the same.
 
-        H and W must be multiples of `config.size_multiple`. Each call gives a module of its own. It reads
-        the files of the task and of those that it is composed with, and no other.
+        H and W must be multiples of `config.size_multiple`. Each call returns a new module. Only the files
+        of the task and of the tasks that it is composed with are read.
 
         Args:
             task: the task's name.
-            device: where to put it.
+            device: the device of the module.
             direction: "AtoB" or "BtoA"; the one that the task was trained in if None. Unpaired tasks
                 have both.
 
         Raises:
-            PiggybackError: there is no such task, direction or device, or a file is missing or damaged.
+            PiggybackError: the task, direction or device does not exist, or a file is missing or damaged.
         """
         stored = self._store.read_task(task)
         which = _which(task, self.card(task), direction)
@@ -243,15 +243,14 @@ class Bank:
                 (C, H, W) or (B, C, H, W) in [-1, 1].
             device: "cpu", "cuda", "mps" or "auto".
             direction: "AtoB" or "BtoA"; the one that the task was trained in if None.
-            tiling: translate it in overlapping tiles: for images that are too large to be translated
-                at once.
+            tiling: translate in overlapping tiles, for images that are too large to be translated at once.
 
         Returns:
-            What was given, in the same size: a PIL image, or a tensor on the CPU in [-1, 1].
+            The same type and size as the input: a PIL image, or a tensor on the CPU in [-1, 1].
 
         Raises:
-            PiggybackError: there is no such task, direction or device, or the image is not what the task
-                takes.
+            PiggybackError: the task, direction or device does not exist, or the image does not fit the
+                task.
         """
         key = (task, choose_device(str(device)), direction or self.directions(task)[0])
         if key not in self._generators:
@@ -268,7 +267,7 @@ class Bank:
         )
 
     def _read_needed(self, state: TaskState, which: str) -> Iterator[StoredTask]:
-        """The tasks that a task needs in one of the networks, and what they need is among them."""
+        """Read the tasks that a task needs in one of the networks; what these need must be among them."""
         assert state.needs is not None
         known: set[str] = set()
         for stored in self._store.read_tasks(state.needs.tasks):
@@ -291,10 +290,10 @@ class Bank:
 
     @contextlib.contextmanager
     def writing(self, purpose: str) -> Iterator[None]:
-        """Be the bank's one writer for as long as the block lasts.
+        """Hold the writer's lock of the bank.
 
         Raises:
-            PiggybackError: another process is, or the folder can't be written to.
+            PiggybackError: another process holds it, or the folder can't be written to.
         """
         with writer_lock(self.path, purpose):
             yield
@@ -311,7 +310,7 @@ class Bank:
 
         Raises:
             PiggybackError: the task does not fit the bank's networks, its name is taken, or the bank
-                can't be written; it is as it was.
+                can't be written; it is unchanged.
         """
         outlines = list(self._store.outlines())
         fitting = {
@@ -322,7 +321,7 @@ class Bank:
         return self._store.append(fitting.pop(FORWARD), card, fitting)
 
     def _fitting(self, added: TaskState, which: str, outlines: Iterable[StoredTask]) -> TaskState:
-        """A task that fits one of the bank's networks, with what it needs there."""
+        """Check that a task fits one of the bank's networks, and set what it needs there."""
         network = self._network_to_read(which)
         ledger = network.ledger.emptied()
         for outline in outlines:
@@ -341,7 +340,7 @@ class Bank:
         """Remove the newest task, inside `writing`.
 
         Raises:
-            PiggybackError: there is no such task, or later ones are built on it.
+            PiggybackError: the task does not exist, or later ones are built on it.
         """
         self._store.remove(task)
         self._generators.clear()
@@ -351,17 +350,17 @@ class Bank:
         """Check every file's hash, the chain of tasks, all shapes, and that each task composes.
 
         Returns:
-            A finding for each task, in order. Damage is told, not raised.
+            A finding for each task, in order. Damage does not raise.
         """
         return check_tasks(self._store.check(), cache(self._network_to_read))
 
     def leftovers(self) -> list[Path]:
-        """Files among the tasks that are no part of the bank, such as a killed writer's; they do no harm."""
+        """List files in the tasks folder that are not part of the bank, such as a killed writer's; they do no harm."""
         return self._store.leftovers()
 
 
 def open_or_new(path: Path, config: Architecture) -> Bank:
-    """The bank at `path`, or a new one with this architecture.
+    """Open the bank at `path`, or make a new one with this architecture.
 
     Raises:
         PiggybackError: as `Bank.open` and `Bank.new`.
