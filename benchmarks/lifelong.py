@@ -119,9 +119,9 @@ def learned_row(bank_path: Path, task: Task, seconds: float, judged: Evaluation)
     return {
         "task": task.folder,
         "seconds": round(seconds),
-        "options": card["options"],
-        "data": card["data"],
-        "parameters": card["parameters"],
+        "options": card.options,
+        "data": card.to_json()["data"],
+        "parameters": asdict(card.parameters),
         "bytes": bank.entries[-1].bytes,
         "when_learned": figures(judged),
     }

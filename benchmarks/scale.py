@@ -95,7 +95,7 @@ def sizes_of(path: Path) -> dict[str, Any]:
         "first_file_bytes": bank.entries[0].bytes,
         "last_file_bytes": bank.entries[-1].bytes,
         "manifest_bytes": (path / MANIFEST_NAME).stat().st_size,
-        "last_task_share": bank.card(bank.tasks[-1])["parameters"]["share"],
+        "last_task_share": bank.card(bank.tasks[-1]).parameters.share,
     }
 
 

@@ -1,6 +1,5 @@
-"""Claims about banks with a backward direction, and about those that the first release wrote."""
+"""Claims about banks with a backward direction."""
 
-import hashlib
 import json
 import shutil
 from dataclasses import replace
@@ -14,7 +13,6 @@ from torch import Tensor
 
 from banks import CONFIG, card, contents, images, learn, network
 from piggyback_gan.bank.bank import Bank, open_or_new
-from piggyback_gan.bank.manifest import Manifest, TaskEntry
 from piggyback_gan.bank.store import Store, tensors_sha256
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.names import BACKWARD
@@ -28,8 +26,7 @@ def add(path: Path, task: str, *, unpaired: bool = False, direction: str = "AtoB
     bank = open_or_new(path, CONFIG)
     forward = bank.network() if bank.tasks else network()
     state = learn(forward, task)
-    words = card(forward, task, 0.25) | {"mode": "unpaired" if unpaired else "paired"}
-    words["options"] = {"direction": direction}
+    words = card(forward, task, unpaired=unpaired, direction=direction)
     backward = None
     if unpaired:
         backward = learn(bank.network(which=BACKWARD), task)
@@ -142,7 +139,7 @@ def test_a_task_file_holds_the_backward_network_under_its_name(bank: Bank) -> No
     mine = {key for key in keys if not key.startswith("backward/")}
     # As the backward network's first task it has nothing to mix from.
     assert theirs == {key for key in mine if not key.endswith(".mixing_weights")}
-    assert "backward/unconstrained" in metadata and metadata["format_version"] == "4"
+    assert "backward/unconstrained" in metadata and metadata["format_version"] == "1"
     (stored,) = [s for s in Store.open(bank.path).read() if s.state.name == "seasons"]
     assert stored.others.keys() == {"backward"}
 
@@ -220,78 +217,3 @@ def test_a_backward_task_that_does_not_fit_is_refused_before_anything_is_written
     with bank.writing("train rain"), pytest.raises(PiggybackError, match="does not fit"):
         bank.add(forward, {"mode": "unpaired"}, wider)
     assert contents(bank.path) == before
-
-
-# --- format 1, as the first release wrote it ---
-
-
-def as_format_1(path: Path) -> None:
-    """Write every file of a bank of paired tasks anew, as the first release did.
-
-    It had the same layout, version 1 in each file, no further networks, and cards that gave image
-    channels in place of formats, as `banks.card` does.
-    """
-    manifest = Manifest.read(path)
-    entries: list[TaskEntry] = []
-    for entry in manifest.tasks:
-        file = path / "tasks" / entry.file
-        content = file.read_bytes()
-        length = int.from_bytes(content[:8], "little")
-        header = json.loads(content[8 : 8 + length])
-        for key in ("mixing", "start", "storage", "needs"):
-            del header["__metadata__"][key]
-        header["__metadata__"] |= {
-            "format_version": "1",
-            "previous_sha256": entries[-1].sha256 if entries else "none",
-        }
-        text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 8)
-        content = len(text).to_bytes(8, "little") + text + content[8 + length :]
-        file.write_bytes(content)
-        sha256 = hashlib.sha256(content).hexdigest()
-        entries.append(replace(entry, sha256=sha256, bytes=len(content)))
-    replace(manifest, tasks=tuple(entries), format_version=1).write(path)
-
-
-@pytest.fixture
-def old(tmp_path: Path) -> Bank:
-    for task in ("maps", "night"):
-        add(tmp_path / "old", task)
-    as_format_1(tmp_path / "old")
-    return Bank.open(tmp_path / "old")
-
-
-def test_a_bank_of_format_1_is_read_verified_and_used(old: Bank, tmp_path: Path) -> None:
-    assert json.loads((old.path / "bank.json").read_bytes())["format_version"] == 1
-    assert problems(old) == {}
-    for task in ("maps", "night"):
-        new = add(tmp_path / "new", task)
-    assert equal(outputs(new), outputs(old))
-    assert old.directions("night") == ("AtoB",)
-    source, target = old.formats("night")
-    assert (source.channels, source.depth, target.channels) == (3, "uint8", 3)
-
-
-def test_a_bank_of_format_1_takes_new_tasks_of_both_kinds_and_its_own_files_stay(old: Bank) -> None:
-    before, files = outputs(old), contents(old.path / "tasks")
-    grown = add(add(old.path, "seasons", unpaired=True).path, "rain")
-    assert json.loads((old.path / "bank.json").read_bytes())["format_version"] == 4
-    assert equal(before, outputs(grown))
-    assert files.items() <= contents(old.path / "tasks").items()
-    assert problems(grown) == {}
-    for task in ("rain", "seasons"):
-        grown.remove(task)
-    assert problems(Bank.open(old.path)) == {}
-    assert equal(before, outputs(Bank.open(old.path)))
-
-
-def test_damage_in_a_bank_of_format_1_is_found_and_named(old: Bank) -> None:
-    path = old.path / "tasks" / old.entries[0].file
-    path.write_bytes(path.read_bytes()[:-1])
-    assert list(problems(old)) == ["maps", "night"]
-
-
-def test_a_bank_of_a_newer_format_asks_for_an_update(bank: Bank) -> None:
-    replace(Manifest.read(bank.path), format_version=5).write(bank.path)
-    with pytest.raises(PiggybackError, match="is of format 5, this version reads up to 4: update"):
-        Bank.open(bank.path)

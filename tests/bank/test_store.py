@@ -35,6 +35,8 @@ from piggyback_gan.names import check_task_name
 from piggyback_gan.system import files as files_module
 
 TASKS = ("maps", "night", "sketch")
+STATE = ("unconstrained", "mixing", "start", "storage", "needs")
+NOTHING = {"bank_filters": 0, "sha256": hashlib.sha256().hexdigest(), "tasks": []}
 
 
 def new_store(path: Path, *names: str, architecture: object = None) -> Store:
@@ -64,13 +66,14 @@ def test_a_task_file_describes_itself(store: Store) -> None:
     metadata = metadata_of(file_of(store, "night"))
     assert metadata == {
         "format": "piggyback-gan task",
-        "format_version": "4",
+        "format_version": "1",
         "task": "night",
         "architecture": json.dumps(ARCHITECTURE),
         "unconstrained": '{"conv": 0.25}',
         "mixing": '{"kind": "full"}',
         "start": "null",
         "storage": "fp32",
+        "needs": json.dumps(NOTHING, sort_keys=True),
         "card": '{"about": "night"}',
         "tensors_sha256": tensors_sha256(state("night", 1).tensors),
         "previous_sha256": hashlib.sha256(file_of(store, "maps").read_bytes()).hexdigest(),
@@ -245,9 +248,9 @@ def test_a_file_truncated_or_grown_by_any_length_is_found_and_named(store: Store
 def test_a_missing_file_is_found_and_named(store: Store) -> None:
     file_of(store, "night").unlink()
     assert problems(store) == {"night": f"task 'night': {file_of(store, 'night')} is missing"}
-    assert [task.state.name for task in store.read_through("maps")] == ["maps"]
+    assert [task.state.name for task in store.read_tasks(["maps"])] == ["maps"]
     with pytest.raises(PiggybackError, match="is missing"):
-        list(store.read_through("night"))
+        list(store.read_tasks(["night"]))
 
 
 def test_a_folder_in_a_files_place_is_found(store: Store) -> None:
@@ -309,7 +312,7 @@ def test_a_task_of_another_architecture_is_found(store: Store, tmp_path: Path) -
 
 
 def test_a_task_file_of_a_newer_version_asks_for_an_update(store: Store) -> None:
-    newer = with_metadata(file_of(store, "sketch"), format_version="5", card=None)
+    newer = with_metadata(file_of(store, "sketch"), format_version="2", card=None)
     found = problems(forge(store, "sketch", newer))
     assert found.keys() == {"sketch"}
     assert "was written by a newer version: update piggyback-gan" in found["sketch"]
@@ -319,7 +322,7 @@ def test_a_task_file_of_a_newer_version_asks_for_an_update(store: Store) -> None
     "changes",
     [
         {key: value}
-        for key in ("format_version", "architecture", "unconstrained", "card", "previous_sha256")
+        for key in ("format_version", "architecture", "card", "previous_sha256", *STATE)
         for value in (None, "{")
     ]
     + [{"tensors_sha256": None}, {"format": "pt"}, {"task": None}]

@@ -173,7 +173,7 @@ def test_both_directions_of_an_unpaired_task_are_judged(
         "kernel_distance",
     ):
         assert {f"{kind}_AtoB", f"{kind}_BtoA"} <= row["figures"].keys()
-    validation = Bank.open(unpaired).card("boxes")["validation"]
+    validation = Bank.open(unpaired).card("boxes").validation
     assert {name: row["figures"][name]["value"] for name in validation} == validation
 
 
@@ -219,7 +219,7 @@ def test_what_training_held_out_by_itself_is_judged(tmp_path: Path, judged: Judg
     teach(tmp_path / "bank", "one", folder, options, GENERATOR)
     held_out = find_pairs(folder).with_held_out(0.3, 5).held_out
     assert names(tmp_path / "bank", "one", folder) == [pair.name for pair in held_out]
-    validation = Bank.open(tmp_path / "bank").card("one")["validation"]
+    validation = Bank.open(tmp_path / "bank").card("one").validation
     (row,) = judged(tmp_path / "bank", "one", "--data", folder)["tasks"]
     assert {name: row["figures"][name]["value"] for name in validation} == validation
 

@@ -208,7 +208,7 @@ def test_the_piggyback_part_is_a_bank_whose_generators_were_judged(
         assert torch.equal(bank.generator(task)(image), generated(out, "piggyback", task))
     back = bank.generator("winter", direction="BtoA")
     assert torch.equal(back(image), generated(out, "piggyback", "winter", "backward"))
-    assert bank.card("night")["options"]["learning_rate"] == 0.002
+    assert bank.card("night").options["learning_rate"] == 0.002
 
 
 def test_pictures_of_inputs_targets_and_outputs_are_kept(out: Path) -> None:
@@ -363,7 +363,7 @@ def test_the_bank_says_which_share_and_start_a_strategy_had(tmp_path: Path) -> N
     )
     assert run(file, tmp_path / "out") == 0
     bank = Bank.open(part_folder(tmp_path / "out", "piggyback", 0) / "bank")
-    options = [bank.card(task)["options"] for task in bank.tasks]
+    options = [bank.card(task).options for task in bank.tasks]
     keys = ("unconstrained", "allocation", "init")
     assert [tuple(o[key] for key in keys) for o in options] == [
         (0.5, "even", None),

@@ -35,12 +35,6 @@ from piggyback_gan.networks.config import CustomGeneratorConfig
 from piggyback_gan.system.user_code import VARIABLE
 from running import start
 
-
-@pytest.fixture(scope="module")
-def resnet(tmp_path_factory: pytest.TempPathFactory) -> Bank:
-    return bank_of(tmp_path_factory.mktemp("banks") / "resnet")
-
-
 # --- networks of a user's own ---
 
 
@@ -113,11 +107,11 @@ def test_a_network_that_an_exporter_can_not_follow_is_refused_in_one_line(
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("bank.json", "would lie in the bank"),
-        ("tasks/0002-second.safetensors", "would lie in the bank"),
-        ("runs/second/x.onnx", "would lie in the bank"),
-        ("", "no file's name"),
-        ("..", "no file's name"),
+        ("bank.json", "would be inside the bank"),
+        ("tasks/0002-second.safetensors", "would be inside the bank"),
+        ("runs/second/x.onnx", "would be inside the bank"),
+        ("", "can't name a file"),
+        ("..", "can't name a file"),
     ],
 )
 def test_no_export_goes_over_a_banks_own_files(

@@ -50,13 +50,6 @@ from piggyback_gan.names import EXPORT_FORMATS, ExportFormat
 
 
 @pytest.fixture(scope="module")
-def banks(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Bank]:
-    """A bank for each kind of network."""
-    folder = tmp_path_factory.mktemp("banks")
-    return {name: bank_of(folder / name, config) for name, config in BANKS.items()}
-
-
-@pytest.fixture(scope="module")
 def exported(
     banks: Mapping[str, Bank], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str, ExportFormat], Exported]:
@@ -69,11 +62,6 @@ def exported(
         return export_task(banks[which], "second", path, ExportOptions(format=format))
 
     return export
-
-
-@pytest.fixture
-def resnet(banks: Mapping[str, Bank]) -> Bank:
-    return banks["resnet"]
 
 
 # --- what files compute ---
@@ -360,7 +348,7 @@ def with_card(bank: Bank, path: Path, change: Callable[[dict[str, Any]], Any]) -
     """The same bank, whole and with all its hashes, whose last task says other things of itself."""
     shutil.copytree(bank.path, path)
     store = Store.open(path)
-    card = dict(bank.card("second"))
+    card = bank.card("second").to_json()
     change(card)
     forge(store, "second", with_metadata(file_of(store, "second"), card=json.dumps(card)))
     return Bank.open(path)
@@ -372,12 +360,13 @@ def with_card(bank: Bank, path: Path, change: Callable[[dict[str, Any]], Any]) -
         (lambda card: card["options"].update(direction='AtoB"""\nimport os\n"""'), "direction"),
         (lambda card: card.update(options=None), "options"),
         (lambda card: card.update(image=None), "image"),
-        (lambda card: card["image"].pop("size"), "image_size"),
-        (lambda card: card["image"].update(size="64\n"), "image_size"),
-        (lambda card: card["image"]["input"].update(channels="3 or 4"), "image format"),
-        (lambda card: card["image"]["input"].update(low="0"), "image format"),
+        (lambda card: card["image"].pop("size"), "`size`"),
+        (lambda card: card["image"].update(size="64\n"), r"image\.size"),
+        (lambda card: card["image"]["input"].update(channels="3 or 4"), r"image\.input\.channels"),
+        (lambda card: card["image"]["input"].update(low="0"), r"image\.input\.low"),
         (lambda card: card["image"]["output"].update(high=float("inf")), "image format"),
-        (lambda card: card["image"].pop("output"), "image format"),
+        (lambda card: card["image"].pop("output"), "`output`"),
+        (lambda card: card["image"]["input"].update(gamma=2), "image format"),
     ],
 )
 def test_no_word_of_a_forged_card_gets_into_a_program(

@@ -213,7 +213,7 @@ def test_a_name_that_does_not_fit_into_an_address_is_refused(
 
 def test_no_model_folder_goes_into_a_bank_or_over_one(bank: Bank) -> None:
     before = contents(bank.path)
-    with pytest.raises(PiggybackError, match="would lie in the bank"):
+    with pytest.raises(PiggybackError, match="would be inside the bank"):
         export_task(bank, "second", bank.path / "models/second", AGAIN)
     with pytest.raises(PiggybackError, match="bank is a folder that no such export wrote"):
         export_task(bank, "second", bank.path, AGAIN)

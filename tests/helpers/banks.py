@@ -8,7 +8,6 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,15 @@ import torch
 from torch import Tensor
 
 from piggyback_gan.bank.bank import Bank, open_or_new
+from piggyback_gan.bank.card import DataCard, ImageCard, ParameterCard, TaskCard
 from piggyback_gan.bank.manifest import Manifest, TaskEntry
 from piggyback_gan.bank.store import Store
 from piggyback_gan.core.allocation import Shares
 from piggyback_gan.core.filter_options import FilterOptions
 from piggyback_gan.core.network import PiggybackNetwork
-from piggyback_gan.core.task import TaskFilters, TaskState
+from piggyback_gan.core.task import Needs, TaskFilters, TaskState
 from piggyback_gan.errors import PiggybackError
+from piggyback_gan.images.format import ImageFormat
 from piggyback_gan.networks.config import GeneratorConfig
 from piggyback_gan.networks.generators import build_generator
 
@@ -77,29 +78,28 @@ def images(*shape: int, seed: int = 0) -> Tensor:
     return torch.rand((*batch, 3, height, width), generator=generator) * 2 - 1
 
 
-def card(network: PiggybackNetwork, task: str, unconstrained: Shares) -> dict[str, Any]:
-    """A card as teaching gives it to a task."""
-    parameters = network.parameter_count(task)
-    return {
-        "library_version": "0.1.0",
-        "mode": "paired",
-        "data": {"name": task, "layout": "folders", "train_pairs": 4, "held_out_pairs": 0},
-        "image": {
-            "size": 64,
-            "size_multiple": 4,
-            "input_channels": 3,
-            "output_channels": 3,
-            "file_range": [0, 255],
-            "tensor_range": [-1, 1],
-        },
-        "options": {"unconstrained": unconstrained, "seed": 0},
-        "parameters": {
-            **asdict(parameters),
-            "total": parameters.total,
-            "share": parameters.share,
-        },
-        "validation": None,
-    }
+def card(
+    network: PiggybackNetwork,
+    task: str,
+    unconstrained: Shares = 0.25,
+    *,
+    unpaired: bool = False,
+    direction: str = "AtoB",
+    formats: tuple[ImageFormat, ImageFormat] = (ImageFormat(), ImageFormat()),
+    size: int = 64,
+    **more: Any,
+) -> dict[str, Any]:
+    """The JSON of a card as training gives it to a task; `more` has other fields of `TaskCard`."""
+    first, second = formats
+    return TaskCard(
+        library_version="0.1.0",
+        mode="unpaired" if unpaired else "paired",
+        data=DataCard(name=task, layout="folders", train_pairs=4, held_out_pairs=0),
+        image=ImageCard(size=size, size_multiple=4, input=first, output=second),
+        options={"unconstrained": unconstrained, "seed": 0, "direction": direction},
+        parameters=ParameterCard(**network.parameter_count(task).as_card()),
+        **more,
+    ).to_json()
 
 
 def fill(
@@ -124,7 +124,7 @@ def state(name: str, seed: int = 0) -> TaskState:
     """A task of one tiny layer."""
     values = torch.randn(2, 9, generator=torch.Generator().manual_seed(seed))
     tensors = {"conv.unconstrained_filters": values, "norm.num_batches_tracked": torch.tensor(seed)}
-    return TaskState(name, TaskFilters({"conv": 0.25}), tensors)
+    return TaskState(name, TaskFilters({"conv": 0.25}), tensors, needs=Needs((), 0))
 
 
 def append(store: Store, *names: str) -> Store:
@@ -143,7 +143,7 @@ def problems(store: Store) -> dict[str, str]:
 # --- forged files ---
 
 
-def file_of(store: Store, name: str) -> Path:
+def file_of(store: Store | Bank, name: str) -> Path:
     return store.path / "tasks" / store.manifest.entry(name).file
 
 
@@ -158,7 +158,7 @@ def with_metadata(path: Path, **changes: str | None) -> bytes:
     return len(text).to_bytes(8, "little") + text + content[8 + length :]
 
 
-def forge(store: Store, name: str, content: bytes) -> Store:
+def forge(store: Store | Bank, name: str, content: bytes) -> Store:
     """Put another file in a task's place and write a manifest that vouches for it."""
     file_of(store, name).write_bytes(content)
     given = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}

@@ -5,7 +5,7 @@ import sys
 import warnings
 import zipfile
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -58,9 +58,7 @@ def bank_of(
                         tensor.add_(0.1)
             learner.finish_task()
             states.append(learner.task_state(task))
-        about = card(networks["forward"], task, 0.25)
-        about["image"] |= {"input": asdict(formats[0]), "output": asdict(formats[1])}
-        about |= {"mode": "unpaired"} if unpaired else {}
+        about = card(networks["forward"], task, unpaired=unpaired, formats=formats)
         with bank.writing("test"):
             bank.add(states[0], about, states[1] if unpaired else None)
     return Bank.open(path)

@@ -7,12 +7,13 @@ from zlib import crc32
 import torch
 from torch import nn
 
-from banks import evenly
+from banks import card, evenly
 from piggyback_gan.bank.bank import Bank, open_or_new
 from piggyback_gan.core.allocation import Shares
 from piggyback_gan.core.mixings import FullMixing, LowRankMixing, Mixing, SelectedMixing
 from piggyback_gan.core.network import PiggybackNetwork
 from piggyback_gan.core.task import TaskState
+from piggyback_gan.images.format import ImageFormat
 from piggyback_gan.names import BACKWARD, FORWARD
 from piggyback_gan.networks.config import GeneratorConfig
 from piggyback_gan.training.own_layers import own_layers
@@ -79,18 +80,15 @@ def fill(path: Path, *tasks: Task) -> Bank:
             if which == FORWARD or task.unpaired
         }
         with bank.writing("test"):
-            counts = [networks[which].parameter_count(task.name) for which in states]
-            card = {
-                "mode": "unpaired" if task.unpaired else "paired",
-                "options": {"direction": "AtoB"},
-                "parameters": sum(counts[1:], counts[0]).as_card(),
-                "image": {
-                    "size": 16,
-                    "input": {"channels": task.channels[0]},
-                    "output": {"channels": task.channels[1]},
-                },
-            }
-            bank.add(states[FORWARD], card, states.get(BACKWARD))
+            first, second = (ImageFormat(channels=channels) for channels in task.channels)
+            words = card(
+                networks[FORWARD],
+                task.name,
+                unpaired=task.unpaired,
+                formats=(first, second),
+                size=16,
+            )
+            bank.add(states[FORWARD], words, states.get(BACKWARD))
     return Bank.open(path)
 
 

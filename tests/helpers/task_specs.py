@@ -8,7 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from piggyback_gan import TrainingOptions
+from piggyback_gan.bank.card import ImageCard, ParameterCard, TaskCard
+from piggyback_gan.core.task import ParameterCount
 from piggyback_gan.experiments.strategies.base import Strategy, TaskSpec
+from piggyback_gan.images.format import ImageFormat
 from piggyback_gan.networks.config import GeneratorConfig
 from piggyback_gan.networks.generators import build_generator
 from piggyback_gan.training.paired import PairedTrainer
@@ -48,7 +51,13 @@ def task_spec(
 ) -> TaskSpec:
     networks = {which: fresh(config, seed) for seed, which in enumerate(directions)}
     mode = "unpaired" if len(networks) == 2 else "paired"
-    return TaskSpec(task, networks, config, {"mode": mode, "options": {}})
+
+    def card(parameters: ParameterCount) -> TaskCard:
+        image = ImageCard(size=16, input=ImageFormat(), output=ImageFormat())
+        parameter_card = ParameterCard(**parameters.as_card())
+        return TaskCard(mode=mode, options={}, image=image, parameters=parameter_card)
+
+    return TaskSpec(task, networks, config, card)
 
 
 def train(learners: Mapping[str, nn.Module], config: GeneratorConfig, level: float) -> list[float]:

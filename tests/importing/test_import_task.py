@@ -79,8 +79,8 @@ def test_a_later_network_takes_less_and_finetuning_brings_it_closer(
         k: v for k, v in before.items() if k.startswith("tasks")
     }
     card = opened.card("second")
-    assert card["imported"]["distances"] == {"AtoB": dict(imported.distances["AtoB"])}
-    assert card["imported"]["files"]["AtoB"]["name"] == "G.pth"
+    assert card.imported.distances == {"AtoB": dict(imported.distances["AtoB"])}
+    assert card.imported.files["AtoB"].name == "G.pth"
     assert made(PICTURE).shape == (1, 3, 32, 32)
     # What is reported is what the bank's own generator gives.
     import_again = import_task(

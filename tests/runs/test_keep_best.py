@@ -62,9 +62,9 @@ def test_the_task_is_the_best_epochs_and_not_the_last_ones(
     options = dataclasses.replace(STEADY, keep_best=metric)
     teach(tmp_path / "bank", "one", data, options, GENERATOR)
     bank = Bank.open(tmp_path / "bank")
-    assert bank.card("one")["epoch"] == 2, "the first of equals"
+    assert bank.card("one").epoch == 2, "the first of equals"
     measured = records(bank.path, "one")[1]["validation"]
-    assert bank.card("one")["validation"] == measured
+    assert bank.card("one").validation == measured
     held_out = PairedDataset(find_pairs(data).held_out, direction="AtoB", formats=RGB, size=16)
     found = evaluate(bank.generator("one"), held_out, CPU).metrics
     assert found | {metric: values[1]} == measured
@@ -92,7 +92,7 @@ def test_both_directions_of_an_unpaired_task_are_the_best_epochs(
     options = dataclasses.replace(STEADY, mode="unpaired", keep_best="psnr_BtoA")
     teach(tmp_path / "bank", "one", data, options, GENERATOR)
     bank = Bank.open(tmp_path / "bank")
-    assert bank.card("one")["epoch"] == 2
+    assert bank.card("one").epoch == 2
     folder = find_unpaired(data)
     held_out = UnpairedDataset(folder.held_out_a, folder.held_out_b, formats=RGB, size=16)
     both = bank.generator("one"), bank.generator("one", direction="BtoA")
@@ -112,7 +112,7 @@ def test_patience_ends_the_run_and_keeps_the_best_epoch(
     watch = Watch()
     teach(tmp_path / "bank", "one", data, options, GENERATOR, callback=watch)
     assert watch.early == (epochs, 2)
-    assert Bank.open(tmp_path / "bank").card("one")["epoch"] == 2
+    assert Bank.open(tmp_path / "bank").card("one").epoch == 2
     assert records(tmp_path / "bank", "one") == records(tmp_path / "long", "one")[:epochs]
 
 
@@ -156,7 +156,7 @@ def test_a_share_of_the_training_images_is_held_out_by_seed(tmp_path: Path) -> N
         chosen.add(frozenset(held_out_names(data, options)))
     assert len(chosen) > 1
     teach(tmp_path / "bank", "one", data, THIRD, GENERATOR)
-    counts = Bank.open(tmp_path / "bank").card("one")["data"]
+    counts = Bank.open(tmp_path / "bank").card("one").data
     assert (counts["train_pairs"], counts["held_out_pairs"]) == (4, 2)
 
 
@@ -173,7 +173,7 @@ def test_images_that_are_held_out_are_never_trained_on(tmp_path: Path, mode: str
         banks.append(Bank.open(tmp_path / name / "bank"))
     one, other = (bank.generator("one").state_dict() for bank in banks)
     assert all(torch.equal(one[name], other[name]) for name in one)
-    assert banks[0].card("one")["validation"] != banks[1].card("one")["validation"]
+    assert banks[0].card("one").validation != banks[1].card("one").validation
 
 
 def test_a_second_held_out_split_is_refused(tmp_path: Path, data: Path) -> None:

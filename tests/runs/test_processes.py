@@ -270,7 +270,7 @@ def test_only_the_first_process_writes_and_speaks_and_a_stop_of_one_is_a_stop_of
     assert outcome(bank) == outcome(whole), "interrupted and resumed is uninterrupted, to the byte"
 
     teach_here(single, data, None, {}, False)
-    assert Bank.open(single).card("one")["effective_batch"] == 4
+    assert Bank.open(single).card("one").effective_batch == 4
     torch.testing.assert_close(outputs(single), outputs(whole), rtol=1e-4, atol=1e-4)
 
 
@@ -534,7 +534,7 @@ def test_accelerate_launch_trains_with_the_same_command(tmp_path: Path, data: Pa
     out, err = process.communicate(timeout=180)
     assert process.returncode == 0, err
     assert out.count("one is in ") == 1 and out.count("\n") == 1
-    assert Bank.open(tmp_path / "bank").card("one")["effective_batch"] == 4
+    assert Bank.open(tmp_path / "bank").card("one").effective_batch == 4
 
 
 THREADS_AFTER_TRAINING = """

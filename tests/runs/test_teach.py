@@ -97,9 +97,9 @@ def test_a_bank_learns_three_tasks_and_every_earlier_one_stays_as_it_was(
     opened = Bank.open(bank)
     assert opened.tasks == ("one", "two", "three")
     assert [finding.problem for finding in opened.verify()] == [None] * 3
-    assert opened.card("two")["options"]["direction"] == "BtoA"
-    assert opened.card("two")["options"]["learning_rate"] == 1e-3
-    assert opened.card("one")["options"]["learning_rate"] == 2e-4
+    assert opened.card("two").options["direction"] == "BtoA"
+    assert opened.card("two").options["learning_rate"] == 1e-3
+    assert opened.card("one").options["learning_rate"] == 2e-4
 
 
 def test_training_learns_the_task(tmp_path: Path) -> None:
@@ -183,8 +183,8 @@ def test_the_stored_validation_is_that_of_the_task_as_it_is_used(
     formats = (ImageFormat(), ImageFormat())
     dataset = PairedDataset(find_pairs(data).held_out, direction="AtoB", formats=formats, size=16)
     judged = evaluate(bank.generator("two"), dataset, torch.device("cpu"))
-    assert bank.card("two")["validation"] == judged.metrics
-    assert bank.card("two")["epoch"] == OPTIONS.epochs
+    assert bank.card("two").validation == judged.metrics
+    assert bank.card("two").epoch == OPTIONS.epochs
 
 
 def test_without_held_out_images_a_task_is_trained_and_says_so(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_without_held_out_images_a_task_is_trained_and_says_so(tmp_path: Path) -
     done = pbgan("train", tmp_path / "bank", "one", *arguments)
     assert done.returncode == 0, done.stderr
     assert "nothing is validated" in done.stderr
-    assert Bank.open(tmp_path / "bank").card("one")["validation"] is None
+    assert Bank.open(tmp_path / "bank").card("one").validation is None
 
 
 @pytest.mark.parametrize("loss", GAN_LOSSES)
@@ -388,7 +388,7 @@ def test_the_start_of_a_task_is_stored_by_name(tmp_path: Path, data: Path) -> No
         options = dataclasses.replace(OPTIONS, epochs=1, init=init)
         teach(tmp_path / "bank", task, data, options, GENERATOR)
     bank = Bank.open(tmp_path / "bank")
-    starts = [bank.card(task)["options"]["init"] for task in bank.tasks]
+    starts = [bank.card(task).options["init"] for task in bank.tasks]
     assert starts == [None, "one", "two", "standalone"]
 
 
@@ -497,7 +497,7 @@ def test_new_filters_are_in_the_last_layers_unless_asked_otherwise(
     assert shares == sorted(shares)
     assert 0.99 * even.parameters.total < last.parameters.total <= even.parameters.total
     teach(bank, "two", data, of_lambda, GENERATOR)
-    assert Bank.open(bank).card("two")["options"]["allocation"] == "last"
+    assert Bank.open(bank).card("two").options["allocation"] == "last"
     assert Bank.open(bank).network().plan_of("two") == last.layers
     assert "0.25, last" in pbgan("tasks", bank).stdout
 
@@ -514,8 +514,8 @@ def test_a_later_task_keeps_to_its_budget(tmp_path: Path, data: Path, mode: Any)
         assert 0.9 * limit < plan.parameters.share <= limit
         teach(bank, name, data, options, GENERATOR)
         card = Bank.open(bank).card(name)
-        assert card["options"]["budget"] == limit and card["options"]["mixing"] == "low-rank"
-        assert card["parameters"]["share"] == plan.parameters.share
+        assert card.options["budget"] == limit and card.options["mixing"] == "low-rank"
+        assert card.parameters.share == plan.parameters.share
     assert "budget 0.075" in pbgan("tasks", bank).stdout
     assert [f.problem for f in Bank.open(bank).verify()] == [None] * 3
 

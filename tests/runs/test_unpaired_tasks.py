@@ -1,7 +1,6 @@
 """Unpaired tasks in a bank: both directions, among paired tasks, from any folder; nothing earlier changes."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
@@ -124,7 +123,7 @@ def test_an_unpaired_run_says_what_it_measured_and_shows_both_directions(
         *("cycle_A", "cycle_B", "identity_A", "identity_B"),
     }
     assert set(record["validation"]) == {"cycle_l1_A", "cycle_l1_B"}
-    counts = Bank.open(bank).card("noise")["data"]
+    counts = Bank.open(bank).card("noise").to_json()["data"]
     assert [counts[k] for k in ("train_a", "train_b", "held_out_a", "held_out_b")] == [5, 3, 1, 2]
     with Image.open(run_folder(bank, "noise") / "samples" / "epoch-0001.png") as picture:
         assert picture.size == (6 * 16 + 5 * 2, 16)
@@ -157,7 +156,7 @@ def test_a_pool_of_no_images_trains_too(tmp_path: Path, pairs: Path) -> None:
         trained[size] = bank_files(tmp_path / f"{size}")
     assert trained[0] != trained[2]
     card = Bank.open(tmp_path / "0").card("one")
-    assert json.loads(json.dumps(card))["options"]["pool_size"] == 0
+    assert card.options["pool_size"] == 0
 
 
 def test_the_backward_network_begins_with_the_first_unpaired_task(
@@ -167,7 +166,7 @@ def test_the_backward_network_begins_with_the_first_unpaired_task(
     teach(bank, "one", pairs, PAIRED, GENERATOR)
     teach(bank, "two", pairs, UNPAIRED, GeneratorOptions())
     card = Bank.open(bank).card("two")
-    rates = card["options"]["learning_rate"], card["options"]["backward_learning_rate"]
+    rates = card.options["learning_rate"], card.options["backward_learning_rate"]
     assert rates == (1e-3, 2e-4), "a first task's rate for the direction that has none before"
     assert Bank.open(bank).network(which="backward").tasks == ("two",)
     assert Bank.open(bank).network().tasks == ("one", "two")

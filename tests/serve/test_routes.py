@@ -216,8 +216,6 @@ def test_a_task_that_is_learned_meanwhile_is_served_without_a_restart(copied_ban
         learner.add_task("third", evenly())
         learner.finish_task()
         about = card(learner, "third", 0.25)
-        plain = {"channels": 3, "depth": "uint8", "low": 0.0, "high": 255.0, "labels": False}
-        about["image"] |= {"input": plain, "output": plain}
         with copied_bank.writing("test"):
             copied_bank.add(learner.task_state("third"), about)
         assert served.translate("third", png()).status == 200

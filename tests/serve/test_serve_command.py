@@ -127,7 +127,7 @@ def refused(*arguments: str | Path) -> str:
 
 
 def test_what_keeps_a_server_from_beginning_is_told_in_one_line(bank: Bank, tmp_path: Path) -> None:
-    assert "is no bank" in refused("serve", tmp_path, "--port", "0")
+    assert "is not a bank" in refused("serve", tmp_path, "--port", "0")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert "give another --port" in refused("serve", bank.path, "--port", str(port))

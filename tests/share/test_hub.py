@@ -33,14 +33,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
         yield hub
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return fill(tmp_path_factory.mktemp("template") / "bank", *MIXED[:3]).path
-
-
 @pytest.fixture
-def bank(template: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(template, tmp_path / "bank")
+def bank(three: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(three, tmp_path / "bank")
 
 
 @pytest.fixture
@@ -115,7 +110,7 @@ def test_only_missing_files_travel_either_way(
 def test_an_older_revision_can_be_pulled(bank: Path, there: Repository, tmp_path: Path) -> None:
     old = there.head
     there.commit({"README.md": b"all gone"}, "emptied")
-    with pytest.raises(PiggybackError, match=r"hf://me/winter is no bank: it has no bank.json"):
+    with pytest.raises(PiggybackError, match=r"hf://me/winter is not a bank: it has no bank.json"):
         pulled(HERE, tmp_path / "copy")
     pulled(f"{HERE}@{old}", tmp_path / "copy")
     assert contents(tmp_path / "copy") == contents(bank)
@@ -127,7 +122,7 @@ def test_a_new_repository_is_private_if_that_is_asked_and_a_public_one_is_not_ta
     pushed(bank, "hf://me/secret", None, True)
     assert hub.repositories["me/secret"].private
     pulled("hf://me/secret", tmp_path / "copy")
-    with pytest.raises(PiggybackError, match="hf://me/winter is there and public"):
+    with pytest.raises(PiggybackError, match="hf://me/winter exists and is public"):
         pushed(bank, HERE, None, True)
     assert there.titles == ["begun"]
 
@@ -199,9 +194,9 @@ def test_a_manifest_that_is_damaged_or_leads_out_of_the_bank_is_refused(
     stolen = replace(manifest.tasks[0], file="../../../stolen.safetensors")
     forged = replace(manifest, tasks=(stolen, *manifest.tasks[1:])).render()
     for raw, words in (
-        (forged, "bank.json names a file that is no task's: '../../../stolen.safetensors'"),
+        (forged, "bank.json names a file that is not a task's: '../../../stolen.safetensors'"),
         (flipped(there.files["bank.json"]), "bank.json is damaged"),
-        (b"[" * 100_000, "bank.json is damaged: it is no valid manifest"),
+        (b"[" * 100_000, "bank.json is damaged: it is not a valid manifest"),
     ):
         there.commit({**there.files, "bank.json": raw}, "forged")
         with pytest.raises(PiggybackError, match=words):
@@ -323,7 +318,7 @@ def test_what_the_hub_refuses_is_one_line(
     hub: FakeHub, bank: Path, there: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = tmp_path / "copy"
-    nothing = f"there is no such repository, or you may not see it: {LOG_IN}"
+    nothing = f"the repository does not exist, or you may not see it: {LOG_IN}"
     assert failure("pull", "hf://me/nothing", copy) == f"hf://me/nothing: {nothing}"
     assert failure("pull", f"{HERE}@v2", copy) == f"{HERE}@v2: it has no revision 'v2'"
     monkeypatch.setenv("HF_TOKEN", "hf_of_another")
@@ -341,14 +336,14 @@ def test_what_the_hub_refuses_is_one_line(
 
 @pytest.mark.parametrize("address", ["hf://", "hf://me", "hf://me/a/b", "hf://me/a@", "hf:///a"])
 def test_an_address_that_is_none_is_one_line(tmp_path: Path, address: str) -> None:
-    with pytest.raises(PiggybackError, match=r"is no hub address: give hf://OWNER/NAME"):
+    with pytest.raises(PiggybackError, match=r"is not a hub address: give hf://OWNER/NAME"):
         pull(address, tmp_path / "copy")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_other_end_is_a_directory(tmp_path: Path) -> None:
     for mistake in (lambda: pull(tmp_path, HERE), lambda: push(HERE, tmp_path)):
-        with pytest.raises(PiggybackError, match=f"{HERE} is no directory: a bank is pu"):
+        with pytest.raises(PiggybackError, match=f"{HERE} is not a directory: a bank is pu"):
             mistake()
 
 

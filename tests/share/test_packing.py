@@ -16,12 +16,6 @@ LIGHT = (FIRST, *(Task(name, LAST, LOW, unpaired=name == "b") for name in "abcd"
 
 
 @pytest.fixture(scope="module")
-def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bank with every kind of task; only read."""
-    return fill(tmp_path_factory.mktemp("mixed") / "bank", *MIXED).path
-
-
-@pytest.fixture(scope="module")
 def light(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return fill(tmp_path_factory.mktemp("light") / "bank", *LIGHT).path
 
@@ -77,7 +71,7 @@ def test_a_packed_bank_learns_on_and_is_packed_again(light: Path, tmp_path: Path
     network.add_task("new", evenly())
     network.finish_task()
     with bank.writing("test"):
-        bank.add(network.task_state("new"), bank.card("a"))
+        bank.add(network.task_state("new"), bank.card("a").to_json())
     pack(bank.path, tmp_path / "two", ["new"])
     assert Bank.open(tmp_path / "two").tasks == ("first", "a", "b", "new")
 
@@ -117,7 +111,7 @@ def test_other_weights_are_noticed_and_nothing_is_kept(
 
 def test_damage_in_a_file_that_is_needed_is_refused(light: Path, tmp_path: Path) -> None:
     bank = Bank.open(shutil.copytree(light, tmp_path / "bank"))
-    file = file_of(bank._store, "first")
+    file = file_of(bank, "first")
     file.write_bytes(next(flips(file.read_bytes(), [-1 % file.stat().st_size])))
     with pytest.raises(PiggybackError, match=r"task 'first': .* is damaged: its SHA-256"):
         pack(bank.path, tmp_path / "out", ["a"])
@@ -141,8 +135,8 @@ def test_what_can_not_be_packed_is_one_line_and_leaves_nothing(light: Path, tmp_
     for asked, out, words in (
         (["a", "winter"], "out", "the bank has no task 'winter'; tasks: first, a, b, c, d"),
         ([], "out", "a bank is packed of one task at least"),
-        (["a"], "taken", "taken is there and no empty folder: choose another place"),
-        (["a"], "taken/mine.txt", "mine.txt is there and no empty folder"),
+        (["a"], "taken", "taken exists and is not an empty folder; choose another path"),
+        (["a"], "taken/mine.txt", "mine.txt exists and is not an empty folder"),
         (["a"], "taken/mine.txt/out", "mine.txt.* can't be written"),
     ):
         with pytest.raises(PiggybackError, match=words):

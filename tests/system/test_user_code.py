@@ -64,7 +64,7 @@ def test_a_bank_is_opened_and_listed_without_running_what_it_names(
     bank: Bank, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert bank.tasks == ("one",)
-    assert bank.card("one")["mode"] == "paired"
+    assert bank.card("one").mode == "paired"
     assert bank.config.name == "evil:run"
     assert tasks_command.run([str(bank.path)]) == 0
     assert "one" in capsys.readouterr().out

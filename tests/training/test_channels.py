@@ -142,7 +142,7 @@ def test_only_the_first_and_last_layer_are_a_tasks_own(tmp_path: Path) -> None:
     color, bands = (opened.generator(task).state_dict() for task in opened.tasks)
     other = [name for name in color if color[name].shape != bands[name].shape]
     assert other == ["model.1.weight", "model.23.weight", "model.23.bias"]
-    assert opened.card("bands")["parameters"]["share"] < 0.6
+    assert opened.card("bands").parameters.share < 0.6
     assert opened.generator_config("bands").input_channels == 5
 
 
@@ -171,7 +171,7 @@ def test_label_maps_are_classes_whatever_their_colours_are(tmp_path: Path) -> No
     options = dataclasses.replace(ONE_EPOCH, **changes)
     teach(tmp_path / "bank", "labels", data, options, GENERATOR)
     bank = Bank.open(tmp_path / "bank")
-    assert bank.card("labels")["image"]["input"]["labels"] is True
+    assert bank.card("labels").image.input.labels is True
     assert bank.generator_config("labels").input_channels == 5
     (source,) = (data / "testA").iterdir()
     made = translated(tmp_path / "bank", "labels", source, tmp_path / "out").read_bytes()

@@ -1,4 +1,4 @@
-"""Bank: a directory of image translators that share their filters; open it, use it, add to it."""
+"""Bank: a directory of image translators that share their filter banks."""
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
-from piggyback_gan.bank.card import _directions, card_formats
+from piggyback_gan.bank.card import TaskCard, parse_card
 from piggyback_gan.bank.lock import writer_lock
 from piggyback_gan.bank.manifest import MANIFEST_NAME, Manifest, TaskEntry, read_card, require_empty
 from piggyback_gan.bank.restore import Finding, check_tasks, restore_task, state_in
@@ -31,11 +31,11 @@ from piggyback_gan.networks.config import Architecture, GeneratorConfig, read_ar
 from piggyback_gan.networks.generators import build_generator, build_outline
 from piggyback_gan.system.device import choose_device
 
-__all__ = ["BACKWARD", "FORWARD", "Bank", "Finding", "card_formats", "open_or_new"]
+__all__ = ["BACKWARD", "FORWARD", "Bank", "Finding", "open_or_new"]
 
 
 class Bank:
-    """A bank on disk.
+    """A bank on disk: open it, translate with its tasks, add tasks. Iterating gives the tasks' names.
 
     Example::
 
@@ -48,13 +48,14 @@ class Bank:
         self._store = store
         self.config = config
         self._generators: dict[tuple[str, str, str], nn.Module] = {}
+        self._cards: dict[str, TaskCard] = {}
 
     @classmethod
     def open(cls, path: str | Path) -> "Bank":
-        """Open a bank; nothing else needs to be known about it.
+        """Open a bank.
 
         Raises:
-            PiggybackError: no bank is there, it is damaged, or it comes from a newer version.
+            PiggybackError: `path` is not a bank, it is damaged, or a newer version wrote it.
         """
         store = Store.open(Path(path))
         architecture = store.manifest.architecture
@@ -68,14 +69,28 @@ class Bank:
 
     @classmethod
     def new(cls, path: str | Path, config: Architecture) -> "Bank":
-        """A bank that comes to be on disk when its first task is added.
+        """Make a bank, which is written to disk when its first task is added.
 
         Raises:
-            PiggybackError: the folder holds other things.
+            PiggybackError: the folder has other files.
         """
         path = Path(path)
         require_empty(path)
         return cls(Store(path, Manifest({"generator": asdict(config)})), config)
+
+    def __len__(self) -> int:
+        """The number of tasks."""
+        return len(self.entries)
+
+    def __contains__(self, task: object) -> bool:
+        return task in self.manifest.places
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the tasks' names in the order in which they were learned."""
+        return iter(self.tasks)
+
+    def __repr__(self) -> str:
+        return f"Bank({str(self.path)!r}, tasks={list(self.tasks)})"
 
     @property
     def path(self) -> Path:
@@ -84,12 +99,12 @@ class Bank:
 
     @property
     def manifest(self) -> Manifest:
-        """What `bank.json` says: as it was when the bank was opened, and with what was added since."""
+        """The manifest as it was when the bank was opened, and with what was added since."""
         return self._store.manifest
 
     @property
     def entries(self) -> tuple[TaskEntry, ...]:
-        """The manifest's line for each task, in order."""
+        """The manifest's entries, in order."""
         return self.manifest.tasks
 
     @property
@@ -97,17 +112,16 @@ class Bank:
         """The tasks in the order in which they were learned."""
         return tuple(entry.name for entry in self.entries)
 
-    def network(self, through: str | None = None, which: str = FORWARD) -> PiggybackNetwork:
-        """All tasks of one of the bank's networks on the CPU, or those up to the task `through`.
+    def network(self, which: str = FORWARD) -> PiggybackNetwork:
+        """Load one of the bank's networks with all its tasks, on the CPU.
 
         Raises:
-            PiggybackError: there is no such task, or a file is missing or damaged.
+            PiggybackError: a file is missing or damaged.
         """
-        stored = self._store.read() if through is None else self._store.read_through(through)
-        return _restored(self.empty_network(which), stored, which)
+        return _restored(self.empty_network(which), self._store.read(), which)
 
     def states(self, which: str = FORWARD) -> Iterator[TaskState]:
-        """The tasks of one of the bank's networks as they are stored, in order.
+        """Read the tasks of one of the bank's networks, in order.
 
         Raises:
             PiggybackError: a file is missing or damaged.
@@ -117,77 +131,81 @@ class Bank:
                 yield state
 
     def empty_network(self, which: str = FORWARD) -> PiggybackNetwork:
-        """A network of the bank's architecture without tasks; it draws on no random numbers."""
+        """Build a network of the bank's architecture without tasks; the random state is left as it is."""
         config = self.network_config(which)
         with torch.random.fork_rng(devices=[]):
             module = build_generator(config)
-        # What others' modules do with their conv layers is not known.
+        # A custom module may use its conv layers in other ways.
         return PiggybackNetwork(module, factored=isinstance(config, GeneratorConfig))
 
     def _network_to_read(self, which: str) -> PiggybackNetwork:
-        """The same, but only for tasks that are there: it has no values for new ones to start from."""
+        """Build a network without initial weights, for loading existing tasks."""
         network = PiggybackNetwork(build_outline(self.network_config(which)))
         is_empty = any(parameter.is_meta for parameter in network.parameters())
         return network.to_empty(device="cpu") if is_empty else network
 
     def network_config(self, which: str) -> Architecture:
-        """The architecture of one of the bank's networks: the backward one's channels are swapped."""
+        """Return the architecture of one of the bank's networks; the backward one's channels are swapped."""
         channels = (self.config.input_channels, self.config.output_channels)
         first, second = channels if which == FORWARD else channels[::-1]
         return replace(self.config, input_channels=first, output_channels=second)
 
-    def card(self, task: str) -> Mapping[str, Any]:
-        """What describes a task: options, data, image size and range, parameters, validation.
+    def card(self, task: str) -> TaskCard:
+        """Read a task's card: options, data, images, parameters, validation. Cached.
 
         Raises:
-            PiggybackError: there is no such task, or its file is missing or damaged.
+            PiggybackError: the task does not exist, or its file is missing or damaged.
         """
-        return read_card(self.path, self._store.manifest.entry(task))
+        if task not in self._cards:
+            entry = self.manifest.entry(task)
+            self._cards[task] = parse_card(read_card(self.path, entry), self.path, entry)
+        return self._cards[task]
 
     def directions(self, task: str) -> tuple[str, ...]:
-        """In which directions a task translates, "AtoB" or "BtoA"; the one it was trained in first.
+        """Return the directions of a task, "AtoB" or "BtoA"; the one that it was trained in comes first.
 
         Raises:
             PiggybackError: as `card`.
         """
-        return _directions(self.card(task))
+        return self.card(task).directions
 
     def formats(self, task: str, direction: str | None = None) -> tuple[ImageFormat, ImageFormat]:
-        """What a task's input and output files hold.
+        """Return the formats of a task's input and output files.
 
         Raises:
             PiggybackError: as `card`, or the task has no such direction.
         """
-        return self._formats(task, self.card(task), direction)
+        card = self.card(task)
+        return card.formats if _which(task, card, direction) == FORWARD else card.formats[::-1]
 
     def generator_config(self, task: str, direction: str | None = None) -> Architecture:
-        """The architecture of a task's generator: the bank's, with the task's channels."""
-        return self._for_formats(self.formats(task, direction))
+        """Return the architecture of a task's generator: the bank's, with the task's channels."""
+        first, second = self.formats(task, direction)
+        return replace(self.config, input_channels=first.channels, output_channels=second.channels)
 
     def generator(
         self, task: str, device: str | torch.device = "cpu", direction: str | None = None
     ) -> nn.Module:
-        """A task's generator as a plain module in eval mode: (B, C, H, W) in [-1, 1] -> the same.
+        """Load a task's generator as a plain module in eval mode: (B, C, H, W) in [-1, 1] -> the same.
 
-        H and W must be multiples of `config.size_multiple`. Each call gives a module of its own. It reads
-        the files of the task and of those that it is composed with, and no other.
+        H and W must be multiples of `config.size_multiple`. Each call returns a new module. Only the files
+        of the task and of the tasks that it is composed with are read.
 
         Args:
             task: the task's name.
-            device: where to put it.
+            device: the device of the module.
             direction: "AtoB" or "BtoA"; the one that the task was trained in if None. Unpaired tasks
                 have both.
 
         Raises:
-            PiggybackError: there is no such task, direction or device, or a file is missing or damaged.
+            PiggybackError: the task, direction or device does not exist, or a file is missing or damaged.
         """
         stored = self._store.read_task(task)
-        which = self._which(task, stored.card, direction)
+        which = _which(task, self.card(task), direction)
         state = state_in(stored, which)
-        if state is None or state.needs is None:
-            needed = self._store.read_through(task)
-        else:
-            needed = chain(self._read_needed(state, which), [stored])
+        if state is None:
+            raise PiggybackError(f"task {task!r}: its file has no {which} network")
+        needed = chain(self._read_needed(state, which), [stored])
         network = _restored(self._network_to_read(which), needed, which)
         return network.fold(task).to(choose_device(str(device)))
 
@@ -225,23 +243,20 @@ class Bank:
                 (C, H, W) or (B, C, H, W) in [-1, 1].
             device: "cpu", "cuda", "mps" or "auto".
             direction: "AtoB" or "BtoA"; the one that the task was trained in if None.
-            tiling: translate it in overlapping tiles: for images that are too large to be translated
-                at once.
+            tiling: translate in overlapping tiles, for images that are too large to be translated at once.
 
         Returns:
-            What was given, in the same size: a PIL image, or a tensor on the CPU in [-1, 1].
+            The same type and size as the input: a PIL image, or a tensor on the CPU in [-1, 1].
 
         Raises:
-            PiggybackError: there is no such task, direction or device, or the image is not what the task
-                takes.
+            PiggybackError: the task, direction or device does not exist, or the image does not fit the
+                task.
         """
-        card = self.card(task)
-        key = (task, choose_device(str(device)), direction or _directions(card)[0])
+        key = (task, choose_device(str(device)), direction or self.directions(task)[0])
         if key not in self._generators:
             self._generators[key] = self.generator(*key)
-        generator = self._generators[key]
-        source, target = self._formats(task, card, direction)
-        config = self._for_formats((source, target))
+        generator, config = self._generators[key], self.generator_config(task, direction)
+        source, target = self.formats(task, direction)
         if isinstance(image, Image.Image):
             upright = ImageOps.exif_transpose(image)
             batch = to_tensor(from_pil(upright, source), source).unsqueeze(0)
@@ -252,7 +267,7 @@ class Bank:
         )
 
     def _read_needed(self, state: TaskState, which: str) -> Iterator[StoredTask]:
-        """The tasks that a task needs in one of the networks, and what they need is among them."""
+        """Read the tasks that a task needs in one of the networks; what these need must be among them."""
         assert state.needs is not None
         known: set[str] = set()
         for stored in self._store.read_tasks(state.needs.tasks):
@@ -265,32 +280,20 @@ class Bank:
             known.add(name)
             yield stored
 
-    def _formats(
-        self, task: str, card: Mapping[str, Any], direction: str | None
-    ) -> tuple[ImageFormat, ImageFormat]:
-        both = card_formats(card, self.config)
-        return both if self._which(task, card, direction) == FORWARD else both[::-1]
+    def check_new(self, task: str) -> None:
+        """Check that a new task can have this name.
 
-    def _for_formats(self, formats: tuple[ImageFormat, ImageFormat]) -> Architecture:
-        first, second = formats
-        return replace(self.config, input_channels=first.channels, output_channels=second.channels)
-
-    def _which(self, task: str, card: Mapping[str, Any], direction: str | None) -> str:
-        """The network that translates a task in a direction."""
-        known = _directions(card)
-        if direction is not None and direction not in known:
-            hint = "" if len(known) > 1 else ": only unpaired tasks translate both ways"
-            raise PiggybackError(
-                f"task {task!r} does not translate {direction}, but {' and '.join(known)}{hint}"
-            )
-        return FORWARD if direction in (None, known[0]) else BACKWARD
+        Raises:
+            PiggybackError: it is not a task's name, or the bank has such a task.
+        """
+        self._store.check_new(task)
 
     @contextlib.contextmanager
     def writing(self, purpose: str) -> Iterator[None]:
-        """Be the bank's one writer for as long as the block lasts.
+        """Hold the writer's lock of the bank.
 
         Raises:
-            PiggybackError: another process is, or the folder can't be written to.
+            PiggybackError: another process holds it, or the folder can't be written to.
         """
         with writer_lock(self.path, purpose):
             yield
@@ -302,12 +305,12 @@ class Bank:
 
         Args:
             state: the task in the forward network.
-            card: what describes it; it is kept in the task's file.
+            card: what describes it, as `TaskCard.to_json` gives it; the task's file stores it.
             backward: the task in the backward network, for an unpaired one.
 
         Raises:
             PiggybackError: the task does not fit the bank's networks, its name is taken, or the bank
-                can't be written; it is as it was.
+                can't be written; it is unchanged.
         """
         outlines = list(self._store.outlines())
         fitting = {
@@ -318,7 +321,7 @@ class Bank:
         return self._store.append(fitting.pop(FORWARD), card, fitting)
 
     def _fitting(self, added: TaskState, which: str, outlines: Iterable[StoredTask]) -> TaskState:
-        """A task that fits one of the bank's networks, with what it needs there."""
+        """Check that a task fits one of the bank's networks, and set what it needs there."""
         network = self._network_to_read(which)
         ledger = network.ledger.emptied()
         for outline in outlines:
@@ -337,26 +340,27 @@ class Bank:
         """Remove the newest task, inside `writing`.
 
         Raises:
-            PiggybackError: there is no such task, or later ones are built on it.
+            PiggybackError: the task does not exist, or later ones are built on it.
         """
         self._store.remove(task)
         self._generators.clear()
+        self._cards.clear()
 
     def verify(self) -> list[Finding]:
         """Check every file's hash, the chain of tasks, all shapes, and that each task composes.
 
         Returns:
-            A finding for each task, in order. Damage is told, not raised.
+            A finding for each task, in order. Damage does not raise.
         """
         return check_tasks(self._store.check(), cache(self._network_to_read))
 
     def leftovers(self) -> list[Path]:
-        """Files among the tasks that are no part of the bank, such as a killed writer's; they do no harm."""
+        """List files in the tasks folder that are not part of the bank, such as a killed writer's; they do no harm."""
         return self._store.leftovers()
 
 
 def open_or_new(path: Path, config: Architecture) -> Bank:
-    """The bank at `path`, or a new one with this architecture.
+    """Open the bank at `path`, or make a new one with this architecture.
 
     Raises:
         PiggybackError: as `Bank.open` and `Bank.new`.
@@ -379,6 +383,17 @@ def has_bank(path: Path) -> bool:
     if not begun:
         require_empty(path)
     return begun
+
+
+def _which(task: str, card: TaskCard, direction: str | None) -> str:
+    """Return the network that translates a task in a direction."""
+    known = card.directions
+    if direction is not None and direction not in known:
+        hint = "" if len(known) > 1 else ": only unpaired tasks translate both ways"
+        raise PiggybackError(
+            f"task {task!r} does not translate {direction}, but {' and '.join(known)}{hint}"
+        )
+    return FORWARD if direction in (None, known[0]) else BACKWARD
 
 
 def _restored(

@@ -1,151 +1,175 @@
-"""The card of a task: what describes it in its file. No times or places: equal runs give equal files."""
+"""Task cards: what describes a task in its file. They have no times or paths: equal runs give equal files.
+
+Nothing here imports torch.
+"""
 
 from collections.abc import Mapping
-from dataclasses import asdict
-from importlib.metadata import version
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
 
-from piggyback_gan.bank.manifest import TaskEntry
-from piggyback_gan.core.task import ParameterCount
-from piggyback_gan.data.folders import PairedFolder, UnpairedFolder
+import msgspec
+
+from piggyback_gan.bank.manifest import TaskEntry, damaged_card
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.images.format import ImageFormat
-from piggyback_gan.networks.config import Architecture
-from piggyback_gan.training.options import TrainingOptions
+from piggyback_gan.names import Direction
 
 
-def task_card(
-    folder: PairedFolder | UnpairedFolder,
-    formats: tuple[ImageFormat, ImageFormat],
-    options: TrainingOptions,
-    config: Architecture,
-    *,
-    data_name: str,
-    library_version: str,
-    effective_batch: int,
-    parameters: ParameterCount | None,
-    epoch: int,
-    validation: Mapping[str, float] | None,
-) -> dict[str, Any]:
-    """What a finished task's file says of it, JSON values only.
+@dataclass(frozen=True, kw_only=True)
+class DataCard:
+    """The folder of images that a task was trained on; all None for an imported task.
+
+    Attributes:
+        name: the folder's name when the run began.
+        layout: how the images lie in it.
+        train_pairs, held_out_pairs: numbers of pairs, of a paired task.
+        train_a, train_b, held_out_a, held_out_b: numbers of images, of an unpaired task.
+    """
+
+    name: str | None = None
+    layout: str | None = None
+    train_pairs: int | None = None
+    held_out_pairs: int | None = None
+    train_a: int | None = None
+    train_b: int | None = None
+    held_out_a: int | None = None
+    held_out_b: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageCard:
+    """A task's images: side of the training crops in pixels, formats in the trained direction."""
+
+    size: int
+    size_multiple: int | None = None
+    input: ImageFormat
+    output: ImageFormat
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise PiggybackError(f"its image size is {self.size}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParameterCard:
+    """How many parameters a task adds: `core.task.ParameterCount` with its `total` and `share`."""
+
+    unconstrained: int
+    mixing: int
+    private: int
+    standalone: int
+    total: int
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportedFile:
+    """A file of weights that was imported: its name, SHA-256 and architecture."""
+
+    name: str
+    sha256: str
+    network: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportCard:
+    """How a task was imported, by direction.
+
+    Attributes:
+        files: the weights.
+        distances: metrics of the task's outputs against those of the imported network.
+    """
+
+    files: Mapping[str, ImportedFile] = field(default_factory=dict)
+    distances: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+@dataclass
+class _ReadOptions:
+    """The options that readers of cards use."""
+
+    direction: Direction = "AtoB"
+    seed: int | None = None
+    val_fraction: float | None = None
+    unconstrained: float | dict[str, float] | None = None
+    max_error: float | None = None
+    budget: float | None = None
+    allocation: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskCard:
+    """What describes a task.
+
+    Attributes:
+        library_version: the version that trained or imported it.
+        mode: unpaired tasks translate in both directions.
+        data: the training images.
+        image: sizes and formats.
+        options: all options, resolved, as JSON values.
+        effective_batch: images per step.
+        epoch: the epoch whose weights were kept.
+        parameters: what the task adds to the bank.
+        validation: held-out metrics of that epoch.
+        imported: for an imported task.
+    """
+
+    library_version: str | None = None
+    mode: Literal["paired", "unpaired"]
+    data: DataCard = field(default_factory=DataCard)
+    image: ImageCard
+    options: Mapping[str, Any]
+    effective_batch: int | None = None
+    epoch: int | None = None
+    parameters: ParameterCard
+    validation: Mapping[str, float] | None = None
+    imported: ImportCard | None = None
+
+    def __post_init__(self) -> None:
+        msgspec.convert(self.options, type=_ReadOptions)
+
+    @property
+    def directions(self) -> tuple[Direction, ...]:
+        """The directions in which the task translates; the one that it was trained in first."""
+        both: tuple[Direction, Direction] = ("AtoB", "BtoA")
+        trained = self.options.get("direction", "AtoB")
+        ordered = both if trained == "AtoB" else both[::-1]
+        return ordered if self.mode == "unpaired" else ordered[:1]
+
+    @property
+    def formats(self) -> tuple[ImageFormat, ImageFormat]:
+        """What input and output files hold, in the direction that the task was trained in."""
+        return self.image.input, self.image.output
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values. Fields that a task does not have are left out, but for its validation."""
+        content = _without_none(asdict(self))
+        content["data"] = _without_none(content["data"])
+        content["image"] = _without_none(content["image"]) | {"tensor_range": [-1, 1]}
+        return content | {"validation": self.validation}
+
+
+def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in table.items() if value is not None}
+
+
+def parse_card(content: Mapping[str, Any], bank: Path, entry: TaskEntry) -> TaskCard:
+    """Validate the JSON of a task's card; keys that this version does not know are ignored.
 
     Args:
-        folder: the images.
-        formats: of input and output.
-        options: resolved.
-        config: the task's generator.
-        data_name: what the folder of images was called when the run began.
-        library_version: what it was trained with.
-        effective_batch: images in a step.
-        parameters: what the task adds, where that is known.
-        epoch: whose weights it has.
-        validation: the held-out metrics of that epoch.
+        content: as `manifest.read_card` gives it.
+        bank: the bank's directory.
+        entry: the task.
+
+    Raises:
+        PiggybackError: a value is missing or of another type, or an image format is not known.
     """
-    if isinstance(folder, PairedFolder):
-        counts = {"train_pairs": len(folder.train), "held_out_pairs": len(folder.held_out)}
-    else:
-        counts = {
-            "train_a": len(folder.train_a),
-            "train_b": len(folder.train_b),
-            "held_out_a": len(folder.held_out_a),
-            "held_out_b": len(folder.held_out_b),
-        }
-    return {
-        "library_version": library_version,
-        "mode": options.mode,
-        "data": {"name": data_name, "layout": folder.layout, **counts},
-        "image": _image(options.image_size, config, formats),
-        "options": asdict(options),
-        "effective_batch": effective_batch,
-        "epoch": epoch,
-        "parameters": None if parameters is None else parameters.as_card(),
-        "validation": None if validation is None else dict(validation),
-    }
-
-
-def imported_card(
-    *,
-    unpaired: bool,
-    direction: str,
-    image_size: int,
-    config: Architecture,
-    options: Mapping[str, Any],
-    parameters: ParameterCount,
-    files: Mapping[str, Mapping[str, Any]],
-    distances: Mapping[str, Mapping[str, float]],
-) -> dict[str, Any]:
-    """What the file of a task says that was trained elsewhere, JSON values only.
-
-    Args:
-        unpaired: whether it translates both ways.
-        direction: which way its forward network translates.
-        image_size: side of the images that it was trained on.
-        config: of its forward network.
-        options: how it was made a task.
-        parameters: what it adds.
-        files: by direction, what it was made of.
-        distances: by direction, how far its outputs are from the network's that was imported.
-    """
-    first, second = (
-        ImageFormat(channels=channels)
-        for channels in (config.input_channels, config.output_channels)
-    )
-    return {
-        "library_version": version("piggyback-gan"),
-        "mode": "unpaired" if unpaired else "paired",
-        "data": {},
-        "image": _image(image_size, config, (first, second)),
-        "options": {"direction": direction, **options},
-        "parameters": parameters.as_card(),
-        "validation": None,
-        "imported": {
-            "files": {way: dict(file) for way, file in files.items()},
-            "distances": {way: dict(distance) for way, distance in distances.items()},
-        },
-    }
-
-
-def _image(
-    size: int, config: Architecture, formats: tuple[ImageFormat, ImageFormat]
-) -> dict[str, Any]:
-    first, second = formats
-    return {
-        "size": size,
-        "size_multiple": config.size_multiple,
-        "input": asdict(first),
-        "output": asdict(second),
-        "tensor_range": [-1, 1],
-    }
-
-
-def card_formats(card: Mapping[str, Any], config: Architecture) -> tuple[ImageFormat, ImageFormat]:
-    """What a task's input and output files hold, in the direction that it was trained in."""
-    image = _table(card, "image")
-    if "input" in image:
-        return ImageFormat.from_card(image["input"]), ImageFormat.from_card(image.get("output"))
-    # Format 1 knew 8-bit images only, with the bank's channels.
-    first, second = config.input_channels, config.output_channels
-    return ImageFormat(channels=first), ImageFormat(channels=second)
-
-
-def _directions(card: Mapping[str, Any]) -> tuple[str, ...]:
-    trained = _table(card, "options").get("direction", "AtoB")
-    # A card may come from anywhere, and this word goes far.
-    if trained not in ("AtoB", "BtoA"):
-        raise PiggybackError(f"a damaged card: its direction is {trained!r}, not AtoB or BtoA")
-    other = "AtoB" if trained == "BtoA" else "BtoA"
-    return (trained, other) if card.get("mode") == "unpaired" else (trained,)
-
-
-def _table(card: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """One of a card's tables; an empty one where there is none."""
-    table = card.get(key, {})
-    if not isinstance(table, Mapping):
-        raise PiggybackError(f"a damaged card: its {key} is no table, but {table!r:.40}")
-    return table
-
-
-def damaged_card(entry: TaskEntry, reason: Exception) -> PiggybackError:
-    """What is told of a card that can be read, but lacks what a task's card has or has it as something else."""
-    words = " ".join(str(reason).split())
-    return PiggybackError(f"task {entry.name!r}: {entry.file} has a damaged card ({words})")
+    try:
+        card = msgspec.convert(content, type=TaskCard)
+        for side in ("input", "output"):
+            # A key of a newer version can change what the values mean.
+            ImageFormat.from_card(content["image"][side])
+        return card
+    except (msgspec.ValidationError, PiggybackError, RecursionError) as error:
+        raise damaged_card(bank, entry, str(error)) from None

@@ -1,4 +1,4 @@
-"""The lock of a bank's one writer, and what others are told of it. No torch here."""
+"""The writer's lock of a bank, and a description of its holder. Nothing here imports torch."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ _LOCK_SECONDS = 0.5
 
 @contextlib.contextmanager
 def writer_lock(bank: Path, purpose: str) -> Iterator[None]:
-    """Be the one writer of a bank. The lock ends with the process, however it ends.
+    """Hold the writer's lock of a bank. The lock ends with the process, however it ends.
 
     Raises:
         PiggybackError: another process holds it (the message says which), the folder is read-only, or
@@ -64,7 +64,7 @@ def writer_lock(bank: Path, purpose: str) -> Iterator[None]:
 
 
 def current_writer(bank: Path) -> Mapping[str, Any] | None:
-    """What the process that writes a bank now says of itself; None where there is none."""
+    """Return the description of the process that is writing a bank; None if there is no such process."""
     if not (bank / _LOCK_NAME).exists():
         return None
     lock = filelock.FileLock(bank / _LOCK_NAME, timeout=0)

@@ -5,8 +5,8 @@ A bank is a directory::
     bank.json                     the manifest: architecture and tasks in order, each with its file's SHA-256
     tasks/0001-<name>.safetensors what the first task added: shares, options and tensors
     tasks/0002-<name>.safetensors what the second added, and the SHA-256 of the first one's file
-    runs/<name>/                  how a task's training goes or went; no part of what the bank is
-    card.toml, README.md, samples/  what its owner says of it, and what `push` writes for its readers
+    runs/<name>/                  the runs of tasks' trainings; not part of the bank
+    card.toml, README.md, samples/  notes of the owner, and what `push` writes for readers
 
 Nothing here imports torch, so that listing a bank is instant.
 """
@@ -22,11 +22,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+import msgspec
+
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.system.files import atomic_write
 
 FORMAT = "piggyback-gan bank"
-FORMAT_VERSION = 4
+FORMAT_VERSION = 1
 MANIFEST_NAME = "bank.json"
 TASKS_FOLDER = "tasks"
 RUNS_FOLDER = "runs"
@@ -49,22 +51,21 @@ class TaskEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What `bank.json` says: the architecture, as its makers' words, and the tasks in order."""
+    """The content of `bank.json`: the architecture, which is opaque here, and the tasks in order."""
 
     architecture: Mapping[str, Any]
     tasks: tuple[TaskEntry, ...] = ()
-    format_version: int = FORMAT_VERSION
 
     @cached_property
     def places(self) -> Mapping[str, int]:
-        """Task name -> how many tasks came before it."""
+        """Task name -> number of tasks before it."""
         return {entry.name: place for place, entry in enumerate(self.tasks)}
 
     def entry(self, name: str) -> TaskEntry:
-        """The entry of a task.
+        """Return the entry of a task.
 
         Raises:
-            PiggybackError: there is no such task; the message lists those there are.
+            PiggybackError: the task does not exist; the message lists the bank's tasks.
         """
         if name in self.places:
             return self.tasks[self.places[name]]
@@ -72,10 +73,10 @@ class Manifest:
         raise PiggybackError(f"the bank has no task {name!r}; tasks: {known}")
 
     def require_newest(self, name: str) -> None:
-        """Only the newest task can be removed.
+        """Check that a task is the newest: only that can be removed.
 
         Raises:
-            PiggybackError: there is no such task, or later ones are built on it; they are named.
+            PiggybackError: the task does not exist, or later ones are built on it; they are named.
         """
         later = self.tasks[self.tasks.index(self.entry(name)) + 1 :]
         if later:
@@ -86,10 +87,10 @@ class Manifest:
             )
 
     def render(self) -> bytes:
-        """The exact bytes of `bank.json`: reading compares them, so that no flipped bit goes unseen."""
+        """Return the exact bytes of `bank.json`; reading compares them, to find flipped bits."""
         content: dict[str, Any] = {
             "format": FORMAT,
-            "format_version": self.format_version,
+            "format_version": FORMAT_VERSION,
             "architecture": self.architecture,
             "tasks": [asdict(entry) for entry in self.tasks],
         }
@@ -101,32 +102,32 @@ class Manifest:
         """Read a bank's manifest.
 
         Raises:
-            PiggybackError: no bank is there, it comes from a newer version, or `bank.json` is damaged.
+            PiggybackError: `bank` is not a bank, a newer version wrote it, or `bank.json` is damaged.
         """
         path = bank / MANIFEST_NAME
         try:
             raw = path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
-            raise PiggybackError(f"{bank} is no bank: it has no {MANIFEST_NAME}") from None
+            raise PiggybackError(f"{bank} is not a bank: it has no {MANIFEST_NAME}") from None
         except OSError as error:
             raise PiggybackError(f"{path} can't be read: {error.strerror}") from None
         return cls.parse(raw, path)
 
     @classmethod
     def parse(cls, raw: bytes, path: str | Path) -> Self:
-        """The manifest in the bytes of `bank.json`, wherever they come from.
+        """Parse the bytes of `bank.json`.
 
         Raises:
-            PiggybackError: it comes from a newer version, or is damaged; `path` names it.
+            PiggybackError: a newer version wrote it, or it is damaged; `path` names it.
         """
         try:
             content = json.loads(raw)
             ours = content["format"] == FORMAT
             version = content["format_version"]
         except (ValueError, KeyError, TypeError, RecursionError):
-            raise PiggybackError(f"{path} is damaged: it is no valid manifest") from None
+            raise PiggybackError(f"{path} is damaged: it is not a valid manifest") from None
         if not ours:
-            raise PiggybackError(f"{path} is damaged or no bank's: format {content['format']!r}")
+            raise PiggybackError(f"{path} is damaged or not a bank's: format {content['format']!r}")
         if type(version) is not int or version < 1:
             raise PiggybackError(f"{path} is damaged: format_version is {version!r}")
         if version > FORMAT_VERSION:
@@ -135,18 +136,18 @@ class Manifest:
                 "update piggyback-gan"
             )
         try:
-            entries = tuple(TaskEntry(**entry) for entry in content["tasks"])
-            manifest = cls(content["architecture"], entries, version)
+            entries = msgspec.convert(content["tasks"], type=tuple[TaskEntry, ...])
+            manifest = cls(content["architecture"], entries)
             rendered = manifest.render()
-        except (KeyError, TypeError, RecursionError):
-            raise PiggybackError(f"{path} is damaged: it is no valid manifest") from None
+        except (KeyError, msgspec.ValidationError, RecursionError):
+            raise PiggybackError(f"{path} is damaged: it is not a valid manifest") from None
         if rendered != raw:
             raise PiggybackError(f"{path} is damaged: its checksum does not match its content")
         for entry in entries:
-            # The checksum keeps accidents out, not malice: a name must not lead out of the folder.
-            file = TASK_FILE.fullmatch(str(entry.file))
+            # The checksum does not protect from malice: a name must not lead out of the folder.
+            file = TASK_FILE.fullmatch(entry.file)
             if file is None or file[2] != entry.name:
-                raise PiggybackError(f"{path} names a file that is no task's: {entry.file!r}")
+                raise PiggybackError(f"{path} names a file that is not a task's: {entry.file!r}")
         if len(manifest.places) < len(entries):
             raise PiggybackError(f"{path} is damaged: it names a task twice")
         return manifest
@@ -157,10 +158,10 @@ class Manifest:
 
 
 def check_content(entry: TaskEntry, content: bytes, where: str | Path) -> None:
-    """Compare the content of a task's file with what the manifest says of it.
+    """Compare the content of a task's file with its size and SHA-256 in the manifest.
 
     Raises:
-        PiggybackError: its size or its SHA-256 is another; `where` names the file.
+        PiggybackError: they differ; `where` names the file.
     """
     if len(content) != entry.bytes:
         raise PiggybackError(
@@ -174,10 +175,10 @@ def check_content(entry: TaskEntry, content: bytes, where: str | Path) -> None:
 
 
 def now() -> str:
-    """The time in UTC, or SOURCE_DATE_EPOCH's where set, so that a bank can be reproduced whole.
+    """Return the time in UTC, or SOURCE_DATE_EPOCH where set, for banks that are equal bit for bit.
 
     Raises:
-        PiggybackError: SOURCE_DATE_EPOCH is no time.
+        PiggybackError: SOURCE_DATE_EPOCH is not a time.
     """
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
     try:
@@ -190,16 +191,16 @@ def now() -> str:
 
 
 def read_header(path: Path) -> dict[str, str]:
-    """The metadata of a safetensors file, without its tensors.
+    """Read the metadata of a safetensors file, without its tensors.
 
     Raises:
-        PiggybackError: the file is missing, truncated or none of that kind.
+        PiggybackError: the file is missing, truncated or not a safetensors file.
     """
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             if length > path.stat().st_size:
-                raise PiggybackError(f"{path} is truncated or no safetensors file")
+                raise PiggybackError(f"{path} is truncated or not a safetensors file")
             return parse_header(file.read(length))
     except FileNotFoundError:
         raise PiggybackError(f"{path} is missing") from None
@@ -210,20 +211,20 @@ def read_header(path: Path) -> dict[str, str]:
 
 
 def parse_header(header: bytes) -> dict[str, str]:
-    """The metadata in a safetensors header, which is JSON.
+    """Parse a safetensors header, which is JSON, and return its metadata.
 
     Raises:
-        PiggybackError: it is no such header.
+        PiggybackError: it is not one.
     """
     try:
         metadata = json.loads(header).get("__metadata__", {})
         return {str(key): str(value) for key, value in metadata.items()}
     except (ValueError, AttributeError, RecursionError):
-        raise PiggybackError("damaged, or no safetensors file") from None
+        raise PiggybackError("damaged, or not a safetensors file") from None
 
 
 def read_card(path: Path, entry: TaskEntry) -> dict[str, Any]:
-    """What describes a task of the bank at `path`, from the header of its file alone.
+    """Read the card of a task of the bank at `path`, as JSON, from the header of its file alone.
 
     Raises:
         PiggybackError: the file is missing, damaged or not a task's.
@@ -231,28 +232,37 @@ def read_card(path: Path, entry: TaskEntry) -> dict[str, Any]:
     file = path / TASKS_FOLDER / entry.file
     metadata = read_header(file)
     if "card" not in metadata:
-        raise PiggybackError(f"{file} is no task's file")
+        raise PiggybackError(f"{file} is not a task's file")
     try:
         card = json.loads(metadata["card"])
     except (ValueError, RecursionError):
         card = None
     if not isinstance(card, dict):
-        raise PiggybackError(f"{file} is damaged: its card can't be read")
+        raise damaged_card(path, entry, "not a JSON object")
     return card
 
 
+def damaged_card(path: Path, entry: TaskEntry, reason: str) -> PiggybackError:
+    """The error for a card in the bank at `path`; the reason may have words from the card."""
+    words = "".join(c if c.isprintable() else "?" for c in " ".join(reason.split()))
+    file = path / TASKS_FOLDER / entry.file
+    return PiggybackError(f"task {entry.name!r}: {file} has a damaged card: {words:.300}")
+
+
 def require_empty(path: Path) -> None:
-    """Check that a bank can come to be in a folder: nothing is there, or what belongs to a bank.
+    """Check that a new bank can use a folder: it is absent, empty, or has only files of banks.
 
     Raises:
-        PiggybackError: the folder holds other things.
+        PiggybackError: the folder has other files.
     """
     if path.exists() and (not path.is_dir() or any(map(_is_foreign, path.iterdir()))):
-        raise PiggybackError(f"{path} is no bank and not an empty folder: choose another place")
+        raise PiggybackError(
+            f"{path} is not a bank, and the folder is not empty; choose another path"
+        )
 
 
 def _is_foreign(path: Path) -> bool:
-    # With a dot before it: a manifest that was being written when its process was killed.
+    # With a dot: a manifest that a killed process was writing.
     return not path.name.startswith(("bank.", ".bank.")) and path.name not in (
         TASKS_FOLDER,
         RUNS_FOLDER,
@@ -263,14 +273,14 @@ def _is_foreign(path: Path) -> bool:
 
 
 def require_outside_banks(path: Path) -> None:
-    """Refuse a place inside a bank's directory, whose files are the bank's alone.
+    """Check that a path is not inside a bank's directory.
 
     Raises:
-        PiggybackError: it is in one.
+        PiggybackError: it is.
     """
     for folder in path.absolute().parents:
         if (folder / MANIFEST_NAME).exists():
-            raise PiggybackError(f"{path} would lie in the bank {folder}: choose another place")
+            raise PiggybackError(f"{path} would be inside the bank {folder}; choose another path")
 
 
 def _canonical(content: Mapping[str, Any]) -> bytes:

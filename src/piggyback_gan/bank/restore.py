@@ -1,4 +1,4 @@
-"""Tasks of a bank put back into its networks, each with what it says that it needs; and what is wrong with them."""
+"""Restore a bank's tasks into its networks, and verify them."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from piggyback_gan.names import BACKWARD, FORWARD
 
 @dataclass(frozen=True)
 class Finding:
-    """What `Bank.verify` found out about one part of a bank; `problem` is None where all is well."""
+    """What `Bank.verify` found in one task; `problem` is None if it is intact."""
 
     part: str
     problem: str | None
@@ -23,11 +23,11 @@ def check_tasks(
     tasks: Iterable[tuple[TaskEntry, StoredTask | PiggybackError]],
     network_of: Callable[[str], PiggybackNetwork],
 ) -> list[Finding]:
-    """A finding for each task, after it was put into the networks; those without what they need are not.
+    """Restore each task into the networks and return a finding for it; tasks that miss what they need are skipped.
 
     Args:
-        tasks: what was read of each.
-        network_of: the bank's networks by name, to be filled; asked for when a task is in it.
+        tasks: each task's entry, and its content or the error of reading it.
+        network_of: network name -> the bank's network without tasks; called when a task is in it.
     """
     findings = []
     broken: list[str] = []
@@ -50,10 +50,11 @@ def state_in(stored: StoredTask, which: str) -> TaskState | None:
 
 
 def restore_task(network: PiggybackNetwork, state: TaskState) -> None:
-    """Append a task that needs of this network what it says that it needs, and no less."""
+    """Append a task to a network and check that it needs there what its file says."""
     network.restore_task(state)
     found = network.ledger.needs_of(state.name)
-    if state.needs is not None and state.needs != found:
+    assert state.needs is not None
+    if state.needs != found:
         raise PiggybackError(
             f"task {state.name!r} does not fit the network: it was composed with "
             f"{state.needs.bank_filters} bank filters and {len(state.needs.tasks)} tasks, "
@@ -62,12 +63,9 @@ def restore_task(network: PiggybackNetwork, state: TaskState) -> None:
 
 
 def _first_needed(stored: StoredTask, tasks: Sequence[str]) -> str | None:
-    """The first of these earlier tasks that a task needs."""
+    """Return the first of these earlier tasks that a task needs."""
     states = (stored.state, *stored.others.values())
-    needs = [state.needs for state in states]
-    if not tasks or None in needs:
-        return next(iter(tasks), None)
-    needed = {task for need in needs if need is not None for task in need.tasks}
+    needed = {task for state in states if state.needs for task in state.needs.tasks}
     return next((task for task in tasks if task in needed), None)
 
 

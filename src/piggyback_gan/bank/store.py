@@ -43,10 +43,7 @@ _NEEDS = "needs"
 
 @dataclass(frozen=True)
 class StoredTask:
-    """A task as its file has it: the tensors, and `card`, the words that describe it.
-
-    `others` has what the task is in further networks of the bank, by their names.
-    """
+    """A task as its file has it: its state, its card as JSON, and its states in other networks by name."""
 
     state: TaskState
     card: Mapping[str, Any]
@@ -54,11 +51,11 @@ class StoredTask:
 
 
 class Store:
-    """A bank's files. It knows filters and tasks, and takes architecture and cards as they are given.
+    """A bank's files. Architecture and cards are opaque here.
 
     Args:
         path: the bank's directory.
-        manifest: what it holds; read it with `Store.open` or give a new one with no tasks.
+        manifest: the bank's; read it with `Store.open`, or give one without tasks.
     """
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
@@ -67,7 +64,7 @@ class Store:
 
     @classmethod
     def open(cls, path: Path) -> "Store":
-        """Open what is there.
+        """Open a bank's files.
 
         Raises:
             PiggybackError: as `Manifest.read`.
@@ -99,7 +96,7 @@ class Store:
         """Read one task.
 
         Raises:
-            PiggybackError: there is no such task, or as `read`.
+            PiggybackError: a task does not exist, or as `read`.
         """
         entry = self.manifest.entry(name)
         place = self.manifest.places[name]
@@ -107,15 +104,15 @@ class Store:
         return self._read(entry, previous)
 
     def read_tasks(self, names: Iterable[str]) -> Iterator[StoredTask]:
-        """Read these tasks, and no other file.
+        """Read these tasks, and only their files.
 
         Raises:
-            PiggybackError: there is no such task, or as `read`.
+            PiggybackError: a task does not exist, or as `read`.
         """
         return map(self.read_task, names)
 
     def outlines(self) -> Iterator[StoredTask]:
-        """All tasks without their tensors, from the files' headers alone, which are not checked.
+        """Read all tasks without their tensors, from the files' headers, whose hashes are not checked.
 
         Raises:
             PiggybackError: a file is missing, or its header is damaged.
@@ -128,17 +125,17 @@ class Store:
             except (KeyError, ValueError, RecursionError) as error:
                 raise PiggybackError(f"task {entry.name!r}: {path} is damaged: {error}") from None
 
-    def read_through(self, name: str) -> Iterator[StoredTask]:
-        """Read a task and those that it is built on.
+    def check_new(self, name: str) -> None:
+        """Check that a new task can have this name.
 
         Raises:
-            PiggybackError: there is no such task, or as `read`.
+            PiggybackError: it is not a task's name, or the bank has such a task.
         """
-        self.manifest.entry(name)
-        for stored in self.read():
-            yield stored
-            if stored.state.name == name:
-                return
+        check_task_name(name)
+        if name in self.manifest.places:
+            raise PiggybackError(
+                f"{self.path} has a task {name!r} already: finished tasks never change"
+            )
 
     def append(
         self,
@@ -146,20 +143,18 @@ class Store:
         card: Mapping[str, Any],
         others: Mapping[str, TaskState] | None = None,
     ) -> TaskEntry:
-        """Add a finished task. Hold the writer's lock. A crash leaves the bank with or without it.
+        """Add a finished task. The caller holds the writer's lock. A crash leaves the bank with or without it.
 
         Args:
-            state: the task's shares and tensors.
-            card: what describes it, JSON values only.
-            others: the same for further networks of the bank, by their names (lower-case words).
+            state: the task in the bank's first network.
+            card: its card, JSON values only.
+            others: its states in other networks of the bank, by their names (lower-case words).
 
         Raises:
             PiggybackError: the name is taken, the bank changed meanwhile, or it can't be written.
         """
-        check_task_name(state.name)
+        self.check_new(state.name)
         tasks = self.manifest.tasks
-        if any(entry.name == state.name for entry in tasks):
-            raise PiggybackError(f"the bank has a task {state.name!r} already")
         self._require_unchanged()
         require_writable(self.path / TASKS_FOLDER)
         self.clear_leftovers()
@@ -187,7 +182,7 @@ class Store:
             added=now(),
         )
         atomic_write(self.path / TASKS_FOLDER / entry.file, content)
-        manifest = replace(self.manifest, tasks=(*tasks, entry), format_version=FORMAT_VERSION)
+        manifest = replace(self.manifest, tasks=(*tasks, entry))
         try:
             manifest.write(self.path)
         except PiggybackError:
@@ -198,10 +193,10 @@ class Store:
         return entry
 
     def remove(self, name: str) -> None:
-        """Remove the newest task. Hold the writer's lock.
+        """Remove the newest task. The caller holds the writer's lock.
 
         Raises:
-            PiggybackError: there is no such task, later ones are built on it (they are named), the bank
+            PiggybackError: the task does not exist, later ones are built on it (they are named), the bank
                 changed meanwhile, or it can't be written.
         """
         self.manifest.require_newest(name)
@@ -212,13 +207,13 @@ class Store:
         self.clear_leftovers()
 
     def leftovers(self) -> list[Path]:
-        """Files in the tasks folder that the manifest does not name."""
+        """List files in the tasks folder that the manifest does not name."""
         folder = self.path / TASKS_FOLDER
         named = {entry.file for entry in self.manifest.tasks}
         return sorted(path for path in folder.glob("*") if path.name not in named)
 
     def _require_unchanged(self) -> None:
-        """Refuse to write over what another process wrote since this manifest was read."""
+        """Check that no other process wrote to the bank since this manifest was read."""
         tasks = self.manifest.tasks
         if not tasks and not (self.path / MANIFEST_NAME).exists():
             return
@@ -232,10 +227,10 @@ class Store:
         return path.exists() and path.read_bytes() == manifest.render()
 
     def clear_leftovers(self, keep: Collection[str] = ()) -> None:
-        """Remove what a killed writer left, and nothing else. Hold the writer's lock.
+        """Remove what a killed writer left, and nothing else. The caller holds the writer's lock.
 
         Args:
-            keep: files in the tasks folder that are to stay: they are about to become tasks.
+            keep: files in the tasks folder to keep, which are about to become tasks.
         """
         for path in (*self.leftovers(), *self.path.glob(".bank.*.tmp")):
             task_file = TASK_FILE.fullmatch(path.name)
@@ -281,7 +276,7 @@ class Store:
     def _stored(
         self, entry: TaskEntry, metadata: Mapping[str, str], tensors: dict[str, Tensor]
     ) -> StoredTask:
-        """A task with these tensors, of all networks; they may be left out."""
+        """Build a task from its metadata and the tensors of all networks, which may be left out."""
         others = {}
         for key in sorted(metadata):
             network, _, word = key.rpartition("/")
@@ -296,87 +291,85 @@ class Store:
         state = self._state(entry.name, metadata, tensors)
         card = json.loads(metadata["card"])
         if not isinstance(card, dict):
-            raise PiggybackError("its card is no JSON object")
+            raise PiggybackError("its card is not a JSON object")
         return StoredTask(state, card, others)
 
     def _state_metadata(self, state: TaskState) -> dict[str, str]:
-        """What a task is beside its tensors, as its file's header has it."""
-        metadata = {
+        """Return a task's state without its tensors, as its file's header has it."""
+        assert state.needs is not None
+        numbers = [self.manifest.places[name] + 1 for name in state.needs.tasks]
+        needs = {
+            "tasks": _ranges(numbers),
+            "sha256": self._files_sha256(numbers),
+            "bank_filters": state.needs.bank_filters,
+        }
+        return {
             _SHARES: json.dumps(dict(state.filters.shares), sort_keys=True),
             _MIXING: json.dumps(state.filters.mixing.as_card(), sort_keys=True),
             _START: json.dumps(state.filters.start),
             _STORAGE: state.filters.storage,
+            _NEEDS: json.dumps(needs, sort_keys=True),
         }
-        if state.needs is not None:
-            entries = [self.manifest.entry(name) for name in state.needs.tasks]
-            numbers = [self.manifest.places[entry.name] + 1 for entry in entries]
-            record = {
-                "tasks": _ranges(numbers),
-                "sha256": self._files_sha256(numbers),
-                "bank_filters": state.needs.bank_filters,
-            }
-            metadata[_NEEDS] = json.dumps(record, sort_keys=True)
-        return metadata
 
     def _state(
         self, name: str, metadata: Mapping[str, str], tensors: dict[str, Tensor]
     ) -> TaskState:
-        """The inverse of `_state_metadata`. Before format 3 all tasks mixed fully, and in fp32."""
-        start = json.loads(metadata.get(_START, "null"))
+        """The inverse of `_state_metadata`."""
+        start = json.loads(metadata[_START])
         if start is not None:
             check_task_name(start if isinstance(start, str) else "")
             if (
                 self.manifest.places.get(start, len(self.manifest.tasks))
                 >= self.manifest.places[name]
             ):
-                raise PiggybackError(f"it starts from {start!r}, which is no task before it")
-        storage = metadata.get(_STORAGE, "fp32")
+                raise PiggybackError(f"it starts from {start!r}, which is not an earlier task")
+        storage = metadata[_STORAGE]
         check_choice("storage", storage, STORAGES)
         return TaskState(
             name=name,
             filters=TaskFilters(
                 shares=_shares(metadata[_SHARES]),
-                mixing=mixing_from_card(json.loads(metadata.get(_MIXING, '{"kind": "full"}'))),
+                mixing=mixing_from_card(json.loads(metadata[_MIXING])),
                 start=start,
                 storage=cast(Storage, storage),
             ),
             tensors=tensors,
-            needs=self._needs(name, metadata[_NEEDS]) if _NEEDS in metadata else None,
+            needs=self._needs(name, metadata[_NEEDS]),
         )
 
     def _needs(self, name: str, text: str) -> Needs:
-        """What a task's file says that it needs; no file but those of tasks before it is ever named."""
+        """Parse what a task needs; only earlier tasks can be named."""
         record = json.loads(text)
         earlier = self.manifest.places[name]
         try:
             ranges, bank_filters = record["tasks"], record["bank_filters"]
             ends = [0, *(end for first, last in ranges for end in (first, last + 1))]
             whole = all(type(number) is int for number in (*ends, bank_filters))
-            # Each ends before the next begins: so they are no more than there are tasks.
+            # Ranges do not overlap, so their number is limited by that of the tasks.
             rising = whole and all(a < b for a, b in pairwise(ends)) and ends[-1] <= earlier + 1
             sha256 = record["sha256"]
         except (KeyError, TypeError, ValueError):
             rising = False
         if not rising or bank_filters < 0:
-            raise PiggybackError("what it needs is not told as numbers of tasks before it")
+            raise PiggybackError("what it needs is not given as numbers of earlier tasks")
         numbers = [n for first, last in ranges for n in range(first, last + 1)]
         if sha256 != self._files_sha256(numbers):
             raise PiggybackError("it was built on other files of the tasks that it needs")
         return Needs(tuple(self.manifest.tasks[n - 1].name for n in numbers), bank_filters)
 
     def _files_sha256(self, numbers: Iterable[int]) -> str:
-        """One hash over the hashes of these tasks' files, which the chain alone ties to those next to them."""
+        """Hash the hashes of these tasks' files: the chain covers neighbours only."""
         hashes = "".join(self.manifest.tasks[number - 1].sha256 for number in numbers)
         return hashlib.sha256(hashes.encode()).hexdigest()
 
 
 def _of(network: str, key: str) -> str:
-    """The name in a task's file of what belongs to a further network."""
+    """Return a tensor's or key's name in a task's file, for another network."""
     return f"{network}/{key}"
 
 
 def _ranges(places: Sequence[int]) -> list[list[int]]:
-    """Rising numbers as [first, last] of each row of them without a gap."""
+    """Return rising numbers as ranges [first, last]."""
     ranges: list[list[int]] = []
     for place in places:
         if ranges and place == ranges[-1][1] + 1:
@@ -390,12 +383,12 @@ def _shares(text: str) -> dict[str, float]:
     shares = json.loads(text)
     numbers = isinstance(shares, dict) and all(type(s) in (int, float) for s in shares.values())
     if not numbers or not all(0 <= share <= 1 for share in shares.values()):
-        raise PiggybackError("its shares are no numbers from 0 to 1 by layer")
+        raise PiggybackError("its shares are not numbers from 0 to 1 by layer")
     return {str(layer): float(share) for layer, share in shares.items()}
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
-    """One hash over names, types, shapes and values, independent of their order."""
+    """Hash names, types, shapes and values, independent of their order."""
     digest = hashlib.sha256()
     for key in sorted(tensors):
         tensor = tensors[key].detach().cpu().contiguous()

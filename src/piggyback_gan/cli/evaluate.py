@@ -112,7 +112,7 @@ def _folders(bank: Bank, given: Arguments) -> Mapping[str, Path]:
         return {given.task: given.data}
     found = {}
     for task in bank.tasks:
-        names = (task, bank.card(task).get("data", {}).get("name"))
+        names = (task, bank.card(task).data.name)
         folders = [given.data / name for name in names if name and (given.data / name).is_dir()]
         if not folders:
             wanted = " or ".join(dict.fromkeys(f"{name}/" for name in names if name))
@@ -127,7 +127,7 @@ def _folders(bank: Bank, given: Arguments) -> Mapping[str, Path]:
 
 def _other_data(bank: Bank, task: str, folder: Path) -> list[str]:
     """Return a warning if the folder's name differs from that of the training data."""
-    name, trained_on = folder.resolve().name, bank.card(task).get("data", {}).get("name")
+    name, trained_on = folder.resolve().name, bank.card(task).data.name
     if trained_on in (None, name):
         return []
     return [
@@ -178,10 +178,10 @@ def _row(bank: Bank, task: str, folder: Path, judgement: Judgement) -> dict[str,
     return {
         "task": task,
         "task_sha256": entry.sha256,
-        "mode": card["mode"],
+        "mode": card.mode,
         "directions": list(bank.directions(task)),
-        "image_size": card["image"]["size"],
-        "training_seed": card["options"].get("seed"),
+        "image_size": card.image.size,
+        "training_seed": card.options.get("seed"),
         "data": str(folder),
         "images": judgement.images,
         "outputs_sha256": judgement.outputs_sha256,

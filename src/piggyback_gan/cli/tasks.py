@@ -1,15 +1,14 @@
 """pbgan tasks: list a bank's tasks. Reads only the headers of files, which is fast."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import tyro
 
+from piggyback_gan.bank.card import TaskCard, parse_card
 from piggyback_gan.bank.manifest import Manifest, TaskEntry, read_card
 from piggyback_gan.cli.arguments import BankPath, parse
-from piggyback_gan.errors import PiggybackError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,14 +28,11 @@ def run(arguments: list[str]) -> int:
     """List the tasks on stdout."""
     given = parse(Arguments, "tasks", arguments)
     manifest = Manifest.read(given.bank)
-    rows = []
+    rows, cards = [], []
     for entry in manifest.tasks:
-        try:
-            rows.append(_row(entry, read_card(given.bank, entry)))
-        except (KeyError, TypeError) as error:
-            raise PiggybackError(
-                f"task {entry.name!r}: {entry.file} has a damaged card (no {error})"
-            ) from None
+        content = read_card(given.bank, entry)
+        cards.append(parse_card(content, given.bank, entry))
+        rows.append(_row(entry, cards[-1]) | {"card": content})
     if given.json:
         print(json.dumps({"architecture": manifest.architecture, "tasks": rows}, indent=1))
         return 0
@@ -44,13 +40,13 @@ def run(arguments: list[str]) -> int:
 
     right = (">size", ">lambda or budget", ">parameters", ">share", ">bytes")
     table = new_table("task", "added", "mode", *right)
-    for row in rows:
+    for row, card in zip(rows, cards, strict=True):
         table.add_row(
             row["task"],
             row["added"][:16].replace("T", " "),
-            "imported" if "imported" in row["card"] else row["mode"],
+            "imported" if card.imported else card.mode,
             f"{row['image_size']} px",
-            _filters(row),
+            _filters(card),
             f"{row['parameters']:,}",
             f"{row['share']:.3f}",
             f"{row['bytes']:,}",
@@ -59,31 +55,35 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _filters(row: Mapping[str, Any]) -> str:
+def _filters(card: TaskCard) -> str:
     """Describe a task's share of new filters, and where they are if not in all layers, or its budget."""
-    card, share = row["card"], row["unconstrained"]
-    if share is None and card["options"].get("max_error") is not None:
-        return f"error {card['options']['max_error']:g}"
+    share, options = _unconstrained(card), card.options
+    for name in ("max_error", "budget"):
+        if share is None and options.get(name) is not None:
+            return f"{name.removeprefix('max_')} {options[name]:g}"
     if share is None:
-        return f"budget {card['options']['budget']:g}"
+        return ""
     if isinstance(share, dict):
         return "per layer"
-    is_last = card["parameters"]["mixing"] and card["options"].get("allocation") == "last"
+    is_last = card.parameters.mixing and options.get("allocation") == "last"
     return f"{share:g}{', last' if is_last else ''}"
 
 
-def _row(entry: TaskEntry, card: Mapping[str, Any]) -> dict[str, Any]:
+def _unconstrained(card: TaskCard) -> Any:
+    # A first task has nothing to mix from.
+    return card.options.get("unconstrained") if card.parameters.mixing else 1.0
+
+
+def _row(entry: TaskEntry, card: TaskCard) -> dict[str, Any]:
     return {
         "task": entry.name,
         "added": entry.added,
-        "mode": card["mode"],
-        "image_size": card["image"]["size"],
-        # A first task has no filters to mix from.
-        "unconstrained": card["options"]["unconstrained"] if card["parameters"]["mixing"] else 1.0,
-        "parameters": card["parameters"]["total"],
-        "share": card["parameters"]["share"],
+        "mode": card.mode,
+        "image_size": card.image.size,
+        "unconstrained": _unconstrained(card),
+        "parameters": card.parameters.total,
+        "share": card.parameters.share,
         "bytes": entry.bytes,
         "file": entry.file,
         "sha256": entry.sha256,
-        "card": card,
     }

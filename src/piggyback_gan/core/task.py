@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -59,7 +60,7 @@ class TaskState:
             buffer under its own name. The weight of an own layer is private: `<layer>.weight`. Where the
             unconstrained filters are not a layer's first ones, `<layer>.unconstrained_places` (U,) says which
             they are, in rising order.
-        needs: the earlier tasks that it is composed with; None where that is not known, as in old files.
+        needs: the earlier tasks that it is composed with; None until the bank works it out.
     """
 
     name: str
@@ -134,8 +135,8 @@ class ParameterCount:
         """`total` relative to a standalone network: 1.0 for a first task."""
         return self.total / self.standalone
 
-    def as_card(self) -> dict[str, float]:
-        """As a task's card has it."""
+    def as_card(self) -> dict[str, Any]:
+        """Return the counts with `total` and `share`, by name."""
         return {**asdict(self), "total": self.total, "share": self.share}
 
 

@@ -139,10 +139,10 @@ def run_demo(
         after_last, outputs_now = _evaluate(bank_path, task, datasets[task])
         pairs = [datasets[task].pair(i) for i in range(len(outputs_now))]
         inputs, targets = ([to_pixels(p[side], _RGB) for p in pairs] for side in (0, 1))
-        parameters = bank.card(task)["parameters"]
+        parameters = bank.card(task).parameters
         sheet = list(zip(inputs, outputs_then, outputs_now, targets, strict=True))
         learned.append(
-            Learned(task, parameters["total"], parameters["share"], when_learned, after_last, sheet)
+            Learned(task, parameters.total, parameters.share, when_learned, after_last, sheet)
         )
     (out / _MARK).write_text(json.dumps([_figures(task) for task in learned], indent=1) + "\n")
     return learned

@@ -32,9 +32,9 @@ def load_held_out(
         PiggybackError: there is no such task, nothing is held out, or files can't be used.
     """
     card = bank.card(task)
-    paired = card["mode"] == "paired"
+    paired = card.mode == "paired"
     folder = find_pairs(root) if paired else find_unpaired(root)
-    options = card["options"]
+    options = card.options
     if folder.held_out_name is None and options.get("val_fraction") and not split_free:
         folder = folder.with_held_out(options["val_fraction"], options["seed"])
     sides: tuple[Sequence[Pair] | Sequence[Source], ...]
@@ -55,7 +55,7 @@ def load_held_out(
             f"{root}: no images are held out, in val/ or test/: hold some out; or give --split-free, if "
             f"{task!r} was not trained on these images"
         )
-    size = card["image"]["size"]
+    size = card.image.size
     dataset = load_sides(
         sides,
         bank.directions(task)[0],

@@ -1,4 +1,4 @@
-"""The image contract: what an exported file says of itself, of its images most of all. Imports no torch."""
+"""The image contract: metadata of an exported file, mostly on its images. Imports no torch."""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from piggyback_gan.networks.config import Architecture, read_architecture
 from piggyback_gan.system.checks import check_choice, check_positive
 
 CONTRACT_KEY = "image_contract"
-"""Where a file's metadata has its contract."""
+"""The key of the contract in a file's metadata."""
 INPUT_NAME, OUTPUT_NAME = "image", "translated"
 """The names of an exported graph's input and output."""
 
@@ -22,21 +22,20 @@ _FORMAT_VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class ImageContract:
-    """What must be known to use an exported generator.
+    """How to use an exported generator.
 
     It takes float32 (B, C, H, W), H and W multiples of the generator's `size_multiple` and at least its
-    `minimum_size`, and gives the same size. The values of a file become those of the tensor as
-    `ImageFormat` says.
+    `minimum_size`, and returns the same size. `ImageFormat` describes how file values become tensor values.
 
     Attributes:
         task: its name in the bank.
-        direction: which way it translates, "AtoB" or "BtoA".
-        input, output: what the files of its images hold.
-        image_size: side of the images that it was trained on, in pixels.
-        precision: what its weights are kept in; a graph computes in it too.
+        direction: "AtoB" or "BtoA".
+        input, output: formats of the image files.
+        image_size: side of the training crops, in pixels.
+        precision: of the stored weights; a graph computes in it too.
         generator: the architecture.
         task_sha256: of the task's file in the bank.
-        library_version: what exported it.
+        library_version: the version that exported it.
 
     Raises:
         PiggybackError: a field has a value that is not allowed.
@@ -60,11 +59,11 @@ class ImageContract:
 
     @property
     def formats(self) -> tuple[ImageFormat, ImageFormat]:
-        """Of input and output."""
+        """The formats of input and output."""
         return self.input, self.output
 
     def to_json(self) -> str:
-        """One JSON object, with what is the same for all files spelled out for readers."""
+        """Return a JSON object, which includes what is the same for all files, for readers."""
         content: dict[str, Any] = {
             "format": _FORMAT,
             "format_version": _FORMAT_VERSION,
@@ -80,15 +79,15 @@ class ImageContract:
         """The inverse of `to_json`.
 
         Raises:
-            PiggybackError: it is no contract, or one of a newer version.
+            PiggybackError: it is not a contract, or a newer version wrote it.
         """
         try:
             content: Mapping[str, Any] = json.loads(text)
             if not isinstance(content, dict) or content.get("format") != _FORMAT:
-                raise PiggybackError("its image contract is none of pbgan export's")
+                raise PiggybackError("its image contract was not written by pbgan export")
             if content["format_version"] > _FORMAT_VERSION:
                 raise PiggybackError(
-                    "its image contract is of a newer version: update piggyback-gan"
+                    "a newer version wrote its image contract: update piggyback-gan"
                 )
             contract = cls(
                 **{key: str(content[key]) for key in _WORDS},
@@ -97,7 +96,7 @@ class ImageContract:
                 image_size=int(content["image_size"]),
                 generator=read_architecture(content["generator"]),
             )
-            # What other programs go by must be what this one goes by.
+            # Other programs read the fields that this one ignores: they must agree.
             if json.loads(contract.to_json()) != content:
                 raise PiggybackError("its image contract contradicts itself")
             return contract

@@ -1,4 +1,4 @@
-"""A task is folded, written as a file of its own, read back and compared with the bank."""
+"""Export a task: fold it, write it as a file, read that back and compare it with the bank."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from piggyback_gan.names import ExportFormat
 from piggyback_gan.system.files import staging_folder
 
 TOLERANCES = {"fp32": 1e-4, "fp16": 0.05, "bf16": 0.25, "int8": 0.5}
-"""The largest difference of an output from the bank's, of values in [-1, 1], that is let pass."""
+"""The largest allowed difference of an output value in [-1, 1] from the bank's, by precision."""
 
 _MOST_GENERATED = 256  # pixels: larger inputs would take long and show no more
 _MOST_IN_FP16 = 64  # torch on a CPU takes a hundred times as long in fp16
@@ -36,16 +36,16 @@ _MOST_IN_FP16 = 64  # torch on a CPU takes a hundred times as long in fp16
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """The result of `export_task`.
 
     Attributes:
         path: the file, or the folder.
-        file: the file that computes or has the weights: `path`, or in it.
-        beside: what goes with it, beside the file or in the folder: an example of its use, and what says the
-            contract where the file can't, or its reader wants it.
-        contract: what it says of itself.
-        inputs: how many inputs were translated with it and with the bank.
-        largest, mean: absolute difference of their outputs, of values in [-1, 1].
+        file: the file with the graph or weights: `path`, or in it.
+        beside: further files, beside the file or in the folder: an example of use, and the contract where the
+            format can't store it.
+        contract: the image contract.
+        inputs: number of inputs on which outputs were compared.
+        largest, mean: absolute difference from the bank's outputs, of values in [-1, 1].
     """
 
     path: Path
@@ -65,20 +65,20 @@ def export_task(
 ) -> Exported:
     """Write a task as a file, or a folder, that needs neither the bank nor this library.
 
-    It is written under another name, read back, compared with the bank, and only then put into its
-    place, with a short program beside it that shows its use.
+    It is written under another name, read back, compared with the bank, and only then moved to its path,
+    with a short example program beside it.
 
     Args:
         bank: the bank or its directory.
         task: the task's name.
         path: the file, or the folder; by default the task's name, with a direction that is not the trained
             one, and the format's suffix, in the working directory.
-        options: format, precision, and what is compared.
+        options: format, precision and comparison.
 
     Raises:
-        PiggybackError: no such task, direction or image; a file is there; a library is missing; the network
-            can't be written in the format; its outputs are further from the bank's than the tolerance. No
-            file was written then.
+        PiggybackError: the task, direction or an image does not exist; a file exists; a library is missing;
+            the network can't be written in the format; outputs differ by more than the tolerance. No file is
+            written then.
     """
     options = options or ExportOptions()
     bank = bank if isinstance(bank, Bank) else Bank.open(bank)
@@ -132,7 +132,7 @@ def export_task(
 
 def _contract(bank: Bank, task: str, direction: str, precision: str) -> ImageContract:
     first, second = bank.formats(task, direction)
-    image_size = bank.card(task).get("image", {}).get("size")
+    image_size = bank.card(task).image.size
     return ImageContract(
         task=task,
         direction=direction,
@@ -147,9 +147,9 @@ def _contract(bank: Bank, task: str, direction: str, precision: str) -> ImageCon
 
 
 def _require_name(path: Path, format: Format) -> None:
-    """Whether what is exported may be called so."""
+    """Check the name of an export."""
     if path.name in ("", ".."):
-        raise PiggybackError(f"{str(path)!r} is no file's name: give another --out")
+        raise PiggybackError(f"{str(path)!r} can't name a file: give another --out")
     if not re.fullmatch(format.names, path.name):
         raise PiggybackError(f"invalid name {path.name!r}: {format.names_rule}")
     require_outside_banks(path)
@@ -167,7 +167,7 @@ def _require_free(places: Sequence[Path], format: Format, *, overwrite: bool) ->
 
 
 def _put(made: Path, place: Path) -> None:
-    """Move a file or a folder to its place: in one rename, or over a folder that is there in one for each file."""
+    """Move a file or a folder to its path: in one rename, or file by file into an existing folder."""
     if not place.is_dir():
         os.replace(made, place)
         return
@@ -177,7 +177,7 @@ def _put(made: Path, place: Path) -> None:
 
 @contextlib.contextmanager
 def _naming_failures(format: ExportFormat) -> Iterator[None]:
-    """What torch's exporters and what they write raise, which may be anything, as one line."""
+    """Turn errors of torch's exporters, which can be of any class, into one line."""
     try:
         yield
     except (PiggybackError, OSError, MemoryError):
@@ -189,7 +189,7 @@ def _naming_failures(format: ExportFormat) -> Iterator[None]:
 
 
 def _files(paths: Sequence[Path]) -> list[Path]:
-    """These files, and those in these folders."""
+    """Return these files, and the images in these folders."""
     files: list[Path] = []
     for path in paths:
         found = list_images(path) if path.is_dir() else [path]
@@ -207,26 +207,26 @@ def _read(files: Sequence[Path], contract: ImageContract) -> Iterator[Tensor]:
 
 
 def _fitted(inputs: Iterable[Tensor], contract: ImageContract) -> Iterator[Tensor]:
-    """The same in sizes that the network takes."""
+    """Pad inputs to sizes that the network takes."""
     for images in inputs:
         yield padded(images, contract.generator)[0]
 
 
 def _generated(contract: ImageContract) -> Iterator[Tensor]:
-    """Inputs of several sizes, alone and in a batch: blurred noise, or blurred classes."""
+    """Generate inputs of several sizes, single and in a batch: blurred noise, or blurred classes."""
     multiple, least = contract.generator.size_multiple, contract.generator.minimum_size
     is_slow = contract.precision == "fp16"
     most = _MOST_IN_FP16 if is_slow else _MOST_GENERATED
     side = max(min(contract.image_size, most) // multiple * multiple, least)
-    chance = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     smaller = max(side // 2 // multiple * multiple, least)
-    # The second is no multiple of what the network takes.
+    # The second is not a multiple of the network's size multiple.
     sizes = [(1, side, side), (2, side + multiple - 1, side), (1, smaller, side)]
     for count, height, width in sizes[: 1 if is_slow else None]:
         shape = (count, contract.input.channels, height, width)
-        coarse = torch.rand((*shape[:2], 4, 4), generator=chance) * 2 - 1
+        coarse = torch.rand((*shape[:2], 4, 4), generator=generator) * 2 - 1
         image = F.interpolate(coarse, shape[2:], mode="bicubic")
-        image += torch.randn(shape, generator=chance) * 0.1
+        image += torch.randn(shape, generator=generator) * 0.1
         if contract.input.labels:
             image = F.one_hot(image.argmax(1), shape[1]).movedim(3, 1) * 2.0 - 1
         yield image.clamp(-1, 1)
@@ -235,7 +235,7 @@ def _generated(contract: ImageContract) -> Iterator[Tensor]:
 def _compare(
     generator: nn.Module, read: nn.Module, contract: ImageContract, inputs: Iterable[Tensor]
 ) -> tuple[int, float, float]:
-    """How many images were compared; the largest and the mean absolute difference of their outputs."""
+    """Return the number of images, and the largest and mean absolute difference of their outputs."""
     largest = total = 0.0
     images = values = 0
     for batch in inputs:
@@ -243,7 +243,7 @@ def _compare(
             translate_batch(network, contract.generator, batch) for network in (generator, read)
         )
         difference = (found.double() - expected.double()).abs()
-        # Not max: that of Python passes over a NaN.
+        # Python's max would ignore NaN.
         worst = difference.max().item()
         largest = worst if not worst <= largest else largest
         total += difference.sum().item()

@@ -1,4 +1,4 @@
-"""The formats that a folded generator is written in, and read back from: one pair of functions each."""
+"""Export formats: how each writes a folded generator and reads it back."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ Read = Callable[[Path, ImageContract], nn.Module]
 
 @dataclass(frozen=True)
 class Companion:
-    """A text that goes with what is exported.
+    """A text file that is written with an export.
 
     Attributes:
-        ending: of its path, which begins with that of the export: ".py" is beside a file, "/x" in a folder.
+        ending: of its path, after the export's path: ".py" is beside a file, "/x" in a folder.
         says: what it is.
-        text: (contract, name of what is exported) -> what is in it.
+        text: (contract, name of the export) -> its text.
     """
 
     ending: str
@@ -53,18 +53,18 @@ class Companion:
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """One format: a file, or a folder with one that computes.
+    """One export format: a file, or a folder with a model file.
 
     Attributes:
-        suffix: of what is exported.
+        suffix: of the export's default path.
         write: (generator in float32, contract, file): writes it in the contract's precision.
-        read: (file, contract) -> what the file computes, in float32 at its ends.
-        companions: what goes with it: its use first, and the contract where the file can't hold it.
-        file: where a folder has the file that computes, as an ending of the folder's path.
+        read: (file, contract) -> a module that runs the file, with float32 inputs and outputs.
+        companions: further files: the example first, and the contract where the format can't store it.
+        file: the model file in a folder, as an ending of the folder's path.
         is_onnx: whether that is an ONNX file.
-        names: which names its readers can do with, as a regular expression.
+        names: regular expression of names that its readers accept.
         names_rule: the same for users.
-        replaces: whether what is there may be overwritten by it.
+        replaces: whether an export may overwrite the existing path.
     """
 
     suffix: str
@@ -79,7 +79,7 @@ class Format:
 
 
 class _Narrow(nn.Module):
-    """A network that computes in another type, and takes and gives float32."""
+    """A network that computes in another dtype, with float32 inputs and outputs."""
 
     def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
@@ -92,20 +92,20 @@ class _Narrow(nn.Module):
 
 
 def _graph(generator: nn.Module, contract: ImageContract) -> nn.Module:
-    """What a file that computes is to compute."""
+    """Return the module to write, in the contract's precision."""
     # What is to be in 8 bits is so only when it is written.
     dtype = STORED_TYPES.get(contract.precision, torch.float32)
     return generator if dtype == torch.float32 else _Narrow(generator, dtype).eval()
 
 
 def _example(contract: ImageContract) -> Tensor:
-    """An input to export with: nothing in it is one, which would be taken for a fixed size."""
+    """Return an example input; no size in it is 1, which exporters would take for a constant."""
     multiple, least = contract.generator.size_multiple, contract.generator.minimum_size
     return torch.zeros(2, contract.input.channels, 2 * least, 2 * least + multiple)
 
 
 def _program(generator: nn.Module, contract: ImageContract) -> ExportedProgram:
-    """The generator for any batch, and any height and width that it takes."""
+    """Export the generator for any batch size and any valid height and width."""
     multiple, least = contract.generator.size_multiple, contract.generator.minimum_size
     height, width = (multiple * Dim(n, min=least // multiple) for n in ("rows", "columns"))
     axes = {0: Dim("batch", min=1), 2: height, 3: width}
@@ -170,7 +170,7 @@ def _weights(generator: nn.Module, contract: ImageContract) -> dict[str, Tensor]
 
 
 def _with_weights(contract: ImageContract, weights: Mapping[str, Tensor]) -> nn.Module:
-    """A new network with these, as whoever reads the file has it: it knows of nothing that they leave out."""
+    """Build a network from these weights alone, as a reader of the file does."""
     network = build_outline(contract.generator)
     widened = {k: t.float() if t.is_floating_point() else t for k, t in weights.items()}
     network.load_state_dict(widened, assign=True)

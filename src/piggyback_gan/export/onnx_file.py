@@ -31,12 +31,12 @@ class OnnxGenerator(nn.Module):
         device: "cpu", "cuda", or "auto": what onnxruntime has here.
 
     Raises:
-        PiggybackError: onnxruntime is missing or has no such device, or the file is no ONNX file that it
-            can run.
+        PiggybackError: onnxruntime is missing or has no such device, or it can't run the
+            file.
     """
 
     output_channels: int | None = None
-    """How many its outputs must have, where that is known."""
+    """Channels that outputs must have, if known."""
 
     def __init__(self, path: Path, device: str = "cpu") -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class OnnxGenerator(nn.Module):
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What the file says of itself."""
+        """The file's metadata."""
         found: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
         return found
 
@@ -89,7 +89,7 @@ class OnnxGenerator(nn.Module):
         return torch.from_numpy(output)
 
     def _fits(self, output: object, given: torch.Size) -> bool:
-        """Whether these are images of the size of those that were given."""
+        """Return whether outputs are images of the inputs' size."""
         if not isinstance(output, np.ndarray) or output.dtype != np.float32 or output.ndim != 4:
             return False
         channels = self.output_channels or output.shape[1]
@@ -122,7 +122,7 @@ def write_onnx(program: ExportedProgram, contract: ImageContract, path: Path) ->
 
 
 def open_onnx(path: Path, device: str = "cpu") -> tuple[OnnxGenerator, ImageContract]:
-    """A generator that `pbgan export` wrote, and its contract.
+    """Open a generator that `pbgan export` wrote, and its contract.
 
     Raises:
         PiggybackError: as `OnnxGenerator`, or another program wrote it.
@@ -142,10 +142,10 @@ def open_onnx(path: Path, device: str = "cpu") -> tuple[OnnxGenerator, ImageCont
 
 
 def require(module: str) -> Any:
-    """A module of the export extra.
+    """Import a module of the export extra.
 
-    onnxruntime is told to send nothing to its makers, as it does by itself in some builds: it must know before it
-    is imported. Whoever wants it to sets ORT_DISABLE_TELEMETRY to 0.
+    Some builds of onnxruntime send telemetry: it is disabled before the import, unless
+    ORT_DISABLE_TELEMETRY is set.
 
     Raises:
         PiggybackError: it is missing or can't be imported.
@@ -162,7 +162,7 @@ def require(module: str) -> Any:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without the warnings and log lines of torch's exporters, which tell of other packages and of themselves."""
+    """Silence warnings and log lines of torch's exporters."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

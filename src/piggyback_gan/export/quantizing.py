@@ -1,4 +1,4 @@
-"""An ONNX file in 8 bits: weights, and what convolutions take and give, by onnxruntime's static quantisation."""
+"""Quantise an ONNX file to 8 bits, weights and activations, with onnxruntime's static quantisation."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ _CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 
 def quantize(path: Path, inputs: Iterable[Tensor]) -> None:
-    """Replace an ONNX file by one that computes its convolutions in 8 bits, but for the first and the last.
+    """Replace an ONNX file by one whose convolutions compute in 8 bits, except the first and the last.
 
-    Values are scaled by the least and the greatest that each convolution meets on `inputs`, weights by
-    output channel. The first and the last convolution, of few weights, are left as they are: in 8 bits they
-    were slower and no smaller to speak of.
+    Activations are scaled by their minimum and maximum on `inputs`, weights by output channel. The first and
+    the last convolution have few weights: in 8 bits they were slower and hardly smaller.
 
     Args:
         path: the file.
@@ -42,7 +41,7 @@ def quantize(path: Path, inputs: Iterable[Tensor]) -> None:
     properties = {p.key: p.value for p in onnx.load(path).metadata_props}
     prepared = path.with_name("prepared.onnx")
     with quiet():
-        # Shapes of a graph of any height and width are not all to be known, nor needed here.
+        # Not all shapes of a graph with free height and width can be inferred.
         shapes.quant_pre_process(path, prepared, skip_symbolic_shape=True)
         nodes = onnx.load(prepared).graph.node
         convolutions = [node.name for node in nodes if node.op_type in _CONVOLUTIONS]

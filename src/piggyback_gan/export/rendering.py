@@ -1,4 +1,4 @@
-"""Texts that an export writes, of the templates in `templates/`."""
+"""Render the texts of an export from the templates in `templates/`."""
 
 import json
 from typing import Any
@@ -7,11 +7,11 @@ import jinja2
 
 
 def rendered(template: str, **values: Any) -> str:
-    """A template's text.
+    """Render a template.
 
     Args:
         template: its name.
-        values: what it refers to; all of it, or it is an error.
+        values: its variables; a missing one is an error.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("piggyback_gan.export"),

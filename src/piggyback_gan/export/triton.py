@@ -1,4 +1,4 @@
-"""A folder that NVIDIA Triton Inference Server serves as a model: its configuration, and which folder is one."""
+"""Model folders for NVIDIA Triton Inference Server: configuration and recognition."""
 
 from pathlib import Path
 
@@ -6,20 +6,20 @@ from piggyback_gan.export.contract import CONTRACT_KEY, INPUT_NAME, OUTPUT_NAME,
 from piggyback_gan.export.rendering import rendered
 
 MODEL, CONFIG, CLIENT = "1/model.onnx", "config.pbtxt", "client.py"
-"""All files of such a folder, from it."""
+"""All files of such a folder, relative to it."""
 MODEL_NAMES = "[A-Za-z0-9][A-Za-z0-9._-]*"
-"""What a model, and so its folder, may be called: it stands in addresses."""
+"""Allowed names of a model and its folder, which are part of URLs."""
 
 _MARK = "Written by pbgan export"
 _MAX_BATCH_SIZE = 8
 
 
 def model_config(contract: ImageContract, name: str) -> str:
-    """The text of a model's config.pbtxt: a ModelConfig of Triton's model_config.proto.
+    """Return a model's config.pbtxt: a ModelConfig of Triton's model_config.proto.
 
     Args:
-        contract: what the model says of itself.
-        name: the model's, which is that of its folder.
+        contract: the model's image contract.
+        name: of the model and its folder.
     """
     return rendered(
         "config.pbtxt.jinja",
@@ -34,7 +34,7 @@ def model_config(contract: ImageContract, name: str) -> str:
 
 
 def is_model_folder(path: Path) -> bool:
-    """Whether an export wrote all that is in a folder: nothing of anybody's is lost with it."""
+    """Return whether an export wrote all files in a folder, so that it can be replaced."""
     if path.is_symlink() or not path.is_dir():
         return False
     files = {file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir()}

@@ -1,4 +1,4 @@
-"""The example beside an exported file: a short program that translates an image with it, without this library."""
+"""The example beside an export: a short program that translates an image without this library."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ _WEIGHTS = "weights.py.jinja"
 
 @dataclass(frozen=True)
 class _Way:
-    """How the example of a format gets an output.
+    """How a format's example runs the model.
 
     Attributes:
-        template: that does it.
-        modules: packages that it needs for it.
-        loaded: how it loads the file, where formats have a template in common.
+        template: its template.
+        modules: the modules that it imports.
+        loaded: the expression that loads the file, where formats share a template.
     """
 
     template: str
@@ -43,12 +43,12 @@ _WAYS: Mapping[ExportFormat, _Way] = {
 
 
 def usage_example(format: ExportFormat, contract: ImageContract, file: str) -> str:
-    """The program's text.
+    """Return the example program.
 
     Args:
-        format: of the exported file.
-        contract: what the file says of itself.
-        file: its name, or that of the folder.
+        format: of the export.
+        contract: its image contract.
+        file: name of the file or folder.
     """
     way = _WAYS[format]
     generator = contract.generator
@@ -78,7 +78,7 @@ def usage_example(format: ExportFormat, contract: ImageContract, file: str) -> s
 
 
 def _imports(way: _Way, contract: ImageContract) -> list[str]:
-    """The lines that import packages, in the order that linters like."""
+    """Return sorted import lines."""
     modules = {"numpy as np", *way.modules}
     names = []
     if way.template == _WEIGHTS:
@@ -95,7 +95,7 @@ def _imports(way: _Way, contract: ImageContract) -> list[str]:
 
 
 def _import_of_network(contract: ImageContract) -> str:
-    """What the network is made with: torch, or the user's own code."""
+    """Return the import of the network's code: torch, or the user's own."""
     if isinstance(contract.generator, CustomGeneratorConfig):
         module, _, attribute = contract.generator.name.partition(":")
         return f"from {module} import {attribute.partition('.')[0]}"
@@ -103,7 +103,7 @@ def _import_of_network(contract: ImageContract) -> str:
 
 
 def _build(contract: ImageContract) -> str:
-    """The call that makes the network."""
+    """Return the call that builds the network."""
     generator = contract.generator
     if not isinstance(generator, CustomGeneratorConfig):
         return "network()"
@@ -117,5 +117,5 @@ def _build(contract: ImageContract) -> str:
 
 
 def _pillow_holds(format: ImageFormat) -> bool:
-    """Whether Pillow keeps every value of such images; others are for imagecodecs and tifffile."""
+    """Return whether Pillow reads and writes such images exactly; else imagecodecs and tifffile do."""
     return format.depth == "uint8" and (format.labels or format.channels in _PILLOW_CHANNELS)

@@ -165,8 +165,9 @@ def recorded_options(weights: Path) -> RecordedOptions:
 
 
 def _is_same(bank: Bank, task: str, given: PublicGenerator) -> bool:
-    files = bank.card(task).get("imported", {}).get("files", {})
-    return any(file.get("sha256") == given.sha256 for file in files.values())
+    imported = bank.card(task).imported
+    files = imported.files.values() if imported else ()
+    return any(file.sha256 == given.sha256 for file in files)
 
 
 def _newest(folder: Path, network: str) -> Path | None:

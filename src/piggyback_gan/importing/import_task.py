@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 from piggyback_gan.bank.bank import Bank, open_or_new
-from piggyback_gan.bank.card import imported_card
+from piggyback_gan.bank.card import ImageCard, ImportCard, ImportedFile, ParameterCard, TaskCard
 from piggyback_gan.bank.manifest import TaskEntry
 from piggyback_gan.core.factorize import LayerFit, factorize, layer_fits
 from piggyback_gan.core.task import ParameterCount, TaskState
@@ -128,25 +129,34 @@ def import_task(
         counts = [part.parameters for part in made.values()]
         parameters = sum(counts[1:], counts[0])
         distances = {way: part.distance for way, part in made.items() if part.distance}
-        card = imported_card(
-            unpaired=backward is not None,
-            direction=direction,
-            image_size=size,
-            config=forward.config,
-            options=asdict(options) | {"unconstrained": options.share},
-            parameters=parameters,
-            files={
-                way: {
-                    "name": given.path.name,
-                    "sha256": given.sha256,
-                    "network": asdict(given.config),
-                }
-                for _, way, given in networks
+        config = forward.config
+        card = TaskCard(
+            library_version=version("piggyback-gan"),
+            mode="paired" if backward is None else "unpaired",
+            image=ImageCard(
+                size=size,
+                size_multiple=config.size_multiple,
+                input=ImageFormat(channels=config.input_channels),
+                output=ImageFormat(channels=config.output_channels),
+            ),
+            options={
+                "direction": direction,
+                **asdict(options),
+                "unconstrained": options.share,
             },
-            distances=distances,
+            parameters=ParameterCard(**parameters.as_card()),
+            imported=ImportCard(
+                files={
+                    way: ImportedFile(
+                        name=given.path.name, sha256=given.sha256, network=asdict(given.config)
+                    )
+                    for _, way, given in networks
+                },
+                distances=distances,
+            ),
         )
         states = [part.state for part in made.values()]
-        entry = bank.add(states[0], card, *states[1:])
+        entry = bank.add(states[0], card.to_json(), *states[1:])
     return Imported(
         entry,
         parameters,
@@ -232,10 +242,7 @@ def check_pair(forward: PublicGenerator, backward: PublicGenerator) -> None:
 
 def check_fit(bank: Bank, task: str, given: PublicGenerator) -> None:
     """Raise PiggybackError unless a network can become a task of a bank."""
-    if task in bank.tasks:
-        raise PiggybackError(
-            f"{bank.path} has a task {task!r} already: finished tasks never change"
-        )
+    bank.check_new(task)
     if bank.tasks and (difference := same_modules(given.config, bank.config)):
         raise PiggybackError(
             f"{given.path} does not fit {bank.path}: its {difference}; it is {describe(given.config)}: "

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from piggyback_gan.bank.card import task_card
 from piggyback_gan.bank.manifest import TaskEntry
 from piggyback_gan.data.datasets import PairedDataset
 from piggyback_gan.data.fingerprint import changes, fingerprint
@@ -24,6 +23,7 @@ from piggyback_gan.system.distributed import Processes
 from piggyback_gan.training.callbacks import Callback, Diverged, Interrupted, Position
 from piggyback_gan.training.loop import TrainingLoop
 from piggyback_gan.training.plan import TaskPlan
+from piggyback_gan.training.task_card import task_card
 from piggyback_gan.training.task_data import TaskData, load_task_data
 
 
@@ -199,7 +199,7 @@ class TrainingRun:
             epoch=kept["epoch"],
             validation=kept["metrics"],
         )
-        return plan.bank.add(states[FORWARD], card, states.get(BACKWARD))
+        return plan.bank.add(states[FORWARD], card.to_json(), states.get(BACKWARD))
 
     def _checked(self, split: str, done: int, total: int) -> None:
         self.callback.checked(split, done, total)

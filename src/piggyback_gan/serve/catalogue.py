@@ -6,10 +6,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from piggyback_gan.bank.bank import Bank
-from piggyback_gan.bank.card import damaged_card
 from piggyback_gan.bank.manifest import MANIFEST_NAME, NOTES_NAME, TaskEntry
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.images.format import ImageFormat
@@ -211,15 +209,7 @@ def _served(bank: Bank, entry: TaskEntry, notes: BankNotes) -> ServedTask:
         directions.append(
             ServedDirection(entry.name, entry.sha256, direction, source, target, config)
         )
-    return ServedTask(entry, *_described(entry, card), tuple(directions), notes.of(entry.name))
-
-
-def _described(entry: TaskEntry, card: Mapping[str, Any]) -> tuple[str, int]:
-    """Read mode and image size from a card."""
-    try:
-        return str(card["mode"]), int(card["image"]["size"])
-    except (ArithmeticError, KeyError, TypeError, ValueError) as error:
-        raise damaged_card(entry, error) from None
+    return ServedTask(entry, card.mode, card.image.size, tuple(directions), notes.of(entry.name))
 
 
 def _notes(bank: Bank) -> BankNotes:

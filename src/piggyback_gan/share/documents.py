@@ -1,4 +1,4 @@
-"""What travels with a bank's tasks: card.toml, and what a push writes for readers: README and pictures."""
+"""Documents that are copied with a bank's tasks: card.toml, README and sample pictures."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from piggyback_gan.system.files import atomic_write
 
 @dataclass(frozen=True)
 class FoundNotes:
-    """A `card.toml`: its bytes, what they say, and where it lies."""
+    """A `card.toml`: its bytes, their content, and its path."""
 
     raw: bytes
     said: BankNotes
@@ -23,10 +23,10 @@ class FoundNotes:
 
 
 def notes_at(site: Site, tasks: Iterable[str]) -> FoundNotes | None:
-    """The `card.toml` of a bank with these tasks; None where there is none.
+    """Read the `card.toml` of a bank with these tasks; None if it has none.
 
     Raises:
-        PiggybackError: it can't be read, or nothing can be made of it.
+        PiggybackError: it can't be read, or is invalid.
     """
     return _found(site.read(NOTES_NAME), site, tasks)
 
@@ -39,16 +39,16 @@ def _found(raw: bytes | None, site: Site, tasks: Iterable[str]) -> FoundNotes | 
 def receive_notes(
     site: Site, theirs: Manifest, folder: Path, known: Manifest
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Bring what card.toml says of the tasks that are here; one that says other things stays.
+    """Copy a `card.toml`, for the tasks that the receiver has; a conflicting one stays as it is.
 
     Args:
-        site: where it comes from.
-        theirs: the manifest there.
-        folder: the bank that receives.
-        known: its manifest as it was before tasks were brought.
+        site: the sender.
+        theirs: the sender's manifest.
+        folder: the receiving bank.
+        known: its manifest before tasks were copied.
 
     Returns:
-        What was written, and what to tell of it.
+        The names of written files, and remarks for the user.
     """
     raw = site.read(NOTES_NAME)
     if raw is None:
@@ -76,7 +76,7 @@ def documents_to_send(
     notes: FoundNotes | None,
     pictures: Mapping[str, Sequence[bytes]],
 ) -> tuple[dict[str, bytes | None], tuple[str, ...]]:
-    """What beside tasks is to change at the receiver, by path; and what to tell of it."""
+    """Return the documents to change at the receiver, by path, and remarks for the user."""
     if len(known.tasks) > len(sender.tasks):
         ahead = f"{site.name} goes on after the last task of {sender.path}"
         return {}, (f"{ahead}: its model card stays as it is; pull first",)
@@ -116,10 +116,10 @@ def documents_to_send(
 def _told(
     sender: Bank, site: Site, known: Manifest, notes: FoundNotes | None
 ) -> tuple[FoundNotes | None, list[str]]:
-    """The notes that the receiver is to have: those there, if they say what the sender's don't.
+    """Choose the notes for the receiver: its own, if they have something that the sender's lack.
 
     Returns:
-        The notes, none where nothing can be made of those that stay; and what to tell of it.
+        The notes, None if the receiver's are invalid; and remarks for the user.
     """
     remove = f"remove {site.name}/{NOTES_NAME} and push again to send yours" if notes else "mend it"
     raw = site.read(NOTES_NAME)

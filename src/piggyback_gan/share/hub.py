@@ -1,4 +1,4 @@
-"""The Hugging Face hub as a place for banks: a thin side of huggingface_hub, whose errors become one line."""
+"""Banks on the Hugging Face hub: a thin wrapper of huggingface_hub with one-line errors."""
 
 import contextlib
 import re
@@ -18,7 +18,7 @@ _SCHEME = "hf://"
 _ADDRESS = re.compile(r"hf://([A-Za-z0-9._-]+/[A-Za-z0-9._-]+)(?:@([^@\s]+))?")
 _LOG_IN = "log in with 'hf auth login', or set HF_TOKEN"
 _MEANWHILE = "somebody else changed it meanwhile: run this again"
-_NOT_THERE = f"there is no such repository, or you may not see it: {_LOG_IN}"
+_NOT_THERE = f"the repository does not exist, or you may not see it: {_LOG_IN}"
 
 _MAIN = "main"
 _MADE_WITH = {".gitattributes"}
@@ -26,46 +26,46 @@ _MADE_WITH = {".gitattributes"}
 
 
 def is_address(place: str | Path) -> bool:
-    """Whether this means a place on the hub, and no directory.
+    """Return whether this is an address on the hub, not a directory.
 
     Raises:
-        PiggybackError: it is an address of another kind.
+        PiggybackError: it is another kind of address.
     """
     text = str(place)
     if "://" in text and not text.startswith(_SCHEME):
-        raise PiggybackError(f"{text} is no address of a bank: give a directory or hf://OWNER/NAME")
+        raise PiggybackError(f"{text} is not a bank's address: give a directory or hf://OWNER/NAME")
     # A Path has one of the slashes.
     return text.startswith(("hf://", "hf:/"))
 
 
 class HubSite:
-    """A bank in a repository of the hub, as it was when it was first looked at: one commit.
+    """A bank in a repository of the hub, at the commit that was read first.
 
-    The library takes the hub's address and the token from where it always does: HF_ENDPOINT, HF_TOKEN.
+    huggingface_hub reads the hub's address and the token from HF_ENDPOINT and HF_TOKEN.
 
     Args:
         address: `hf://OWNER/NAME`, or `hf://OWNER/NAME@REVISION`.
 
     Raises:
-        PiggybackError: it is no such address, or huggingface_hub is not installed.
+        PiggybackError: the address is invalid, or huggingface_hub is not installed.
     """
 
     def __init__(self, address: str) -> None:
         matched = _ADDRESS.fullmatch(address)
         if matched is None:
-            raise PiggybackError(f"{address} is no hub address: give hf://OWNER/NAME[@REVISION]")
+            raise PiggybackError(f"{address} is not a hub address: give hf://OWNER/NAME[@REVISION]")
         self.name = address
         self._repository, self._revision = matched[1], matched[2]
         self._api = _library()
 
     @property
     def address(self) -> str:
-        """Where everybody finds it."""
+        """The address for readers."""
         return self.name
 
     @cached_property
     def _info(self) -> Any:
-        """What the hub says of the repository; None where there is none, or none that this user may see."""
+        """The hub's description of the repository; None if it does not exist or this user may not see it."""
         from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
         with self._in_one_line():
@@ -77,32 +77,32 @@ class HubSite:
                 return None
 
     def require(self) -> None:
-        """Refuse an address where there is nothing.
+        """Check that the repository exists.
 
         Raises:
-            PiggybackError: there is no such repository, or none that this user may see.
+            PiggybackError: it does not, or this user may not see it.
         """
         if not self.exists():
             raise PiggybackError(f"{self.name}: {_NOT_THERE}")
 
     def exists(self) -> bool:
-        """Whether there is such a repository."""
+        """Return whether the repository exists."""
         return self._info is not None
 
     def is_private(self) -> bool:
-        """Whether only its owner sees it."""
+        """Return whether the repository is private."""
         return bool(self._info.private)
 
     def names(self) -> frozenset[str]:
-        """The paths of all its files."""
+        """Return the paths of all files."""
         files = self._info.siblings if self.exists() else ()
         return frozenset(file.rfilename for file in files or ())
 
     def read(self, path: str) -> bytes | None:
-        """A file in it; None if there is none. Nothing is kept on this machine.
+        """Download a file; None if it does not exist. It is not cached.
 
         Raises:
-            PiggybackError: it can't be had.
+            PiggybackError: it can't be downloaded.
         """
         if path not in self.names():
             return None
@@ -113,15 +113,15 @@ class HubSite:
             return Path(file).read_bytes()
 
     def create(self, private: bool) -> None:
-        """Make the repository, which was not there.
+        """Create the repository.
 
         Raises:
-            PiggybackError: the address has a branch, which a new repository has not; the hub refuses; or
-                somebody else made it meanwhile and began to fill it.
+            PiggybackError: the address has a branch; the hub refuses; or somebody else created it and added
+                files meanwhile.
         """
         if self._revision not in (None, _MAIN):
             raise PiggybackError(
-                f"{self.name}: no such repository is there to have a branch {self._revision!r}: push to "
+                f"{self.name}: the repository does not exist, so it has no branch {self._revision!r}: push to "
                 f"{_SCHEME}{self._repository} first"
             )
         with self._in_one_line():
@@ -133,7 +133,7 @@ class HubSite:
             raise PiggybackError(f"{self.name}: {_MEANWHILE}")
 
     def commit(self, changes: Mapping[str, bytes | Path | None], title: str) -> None:
-        """Change files in one commit, on the one that was looked at; None removes a file.
+        """Change files in one commit, on top of the commit that was read; None removes a file.
 
         Raises:
             PiggybackError: the hub refuses, or somebody else changed the repository meanwhile.

@@ -1,4 +1,4 @@
-"""The README of a shared bank: a model card, made of the tasks' files and of what their owner says of them."""
+"""The README of a shared bank: a model card, made from the tasks' cards and the owner's notes."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from piggyback_gan.bank.bank import Bank
-from piggyback_gan.bank.card import damaged_card
+from piggyback_gan.bank.card import TaskCard
 from piggyback_gan.bank.manifest import SAMPLES_FOLDER, TaskEntry
 from piggyback_gan.images.format import ImageFormat
 from piggyback_gan.networks.config import CustomGeneratorConfig
@@ -16,10 +16,10 @@ from piggyback_gan.share.notes import BankNotes, TaskNotes
 from piggyback_gan.system.user_code import VARIABLE
 
 _FENCE = "\n---\n\n"
-"""What ends the fields at its head."""
+"""The end of the front matter."""
 _SAMPLES = 3
 _ACTIVE = re.compile(r"[\\`*_\[\]|~$>]")
-"""What makes markup of the words after it; `<` and `&` become HTML's words for them."""
+"""Characters that are escaped; `<` and `&` become entities."""
 _KNOWN_LICENSES = [
     "agpl-3.0",
     "apache-2.0",
@@ -55,59 +55,58 @@ _KNOWN_LICENSES = [
     "unlicense",
     "wtfpl",
 ]
-"""What the hub takes in the field `license`; others go under a name of their own."""
+"""Values of the hub's field `license`; others use `license_name`."""
 
 
 def is_ours(readme: bytes) -> bool:
-    """Whether `model_card` wrote this file, and nobody changed it since."""
+    """Return whether `model_card` wrote this file, and it is unchanged since."""
     head, _, rest = readme.replace(b"\r\n", b"\n").partition(_FENCE.encode())
     mark, _, text = rest.partition(b"\n")
     return mark.startswith(_mark(head, text).encode())
 
 
 def _mark(head: bytes, text: bytes) -> str:
-    """How the comment between them begins: a hash tells whether they are as they were written."""
+    """Return the start of the comment between head and text, with their hash."""
     digest = hashlib.sha256(head + text).hexdigest()
     return f"<!-- Written by pbgan push, {digest}: "
 
 
 def sample_names(task: str) -> tuple[str, ...]:
-    """Where a task's sample pictures lie in a bank, those that there can be."""
+    """Return the possible paths of a task's sample pictures in a bank."""
     return tuple(f"{SAMPLES_FOLDER}/{task}-{number}.png" for number in range(1, _SAMPLES + 1))
 
 
 def model_card(bank: Bank, notes: BankNotes, shown: Collection[str], address: str) -> str:
-    """The whole file, Markdown with the fields that the Hugging Face hub reads at its head.
+    """Write the model card: Markdown with the Hugging Face hub's front matter.
 
     Args:
-        bank: what it describes, from the headers of its files.
-        notes: what its owner says of it.
-        shown: the paths of pictures that lie in the bank; those that `sample_names` names are shown.
-        address: where it lies: `hf://OWNER/NAME` on the hub, else the name of its directory.
+        bank: the bank, of which file headers are read.
+        notes: the owner's notes.
+        shown: paths of pictures in the bank; those in `sample_names` are shown.
+        address: `hf://OWNER/NAME` on the hub, else the name of the bank's directory.
 
     Raises:
         PiggybackError: a file is missing or damaged.
     """
-    cards = {entry.name: (entry, bank.card(entry.name)) for entry in bank.entries}
-    rows, sections = [], []
-    for task, (entry, card) in cards.items():
-        try:
-            rows.append(_row(bank, entry, card, notes.of(task)))
-            figures = _figures(card)
-        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
-            raise damaged_card(entry, error) from None
+    rows, sections, modes, unmeasured = [], [], [], []
+    for entry in bank.entries:
+        task, card = entry.name, bank.card(entry.name)
+        rows.append(_row(entry, card, notes.of(task)))
+        modes.append(card.mode)
+        figures = _figures(card)
+        if not figures:
+            unmeasured.append(task)
         pictures = [name for name in sample_names(task) if name in shown]
         sections.append(_section(task, notes.of(task), figures, pictures))
-    modes = [card["mode"] for _, card in cards.values()]
     generator, title = bank.config, address.rsplit("/", 1)[-1].split("@")[0]
     intro = (
-        f"A bank of {len(cards)} image-to-image translators that share their filters ({_plain(generator.summary)}): "
+        f"A bank of {len(rows)} image-to-image translators that share their filters ({_plain(generator.summary)}): "
         "later tasks are mixed from the filters of earlier ones, which never change. Made with Piggyback GAN (Zhai et al., ECCV 2020, "
         "[arXiv 2104.11939](https://arxiv.org/abs/2104.11939))."
     )
     checks = (
         "`bank.json` names the SHA-256 of each task's file, and each file that of the one before it. The newest "
-        f"one's, `{bank.entries[-1].sha256}`, stands for all {len(cards)}: `pbgan verify` reads every file and says "
+        f"one's, `{bank.entries[-1].sha256}`, stands for all {len(rows)}: `pbgan verify` reads every file and says "
         "whether each bit is as it was written, and `pbgan pull` checks what it brings. There is no pickle in "
         "them, and no code."
     )
@@ -123,7 +122,7 @@ def model_card(bank: Bank, notes: BankNotes, shown: Collection[str], address: st
         intro,
         "## Tasks",
         _table(("task", "mode", "input → output", "size", "adds", "bytes", "licence"), rows),
-        _unmeasured(cards),
+        f"There are no held-out metrics for {', '.join(unmeasured)}." if unmeasured else None,
         *sections,
         "## Use",
         code,
@@ -142,7 +141,7 @@ def _front_matter(tasks: Iterable[str], notes: BankNotes, modes: Collection[Any]
     name = str(found.pop() or "unknown").lower() if len(found) == 1 else "several"
     words = [f"license: {name}"]
     if name not in (*_KNOWN_LICENSES, "unknown"):
-        # A name of the form that the hub takes; the table has the licences in their owner's words.
+        # The hub accepts slugs only; the table has the licences as the owner wrote them.
         slug = re.sub(r"[^a-z0-9.]+", "-", name).strip("-.") or "own"
         words = ["license: other", f"license_name: {json.dumps(slug)}"]
     tags = ["piggyback-gan", "gan", "pix2pix", "continual-learning"]
@@ -151,36 +150,28 @@ def _front_matter(tasks: Iterable[str], notes: BankNotes, modes: Collection[Any]
     return "\n".join(["---", *words, *(f"- {tag}" for tag in tags)])
 
 
-def _row(bank: Bank, entry: TaskEntry, card: Mapping[str, Any], notes: TaskNotes) -> list[str]:
-    first, second = bank.formats(entry.name)
-    ways = " and ".join(bank.directions(entry.name))
-    parameters = card["parameters"]
+def _row(entry: TaskEntry, card: TaskCard, notes: TaskNotes) -> list[str]:
     cells = [
-        f"{card['mode']}{', imported' if 'imported' in card else ''}, {ways}",
-        f"{first.summary} → {second.summary}",
-        f"{card['image']['size']} px",
-        f"{parameters['total']:,} parameters, {parameters['share']:.3f} of a network",
+        f"{card.mode}{', imported' if card.imported else ''}, {' and '.join(card.directions)}",
+        " → ".join(format.summary for format in card.formats),
+        f"{card.image.size} px",
+        f"{card.parameters.total:,} parameters, {card.parameters.share:.3f} of a network",
         f"{entry.bytes:,}",
         notes.license or "not stated",
     ]
     return [f"`{entry.name}`", *map(_plain, cells)]
 
 
-def _figures(card: Mapping[str, Any]) -> list[str]:
-    """What was measured of a task when it was made."""
+def _figures(card: TaskCard) -> list[str]:
+    """Return lines with the metrics in a task's card."""
     lines = []
-    if validation := card.get("validation"):
-        lines.append(f"Held-out images when it was learned: {_listed(validation)}.")
-    for way, distance in card.get("imported", {}).get("distances", {}).items():
+    if card.validation:
+        lines.append(f"Held-out images when it was learned: {_listed(card.validation)}.")
+    for way, distance in (card.imported.distances if card.imported else {}).items():
         lines.append(
             f"Distance of its outputs from the imported network's, {_plain(way)}: {_listed(distance)}."
         )
     return lines
-
-
-def _unmeasured(cards: Mapping[str, tuple[TaskEntry, Mapping[str, Any]]]) -> str | None:
-    names = [name for name, (_, card) in cards.items() if not _figures(card)]
-    return f"There are no held-out figures of {', '.join(names)}." if names else None
 
 
 def _listed(figures: Mapping[str, float]) -> str:
@@ -212,7 +203,7 @@ def _use(bank: Bank, address: str) -> str:
 
 
 def _in_pil(format: ImageFormat) -> bool:
-    """Whether Pillow has images like these, and PNG files can hold them."""
+    """Return whether Pillow has such images, and PNG files can store them."""
     gray = format.labels or format.channels == 1
     return (gray and format.depth != "float32") or (
         format.depth == "uint8" and format.channels in (3, 4)
@@ -227,7 +218,7 @@ def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Words of others as Markdown that shows them on one line, within a line: they begin and end nothing."""
+    """Escape text for one line of Markdown, so that it makes no markup."""
     return (
         _ACTIVE.sub(r"\\\g<0>", " ".join(text.split())).replace("&", "&amp;").replace("<", "&lt;")
     )

@@ -1,4 +1,4 @@
-"""card.toml: what its owner says of a bank and its tasks: licences, data, descriptions. No torch here."""
+"""card.toml: the owner's notes on a bank and its tasks: licences, data, descriptions. No torch here."""
 
 import json
 import tomllib
@@ -15,11 +15,11 @@ _FREE_TEXT = "description"
 
 @dataclass(frozen=True, kw_only=True)
 class TaskNotes:
-    """Of one task; None where it is not said.
+    """Notes on one task; None where not given.
 
     Attributes:
-        license: of the task's weights, where it is not the bank's.
-        data: what it was trained on, as words or an address.
+        license: of the task's weights, if it is not the bank's.
+        data: the training data, in words or as an address.
         description: Markdown.
     """
 
@@ -30,10 +30,10 @@ class TaskNotes:
 
 @dataclass(frozen=True, kw_only=True)
 class BankNotes:
-    """Of a bank; None where it is not said.
+    """Notes on a bank; None where not given.
 
     Attributes:
-        license: of all tasks that have none of their own.
+        license: of all tasks without their own.
         description: Markdown.
         tasks: by name.
     """
@@ -43,24 +43,24 @@ class BankNotes:
     tasks: Mapping[str, TaskNotes] = field(default_factory=dict)
 
     def of(self, task: str) -> TaskNotes:
-        """A task's notes, with the bank's licence where it has none of its own."""
+        """Return a task's notes; its licence is the bank's unless it has its own."""
         notes = self.tasks.get(task, TaskNotes())
         return replace(notes, license=notes.license or self.license)
 
     def only(self, tasks: Collection[str]) -> "BankNotes":
-        """Without those of other tasks."""
+        """Return the notes without those of other tasks."""
         kept = {name: notes for name, notes in self.tasks.items() if name in tasks}
         return replace(self, tasks=kept)
 
     def contains(self, other: "BankNotes", tasks: Iterable[str]) -> bool:
-        """Whether these say all that the others say, of the bank, of these tasks and of those that they name."""
+        """Return whether these notes include the others, on the bank, on these tasks and on those that `other` names."""
         pairs = [(self.license, other.license), (self.description, other.description)]
         for task in {*tasks, *other.tasks}:
             pairs += zip(astuple(self.of(task)), astuple(other.of(task)), strict=True)
         return all(theirs in (None, mine) for mine, theirs in pairs)
 
     def render(self) -> bytes:
-        """As a `card.toml`."""
+        """Return the bytes of a `card.toml`."""
         lines = _lines({"license": self.license, "description": self.description})
         for name, notes in self.tasks.items():
             lines += ["", f"[tasks.{_quoted(name)}]", *_lines(asdict(notes))]
@@ -68,20 +68,20 @@ class BankNotes:
 
 
 def parse_notes(raw: bytes, where: str | Path, tasks: Iterable[str]) -> BankNotes:
-    """What a `card.toml` says.
+    """Parse a `card.toml`.
 
     Args:
         raw: its bytes.
-        where: names it in errors.
-        tasks: those of the bank.
+        where: its name in errors.
+        tasks: the bank's tasks.
 
     Raises:
-        PiggybackError: it is no TOML, or has keys, tasks or values that nothing reads.
+        PiggybackError: it is not TOML, or has unknown keys or tasks, or invalid values.
     """
     try:
         content = tomllib.loads(raw.decode())
     except (ValueError, RecursionError) as error:
-        raise PiggybackError(f"{where} is no valid TOML: {error}") from None
+        raise PiggybackError(f"{where} is not valid TOML: {error}") from None
     check_keys(content, [f.name for f in fields(BankNotes)], str(where))
     tables = content.pop("tasks", {})
     known = list(tasks)
@@ -115,5 +115,5 @@ def _lines(texts: Mapping[str, str | None]) -> list[str]:
 
 
 def _quoted(text: str) -> str:
-    """A JSON string is one of TOML, but for one character."""
+    """Quote for TOML: a JSON string, but for one character."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

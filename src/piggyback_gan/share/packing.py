@@ -1,4 +1,4 @@
-"""A smaller bank of some tasks: these and the tasks whose filters they are made of, with equal outputs."""
+"""Pack some tasks, and the tasks that they are composed with, into a smaller bank with equal outputs."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -18,13 +18,13 @@ from piggyback_gan.system.files import atomic_write, staging_folder
 
 @dataclass(frozen=True)
 class Packed:
-    """What a packed bank holds.
+    """The result of `pack`.
 
     Attributes:
-        tasks: those that were asked for, in the bank's order.
-        along: those that came along, because others are made of their filters.
-        bytes: of its task files.
-        bytes_before: of all task files of the bank that they were taken from.
+        tasks: the requested tasks, in the bank's order.
+        along: tasks that were added because the requested ones use their filters.
+        bytes: size of the new bank's task files.
+        bytes_before: size of all task files of the source bank.
     """
 
     tasks: tuple[str, ...]
@@ -34,16 +34,16 @@ class Packed:
 
 
 def pack(bank: str | Path, out: str | Path, tasks: Collection[str]) -> Packed:
-    """Make a new bank of some tasks of a bank. Their weights are the same bits, which is checked.
+    """Make a new bank of some tasks of a bank. Their weights are checked to be equal bit for bit.
 
     Args:
         bank: a bank's directory.
-        out: the new bank's; it is not there, or empty. It appears when all is in it and checked.
-        tasks: the names of the tasks that are wanted.
+        out: the new bank's directory; it must be absent or empty. It appears when the bank is complete.
+        tasks: names of tasks.
 
     Raises:
-        PiggybackError: there is no such bank or task, a file is damaged, or `out` is taken or can't be
-            written.
+        PiggybackError: the bank or a task does not exist, a file is damaged, or `out` is not empty or
+            can't be written.
     """
     source, out = Bank.open(bank), Path(out)
     store = Store(source.path, source.manifest)
@@ -51,11 +51,11 @@ def pack(bank: str | Path, out: str | Path, tasks: Collection[str]) -> Packed:
     if not asked:
         raise PiggybackError("a bank is packed of one task at least: name some")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise PiggybackError(f"{out} is there and no empty folder: choose another place")
+        raise PiggybackError(f"{out} exists and is not an empty folder; choose another path")
     kept = _with_needed(store, asked)
     notes = notes_at(FolderSite(source.path), source.tasks)
     require_outside_banks(out)
-    # In a folder that is there, which may be the working directory, something in it.
+    # An existing folder may be the working directory: stage inside it.
     with staging_folder(out / "bank" if out.exists() else out) as folder:
         place = folder / "bank"
         made = Bank(Store(place, Manifest(store.manifest.architecture)), source.config)
@@ -83,7 +83,7 @@ def pack(bank: str | Path, out: str | Path, tasks: Collection[str]) -> Packed:
 
 
 def _move(place: Path, out: Path) -> None:
-    """Make a whole bank another directory, or what is in one that is there: the manifest last."""
+    """Move a finished bank to its path, or its files into an existing folder, the manifest last."""
     if not out.exists():
         out.parent.mkdir(parents=True, exist_ok=True)
         place.rename(out)
@@ -93,37 +93,35 @@ def _move(place: Path, out: Path) -> None:
 
 
 def _with_dates_of(source: Manifest, made: Manifest) -> Manifest:
-    """Tasks are as old as they were."""
+    """Keep the times at which tasks were added."""
     tasks = (replace(task, added=source.entry(task.name).added) for task in made.tasks)
     return replace(made, tasks=tuple(tasks))
 
 
 def _with_needed(store: Store, asked: Collection[str]) -> list[str]:
-    """Tasks and what they are made of, in the bank's order."""
+    """Return tasks and what they need, in the bank's order."""
     wanted = set(asked)
     outlines = list(store.outlines())
-    for place, stored in reversed(list(enumerate(outlines))):
+    for stored in reversed(outlines):
         if stored.state.name not in wanted:
             continue
         for state in (stored.state, *stored.others.values()):
-            if state.needs is None:  # as in old files, which needed all before them
-                wanted.update(earlier.state.name for earlier in outlines[:place])
-            else:
-                wanted.update(state.needs.tasks)
+            assert state.needs is not None
+            wanted.update(state.needs.tasks)
             if state.filters.start is not None and _adds(state):
                 wanted.add(state.filters.start)
     return [stored.state.name for stored in outlines if stored.state.name in wanted]
 
 
 def _adds(state: TaskState) -> bool:
-    """Whether its mixing may add to its start's filters."""
+    """Return whether the mixing may add to the start's filters."""
     return not isinstance(state.filters.mixing, FullMixing)
 
 
 def _rooted(state: TaskState, kept: Collection[str]) -> TaskState:
-    """As it enters a bank that has these tasks alone: what it needs there is found anew.
+    """Return a task for a bank with only these tasks, without what it needs, which `Bank.add` finds.
 
-    A start that is not there is none: full mixing adds nothing to it, it only tells where training began.
+    A start that is not kept is dropped: full mixing does not use it.
     """
     start = state.filters.start if state.filters.start in kept else None
     return replace(state, filters=replace(state.filters, start=start), needs=None)

@@ -1,4 +1,4 @@
-"""Sample pictures for a bank's model card: images that its owner chose, each beside its translation."""
+"""Sample pictures for a bank's model card: images that the owner chose, each beside its translation."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 
 from piggyback_gan.bank.bank import Bank
-from piggyback_gan.bank.card import damaged_card
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.images.display import display, grid
 from piggyback_gan.images.encode import encode
@@ -17,17 +16,17 @@ from piggyback_gan.share.model_card import sample_names
 
 
 def sample_pictures(bank: Bank, folder: Path) -> Mapping[str, list[bytes]]:
-    """Input | output of the first images in `folder / task`, or in `folder` for tasks without that.
+    """Draw input | output of the first images in `folder / task`, or in `folder` for tasks without a folder.
 
-    Of each image it is the middle square, at the size that the task was trained at, translated the way it
-    was trained.
+    Each image is cropped to its middle square, resized to the training size, and translated in the
+    training direction.
 
     Returns:
-        PNG files by task, 8-bit RGB: none of a task whose own folder is empty; tasks for which nothing was
-        given are left out.
+        PNG files by task, 8-bit RGB; an empty list for a task whose own folder is empty. Tasks without
+        images are left out.
 
     Raises:
-        PiggybackError: there are no images, or one is not what its task takes.
+        PiggybackError: there are no images, or one does not fit its task.
     """
     if not folder.is_dir():
         raise PiggybackError(f"{folder}: no such folder of sample images")
@@ -44,7 +43,7 @@ def sample_pictures(bank: Bank, folder: Path) -> Mapping[str, list[bytes]]:
 
 
 def chosen_images(folder: Path, task: str) -> list[Path] | None:
-    """The images that stand for a task; None where nothing was chosen for it.
+    """Return the images to show for a task; None if none were chosen.
 
     Raises:
         PiggybackError: a folder can't be read.
@@ -55,14 +54,14 @@ def chosen_images(folder: Path, task: str) -> list[Path] | None:
 
 
 def task_pictures(bank: Bank, task: str, images: Sequence[Path]) -> list[bytes]:
-    """Input | output of each image, as `sample_pictures` makes them.
+    """Draw input | output of each image, as in `sample_pictures`.
 
     Raises:
-        PiggybackError: one is not what the task takes, or the task can't be read.
+        PiggybackError: an image does not fit the task, or the task can't be read.
     """
     source, target = bank.formats(task)
     config, generator = bank.generator_config(task), bank.generator(task)
-    size = _size(bank, task)
+    size = bank.card(task).image.size
     made = []
     for path in images:
         pixels = read_image(path, source)
@@ -73,14 +72,3 @@ def task_pictures(bank: Bank, task: str, images: Sequence[Path]) -> list[bytes]:
         pair = [display(square, source), display(to_pixels(output, target), target)]
         made.append(encode(np.ascontiguousarray(grid([pair])), ".png"))
     return made
-
-
-def _size(bank: Bank, task: str) -> int:
-    """Height and width, in pixels, of the images that a task was trained with."""
-    try:
-        size = int(bank.card(task)["image"]["size"])
-        if size < 1:
-            raise ValueError(f"images of {size} pixels")
-    except (ArithmeticError, KeyError, TypeError, ValueError) as error:
-        raise damaged_card(bank.manifest.entry(task), error) from None
-    return size

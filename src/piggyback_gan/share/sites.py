@@ -1,4 +1,4 @@
-"""Where a bank lies, or can come to lie: a directory, or a place on the Hugging Face hub."""
+"""Sites of banks: a directory, or a repository on the Hugging Face hub."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,21 +12,21 @@ from piggyback_gan.system.files import atomic_write, require_writable
 
 
 class Site(Protocol):
-    """Where a bank lies, or can come to lie."""
+    """A place for a bank."""
 
     @property
     def name(self) -> str:
-        """What users call it."""
+        """Its name in messages."""
 
     @property
     def address(self) -> str:
-        """Where its readers find it."""
+        """Its address for readers."""
 
     def read(self, path: str) -> bytes | None:
-        """A file of the bank; None if there is none."""
+        """Read a file of the bank; None if it does not exist."""
 
     def names(self) -> frozenset[str]:
-        """The paths of its sample pictures; others may be among them."""
+        """Return the paths of its sample pictures, and maybe of other files."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,11 @@ class FolderSite:
 
     @property
     def address(self) -> str:
-        """Its last part: above it, others have other folders."""
+        """The directory's name: its parent folders differ on other machines."""
         return self.path.resolve().name
 
     def read(self, path: str) -> bytes | None:
-        """A file in it; None if there is none.
+        """Read a file; None if it does not exist.
 
         Raises:
             PiggybackError: it can't be read.
@@ -59,12 +59,12 @@ class FolderSite:
             raise PiggybackError(f"{self.path / path} can't be read: {error.strerror}") from None
 
     def names(self) -> frozenset[str]:
-        """The paths of its sample pictures."""
+        """Return the paths of its sample pictures."""
         found = (self.path / SAMPLES_FOLDER).glob("*.png")
         return frozenset(f"{SAMPLES_FOLDER}/{path.name}" for path in found)
 
     def put(self, changes: Mapping[str, bytes | None]) -> None:
-        """Write and remove files, each in one moment."""
+        """Write and remove files, each atomically; None removes a file."""
         for name, content in changes.items():
             path = self.path / name
             if content is None:
@@ -75,9 +75,9 @@ class FolderSite:
 
 
 def site_at(address: str | Path) -> FolderSite | HubSite:
-    """The place that an address means.
+    """Return the site of an address.
 
     Raises:
-        PiggybackError: it is no address, or one of the hub, whose library is not installed.
+        PiggybackError: the address is invalid, or huggingface_hub is not installed.
     """
     return HubSite(str(address)) if is_address(address) else FolderSite(Path(address))

@@ -1,4 +1,4 @@
-"""Banks copied task by task, between folders and the Hugging Face hub: only what is missing travels."""
+"""Copy banks between folders and the Hugging Face hub; only missing tasks are transferred."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,14 +27,14 @@ from piggyback_gan.system.files import atomic_write, require_writable
 
 @dataclass(frozen=True)
 class Transfer:
-    """What a pull or a push did.
+    """The result of a pull or a push.
 
     Attributes:
-        tasks: those that travelled, in order.
-        bytes: of their files.
-        held: how many tasks the receiver has now.
+        tasks: transferred tasks, in order.
+        bytes: size of their files.
+        held: number of the receiver's tasks afterwards.
         documents: other files that were written or removed, by their paths in the bank.
-        remarks: what the user should know, a line each.
+        remarks: notes for the user, one line each.
     """
 
     tasks: tuple[str, ...]
@@ -45,19 +45,19 @@ class Transfer:
 
 
 def pull(source: str | Path, bank: str | Path, task: str | None = None) -> Transfer:
-    """Bring a bank up to what another one has.
+    """Copy the tasks that a bank lacks from another one.
 
-    Each file is checked before the manifest names it. What arrived whole before an interruption is not
-    fetched again.
+    Each file is checked before the manifest names it. Files that were complete before an interruption are
+    not fetched again.
 
     Args:
         source: a bank's directory, or `hf://owner/name`, `hf://owner/name@revision`.
-        bank: the directory that is brought up; it is made if it is not there.
-        task: the last task to bring, with those before it; all if None.
+        bank: the receiving directory; it is created if missing.
+        task: the last task to copy, with those before it; all if None.
 
     Raises:
-        PiggybackError: there is no such bank or task, a file is damaged, the two banks have different
-            tasks, or `bank` can't be written. It is as it was.
+        PiggybackError: the bank or task does not exist, a file is damaged, the two banks have different
+            tasks, or `bank` can't be written. It is unchanged then.
     """
     folder = _folder(bank, "a bank is pulled into a directory")
     site = site_at(source)
@@ -65,7 +65,7 @@ def pull(source: str | Path, bank: str | Path, task: str | None = None) -> Trans
         site.require()
     theirs = _manifest(site)
     if theirs is None:
-        raise PiggybackError(f"{site.name} is no bank: it has no {MANIFEST_NAME}")
+        raise PiggybackError(f"{site.name} is not a bank: it has no {MANIFEST_NAME}")
     _require_tasks(theirs, site.name)
     wanted = theirs
     if task is not None:
@@ -75,7 +75,7 @@ def pull(source: str | Path, bank: str | Path, task: str | None = None) -> Trans
         known, fresh = _compare(wanted, site.name, FolderSite(folder))
         if isinstance(site, FolderSite):
             _check_files(site.path, theirs, fresh)
-        _receive(site, folder, known, _extended(known, theirs, fresh))
+        _receive(site, folder, known, wanted)
         documents, remarks = receive_notes(site, theirs, folder, known)
     return replace(_transfer(known, fresh), documents=documents, remarks=remarks)
 
@@ -111,7 +111,7 @@ def push(
     if isinstance(site, HubSite):
         if private and site.exists() and not site.is_private():
             raise PiggybackError(
-                f"{site.name} is there and public: make it private on its page first"
+                f"{site.name} exists and is public: make it private on its page first"
             )
         known, changes, transfer = _plan(sender, site, notes, pictures)
         _commit(sender, site, known, transfer, changes, private)
@@ -120,9 +120,7 @@ def push(
     else:
         with _receiving(site.path, f"push from {sender.path}"):
             known, changes, transfer = _plan(sender, site, notes, pictures)
-            fresh = sender.entries[len(known.tasks) :]
-            wanted = _extended(known, sender.manifest, fresh)
-            _receive(FolderSite(sender.path), site.path, known, wanted)
+            _receive(FolderSite(sender.path), site.path, known, sender.manifest)
             site.put(changes)
     return transfer
 
@@ -133,7 +131,7 @@ def _plan(
     notes: FoundNotes | None,
     pictures: Mapping[str, Sequence[bytes]],
 ) -> tuple[Manifest, dict[str, bytes | None], Transfer]:
-    """All of a push that can fail for what is in the two banks: what is there, what beside tasks is to change."""
+    """Compare the two banks and plan the changes: everything of a push that can fail because of their content."""
     known, fresh = _compare(sender.manifest, str(sender.path), site)
     _check_files(sender.path, sender.manifest, fresh)
     changes, remarks = documents_to_send(sender, site, known, notes, pictures)
@@ -149,12 +147,12 @@ def _commit(
     documents: Mapping[str, bytes | None],
     private: bool,
 ) -> None:
-    """Tasks and documents in one commit; none if there is nothing to change."""
+    """Commit tasks and documents at once, if anything changes."""
     changes: dict[str, bytes | Path | None] = dict(documents)
     if fresh := sender.entries[len(known.tasks) :]:
         for entry in fresh:
             changes[f"{TASKS_FOLDER}/{entry.file}"] = sender.path / TASKS_FOLDER / entry.file
-        changes[MANIFEST_NAME] = _extended(known, sender.manifest, fresh).render()
+        changes[MANIFEST_NAME] = _with_new(known, sender.manifest).render()
     if changes:
         if not site.exists():
             site.create(private)
@@ -163,19 +161,19 @@ def _commit(
 
 def _folder(path: str | Path, rule: str) -> Path:
     if is_address(path):
-        raise PiggybackError(f"{path} is no directory: {rule}")
+        raise PiggybackError(f"{path} is not a directory: {rule}")
     return Path(path)
 
 
 def _manifest(site: Site) -> Manifest | None:
-    """Of the bank that is there, if one is. What comes from elsewhere is checked as what lies here."""
+    """Read and check a site's manifest; None if it has none."""
     raw = site.read(MANIFEST_NAME)
     return None if raw is None else Manifest.parse(raw, f"{site.name}/{MANIFEST_NAME}")
 
 
 @contextlib.contextmanager
 def _receiving(folder: Path, purpose: str) -> Iterator[None]:
-    """Be the one writer of a bank, or of a folder in which one can come to be."""
+    """Hold the writer's lock of a bank, or of a folder where one can be made."""
     if not (folder / MANIFEST_NAME).exists():
         require_empty(folder)
         require_outside_banks(folder)
@@ -188,10 +186,10 @@ def _require_tasks(manifest: Manifest, name: str) -> None:
         raise PiggybackError(f"{name} has no tasks yet: there is nothing to copy")
 
 
-def _receive(site: Site, folder: Path, known: Manifest, wanted: Manifest) -> None:
-    """Bring the tasks that are wanted and not known; then, in one moment, they are the bank's."""
-    fresh = wanted.tasks[len(known.tasks) :]
-    if fresh:
+def _receive(site: Site, folder: Path, known: Manifest, theirs: Manifest) -> None:
+    """Copy the tasks that are not known yet, then add all of them to the bank at once."""
+    if fresh := theirs.tasks[len(known.tasks) :]:
+        wanted = _with_new(known, theirs)
         require_writable(folder / TASKS_FOLDER)
         Store(folder, known).clear_leftovers(keep=[entry.file for entry in fresh])
         for entry in fresh:
@@ -200,7 +198,7 @@ def _receive(site: Site, folder: Path, known: Manifest, wanted: Manifest) -> Non
 
 
 def _receive_task(site: Site, entry: TaskEntry, store: Store) -> None:
-    """A task's file, unless it arrived before an interruption; checked alone and as a link of the chain."""
+    """Copy a task's file, unless a complete one is there; check its hash and the chain."""
     name = f"{TASKS_FOLDER}/{entry.file}"
     path = store.path / name
     with contextlib.suppress(PiggybackError):
@@ -221,7 +219,7 @@ def _receive_task(site: Site, entry: TaskEntry, store: Store) -> None:
 def _compare(
     theirs: Manifest, sender: str, receiver: Site
 ) -> tuple[Manifest, tuple[TaskEntry, ...]]:
-    """What the receiver has, and the sender's tasks that it lacks.
+    """Return the receiver's manifest, and the sender's tasks that it lacks.
 
     Raises:
         PiggybackError: the tasks that both have are not the same ones, in the same order.
@@ -229,27 +227,24 @@ def _compare(
     ours = _manifest(receiver) or Manifest(theirs.architecture)
     if ours.tasks and ours.architecture != theirs.architecture:
         raise PiggybackError(
-            f"{receiver.name} has networks of another architecture than {sender}: choose another place"
+            f"{receiver.name} has networks of another architecture than {sender}; choose another path"
         )
     for number, (there, here) in enumerate(zip(theirs.tasks, ours.tasks, strict=False), 1):
         if there.sha256 != here.sha256:
             raise PiggybackError(
                 f"{receiver.name} and {sender} differ from task {number} on: {here.name!r} and {there.name!r} "
-                "are different files, and later tasks are built on them: choose another place"
+                "are different files, and later tasks are built on them; choose another path"
             )
     return ours, theirs.tasks[len(ours.tasks) :]
 
 
-def _extended(known: Manifest, theirs: Manifest, fresh: tuple[TaskEntry, ...]) -> Manifest:
-    """The receiver's manifest with these tasks; no file changes, so the format is the newer of the two."""
-    version = (
-        max(known.format_version, theirs.format_version) if known.tasks else theirs.format_version
-    )
-    return Manifest(theirs.architecture, known.tasks + fresh, version)
+def _with_new(known: Manifest, theirs: Manifest) -> Manifest:
+    """Return the receiver's manifest with the sender's later tasks."""
+    return replace(theirs, tasks=known.tasks + theirs.tasks[len(known.tasks) :])
 
 
 def _check_files(path: Path, manifest: Manifest, entries: Sequence[TaskEntry]) -> None:
-    """Read what is to be sent, so that damage is found before anything changes elsewhere."""
+    """Read the tasks to send, so that damage is found before anything changes."""
     for _ in Store(path, manifest).read_tasks(entry.name for entry in entries):
         pass
 

@@ -116,10 +116,7 @@ def plan_task(
     if options.val_fraction:
         folder = folder.with_held_out(options.val_fraction, options.seed)
     bank = open_or_new(bank_path, generator.for_new_bank(options.image_size))
-    if task in bank.tasks:
-        raise PiggybackError(
-            f"{bank.path} has a task {task!r} already: finished tasks never change"
-        )
+    bank.check_new(task)
     known = (
         (bank.config.input_channels, bank.config.output_channels) if bank.tasks else (None, None)
     )

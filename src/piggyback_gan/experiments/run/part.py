@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from piggyback_gan.bank.card import task_card
+from piggyback_gan.bank.card import TaskCard
+from piggyback_gan.core.task import ParameterCount
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.evaluation.judge import Judge
 from piggyback_gan.experiments.results import (
@@ -30,6 +32,7 @@ from piggyback_gan.system.files import atomic_write
 from piggyback_gan.system.seeding import seed_of
 from piggyback_gan.training.callbacks import Callback, Diverged, Interrupted, Position
 from piggyback_gan.training.loop import TrainingLoop
+from piggyback_gan.training.task_card import task_card
 from piggyback_gan.training.task_data import TaskData
 
 
@@ -93,7 +96,7 @@ class Part:
         taken_over = order == 1 and plan.first is not None
         torch.manual_seed(seed_of(plan.seed, order))
         networks = self._networks(task, plan.first if taken_over else None)
-        spec = TaskSpec(task.name, networks, plan.config, self._card(task))
+        spec = TaskSpec(task.name, networks, plan.config, partial(self._card, task))
         torch.manual_seed(seed_of(plan.seed, order, 1))
         learners = plan.strategy.begin(plan.folder, spec)
         curve: list[Mapping[str, float]] = []
@@ -178,7 +181,7 @@ class Part:
             networks[which] = network
         return networks
 
-    def _card(self, task: Task) -> dict[str, Any]:
+    def _card(self, task: Task, parameters: ParameterCount) -> TaskCard:
         options = self.plan.options(task)
         return task_card(
             task.folder,
@@ -188,7 +191,7 @@ class Part:
             data_name=task.folder.name,
             library_version=version("piggyback-gan"),
             effective_batch=options.batch_size * options.accumulate,
-            parameters=None,
+            parameters=parameters,
             epoch=options.epochs,
             validation=None,
         )

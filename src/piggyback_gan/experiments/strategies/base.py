@@ -2,17 +2,19 @@
 
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from piggyback_gan.bank.card import TaskCard
 from piggyback_gan.core.filters import ConvLayer
+from piggyback_gan.core.task import ParameterCount
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.networks.config import GeneratorConfig
 
@@ -32,13 +34,13 @@ class TaskSpec:
             anew: a network with random weights, or for the first task of all the network that all
             strategies have in common.
         config: the architecture of the forward network.
-        card: what describes the task: options, data, image formats. JSON values only.
+        card: makes the task's card of what it adds to the bank.
     """
 
     task: str
     networks: Mapping[str, nn.Module]
     config: GeneratorConfig
-    card: Mapping[str, Any]
+    card: Callable[[ParameterCount], TaskCard]
 
 
 @dataclass(frozen=True)

@@ -87,14 +87,11 @@ class Piggyback(FilterOptions, Strategy):
         names = [field.name for field in fields(FilterOptions)]
         own = {name: getattr(self.with_filter_defaults(), name) for name in names}
         own["init"] = start if self.tasks(folder) else None
-        card = {
-            **spec.card,
-            "options": {**spec.card["options"], **own},
-            "parameters": sum(counts[1:], counts[0]).as_card(),
-        }
+        card = spec.card(sum(counts[1:], counts[0]))
+        card = replace(card, options={**card.options, **own})
         bank = open_or_new(folder / _BANK, spec.config)
         with bank.writing("an experiment"):
-            bank.add(states[FORWARD], card, states.get(BACKWARD))
+            bank.add(states[FORWARD], card.to_json(), states.get(BACKWARD))
 
     def generator(self, folder: Path, task: str, which: str, fresh: nn.Module) -> nn.Module:
         bank = Bank.open(folder / _BANK)
