@@ -357,7 +357,7 @@ def test_a_taken_name_is_refused_before_anything_is_trained(tmp_path: Path, data
     ("changes", "words"),
     [
         ({"image_size": 18}, "multiples of 4"),
-        ({"image_size": 12}, "16 is the least"),
+        ({"image_size": 12}, "metrics need at least 16"),
         ({"discriminator_layers": 3}, "set discriminator_layers"),
         ({"device": "cuda"}, "no cuda device"),
         ({"init": "nothing"}, "no forerunner"),
@@ -398,7 +398,7 @@ def test_a_folder_of_other_things_in_the_place_of_a_run_is_left_alone(
     precious = run_folder(tmp_path / "bank", "one") / "thesis.tex"
     precious.parent.mkdir(parents=True)
     precious.write_text("x")
-    with pytest.raises(PiggybackError, match="is no run's folder"):
+    with pytest.raises(PiggybackError, match="is not the folder of a run"):
         teach(tmp_path / "bank", "one", data, OPTIONS, GENERATOR)
     assert precious.exists()
     assert bank_files(tmp_path / "bank") == {}

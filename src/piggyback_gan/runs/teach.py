@@ -144,7 +144,7 @@ def recorded_options(run: Run) -> tuple[TrainingOptions, GeneratorOptions]:
 
 
 def _as_resolved(run: Run, given: TrainingOptions) -> TrainingOptions:
-    """The options of the run's beginning with its defaults, which may be others in this version."""
+    """The run's options with its own defaults, which may differ in this version."""
     try:
         free = {name: getattr(given, name) for name in _FREE_OPTIONS}
         return replace(_options(run.resolved), **free)
