@@ -29,11 +29,6 @@ STEADY = dataclasses.replace(OPTIONS, epochs=4, decay_epochs=0)
 Script = Callable[..., None]
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return draw_pairs(tmp_path_factory.mktemp("data") / "boxes")
-
-
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> Script:
     """Give one metric these values, epoch by epoch: which epoch is best must not hang on rounding."""

@@ -14,7 +14,6 @@ import pytest
 import torch
 from PIL import Image
 
-from drawn import draw_pairs
 from piggyback_gan import Bank, GeneratorOptions, Interrupted, TrainingOptions, teach
 from piggyback_gan.cli import runs as runs_command
 from piggyback_gan.cli import train as train_command
@@ -35,11 +34,6 @@ from running import (
 )
 
 pytestmark = pytest.mark.usefixtures("without_curves", "same_time")
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return draw_pairs(tmp_path_factory.mktemp("pairs") / "boxes")
 
 
 def whole_run(bank: Path) -> dict[str, bytes]:
