@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from importlib.util import find_spec
@@ -38,7 +37,7 @@ from piggyback_gan.training.paired import PairedTrainer
 from piggyback_gan.training.trainer import Batch, Trainer
 from piggyback_gan.training.unpaired import UnpairedTrainer
 from running import CONFIG as RUN_CONFIG
-from running import GENERATOR, OPTIONS, records, run_folder
+from running import GENERATOR, OPTIONS, records, run_folder, wait_for
 
 pytestmark = pytest.mark.usefixtures("same_time")
 
@@ -494,20 +493,12 @@ def launch(launcher: list[str], bank: Path, data: Path, epochs: int) -> "subproc
     )
 
 
-def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
-    begun = time.monotonic()
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() - begun < 120
-        time.sleep(0.02)
-
-
 def test_torchrun_trains_and_sigterm_ends_all_processes_at_one_step_to_go_on_from(
     tmp_path: Path, data: Path
 ) -> None:
     bank = tmp_path / "bank"
     process = launch(TORCHRUN, bank, data, epochs=500)
-    wait_for((bank / "runs" / "one" / "checkpoint.pt").exists, process)
+    wait_for((bank / "runs" / "one" / "checkpoint.pt").exists, lambda: process.poll() is None)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=120)
     assert process.returncode != 0 and out == ""

@@ -4,7 +4,6 @@ import dataclasses
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from piggyback_gan.errors import PiggybackError
 from piggyback_gan.networks.config import GAN_LOSSES
 from piggyback_gan.training.callbacks import Callback, Position
 from piggyback_gan.training.plan import plan_task
-from running import bank_files, files, records, run_folder, run_state, start
+from running import bank_files, files, records, run_folder, run_state, start, wait_for
 
 pytestmark = pytest.mark.usefixtures("without_curves")
 
@@ -233,9 +232,7 @@ def test_a_signal_ends_training_cleanly_and_says_where_the_run_stands(
     arguments = ("--data", data, "--config", tmp_path / "o.toml", "--epochs", 9999)
     with start("train", bank, "one", *arguments) as process:
         metrics = run_folder(bank, "one") / "metrics.jsonl"
-        deadline = time.monotonic() + 60
-        while not metrics.exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_for(metrics.exists, lambda: process.poll() is None)
         process.send_signal(number)
         _, said = process.communicate(timeout=60)
     assert process.returncode == status
@@ -257,9 +254,7 @@ def test_a_killed_training_leaves_the_bank_as_it_was_and_is_begun_again_only_whe
     arguments = ("--data", data, "--config", tmp_path / "o.toml")
     with start("train", bank, "two", *arguments, "--epochs", 9999) as process:
         metrics = run_folder(bank, "two") / "metrics.jsonl"
-        deadline = time.monotonic() + 60
-        while not metrics.exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_for(metrics.exists, lambda: process.poll() is None)
         words = rf"process {process.pid} on .* \(train two"
         with pytest.raises(PiggybackError, match=words):
             train_command.run([str(bank), "three", *map(str, arguments)])

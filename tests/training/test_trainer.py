@@ -447,7 +447,7 @@ def test_rates_are_constant_and_then_fall_linearly_from_step_to_step_to_nothing(
     rates = []
     for step in range(8):
         made.step(batch(step))
-        rates.append([g["lr"] for o in made._optimizers for g in o.param_groups])
+        rates.append([g["lr"] for o in made.state()["optimizers"] for g in o["param_groups"]])
     scales = [1.0, 10.0] if options.mode == "paired" else [1.0, 100.0, 10.0]
     factors = [1.0] * 5 + [0.75, 0.5, 0.25]
     assert rates == [pytest.approx([f * scale for scale in scales]) for f in factors]
