@@ -265,7 +265,10 @@ def test_where_nothing_is_held_out_it_says_so(tmp_path: Path, bank: Path) -> Non
         (("nothing", "--data", "{data}"), "the bank has no task 'nothing'"),
         (("maps", "--data", "{data}"), "found neither"),
         (("maps", "--data", "{data}/maps", "--features", "no.pt"), "no.pt can't be read"),
-        (("maps", "--data", "{data}/maps", "--recogniser", "{net}"), "the task's inputs are none"),
+        (
+            ("maps", "--data", "{data}/maps", "--recogniser", "{net}"),
+            "the task's inputs are not label maps",
+        ),
         (("maps",), "--data"),
     ],
 )

@@ -134,7 +134,7 @@ def test_a_network_that_does_not_fit_is_named(
         ("judging_networks:nothing", "can't be imported"),
         (".x:y", ".x:y can't be imported: TypeError: "),
         ("math:pi", "is neither a network"),
-        (__file__, "is no TorchScript file"),
+        (__file__, "is not a TorchScript file"),
     ],
 )
 def test_what_is_no_network_is_refused_in_one_line(spec: str, words: str) -> None:

@@ -238,8 +238,8 @@ def test_gray_targets_are_judged_too(folder: Path, features: FeatureNetwork) -> 
 @pytest.mark.parametrize(
     ("format", "words"),
     [
-        (ImageFormat(channels=4), "not at images of 4 channels"),
-        (ImageFormat(channels=3, labels=True), "not at label maps"),
+        (ImageFormat(channels=4), "not images of 4 channels"),
+        (ImageFormat(channels=3, labels=True), "not label maps"),
     ],
 )
 def test_networks_refuse_what_they_cant_see_before_anything_is_computed(
@@ -325,7 +325,7 @@ def test_a_recogniser_needs_inputs_that_are_label_maps(
     pairs: PairedDataset, recogniser: Recogniser
 ) -> None:
     said = refusal(lambda: Judge(recogniser=recogniser).paired(faded, pairs, CPU))
-    assert "compared with label maps, but the task's inputs are none" in said
+    assert "compared with label maps, but the task's inputs are not label maps" in said
 
 
 def test_of_an_unpaired_task_the_way_from_labels_is_recognised(

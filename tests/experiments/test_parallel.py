@@ -5,8 +5,7 @@ import io
 import re
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import filelock
@@ -15,11 +14,10 @@ import pytest
 import banks
 from data_sets import refusal
 from piggyback_gan.experiments.results import read_experiment_file
-from running import start
+from running import start, wait_for
 from tiny_experiments import HEAD, draw, figures, run, strategies_text, tasks_text, write
 
 TWO = HEAD + tasks_text(boxes="paired", night="paired")
-PATIENCE = 120
 
 
 @pytest.fixture(scope="module")
@@ -33,14 +31,6 @@ def alone(file: Path) -> Path:
     """The same, done in this process without a disturbance."""
     assert run(file, file.parent / "alone") == 0
     return file.parent / "alone"
-
-
-def wait_for(what: Callable[[], bool], runs: Callable[[], bool]) -> None:
-    """Wait until a process has done something; fail if it ends before."""
-    deadline = time.monotonic() + PATIENCE
-    while not what():
-        assert runs() and time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 def test_a_part_killed_between_tasks_and_within_one_ends_as_one_left_alone(
@@ -118,7 +108,7 @@ def test_a_stopped_experiment_leaves_no_process_behind(file: Path, tmp_path: Pat
     log = tmp_path / "parts/first/seed-0/log.txt"
     with training(file, tmp_path) as process:
         process.terminate()
-        said = process.communicate(timeout=PATIENCE)
+        said = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM
     assert said[1].startswith(
         "pbgan: stopped; 1 parts go on with the task they were at; run the same com"
@@ -133,9 +123,9 @@ def test_parts_end_when_the_process_that_began_them_is_killed(file: Path, tmp_pa
     log = tmp_path / "parts/first/seed-0/log.txt"
     with training(file, tmp_path) as process:
         process.kill()
-        process.communicate(timeout=PATIENCE)
+        process.communicate(timeout=120)
     wait_for(lambda: "first stopped while it " in log.read_text(), lambda: True)
-    with filelock.FileLock(log.with_name("part.lock"), timeout=PATIENCE):
+    with filelock.FileLock(log.with_name("part.lock"), timeout=120):
         pass
 
 

@@ -339,7 +339,7 @@ def test_a_network_that_cannot_judge_is_refused_before_anything_is_trained(tmp_p
     file = draw(tmp_path)
     saved(Difference(), tmp_path / "colours.pt")  # wants two batches
     said = refusal(lambda: run(file, tmp_path / "out"))
-    assert said.startswith("task 'boxes' can't be judged: ") and "\n" not in said
+    assert said.startswith("task 'boxes' can't be evaluated: ") and "\n" not in said
     assert not list((tmp_path / "out").rglob("training-*.json"))
     saved(Colours(), tmp_path / "colours.pt")
     assert run(file, tmp_path / "out", "--part", "first/seed-0") == 0
@@ -349,7 +349,9 @@ def test_too_few_held_out_images_are_refused_before_anything_is_trained(tmp_path
     file = draw(tmp_path)
     (tmp_path / "night" / "test" / "000.png").unlink()
     said = refusal(lambda: run(file, tmp_path / "out", "--part", "first/seed-0"))
-    assert said.startswith("task 'night' can't be judged: a set of 2 has no distance to another")
+    assert said.startswith(
+        "task 'night' can't be evaluated: a set of 2 is too small for a distance"
+    )
     assert not list((tmp_path / "out").rglob("training-*.json"))
 
 

@@ -309,7 +309,7 @@ def test_an_unfinished_experiment_without_a_standalone_strategy_has_a_report(
 
 
 def test_mistakes_are_said_in_one_line(small: Path, tmp_path: Path) -> None:
-    assert "is no experiment's folder" in refusal(lambda: write_report(tmp_path))
+    assert "is not an experiment's folder" in refusal(lambda: write_report(tmp_path))
     words = refusal(lambda: write_report(small, tmp_path / "r", standalone="alone"))
     assert words == "no strategy is called 'alone'; there are: standalone"
     (tmp_path / EXPERIMENT_FILE).write_text("{}")

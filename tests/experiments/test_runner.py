@@ -92,7 +92,7 @@ def test_each_part_comes_after_those_that_it_needs(drawn: Path) -> None:
 
 def test_a_part_that_there_is_not_is_said_with_some_there_are(drawn: Path, tmp_path: Path) -> None:
     said = refusal(lambda: runner(drawn, tmp_path / "out", CHOICE).part("standalone/seed-9"))
-    assert "no part 'standalone/seed-9'; parts: first/seed-0, standalone/rate-0.1" in said
+    assert "unknown part 'standalone/seed-9'; parts: first/seed-0, standalone/rate-0.1" in said
 
 
 def test_a_part_that_needs_others_says_which(drawn: Path, tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_begun_folder_refuses_what_could_not_be_compared(
 ) -> None:
     begun(drawn, tmp_path, CHOICE)
     said = refusal(lambda: runner(drawn, tmp_path, CHOICE.replace(before, after)))
-    assert said.startswith(f"{tmp_path} was begun with other {key}")
+    assert said.startswith(f"{tmp_path} was begun with different {key}")
 
 
 def test_images_that_changed_are_noticed(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_images_that_changed_are_noticed(tmp_path: Path) -> None:
         size = before.size
     Image.new("RGB", size).save(image)
     said = refusal(lambda: runner(tmp_path, tmp_path / "out", CHOICE))
-    assert "was begun with other images of task" in said
+    assert "was begun with different images of task" in said
 
 
 def test_a_network_that_judges_is_known_by_its_bytes(drawn: Path, tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_a_network_that_judges_is_known_by_its_bytes(drawn: Path, tmp_path: Path
     other.write_bytes((drawn / "difference.pt").read_bytes())
     experiment = read(drawn, CHOICE, features=str(other))
     said = refusal(lambda: Runner(experiment, tmp_path / "out", "cpu").begin(""))
-    assert "begun with other features" in said
+    assert "begun with different features" in said
 
 
 def test_a_begun_folder_refuses_a_strategy_whose_options_changed(

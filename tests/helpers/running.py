@@ -4,7 +4,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,14 @@ class Watch(Callback):
 
     def stopped_early(self, epoch: int, best: int) -> None:
         self.early = epoch, best
+
+
+def wait_for(what: Callable[[], bool], runs: Callable[[], bool], seconds: float = 120) -> None:
+    """Wait until a process has done something; fail if it ends before."""
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert runs() and time.monotonic() < deadline
+        time.sleep(0.002)
 
 
 def start(*arguments: object) -> subprocess.Popen[str]:

@@ -29,11 +29,6 @@ STEADY = dataclasses.replace(OPTIONS, epochs=4, decay_epochs=0)
 Script = Callable[..., None]
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return draw_pairs(tmp_path_factory.mktemp("data") / "boxes")
-
-
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> Script:
     """Give one metric these values, epoch by epoch: which epoch is best must not hang on rounding."""
@@ -133,7 +128,7 @@ def test_a_metric_that_is_not_measured_is_refused_with_those_that_are(
 def test_without_held_out_images_no_best_can_be_kept(tmp_path: Path) -> None:
     data = draw_pairs(tmp_path / "boxes", test=0)
     options = dataclasses.replace(OPTIONS, keep_best="ssim")
-    with pytest.raises(PiggybackError, match="wants held-out images: give val/ or --val-fraction"):
+    with pytest.raises(PiggybackError, match="needs held-out images: give val/ or --val-fraction"):
         teach(tmp_path / "bank", "one", data, options, GENERATOR)
 
 

@@ -3,13 +3,11 @@
 import contextlib
 import dataclasses
 import io
-import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from importlib.util import find_spec
@@ -23,7 +21,7 @@ from torch import Tensor
 import launched
 from drawn import draw_pairs
 from launched import KILLED, together
-from piggyback_gan import Bank, GeneratorOptions, Interrupted, TrainingOptions, teach
+from piggyback_gan import Bank, Interrupted, TrainingOptions, teach
 from piggyback_gan.bank.store import tensors_sha256
 from piggyback_gan.cli.main import main
 from piggyback_gan.core.network import PiggybackNetwork
@@ -38,28 +36,14 @@ from piggyback_gan.training.callbacks import Callback, Position
 from piggyback_gan.training.paired import PairedTrainer
 from piggyback_gan.training.trainer import Batch, Trainer
 from piggyback_gan.training.unpaired import UnpairedTrainer
+from running import CONFIG as RUN_CONFIG
+from running import GENERATOR, OPTIONS, records, run_folder, wait_for
 
 pytestmark = pytest.mark.usefixtures("same_time")
 
 CONFIG = GeneratorConfig(name="resnet-6", ngf=4)
-GENERATOR = GeneratorOptions(generator="resnet-6", ngf=4)
-OPTIONS = TrainingOptions(
-    epochs=2, batch_size=2, image_size=16, discriminator_layers=1, ndf=4, samples=1, device="cpu"
-)
 UNPAIRED = dataclasses.replace(OPTIONS, mode="unpaired", pool_size=3)
 MODES = pytest.mark.parametrize("options", [OPTIONS, UNPAIRED], ids=["paired", "unpaired"])
-TOML = """
-generator = "resnet-6"
-ngf = 4
-image_size = 16
-batch_size = 2
-discriminator_layers = 1
-ndf = 4
-samples = 1
-device = "cpu"
-"""
-
-
 # --- steps ---
 
 
@@ -83,41 +67,39 @@ def images(step: int, side: int, count: int) -> Tensor:
 def run_steps(
     options: TrainingOptions, config: GeneratorConfig, totals: tuple[int, ...]
 ) -> dict[str, Any]:
-    """Steps of so many images in all, of which this process takes its share."""
+    """Steps with these numbers of images in all, of which this process takes its share."""
     with processes() as team:
         trained = trainer(options, config, team)
         trained.begin_epoch(steps=100)
-        gradients: list[Tensor] = []
+        networks = trained.generators | trained.discriminators
+        gradients, losses = [], []
         for step, total in enumerate(totals):
             mine = share_of(total, (team.rank, team.world))
             batch = Batch(step, images(step, 0, total)[mine], images(step, 1, total)[mine], total)
-            losses, _ = trained.step(batch)
-            if step == 0:
-                named = trained._generator_parameters + trained._discriminator_parameters
-                gradients = [parameter.grad.clone() for parameter in named]
-        optimizers = [o.state_dict()["state"] for o in trained._optimizers]
+            sums = trained.step(batch)[0].sums
+            losses.append({name: value.item() for name, value in sums.items()})
+            gradients.append(
+                {
+                    name: torch.cat(
+                        [p.grad.flatten() for p in network.parameters() if p.grad is not None]
+                    )
+                    for name, network in networks.items()
+                }
+            )
+        state = trained.state()
+        held = {
+            f"{kind}.{name}.{key}": tensor
+            for kind in ("generators", "discriminators")
+            for name, tensors in state[kind].items()
+            for key, tensor in tensors.items()
+        }
         moments = {
-            f"optimizer.{o}.{p}.{name}": value
-            for o, state in enumerate(optimizers)
-            for p, values in state.items()
+            f"optimizer.{number}.{parameter}.{name}": value
+            for number, optimizer in enumerate(state["optimizers"])
+            for parameter, values in optimizer["state"].items()
             for name, value in values.items()
         }
-        networks = trained.generators | trained.discriminators
-        weights = {
-            f"{name}.{key}": tensor
-            for name, network in networks.items()
-            for key, tensor in network.state_dict().items()
-        }
-        outputs = []
-        for network in trained.generators.values():
-            with torch.no_grad():
-                outputs.append(network.eval()(images(99, 0, 2)))
-    return {
-        "sha256": tensors_sha256(weights | moments),
-        "gradients": gradients,
-        "outputs": outputs,
-        "losses": {name: value.item() for name, value in losses.sums.items()},
-    }
+    return {"sha256": tensors_sha256(held | moments), "gradients": gradients, "losses": losses}
 
 
 @pytest.mark.parametrize(
@@ -134,18 +116,26 @@ def test_all_processes_hold_identical_weights_moments_and_statistics_after_every
 
 @MODES
 def test_two_processes_equal_one_with_twice_the_batch(options: TrainingOptions) -> None:
-    # With seed 0 one gradient is hardly more than rounding, and Adam makes a whole step of its sign.
-    options = dataclasses.replace(options, augment="on", seed=1)
+    # At rates of 0, every step has the same weights: Adam would turn rounding into whole steps.
+    still = {
+        "learning_rate": 0.0,
+        "backward_learning_rate": 0.0,
+        "discriminator_learning_rate": 0.0,
+    }
+    options = dataclasses.replace(options, augment="on", **still)
     totals = (3, 4, 1)  # the shares are 2 and 1, 2 and 2, 1 and none
     whole = run_steps(dataclasses.replace(options, batch_size=4), CONFIG, totals)
     parts = together(run_steps, options, CONFIG, totals)
     for part in parts:
         for found, expected in zip(part["gradients"], whole["gradients"], strict=True):
-            torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
-        for found, expected in zip(part["outputs"], whole["outputs"], strict=True):
-            torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
-    assert parts[1]["losses"] == {}, "it had no image of the last step"
-    assert parts[0]["losses"] == pytest.approx(whole["losses"], rel=1e-3)
+            for name, gradient in found.items():
+                # Rounding may move a value over the kink of a ReLU, and with it many gradients.
+                difference = (gradient - expected[name]).norm() / expected[name].norm()
+                assert difference < 0.02, name
+    assert parts[1]["losses"][2] == {}, "it had no image of the last step"
+    for first, second, expected in zip(*(p["losses"] for p in (*parts, whole)), strict=True):
+        sums = {name: value + second.get(name, 0.0) for name, value in first.items()}
+        assert sums == pytest.approx(expected, rel=1e-3)
 
 
 # --- whole runs ---
@@ -241,13 +231,14 @@ def _one_thread() -> Iterator[None]:
 
 def outcome(bank: Path) -> tuple[bytes, bytes]:
     task = next((bank / "tasks").iterdir())
-    return task.read_bytes(), (bank / "runs" / "one" / "metrics.jsonl").read_bytes()
+    return task.read_bytes(), (run_folder(bank, "one") / "metrics.jsonl").read_bytes()
 
 
-def outputs(bank: Path) -> Tensor:
-    with torch.no_grad():
-        result: Tensor = Bank.open(bank).generator("one")(images(1, 0, 2))
-    return result
+def assert_alike(bank: Path, other: Path) -> None:
+    """Equal but for rounding, which steps make larger: losses and metrics of every epoch."""
+    for one, two in zip(records(bank, "one"), records(other, "one"), strict=True):
+        for part in ("loss", "validation"):
+            assert one[part] == pytest.approx(two[part], rel=0.02)
 
 
 @MODES
@@ -271,7 +262,7 @@ def test_only_the_first_process_writes_and_speaks_and_a_stop_of_one_is_a_stop_of
 
     teach_here(single, data, None, {}, False)
     assert Bank.open(single).card("one").effective_batch == 4
-    torch.testing.assert_close(outputs(single), outputs(whole), rtol=1e-4, atol=1e-4)
+    assert_alike(single, whole)
 
 
 def stopped_in_validation(bank: Path, data: Path) -> int | None:
@@ -293,8 +284,7 @@ def test_a_stop_while_the_first_process_validates_is_a_stop_of_all(
     done = together(teach_here, tmp_path / "bank", data, None, {}, False)
     # The epoch is not trained again, only validated.
     assert done[0]["told"] == ["planned", "epoch 1", "epoch 2"]
-    lines = (tmp_path / "bank" / "runs" / "one" / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [2, 4]
+    assert [record["step"] for record in records(tmp_path / "bank", "one")] == [2, 4]
 
 
 def test_a_run_of_one_process_can_be_resumed_by_three(tmp_path: Path, data: Path) -> None:
@@ -303,7 +293,7 @@ def test_a_run_of_one_process_can_be_resumed_by_three(tmp_path: Path, data: Path
     assert teach_here(bank, data, options, {0: 3}, False)["stopped"] == 3
     together(teach_here, bank, data, None, {}, False, world=3)
     teach_here(whole, data, options, {}, False)
-    torch.testing.assert_close(outputs(bank), outputs(whole), rtol=1e-4, atol=1e-4)
+    assert_alike(bank, whole)
 
 
 @pytest.mark.parametrize("where", ["generator", "discriminator"])
@@ -395,7 +385,7 @@ def test_a_mistake_in_the_command_is_one_line_from_the_first_process(
 
 def test_a_dry_run_is_printed_once_and_counts_all_processes(tmp_path: Path, data: Path) -> None:
     config = tmp_path / "small.toml"
-    config.write_text(TOML)
+    config.write_text(RUN_CONFIG)
     arguments = ["train", str(tmp_path / "bank"), "one", "--data", str(data), "--dry-run"]
     first, second = together(call, [*arguments, "--config", str(config), "--epochs", "1"])
     assert first[0] == 0 and second == (0, "", "")
@@ -489,7 +479,7 @@ ACCELERATE += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backe
 
 def launch(launcher: list[str], bank: Path, data: Path, epochs: int) -> "subprocess.Popen[str]":
     config = bank.with_suffix(".toml")
-    config.write_text(TOML)
+    config.write_text(RUN_CONFIG)
     port = [] if "--standalone" in launcher else ["--main_process_port", str(launched.free_port())]
     return subprocess.Popen(
         [
@@ -503,20 +493,12 @@ def launch(launcher: list[str], bank: Path, data: Path, epochs: int) -> "subproc
     )
 
 
-def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
-    begun = time.monotonic()
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() - begun < 120
-        time.sleep(0.02)
-
-
 def test_torchrun_trains_and_sigterm_ends_all_processes_at_one_step_to_go_on_from(
     tmp_path: Path, data: Path
 ) -> None:
     bank = tmp_path / "bank"
     process = launch(TORCHRUN, bank, data, epochs=500)
-    wait_for((bank / "runs" / "one" / "checkpoint.pt").exists, process)
+    wait_for((bank / "runs" / "one" / "checkpoint.pt").exists, lambda: process.poll() is None)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=120)
     assert process.returncode != 0 and out == ""

@@ -2,11 +2,9 @@
 
 import dataclasses
 import pickle
-import random
 import resource
 import shutil
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +12,6 @@ import pytest
 import torch
 from PIL import Image
 
-from drawn import draw_pairs
 from piggyback_gan import Bank, GeneratorOptions, Interrupted, TrainingOptions, teach
 from piggyback_gan.cli import runs as runs_command
 from piggyback_gan.cli import train as train_command
@@ -32,14 +29,10 @@ from running import (
     run_folder,
     run_state,
     start,
+    wait_for,
 )
 
 pytestmark = pytest.mark.usefixtures("without_curves", "same_time")
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return draw_pairs(tmp_path_factory.mktemp("pairs") / "boxes")
 
 
 def whole_run(bank: Path) -> dict[str, bytes]:
@@ -137,18 +130,15 @@ def test_a_run_killed_twice_and_resumed_ends_as_one_left_alone(
     config.write_text(f'{CONFIG}epochs = 5\nmode = "{mode}"\n[unconstrained]\n"model.1" = 0.5\n')
     begin = ("--data", pairs, "--config", config)
     assert train_command.run([str(alone), "one", *map(str, begin)]) == 0
-    chance = random.Random(mode)
     for number, more in enumerate((begin, ("--resume",)), start=1):
         with start("train", killed, "one", *more) as process:
             metrics = run_folder(killed, "one") / "metrics.jsonl"
-            checkpoint = metrics.with_name("checkpoint.pt")
-            deadline = time.monotonic() + 120
-            while time.monotonic() < deadline and process.poll() is None:
+
+            def reached(metrics: Path = metrics, number: int = number) -> bool:
                 lines = metrics.read_text().count("\n") if metrics.exists() else 0
-                if checkpoint.exists() and lines >= number:
-                    break
-                time.sleep(0.01)
-            time.sleep(chance.uniform(0, 0.2))
+                return metrics.with_name("checkpoint.pt").exists() and lines >= number
+
+            wait_for(reached, lambda: process.poll() is None)
             process.kill()
             process.communicate()
         assert process.returncode == -signal.SIGKILL

@@ -1,13 +1,9 @@
 """Training paired tasks: real runs of tiny networks, in this process and in others."""
 
-import copy
 import dataclasses
-import json
-import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,24 +15,17 @@ from PIL import Image
 from drawn import draw_pairs
 from piggyback_gan import Bank, GeneratorOptions, Interrupted, TrainingOptions, teach
 from piggyback_gan.bank.manifest import TaskEntry
-from piggyback_gan.core.filters import FilterLayout
-from piggyback_gan.core.network import PiggybackNetwork
+from piggyback_gan.cli import runs as runs_command
+from piggyback_gan.cli import tasks as tasks_command
+from piggyback_gan.cli import train as train_command
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.networks.config import GAN_LOSSES, GeneratorConfig
-from piggyback_gan.networks.generators import build_generator
+from piggyback_gan.networks.config import GAN_LOSSES
 from piggyback_gan.training.callbacks import Callback, Position
-from piggyback_gan.training.losses import discriminator_loss, generator_loss
-from piggyback_gan.training.paired import PairedTrainer
 from piggyback_gan.training.plan import plan_task
-from piggyback_gan.training.trainer import Batch
+from running import bank_files, files, records, run_folder, run_state, start, wait_for
 
 pytestmark = pytest.mark.usefixtures("without_curves")
 
-PBGAN = [
-    sys.executable,
-    "-c",
-    "import sys; from piggyback_gan.cli.main import main; sys.exit(main())",
-]
 GENERATOR = GeneratorOptions(generator="resnet-6", ngf=8)
 OPTIONS = TrainingOptions(
     epochs=2, batch_size=2, image_size=16, discriminator_layers=1, ndf=4, samples=2, device="cpu"
@@ -49,33 +38,6 @@ batch_size = 2
 discriminator_layers = 1
 ndf = 4
 """
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return draw_pairs(tmp_path / "boxes")
-
-
-def pbgan(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | variables
-    command = [*PBGAN, *map(str, arguments)]
-    return subprocess.run(
-        command, capture_output=True, text=True, env=environment, timeout=120, check=False
-    )
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
-def run_folder(bank: Path, task: str) -> Path:
-    return bank / "runs" / task
-
-
-def bank_files(bank: Path) -> dict[str, bytes]:
-    """What the bank is: all but its runs and who writes it."""
-    ignored = ("runs/", "bank.lock", "bank.writer.json")
-    return {n: b for n, b in files(bank).items() if not n.startswith(ignored)}
 
 
 def test_a_bank_learns_three_tasks_and_every_earlier_one_stays_as_it_was(
@@ -106,8 +68,7 @@ def test_training_learns_the_task(tmp_path: Path) -> None:
     data = draw_pairs(tmp_path / "boxes", train=24, test=4)
     options = dataclasses.replace(OPTIONS, epochs=12, learning_rate=2e-3)
     teach(tmp_path / "bank", "one", data, options, GENERATOR)
-    lines = (run_folder(tmp_path / "bank", "one") / "metrics.jsonl").read_text().splitlines()
-    first, last = json.loads(lines[0]), json.loads(lines[-1])
+    first, *_, last = records(tmp_path / "bank", "one")
     assert last["validation"]["l1"] < 0.9 * first["validation"]["l1"]
 
 
@@ -158,15 +119,14 @@ for task in ("one", "two"):
 def test_a_run_writes_metrics_samples_and_its_state(tmp_path: Path, data: Path) -> None:
     teach(tmp_path / "bank", "one", data, OPTIONS, GENERATOR)
     folder = run_folder(tmp_path / "bank", "one")
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert [record["epoch"] for record in records] == [1, 2]
-    assert [record["step"] for record in records] == [3, 6]
-    assert set(records[0]["loss"]) == {"discriminator", "gan", "l1"}
-    assert set(records[0]["validation"]) == {"l1", "psnr", "ssim"}
+    first, second = records(tmp_path / "bank", "one")
+    assert [(record["epoch"], record["step"]) for record in (first, second)] == [(1, 3), (2, 6)]
+    assert set(first["loss"]) == {"discriminator", "gan", "l1"}
+    assert set(first["validation"]) == {"l1", "psnr", "ssim"}
     for epoch in (1, 2):
         with Image.open(folder / "samples" / f"epoch-{epoch:04d}.png") as picture:
             assert picture.size == (3 * 16 + 2 * 2, 2 * 16 + 2)
-    assert json.loads((folder / "run.json").read_text())["state"] == "finished"
+    assert run_state(tmp_path / "bank", "one")["state"] == "finished"
 
 
 def test_the_stored_validation_is_that_of_the_task_as_it_is_used(
@@ -187,13 +147,14 @@ def test_the_stored_validation_is_that_of_the_task_as_it_is_used(
     assert bank.card("two").epoch == OPTIONS.epochs
 
 
-def test_without_held_out_images_a_task_is_trained_and_says_so(tmp_path: Path) -> None:
+def test_without_held_out_images_a_task_is_trained_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = draw_pairs(tmp_path / "boxes", test=0)
     (tmp_path / "o.toml").write_text(CONFIG)
     arguments = ("--data", data, "--config", tmp_path / "o.toml", "--epochs", 1)
-    done = pbgan("train", tmp_path / "bank", "one", *arguments)
-    assert done.returncode == 0, done.stderr
-    assert "nothing is validated" in done.stderr
+    assert train_command.run([str(tmp_path / "bank"), "one", *map(str, arguments)]) == 0
+    assert "nothing is validated" in capsys.readouterr().err
     assert Bank.open(tmp_path / "bank").card("one").validation is None
 
 
@@ -249,8 +210,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_the_bank_alone(
     with pytest.raises(PiggybackError, match=r"loss is (nan|inf) .* try a lower --learning-rate"):
         teach(bank, "two", data, wild)
     assert bank_files(bank) == before
-    state = json.loads((run_folder(bank, "two") / "run.json").read_text())["state"]
-    assert state == "failed"
+    assert run_state(bank, "two")["state"] == "failed"
     teach(bank, "two", data, OPTIONS)
 
 
@@ -260,7 +220,7 @@ def test_a_run_can_be_stopped_between_steps(tmp_path: Path, data: Path) -> None:
     with pytest.raises(Interrupted, match="stopped in epoch 1 of 2, after step 1 of 6"):
         teach(bank, "one", data, OPTIONS, GENERATOR, should_stop=lambda: folder.exists())
     assert bank_files(bank) == {}
-    assert json.loads((folder / "run.json").read_text())["state"] == "interrupted"
+    assert run_state(tmp_path / "bank", "one")["state"] == "interrupted"
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -269,24 +229,10 @@ def test_a_signal_ends_training_cleanly_and_says_where_the_run_stands(
 ) -> None:
     (tmp_path / "o.toml").write_text(CONFIG)
     bank = tmp_path / "bank"
-    arguments = (
-        "train",
-        bank,
-        "one",
-        "--data",
-        data,
-        "--config",
-        tmp_path / "o.toml",
-        "--epochs",
-        9999,
-    )
-    with subprocess.Popen(
-        [*PBGAN, *map(str, arguments)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
+    arguments = ("--data", data, "--config", tmp_path / "o.toml", "--epochs", 9999)
+    with start("train", bank, "one", *arguments) as process:
         metrics = run_folder(bank, "one") / "metrics.jsonl"
-        deadline = time.monotonic() + 60
-        while not metrics.exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_for(metrics.exists, lambda: process.poll() is None)
         process.send_signal(number)
         _, said = process.communicate(timeout=60)
     assert process.returncode == status
@@ -295,7 +241,7 @@ def test_a_signal_ends_training_cleanly_and_says_where_the_run_stands(
     assert "Traceback" not in said
     assert f"resume with: pbgan train {bank} one --resume" in said
     assert bank_files(bank) == {}
-    assert json.loads((metrics.parent / "run.json").read_text())["state"] == "interrupted"
+    assert run_state(bank, "one")["state"] == "interrupted"
 
 
 def test_a_killed_training_leaves_the_bank_as_it_was_and_is_begun_again_only_when_discarded(
@@ -305,35 +251,20 @@ def test_a_killed_training_leaves_the_bank_as_it_was_and_is_begun_again_only_whe
     bank = tmp_path / "bank"
     teach(bank, "one", data, OPTIONS, GENERATOR)
     tasks = files(bank / "tasks")
-    arguments = (
-        "train",
-        bank,
-        "two",
-        "--data",
-        data,
-        "--config",
-        tmp_path / "o.toml",
-        "--epochs",
-        9999,
-    )
-    with subprocess.Popen(
-        [*PBGAN, *map(str, arguments)], stderr=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
+    arguments = ("--data", data, "--config", tmp_path / "o.toml")
+    with start("train", bank, "two", *arguments, "--epochs", 9999) as process:
         metrics = run_folder(bank, "two") / "metrics.jsonl"
-        deadline = time.monotonic() + 60
-        while not metrics.exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        second = pbgan("train", bank, "three", "--data", data, "--config", tmp_path / "o.toml")
+        wait_for(metrics.exists, lambda: process.poll() is None)
+        words = rf"process {process.pid} on .* \(train two"
+        with pytest.raises(PiggybackError, match=words):
+            train_command.run([str(bank), "three", *map(str, arguments)])
         process.kill()
         process.communicate(timeout=60)
-    assert second.returncode == 2
-    assert f"process {process.pid} on" in second.stderr
-    assert "train two" in second.stderr
     assert files(bank / "tasks") == tasks
     assert Bank.open(bank).tasks == ("one",)
     with pytest.raises(PiggybackError, match=r"'two' was begun before .* go on with --resume, or"):
         teach(bank, "two", data, OPTIONS)
-    assert pbgan("runs", bank, "--discard", "two").returncode == 0
+    assert runs_command.run([str(bank), "--discard", "two"]) == 0
     teach(bank, "two", data, OPTIONS)
 
 
@@ -357,7 +288,7 @@ def test_a_taken_name_is_refused_before_anything_is_trained(tmp_path: Path, data
     ("changes", "words"),
     [
         ({"image_size": 18}, "multiples of 4"),
-        ({"image_size": 12}, "16 is the least"),
+        ({"image_size": 12}, "metrics need at least 16"),
         ({"discriminator_layers": 3}, "set discriminator_layers"),
         ({"device": "cuda"}, "no cuda device"),
         ({"init": "nothing"}, "no forerunner"),
@@ -398,7 +329,7 @@ def test_a_folder_of_other_things_in_the_place_of_a_run_is_left_alone(
     precious = run_folder(tmp_path / "bank", "one") / "thesis.tex"
     precious.parent.mkdir(parents=True)
     precious.write_text("x")
-    with pytest.raises(PiggybackError, match="is no run's folder"):
+    with pytest.raises(PiggybackError, match="is not the folder of a run"):
         teach(tmp_path / "bank", "one", data, OPTIONS, GENERATOR)
     assert precious.exists()
     assert bank_files(tmp_path / "bank") == {}
@@ -451,20 +382,21 @@ def test_a_bank_is_not_begun_in_a_folder_of_other_things(tmp_path: Path, data: P
     assert not (data / "bank.lock").exists()
 
 
-def test_a_dry_run_prints_the_plan_and_makes_nothing(tmp_path: Path, data: Path) -> None:
+def test_a_dry_run_prints_the_plan_and_makes_nothing(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "o.toml").write_text(CONFIG)
     bank = tmp_path / "bank"
     teach(bank, "one", data, OPTIONS, GENERATOR)
     before = files(bank)
-    done = pbgan(
-        "train", bank, "two", "--data", data, "--config", tmp_path / "o.toml", "--epochs", 3, "--dry-run"
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "6 pairs, 2 held out (test)" in done.stdout
-    assert "9 of 2, in 3 epochs" in done.stdout
-    assert "model.23" in done.stdout
-    assert "1*" in done.stdout, "the output layer is shown to stay free"
-    assert "about 0." in done.stdout
+    arguments = ("--data", data, "--config", tmp_path / "o.toml", "--epochs", 3, "--dry-run")
+    assert train_command.run([str(bank), "two", *map(str, arguments)]) == 0
+    printed = capsys.readouterr().out
+    assert "6 pairs, 2 held out (test)" in printed
+    assert "9 of 2, in 3 epochs" in printed
+    assert "model.23" in printed
+    assert "1*" in printed, "the output layer is shown to stay free"
+    assert "about 0." in printed
     assert files(bank) == before
     assert not run_folder(bank, "two").exists()
 
@@ -484,7 +416,7 @@ def test_the_plan_leaves_the_output_layer_free_and_a_table_shares_it(
 
 
 def test_new_filters_are_in_the_last_layers_unless_asked_otherwise(
-    tmp_path: Path, data: Path
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bank = tmp_path / "bank"
     teach(bank, "one", data, OPTIONS, GENERATOR)
@@ -499,11 +431,14 @@ def test_new_filters_are_in_the_last_layers_unless_asked_otherwise(
     teach(bank, "two", data, of_lambda, GENERATOR)
     assert Bank.open(bank).card("two").options["allocation"] == "last"
     assert Bank.open(bank).network().plan_of("two") == last.layers
-    assert "0.25, last" in pbgan("tasks", bank).stdout
+    assert tasks_command.run([str(bank)]) == 0
+    assert "0.25, last" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("mode", ["paired", "unpaired"])
-def test_a_later_task_keeps_to_its_budget(tmp_path: Path, data: Path, mode: Any) -> None:
+def test_a_later_task_keeps_to_its_budget(
+    tmp_path: Path, data: Path, mode: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     bank = tmp_path / "bank"
     options = dataclasses.replace(OPTIONS, mode=mode, epochs=1)
     teach(bank, "one", data, options, GENERATOR)
@@ -516,38 +451,6 @@ def test_a_later_task_keeps_to_its_budget(tmp_path: Path, data: Path, mode: Any)
         card = Bank.open(bank).card(name)
         assert card.options["budget"] == limit and card.options["mixing"] == "low-rank"
         assert card.parameters.share == plan.parameters.share
-    assert "budget 0.075" in pbgan("tasks", bank).stdout
+    assert tasks_command.run([str(bank)]) == 0
+    assert "budget 0.075" in capsys.readouterr().out
     assert [f.problem for f in Bank.open(bank).verify()] == [None] * 3
-
-
-def test_a_step_trains_each_side_by_its_own_loss_only() -> None:
-    config = GeneratorConfig(name="resnet-6", ngf=4)
-    network = PiggybackNetwork(build_generator(config))
-    network.add_task("one")
-    options = OPTIONS.resolved(earlier=(), device="cpu")
-    trainer = PairedTrainer(network, config, options, torch.device("cpu"))
-    inputs, targets = torch.rand(2, 3, 16, 16) * 2 - 1, torch.rand(2, 3, 16, 16) * 2 - 1
-    generator, judge = network.fold("one"), copy.deepcopy(trainer.discriminator)
-    outputs = generator(inputs)
-    real, fake = torch.cat([inputs, targets], 1), torch.cat([inputs, outputs], 1)
-
-    losses, stop = trainer.step(Batch(0, inputs, targets, total=2))
-
-    discriminator_loss("lsgan", judge(real), judge(fake.detach())).backward()
-    for before, after in zip(judge.parameters(), trainer.discriminator.parameters(), strict=True):
-        torch.testing.assert_close(after.grad, before.grad)
-    weights = [next(iter(side.parameters())) for side in (judge, trainer.discriminator)]
-    assert not torch.equal(*weights), "the discriminator has moved"
-    # The generator is judged by the discriminator after its step.
-    gan = generator_loss("lsgan", trainer.discriminator(fake))
-    l1 = (outputs - targets).abs().mean()
-    assert (losses.images, stop) == (2, False)
-    assert losses.sums["gan"].item() / 2 == pytest.approx(gan.item(), rel=1e-5)
-    assert losses.sums["l1"].item() / 2 == pytest.approx(l1.item(), rel=1e-5)
-    (gan + 100 * l1).backward()
-    first = generator.get_submodule("model.1")
-    expected = FilterLayout.of(first).to_filters(first.weight.grad)
-    filters = network.module.get_submodule("model.1").unconstrained_filters
-    torch.testing.assert_close(filters.grad, expected, rtol=1e-3, atol=1e-5)
-    start = FilterLayout.of(first).to_filters(first.weight)
-    assert not torch.equal(filters, start), "the generator has moved"

@@ -139,7 +139,7 @@ def test_identity_is_left_out_where_the_sides_have_other_channels_and_refused_if
 ) -> None:
     bank = tmp_path / "bank"
     gray = dataclasses.replace(UNPAIRED, output_channels=1)
-    with pytest.raises(PiggybackError, match=r"identity_weight 5 wants sides of equal channels"):
+    with pytest.raises(PiggybackError, match=r"identity_weight 5 needs sides of equal channels"):
         plan_task(bank, "one", pairs, dataclasses.replace(gray, identity_weight=5), GENERATOR)
     teach(bank, "one", pairs, gray, GENERATOR)
     assert not [name for name in records(bank, "one")[0]["loss"] if name.startswith("identity")]

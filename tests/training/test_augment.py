@@ -214,7 +214,7 @@ def test_images_on_another_device_stay_there_though_draws_are_on_the_cpu() -> No
 def test_what_does_not_fit_is_refused_with_what_was_found() -> None:
     with pytest.raises(PiggybackError, match="found 'colour', choose one of color, translation"):
         Augmentation(["colour"])
-    with pytest.raises(PiggybackError, match="comes twice: found cutout, cutout"):
+    with pytest.raises(PiggybackError, match="is listed twice: found cutout, cutout"):
         Augmentation(["cutout", "cutout"])
     with pytest.raises(PiggybackError, match=r"found \(2, 3, 8, 8\), \(2, 3, 8, 9\)"):
         CUT([images(2, 3, 8, 8), images(2, 3, 8, 9)], torch.rand(2, 10))

@@ -457,7 +457,7 @@ def test_a_rate_of_0_for_the_backward_generator_is_kept() -> None:
 def test_an_identity_weight_in_a_shared_file_does_not_concern_paired_tasks() -> None:
     options = TrainingOptions(identity_weight=5.0)
     assert options.resolved(earlier=(), device="cpu", equal_channels=False).mode == "paired"
-    with pytest.raises(PiggybackError, match="identity_weight 5 wants sides of equal channels"):
+    with pytest.raises(PiggybackError, match="identity_weight 5 needs sides of equal channels"):
         dataclasses.replace(options, mode="unpaired").resolved(
             earlier=(), device="cpu", equal_channels=False
         )

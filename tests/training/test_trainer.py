@@ -63,8 +63,9 @@ def batch(step: int = 0, count: int = 2) -> Batch:
 
 
 def gradients(made: Trainer) -> list[Tensor]:
-    named = made._generator_parameters + made._discriminator_parameters
-    return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in named]
+    networks = made.generators | made.discriminators
+    trained = [p for n in networks.values() for p in n.parameters() if p.requires_grad]
+    return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in trained]
 
 
 def weights(made: Trainer) -> dict[str, Tensor]:
@@ -163,6 +164,9 @@ def test_a_paired_steps_losses_and_gradients_are_those_of_pix2pix() -> None:
     filters = made.network.module.get_submodule("model.1").unconstrained_filters
     wanted = FilterLayout.of(layer).to_filters(layer.weight.grad)
     torch.testing.assert_close(filters.grad, wanted, rtol=1e-3, atol=1e-5)
+    assert not torch.equal(filters, FilterLayout.of(layer).to_filters(layer.weight))
+    moved = [next(side.parameters()) for side in (judge, made.discriminator)]
+    assert not torch.equal(*moved), "each side is trained by its own loss"
 
 
 def test_the_sides_of_a_task_that_goes_from_b_to_a_are_named_so() -> None:
@@ -446,7 +450,7 @@ def test_rates_are_constant_and_then_fall_linearly_from_step_to_step_to_nothing(
     rates = []
     for step in range(8):
         made.step(batch(step))
-        rates.append([g["lr"] for o in made._optimizers for g in o.param_groups])
+        rates.append([g["lr"] for o in made.state()["optimizers"] for g in o["param_groups"]])
     scales = [1.0, 10.0] if options.mode == "paired" else [1.0, 100.0, 10.0]
     factors = [1.0] * 5 + [0.75, 0.5, 0.25]
     assert rates == [pytest.approx([f * scale for scale in scales]) for f in factors]

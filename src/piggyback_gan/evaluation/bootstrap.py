@@ -1,4 +1,4 @@
-"""95 % intervals: how far a figure would move with other held-out images of the same kind."""
+"""95 % bootstrap intervals over held-out images."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ NORMAL = 1.96
 
 
 def resampled_counts(images: int, resamples: int, seed: int) -> Tensor:
-    """How often each image is drawn when as many are drawn with replacement: float64 (R, N)."""
+    """Draw bootstrap resamples of N images; returns the count of each image, float64 (R, N)."""
     chance = torch.Generator().manual_seed(seed)
     drawn_RN = torch.randint(images, (resamples, images), generator=chance)
     counts_RN = torch.zeros(resamples, images, dtype=torch.float64)
@@ -26,7 +26,7 @@ def resampled_counts(images: int, resamples: int, seed: int) -> Tensor:
 def interval_of_sums(
     values_NV: Tensor, figure: Callable[[Tensor], Tensor], seed: int
 ) -> tuple[float, float]:
-    """The percentile bootstrap's 95 % interval of a figure that is made of sums over images.
+    """Compute the percentile bootstrap's 95 % interval of a function of sums over images.
 
     It takes the memory of three times 1000 x N doubles: 240 MB for 10000 images.
 
@@ -42,17 +42,17 @@ def interval_of_sums(
 
 
 def mean_interval(values_N: Tensor, seed: int) -> tuple[float, float]:
-    """The percentile bootstrap's 95 % interval of a mean over images, float64 (N,)."""
+    """Compute the percentile bootstrap's 95 % interval of a mean over images, float64 (N,)."""
     return interval_of_sums(values_N[:, None], lambda sums: sums[:, 0] / len(values_N), seed)
 
 
 def frechet_standard_error(
     first_NF: Tensor, second_MF: Tensor, *, partners: bool, seed: int
 ) -> float:
-    """The bootstrap's standard error of a Frechet distance.
+    """Compute the bootstrap's standard error of a Frechet distance.
 
-    The percentiles of the resamples are of no use: images that are drawn twice make each set less
-    various than it is, which moves all resampled distances up. How widely they scatter is not harmed.
+    The percentiles of the resamples are biased: repeated images reduce the variety of a set, which moves all
+    resampled distances up. Their spread is not affected.
 
     Args:
         first_NF, second_MF: float64 (N, F) and (M, F).
@@ -60,7 +60,7 @@ def frechet_standard_error(
         seed: of the resampling.
     """
     first_RN = resampled_counts(len(first_NF), FRECHET_RESAMPLES, seed)
-    # Another seed: else sets of equal size would be drawn together too.
+    # Another seed: otherwise sets of equal size would get the same resamples.
     second_RM = (
         first_RN if partners else resampled_counts(len(second_MF), FRECHET_RESAMPLES, seed + 1)
     )

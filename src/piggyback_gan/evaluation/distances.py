@@ -1,4 +1,4 @@
-"""How far two sets of images are apart, by their features: Frechet distance and kernel distance."""
+"""Frechet distance and kernel distance between the features of two sets of images."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from piggyback_gan.errors import PiggybackError
 
 
 def frechet_distance(first_NF: Tensor, second_MF: Tensor) -> float:
-    """Frechet distance between normal distributions fitted to two sets (Heusel et al. 2017, FID).
+    """Compute the Frechet distance between normal distributions fitted to two sets (Heusel et al. 2017, FID).
 
     `|mean1 - mean2|^2 + trace(C1 + C2 - 2 (C1 C2)^(1/2))`, covariances with N - 1. It is biased upwards,
     the more so the fewer images there are.
@@ -18,7 +18,7 @@ def frechet_distance(first_NF: Tensor, second_MF: Tensor) -> float:
         first_NF, second_MF: float64 (N, F) and (M, F), at least two images each.
 
     Returns:
-        At least 0, but for rounding; in squared units of the features.
+        At least 0, up to rounding; in squared units of the features.
 
     Raises:
         PiggybackError: a set with fewer than two images, or values that are not finite.
@@ -31,7 +31,7 @@ def frechet_distance(first_NF: Tensor, second_MF: Tensor) -> float:
 def weighted_frechet_distance(
     first_NF: Tensor, second_MF: Tensor, first_counts_N: Tensor, second_counts_M: Tensor
 ) -> float:
-    """`frechet_distance` of sets in which each image occurs as often as its count says, 0 or more times.
+    """Compute `frechet_distance` of sets in which each image is repeated by its count.
 
     Args:
         first_NF, second_MF: float64 (N, F) and (M, F), finite.
@@ -49,7 +49,7 @@ def weighted_frechet_distance(
 def kernel_distance(
     first_NF: Tensor, second_MF: Tensor, *, partners: bool = False
 ) -> tuple[float, float]:
-    """Squared maximum mean discrepancy with the kernel `(x.y / F + 1)^3` (Binkowski et al. 2018, KID).
+    """Compute the squared maximum mean discrepancy with the kernel `(x.y / F + 1)^3` (Binkowski et al. 2018, KID).
 
     The unbiased estimate over all images at once; around 0, also below, for sets of one distribution.
     Its standard error is the jackknife's.
@@ -92,14 +92,14 @@ def _check(first_NF: Tensor, second_MF: Tensor, *, least: int) -> None:
     for features in (first_NF, second_MF):
         if len(features) < least:
             raise PiggybackError(
-                f"a set of {len(features)} has no distance to another: give at least {least} images"
+                f"a set of {len(features)} is too small for a distance: give at least {least} images"
             )
         if not features.isfinite().all():
             raise PiggybackError("features are NaN or infinite: look at the images and the network")
 
 
 def _centred(features_NF: Tensor, counts_N: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean, and rows X, without those of count 0, such that X'X is the covariance."""
+    """Return the mean and rows X, without those of count 0, such that X'X is the covariance."""
     there = counts_N > 0
     rows, counts = features_NF[there], counts_N[there, None]
     mean_F = (counts * rows).sum(0) / counts.sum()
@@ -107,7 +107,7 @@ def _centred(features_NF: Tensor, counts_N: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _shortened(rows_NF: Tensor) -> Tensor:
-    """At most F rows R with the same R'R."""
+    """Return at most F rows with the same R'R."""
     if len(rows_NF) <= rows_NF.shape[1]:
         return rows_NF
     triangle: Tensor = torch.linalg.qr(rows_NF, mode="r").R
@@ -123,6 +123,6 @@ def _without_diagonal(square: Tensor) -> Tensor:
 
 
 def _jackknife_variance(left_out_N: Tensor) -> Tensor:
-    """The variance of an estimate, from what it is without each of N observations."""
+    """Compute the jackknife variance of an estimate from its N leave-one-out values."""
     n = len(left_out_N)
     return (n - 1) / n * (left_out_N - left_out_N.mean()).square().sum()

@@ -1,4 +1,4 @@
-"""Judging generators on all held-out images, whole and unflipped, and fingerprinting what they make."""
+"""Evaluate generators on all held-out images, without crops or flips, and hash their outputs."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,12 +14,12 @@ from piggyback_gan.evaluation.metrics import image_metrics, mean_metrics
 BATCH_SIZE = 8
 
 Generate = Callable[[Tensor], Tensor]
-"""(B, C, H, W) in [-1, 1] -> the same, on the device that it is called with."""
+"""(B, C, H, W) in [-1, 1] -> the same shape and range, on the inputs' device."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """Something that was found out about all outputs of a task.
+    """Base of evaluation results: a hash for every output.
 
     `output_hashes` has the SHA-256 of each output's float32 values, in order: equal hashes mean
     bit-identical outputs. Of an unpaired task those of the trained direction come first.
@@ -29,7 +29,7 @@ class Judged:
 
     @property
     def images(self) -> int:
-        """How many outputs were judged."""
+        """Number of outputs."""
         return len(self.output_hashes)
 
     @property
@@ -47,13 +47,13 @@ class Evaluation(Judged):
 
 @dataclass(frozen=True)
 class TranslatedBatch:
-    """A batch of held-out images and what generators made of them: float32 (B, C, H, W), on the CPU.
+    """A batch of held-out images and their translations: float32 (B, C, H, W), on the CPU.
 
     Attributes:
         inputs: in [-1, 1].
         outputs: their translations.
-        targets: what those should be, in [-1, 1]; None where that is not known.
-        cycled: the way back from the outputs; None in a paired task.
+        targets: in [-1, 1]; None if there are none.
+        cycled: the outputs translated back; None for a paired task.
         way: of an unpaired task "AtoB" or "BtoA", else "".
     """
 
@@ -64,7 +64,7 @@ class TranslatedBatch:
     way: str = ""
 
     def named(self, figure: str) -> str:
-        """What a figure is called: with its way, where there are two."""
+        """A metric's full name, with the direction if there are two."""
         return f"{figure}_{self.way}" if self.way else figure
 
     def metrics(self) -> dict[str, Tensor]:
@@ -89,7 +89,7 @@ def evaluate(
     device: torch.device,
     between: Callable[[], None] = lambda: None,
 ) -> Evaluation:
-    """Run a generator in eval mode over pairs: L1, PSNR and SSIM to the targets.
+    """Compute L1, PSNR and SSIM between a generator's outputs and targets.
 
     Args:
         generator: on `device`.
@@ -101,7 +101,7 @@ def evaluate(
 
 
 def unpaired_metric_names(direction: str, *, paired: bool) -> tuple[str, ...]:
-    """What `evaluate_unpaired` measures: the names of its metrics."""
+    """Names of the metrics of `evaluate_unpaired`."""
     one, two = direction[0], direction[-1]
     cycles = (f"cycle_l1_{one}", f"cycle_l1_{two}")
     if not paired:
@@ -121,10 +121,10 @@ def evaluate_unpaired(
     paired: bool,
     between: Callable[[], None] = lambda: None,
 ) -> Evaluation:
-    """Run both generators of an unpaired task over the held-out images of both sides.
+    """Evaluate both generators of an unpaired task on the held-out images of both sides.
 
     `cycle_l1_A` is the mean absolute difference, as a share of the value range, between images of A and
-    their way to B and back: it says that content is kept, not that translations look like B. Where the
+    their cycle through B: it measures whether content is kept, not whether translations look like B. Where the
     held-out images have partners, `l1_AtoB`, `psnr_AtoB` and so on compare with them.
 
     Args:
@@ -154,7 +154,7 @@ def output_hashes(
     device: torch.device,
     between: Callable[[], None] = lambda: None,
 ) -> list[str]:
-    """The SHA-256 of each output, as `Judged.output_hashes` has them, where nothing else is to be known.
+    """Compute the SHA-256 of each output, as in `Judged.output_hashes`, and no metrics.
 
     Args:
         generators: of a paired task one, of an unpaired one both, as `evaluate_unpaired` takes them.
@@ -182,7 +182,7 @@ def translated_pairs(
     device: torch.device,
     between: Callable[[], None],
 ) -> Iterator[TranslatedBatch]:
-    """All pairs of a data set in order, translated. Arguments as of `evaluate`."""
+    """Translate all pairs of a data set in order. Arguments as for `evaluate`."""
     for inputs, targets in dataset.in_order(BATCH_SIZE):
         outputs = generator(inputs.to(device)).float().cpu()
         yield TranslatedBatch(inputs, outputs, targets)
@@ -199,7 +199,7 @@ def translated_sides(
     paired: bool,
     between: Callable[[], None],
 ) -> Iterator[TranslatedBatch]:
-    """All images of one side, then those of the other, each translated and back, as `evaluate_unpaired`."""
+    """Translate and cycle all images of one side, then of the other, as `evaluate_unpaired` does."""
     for side, (there, back) in enumerate((generators, generators[::-1])):
         partners = dataset.in_order(BATCH_SIZE, 1 - side) if paired else None
         for images in dataset.in_order(BATCH_SIZE, side):

@@ -1,4 +1,4 @@
-"""Features of real images, kept on disk by what they were computed from."""
+"""On-disk cache of real images' features, keyed by network, device and images."""
 
 import contextlib
 import hashlib
@@ -22,20 +22,20 @@ _CHECKSUM = "sha256"
 def cached_features(
     network: FeatureNetwork, images: Callable[[], Iterator[Tensor]], folder: Path | None
 ) -> Tensor:
-    """Features of all images, from the folder if the same network has seen the same images in the same order.
+    """Compute the features of all images, or read them from the cache.
 
     Args:
-        network: one without a SHA-256 is asked anew each time.
-        images: gives batches (B, C, H, W) in [-1, 1] from the first on, whenever it is called.
-        folder: where files are kept: each is named after the hash of the network's file, the kind of its
-            device and the images as they are fed. One that is damaged is written anew. None keeps none, nor
+        network: without a SHA-256, its features are not cached.
+        images: returns an iterator of batches (B, C, H, W) in [-1, 1], from the first on.
+        folder: of the cache: a file is named after the hash of the network's file, the kind of its
+            device and the images in order. A damaged file is replaced. None disables the cache, and so
             does a folder that can't be written to.
 
     Returns:
         float64 (N, F) on the CPU.
 
     Raises:
-        PiggybackError: the network can't look at the images.
+        PiggybackError: the network can't process the images.
     """
     if folder is None or network.sha256 is None:
         return _computed(network, images)
@@ -48,7 +48,7 @@ def cached_features(
     if kept is not None:
         return kept
     features = _computed(network, images)
-    # The features are what was asked for: a folder that can't be written to costs time only.
+    # Without the cache the features still are valid.
     with contextlib.suppress(PiggybackError):
         require_writable(folder)
         atomic_write(path, save({_TENSOR: features}, {_CHECKSUM: _sha256(features)}))
@@ -60,7 +60,7 @@ def _computed(network: FeatureNetwork, images: Callable[[], Iterator[Tensor]]) -
 
 
 def _read(path: Path) -> Tensor | None:
-    """What a file holds, if it is there and whole."""
+    """Read a cache file; None if it does not exist or is damaged."""
     try:
         with safetensors.safe_open(path, "pt") as file:
             features: Tensor = file.get_tensor(_TENSOR)

@@ -1,4 +1,4 @@
-"""Networks that judge images: features, perceptual distance, recogniser; from files, Python or by name."""
+"""Evaluation networks: features, perceptual distance, recogniser; loaded from files, Python or by name."""
 
 import hashlib
 import warnings
@@ -22,12 +22,12 @@ _BATCH_SIZE = 32
 
 
 class JudgingNetwork:
-    """A network that looks at images as RGB of 0 to 1, a few at a time, without gradients.
+    """Base of evaluation networks, which take RGB in [0, 1], in small batches, without gradients.
 
     Attributes:
         name: the file's name without its suffix, or the callable's own.
-        sha256: of the file; None for a callable, whose content is not known.
-        device: where it computes.
+        sha256: of the file; None for a callable.
+        device: of the network.
     """
 
     def __init__(
@@ -39,23 +39,23 @@ class JudgingNetwork:
         self.device = device
 
     def _run(self, *images: Tensor) -> Tensor:
-        """What it says of each image, on the CPU.
+        """Run the network on all images; the result is on the CPU.
 
         Args:
             images: one or more times (N, C, H, W) in [-1, 1], C 1 or 3; values beyond are clipped.
 
         Raises:
-            PiggybackError: it fails, or gives something else than a tensor with a row for each image.
+            PiggybackError: it fails, or does not return a tensor with a row for each image.
         """
         parts = []
-        # TF32 would leave three digits of a feature, and they would differ from a CPU's.
+        # TF32 has three significant digits, and would differ from a CPU.
         exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
         with torch.inference_mode(), exact:
             for batches in zip(*(torch.split(batch, _BATCH_SIZE) for batch in images), strict=True):
                 given = [self._fed(batch) for batch in batches]
                 try:
                     result = self._network(*given)
-                except Exception as error:  # noqa: BLE001 - code of others raises what it likes
+                except Exception as error:  # noqa: BLE001 - user code may raise anything
                     raise PiggybackError(
                         f"{self.name} can't judge images of {_shape(given[0])}: {_said(error)}"
                     ) from None
@@ -78,7 +78,7 @@ class JudgingNetwork:
 
 
 class FeatureNetwork(JudgingNetwork):
-    """Images -> features, for Frechet and kernel distances."""
+    """Features, for Frechet and kernel distances."""
 
     def __init__(
         self, network: Callable[..., object], name: str, sha256: str | None, device: torch.device
@@ -88,14 +88,14 @@ class FeatureNetwork(JudgingNetwork):
 
     @property
     def is_inception(self) -> bool:
-        """Whether it is the network of FID and KID: no other distance may be called so."""
+        """Whether it is the network of FID and KID; only its distances have these names."""
         return self.sha256 == INCEPTION_SHA256
 
     def __call__(self, images: Tensor) -> Tensor:
         """Features of images (N, C, H, W) in [-1, 1], C 1 or 3: float64 (N, F) on the CPU.
 
         Raises:
-            PiggybackError: other channels, or the network gives no such thing.
+            PiggybackError: other channels, or the network's output has another shape.
         """
         features = self._run(images)
         if features.dim() != 2:
@@ -104,13 +104,13 @@ class FeatureNetwork(JudgingNetwork):
 
 
 class DistanceNetwork(JudgingNetwork):
-    """Two batches of images -> how different each image looks from its partner."""
+    """Perceptual distances between the images of two batches."""
 
     def __call__(self, first: Tensor, second: Tensor) -> Tensor:
         """Distances of two batches (N, C, H, W) in [-1, 1], C 1 or 3: float64 (N,) on the CPU.
 
         Raises:
-            PiggybackError: other channels, or the network gives no such thing.
+            PiggybackError: other channels, or the network's output has another shape.
         """
         distances = self._run(first, second)
         if distances.numel() != len(first):
@@ -119,14 +119,14 @@ class DistanceNetwork(JudgingNetwork):
 
 
 class Recogniser(JudgingNetwork):
-    """Images -> the class of each pixel."""
+    """Class of each pixel."""
 
     def __call__(self, images: Tensor, classes: int) -> Tensor:
-        """The likeliest class of each pixel of (N, C, H, W) in [-1, 1], C 1 or 3: int64 (N, H, W) on the CPU.
+        """The most likely class of each pixel of (N, C, H, W) in [-1, 1], C 1 or 3: int64 (N, H, W) on the CPU.
 
         Args:
-            images: what to recognise.
-            classes: how many there are.
+            images: as above.
+            classes: number of classes.
 
         Raises:
             PiggybackError: other channels, or the network gives no logits (N, classes, H, W).
@@ -139,15 +139,15 @@ class Recogniser(JudgingNetwork):
 
 
 def load_features(spec: str, device: str | torch.device) -> FeatureNetwork:
-    """A feature network.
+    """Load a feature network.
 
     Args:
         spec: "inception", which is downloaded once; a TorchScript file; or "package.module:callable".
             Float RGB in [0, 1], (N, 3, H, W) -> (N, F).
-        device: where it is to compute.
+        device: to load it to.
 
     Raises:
-        PiggybackError: there is no such network, or it can't be loaded or downloaded.
+        PiggybackError: the network does not exist, or can't be loaded or downloaded.
     """
     if spec == INCEPTION:
         path = cache_folder() / Path(INCEPTION_URL).name
@@ -156,7 +156,7 @@ def load_features(spec: str, device: str | torch.device) -> FeatureNetwork:
 
 
 def load_distance(spec: str, device: str | torch.device) -> DistanceNetwork:
-    """A perceptual distance: as `load_features`, but two batches of images -> (N,); none has a name.
+    """Load a perceptual distance: as `load_features`, but (two batches of images) -> (N,), and no built-in names.
 
     Raises:
         PiggybackError: as `load_features`.
@@ -165,7 +165,7 @@ def load_distance(spec: str, device: str | torch.device) -> DistanceNetwork:
 
 
 def load_recogniser(spec: str, device: str | torch.device) -> Recogniser:
-    """A recogniser: as `load_features`, but images -> logits (N, K, H, W); none has a name.
+    """Load a recogniser: as `load_features`, but images -> logits (N, K, H, W), and no built-in names.
 
     Raises:
         PiggybackError: as `load_features`.
@@ -174,7 +174,7 @@ def load_recogniser(spec: str, device: str | torch.device) -> Recogniser:
 
 
 def require_visible(format: ImageFormat) -> None:
-    """Refuse images that no network for photographs can look at.
+    """Check that images are gray or RGB, as evaluation networks need them.
 
     Raises:
         PiggybackError: label maps, or other channels than gray and RGB.
@@ -182,8 +182,8 @@ def require_visible(format: ImageFormat) -> None:
     if format.labels or format.channels not in (1, 3):
         what = "label maps" if format.labels else f"images of {format.channels} channels"
         raise PiggybackError(
-            f"feature, distance and recogniser networks look at gray and RGB images, not at {what}: "
-            "leave them away for this task"
+            f"feature, distance and recogniser networks take gray and RGB images, not {what}: "
+            "leave them out for this task"
         )
 
 
@@ -199,7 +199,7 @@ class _Inception(nn.Module):
 
 
 def _load(spec: str, device: str | torch.device) -> tuple[Callable[..., object], str, str | None]:
-    """A network, its name, and the SHA-256 of its file if it is one."""
+    """Load a network; returns it, its name, and the SHA-256 of its file if it is one."""
     path = Path(spec)
     _, colon, attribute = spec.partition(":")
     if colon and not path.exists():
@@ -216,12 +216,12 @@ def _load(spec: str, device: str | torch.device) -> tuple[Callable[..., object],
             warnings.simplefilter("ignore", DeprecationWarning)
             network = torch.jit.load(path, map_location=device)  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError) as error:
-        raise PiggybackError(f"{spec} is no TorchScript file: {_said(error)}") from None
+        raise PiggybackError(f"{spec} is not a TorchScript file: {_said(error)}") from None
     return network, path.stem, sha256
 
 
 def _said(error: Exception) -> str:
-    """What an error says in a line: its kind and first line, or the last below TorchScript's traceback."""
+    """An error in one line: its type and first line, or the last line below TorchScript's traceback."""
     lines = str(error).strip().splitlines()
     return lines[-1] if lines and "TorchScript interpreter" in lines[0] else error_line(error)
 

@@ -13,23 +13,23 @@ from piggyback_gan.images.read import Source
 def load_held_out(
     bank: Bank, task: str, root: Path, checked: Checked, *, split_free: bool = False
 ) -> tuple[Dataset, bool]:
-    """Decode and check the held-out images of a finished task, or of other data for it.
+    """Load the held-out images of a finished task, or of other data for it.
 
-    Held out is `val/`, else `test/`, else what the task's training held out of `train/` (`val_fraction`).
+    These are `val/`, else `test/`, else what training held out of `train/` (`val_fraction`).
 
     Args:
-        bank: where the task is.
-        task: its name; direction, formats and size are its own.
+        bank: with the task.
+        task: its name; determines direction, formats and size.
         root: the folder of images.
-        checked: told how many images were read.
-        split_free: all images in the folder, those in `train/` too: for data that the task never saw.
+        checked: called with the progress.
+        split_free: take all images, including `train/`: for data that the task was not trained on.
 
     Returns:
-        The images, whole and without crop or flip, and whether the sides of an unpaired task are pairs,
+        The images, without crop or flip, and whether the sides of an unpaired task are pairs,
         in order.
 
     Raises:
-        PiggybackError: there is no such task, nothing is held out, or files can't be used.
+        PiggybackError: the task does not exist, no images are held out, or files can't be used.
     """
     card = bank.card(task)
     paired = card.mode == "paired"
@@ -67,7 +67,7 @@ def load_held_out(
 
 
 def _all_pairs(root: Path) -> tuple[Pair, ...]:
-    """The images of an unpaired folder as pairs, if each has a partner; else none."""
+    """The images of an unpaired folder as pairs; empty if one has no partner."""
     try:
         folder = find_pairs(root)
     except PiggybackError:

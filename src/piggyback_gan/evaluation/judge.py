@@ -1,4 +1,4 @@
-"""Judging a task on all held-out images: figures with intervals, by pixels, features and recognition."""
+"""Evaluate a task on all held-out images: pixel, feature and recognition metrics with 95 % intervals."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,14 +36,14 @@ from piggyback_gan.evaluation.metrics import joined
 from piggyback_gan.images.format import ImageFormat
 
 Images = Callable[[], Iterator[Tensor]]
-"""Gives batches (B, C, H, W) in [-1, 1] from the first on, whenever it is called."""
+"""Returns an iterator of batches (B, C, H, W) in [-1, 1], from the first on."""
 
 # Shapes: N images, K classes.
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure and its 95 % interval, from `low` to `high`."""
+    """A metric's value and its 95 % interval, from `low` to `high`."""
 
     value: float
     low: float
@@ -52,13 +52,13 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement(Judged):
-    """What was found.
+    """Result of an evaluation.
 
     Attributes:
         figures: by name, with `_AtoB` or `_BtoA` behind it for an unpaired task: l1, psnr, ssim,
             cycle_l1 (unpaired only; with `_A` or `_B`), perceptual_distance, frechet_distance,
             kernel_distance, pixel_accuracy, mean_iou; those that the task and the networks allow.
-        warnings: lines on figures that are not to be trusted.
+        warnings: about figures that are not reliable.
     """
 
     figures: dict[str, Figure]
@@ -67,7 +67,7 @@ class Judgement(Judged):
 
 @dataclass(frozen=True)
 class _Way:
-    """One direction of a task: the real images that its outputs are to be like, and what its images are.
+    """One direction of a task: the real images to compare outputs with, and the formats.
 
     `partners`: each output has its target among the real images, in the same order.
     """
@@ -78,14 +78,14 @@ class _Way:
 
 
 class Judge:
-    """Judges generators on data sets; the same way each time, whatever the networks' batch sizes.
+    """Evaluator of generators on data sets; results do not depend on the networks' batch sizes.
 
     Args:
         features: for Frechet and kernel distances between outputs and real images.
         distance: for a perceptual distance between outputs and targets.
-        recogniser: for what can be recognised in outputs that were made from label maps.
-        cache: a folder to keep real images' features in; None keeps none.
-        seed: of the resampling behind the intervals.
+        recogniser: for pixel accuracy and mean IoU of outputs whose inputs are label maps.
+        cache: a folder for real images' features; None disables caching.
+        seed: of the bootstrap.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Judge:
         paired: bool,
         between: Callable[[], None] = lambda: None,
     ) -> Judgement:
-        """Judge a task of either kind: as `paired` with the first generator, or as `unpaired` with both."""
+        """Evaluate a task of either kind: as `paired` with the first generator, or as `unpaired` with both."""
         if isinstance(dataset, PairedDataset):
             return self.paired(generators[0], dataset, device, between)
         forward, backward = generators
@@ -132,7 +132,7 @@ class Judge:
         device: torch.device,
         between: Callable[[], None] = lambda: None,
     ) -> Judgement:
-        """Judge a generator in eval mode on pairs.
+        """Evaluate a generator on pairs.
 
         Args:
             generator: on `device`.
@@ -141,7 +141,7 @@ class Judge:
             between: called after every batch; it may raise to stop.
 
         Raises:
-            PiggybackError: a network can't look at such images, there is a recogniser and inputs are no
+            PiggybackError: a network can't process the images, there is a recogniser and inputs are not
                 label maps, or there are too few images for a distance.
         """
 
@@ -162,7 +162,7 @@ class Judge:
         paired: bool,
         between: Callable[[], None] = lambda: None,
     ) -> Judgement:
-        """Judge both generators of an unpaired task, each on all held-out images of its side.
+        """Evaluate both generators of an unpaired task, each on all held-out images of its side.
 
         Frechet and kernel distances are to the held-out images of the other side.
 
@@ -175,7 +175,7 @@ class Judge:
             between: called after every batch; it may raise to stop.
 
         Raises:
-            PiggybackError: as `paired`; it is enough if the images of one side are label maps.
+            PiggybackError: as `paired`; label maps on one side suffice for a recogniser.
         """
 
         def images(side: int) -> Images:
@@ -193,14 +193,14 @@ class Judge:
         return self._judge(batches, ways)
 
     def _check(self, ways: Iterable[_Way]) -> None:
-        """Refuse before anything is computed what can't be judged so."""
+        """Raise PiggybackError if the networks can't evaluate these formats."""
         for way in ways:
             if self.features or self.distance or (self.recogniser and way.formats[0].labels):
                 require_visible(way.formats[1])
         if self.recogniser and not any(way.formats[0].labels for way in ways):
             raise PiggybackError(
-                "a recogniser's classes are compared with label maps, but the task's inputs are none: "
-                "leave the recogniser away"
+                "a recogniser's classes are compared with label maps, but the task's inputs are not label maps: "
+                "leave the recogniser out"
             )
 
     def _judge(self, batches: Iterable[TranslatedBatch], ways: Mapping[str, _Way]) -> Judgement:
@@ -226,7 +226,7 @@ class Judge:
         warnings = []
         if self.distance and not any(way.partners for way in ways.values()):
             warnings.append(
-                "no perceptual distance: the held-out images of the two sides are no pairs"
+                "no perceptual distance: the held-out images of the two sides are not pairs"
             )
         for name, way in ways.items():
             suffix = f"_{name}" if name else ""
@@ -247,7 +247,7 @@ class Judge:
         self, made_NF: Tensor, real_MF: Tensor, partners: bool, suffix: str
     ) -> dict[str, Figure]:
         frechet = frechet_distance(made_NF, real_MF)
-        # The bootstrap's spread, not its percentiles: why, `frechet_standard_error` says.
+        # The bootstrap's spread, not its percentiles: see `frechet_standard_error`.
         reach = NORMAL * frechet_standard_error(made_NF, real_MF, partners=partners, seed=self.seed)
         kernel, error = kernel_distance(made_NF, real_MF, partners=partners)
         return {
@@ -269,11 +269,11 @@ class Judge:
 
 
 def class_overlaps(recognised: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """How many pixels of each image and class are in both of two label maps, in the first, in the second.
+    """Count the pixels of each class in both of two label maps, in the first, and in the second.
 
     Args:
         recognised, labels: integers (N, H, W) from 0 to `classes` - 1.
-        classes: how many there are.
+        classes: number of classes.
 
     Returns:
         float64 (N, 3, classes).
@@ -295,7 +295,7 @@ def _pixel_accuracy(sums: Tensor) -> Tensor:
 
 
 def _mean_iou(sums: Tensor) -> Tensor:
-    """Intersection over union, the mean over the classes that the label maps have or that were recognised."""
+    """Mean intersection over union of the classes that occur in label maps or outputs."""
     both, recognised, labelled = sums.tensor_split(3, 1)
     union = recognised + labelled - both
     mean: Tensor = (both / union.clamp_min(1)).sum(1) / (union > 0).sum(1)

@@ -1,15 +1,15 @@
-"""How close images are to their targets: L1, PSNR and SSIM, each image for itself."""
+"""L1, PSNR and SSIM of each image to its target."""
 
 from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
-_SMALLEST_ERROR = 1e-10  # equal images have 100 dB, not infinity, which JSON can't say
+_SMALLEST_ERROR = 1e-10  # equal images have 100 dB: JSON has no infinity
 
 
 def image_metrics(outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-    """Metrics of each image of a batch, independent of the others.
+    """Compute the metrics of each image of a batch.
 
     Args:
         outputs, targets: (B, C, H, W) in [-1, 1], at least 11 pixels on a side; values beyond are
@@ -32,7 +32,7 @@ def image_metrics(outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
 
 
 def joined(batches: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """The values of each metric for all images, (N,), from those of batches, which may lack some."""
+    """Concatenate the metrics of batches, which may lack some; returns (N,) each."""
     values: dict[str, list[Tensor]] = {}
     for batch in batches:
         for name, part in batch.items():
@@ -41,5 +41,5 @@ def joined(batches: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def mean_metrics(batches: Iterable[Mapping[str, Tensor]]) -> dict[str, float]:
-    """The mean of each metric over all images of all batches, whatever the batches' sizes."""
+    """Compute the mean of each metric over all images of all batches."""
     return {name: values.double().mean().item() for name, values in joined(batches).items()}

@@ -1,1 +1,1 @@
-"""Lifelong experiments: strategies side by side on one sequence of tasks, and what they cost and keep."""
+"""Lifelong experiments: compare strategies on one sequence of tasks by quality, forgetting and cost."""

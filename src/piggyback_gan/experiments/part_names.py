@@ -1,4 +1,4 @@
-"""An experiment's parts by name: which there are, and what each needs."""
+"""Names and dependencies of an experiment's parts."""
 
 from dataclasses import dataclass
 
@@ -11,9 +11,9 @@ class PartName:
 
     Attributes:
         label: the strategy, or "first".
-        seed: of all chance.
-        rate: the candidate, in a part that a rate is chosen by.
-        needs: the parts that must be done before.
+        seed: random seed.
+        rate: the candidate learning rate, in a part of the search for one.
+        needs: parts that must be finished before.
     """
 
     label: str
@@ -27,7 +27,7 @@ class PartName:
 
 
 def part_names(experiment: Experiment) -> list[PartName]:
-    """All parts, in an order in which each comes after those that it needs."""
+    """List all parts, each after those that it needs."""
     strategies = experiment.strategies
     seeds = sorted({seed for settings in strategies.values() for seed in settings.seeds})
     first = {seed: PartName(FIRST, seed) for seed in seeds}

@@ -1,15 +1,15 @@
-"""What an experiment leaves in its folder, written and read.
+"""Read and write the results of an experiment.
 
 The folder::
 
-    experiment.json                     everything that was set: tasks, strategies, seeds, versions
+    experiment.json                     all settings: tasks, strategies, seeds, versions
     samples/<task>-<n>-input.png        the first held-out images of each task
     samples/<task>-<n>-target.png
-    parts/<strategy>/rate-<r>/          a candidate of its learning rate, kept likewise
+    parts/<strategy>/rate-<r>/          a candidate learning rate, with the same files
     parts/<strategy>/seed-<s>/
-        part.json                           what it was begun with
-        stage-<k>.json                  all that was measured after the k-th task, counted from 1
-        samples/after-<k>/<task>-<n>.png    what the strategy makes of the same inputs then
+        part.json                           settings when it was started
+        stage-<k>.json                  all metrics after the k-th task, counted from 1
+        samples/after-<k>/<task>-<n>.png    outputs for the same inputs at that stage
         bank/ or kept-<k>/              the tasks themselves
 """
 
@@ -56,7 +56,7 @@ class _Network(TypedDict, total=False):
 
 
 class _Settings(TypedDict, total=False):
-    """What a report takes from `experiment.json`."""
+    """The settings in `experiment.json` that a report uses."""
 
     tasks: Required[list[_Task]]
     strategies: Required[list[_Strategy]]
@@ -71,24 +71,24 @@ class _Settings(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """What was measured of one strategy and seed after one more task.
+    """Metrics of one strategy and seed after a task.
 
     Attributes:
         strategy: its label.
-        seed: of all chance.
-        order: how many tasks are learned now.
-        task: the newest.
+        seed: random seed.
+        order: number of tasks learned so far.
+        task: the newest task.
         learning_rate: the generator's, for this task.
-        steps: how many the task was trained.
-        seconds: how long that took; 0 where a network was taken over.
-        peak_memory: of the process while training, or of the GPU, in bytes; None where unknown.
-        parameters: what is kept of all tasks so far, in 32-bit values.
-        predicted: what the task adds to that, by formula.
+        steps: training steps of the task.
+        seconds: training time; 0 if the network was taken over.
+        peak_memory: of the process while training, or of the GPU, in bytes; None if unknown.
+        parameters: stored for all tasks so far, in 32-bit values.
+        predicted: parameters that the task adds, by formula.
         standalone: parameters of the task's network, or networks, as plain ones.
         bytes: of the files that keep all tasks so far.
         figures: task -> metric -> figure, of every task so far, as it is now.
-        identical: task -> how many outputs have the bits that they had when the task was learned, and of
-            how many.
+        identical: task -> number of outputs that are bit-identical to those when the task was learned,
+            and number of all outputs.
         curve: at the end of each epoch, {"step": steps so far, metric: value, ...} of some held-out images.
     """
 
@@ -112,9 +112,9 @@ class Stage:
 
 @dataclass(frozen=True)
 class Results:
-    """All that a folder has so far: what was set, and the stages that are done.
+    """Settings of an experiment and its finished stages.
 
-    `tried` are the stages of tasks 2 and on at the candidates of a learning rate.
+    `tried` are the stages of tasks 2 and on at candidate learning rates.
     """
 
     folder: Path
@@ -124,10 +124,10 @@ class Results:
 
     @classmethod
     def read(cls, folder: Path) -> "Results":
-        """Read an experiment's folder, finished or not; others may have made it.
+        """Read an experiment's folder, finished or not. Its content is validated.
 
         Raises:
-            PiggybackError: it is none, or a file in it is damaged or of another experiment.
+            PiggybackError: it is not an experiment's, or a file is damaged or of another experiment.
         """
         experiment = read_experiment_file(folder)
         try:
@@ -150,59 +150,59 @@ class Results:
         return cls(folder, experiment, tuple(stages), tuple(tried))
 
     def sample(self, task: str, number: int, what: str) -> Path:
-        """The picture of a held-out image: `what` is "input" or "target"."""
+        """Path of the picture of a held-out image: `what` is "input" or "target"."""
         return held_out_sample(self.folder, task, number, what)
 
     def output_sample(self, stage: Stage, task: str, number: int) -> Path:
-        """The picture of what a strategy made of that input after a stage."""
+        """Path of the picture of a strategy's output for that input after a stage."""
         folder = part_folder(self.folder, stage.strategy, stage.seed)
         return output_sample(folder, stage.order, task, number)
 
 
 def read_experiment_file(folder: Path) -> dict[str, Any]:
-    """Everything that was set.
+    """Read the settings of an experiment.
 
     Raises:
-        PiggybackError: the folder is no experiment's, or the file is damaged.
+        PiggybackError: the folder is not an experiment's, or the file is damaged.
     """
     return read_table(
         folder / EXPERIMENT_FILE,
-        f"{folder} is no experiment's folder (the --out of pbgan experiment)",
+        f"{folder} is not an experiment's folder (the --out of pbgan experiment)",
     )
 
 
 def part_folder(folder: Path, strategy: str, seed: int) -> Path:
-    """Where an experiment keeps what one strategy does with one seed."""
+    """Folder of a strategy's results with one seed."""
     return folder / PARTS / str(PartName(strategy, seed))
 
 
 def rate_folder(folder: Path, strategy: str, rate: float) -> Path:
-    """Where an experiment keeps what a strategy does at a candidate of its learning rate."""
+    """Folder of a strategy's results at a candidate learning rate."""
     return folder / PARTS / str(PartName(strategy, seed=0, rate=float(rate)))
 
 
 def has_diverged(part: Path) -> bool:
-    """Whether training failed in the part of a candidate of a learning rate."""
+    """Whether training diverged at a candidate learning rate."""
     return (part / DIVERGED).exists()
 
 
 def held_out_sample(folder: Path, task: str, number: int, what: str) -> Path:
-    """Where an experiment keeps the picture of a held-out image: `what` is "input" or "target"."""
+    """Path of the picture of a held-out image: `what` is "input" or "target"."""
     return folder / SAMPLES / f"{task}-{number}-{what}.png"
 
 
 def output_sample(part: Path, order: int, task: str, number: int) -> Path:
-    """Where a part keeps the picture of an output after so many tasks."""
+    """Path of the picture of an output after `order` tasks."""
     return part / SAMPLES / f"after-{order}" / f"{task}-{number}.png"
 
 
 def stage_file(part: Path, order: int) -> Path:
-    """Where a part keeps what was measured after so many tasks."""
+    """Path of the metrics after `order` tasks."""
     return part / f"{STAGE}{order}.json"
 
 
 def write_stage(part: Path, stage: Stage) -> None:
-    """Write what was measured, in one moment.
+    """Write a stage atomically.
 
     Raises:
         PiggybackError: it can't be written.
@@ -211,7 +211,7 @@ def write_stage(part: Path, stage: Stage) -> None:
 
 
 def read_stages(part: Path) -> Iterator[Stage]:
-    """The stages of a part that are done, in order.
+    """Read the finished stages of a part, in order.
 
     Raises:
         PiggybackError: a file is damaged.
@@ -230,19 +230,19 @@ def read_stages(part: Path) -> Iterator[Stage]:
 
 
 def to_json(content: Mapping[str, Any]) -> bytes:
-    """JSON as this library writes it."""
+    """Encode JSON as this library writes it."""
     return (json.dumps(content, indent=1) + "\n").encode()
 
 
 def read_table(path: Path, problem: str) -> dict[str, Any]:
-    """A JSON file that holds a table.
+    """Read a JSON file that contains an object.
 
     Args:
         path: the file.
-        problem: what it means that the file can't be read; the error begins with it.
+        problem: the beginning of the error message.
 
     Raises:
-        PiggybackError: it is missing, can't be read or holds something else.
+        PiggybackError: it is missing, can't be read or contains something else.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -251,7 +251,7 @@ def read_table(path: Path, problem: str) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise PiggybackError(f"{problem}: {path} can't be read ({error})") from None
     if not isinstance(content, dict):
-        raise PiggybackError(f"{problem}: {path} holds no table")
+        raise PiggybackError(f"{problem}: {path} is not a JSON object")
     return content
 
 
@@ -293,10 +293,10 @@ def _checked_stages(
 
 
 def _check_stage(stage: Stage, part: Path, label: str, seed: int, tasks: Sequence[str]) -> None:
-    """Refuse what was measured elsewhere.
+    """Check that a stage belongs to its folder.
 
     Raises:
-        PiggybackError: the stage is of another strategy, seed or task than its place says.
+        PiggybackError: the stage is of another strategy, seed or task.
     """
     learned = tasks[: stage.order]
     here = stage.strategy == label and stage.seed == seed and stage.order <= len(tasks)
@@ -326,7 +326,7 @@ def _stage(content: dict[str, Any], order: int) -> Stage:
         raise ValueError(f"order is {stage.order}, standalone {stage.standalone}")
     for figures in stage.figures.values():
         for metric in figures:
-            # Files of a report are named after it. It may have capitals, as in _AtoB.
+            # Names files of a report; may have capitals, as in _AtoB.
             check_name(metric.lower(), "a metric")
     if not all(isinstance(point.get("step"), int) for point in stage.curve):
         raise ValueError("a point of the curve has no step")

@@ -1,4 +1,4 @@
-"""An experiment's file: tasks, strategies, seeds, and how everything is trained and judged."""
+"""Read an experiment's file: tasks, strategies, seeds, training and evaluation."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -19,9 +19,9 @@ FIRST = "first"
 """The part that trains the first task's network, which most strategies have in common."""
 
 SEARCH_METRICS = ("l1", "perceptual_distance", "frechet_distance")
-"""What a learning rate can be chosen by: what is better when smaller, and never negative."""
+"""Metrics to choose a learning rate by: lower is better, and never negative."""
 
-# What the strategies, the seeds, the command line and the search have a say in, not the tasks.
+# Set by strategies, seeds, the command line and the search, not by tasks.
 _NOT_A_TASKS = (
     *known_options(FilterOptions),
     *("learning_rate", "backward_learning_rate"),
@@ -32,9 +32,9 @@ TASK_OPTIONS = sorted(set(known_options(TrainingOptions)) - set(_NOT_A_TASKS))
 
 @dataclass(frozen=True)
 class TaskSettings:
-    """A task: its name, its folder of images, and how it is trained, but for rates and seeds.
+    """A task: name, folder of images, and options except learning rates and seeds.
 
-    `steps` is how many to train at least, in whole epochs; None: the options' epochs.
+    `steps` is the minimum number of steps, in whole epochs; None: the options' epochs.
     """
 
     name: str
@@ -45,14 +45,14 @@ class TaskSettings:
 
 @dataclass(frozen=True)
 class StrategySettings:
-    """A strategy under the name that tables call it.
+    """A strategy and its name in tables.
 
     Attributes:
         label: its name.
         kind: which of `STRATEGIES`.
         strategy: with its options.
-        learning_rates: the generator's for all tasks but the first; the best is chosen of several.
-        rate_of: the strategy whose rate it takes instead.
+        learning_rates: the generator's for all tasks but the first; of several, the best is chosen.
+        rate_of: the strategy whose learning rate it uses instead.
         seeds: it learns the sequence once with each.
     """
 
@@ -66,16 +66,16 @@ class StrategySettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """How the best learning rate of several is chosen: on a part of the training images."""
+    """How the best of several learning rates is chosen, on a part of the training images."""
 
     val_fraction: float = 0.15
-    """The share of the training images that judges; the others train."""
+    """Share of the training images for evaluation; the others are for training."""
     tasks: int = 2
-    """How many tasks after the first are trained for it."""
+    """Number of tasks after the first to train."""
     steps: int | None = None
-    """How many steps each, at least; as many as in the experiment if left out."""
+    """Minimum steps per task; by default those of the experiment."""
     metric: str = "perceptual_distance"
-    """What is to be small, on average over those tasks (relative to the candidates' mean).
+    """The metric to minimize, averaged over those tasks (relative to the candidates' mean).
 
     One of `SEARCH_METRICS`.
     """
@@ -91,25 +91,25 @@ class Search:
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """All that an experiment's file says.
+    """An experiment's file, parsed and validated.
 
     Attributes:
         title: a line for the report.
         tasks: in the order in which they are learned.
         strategies: by label, in order.
-        seeds: those of strategies that have none of their own.
+        seeds: of strategies without seeds of their own.
         first_learning_rate: the generator's for the first task.
         generator: the architecture; not all fields need be given.
-        features, distance, recogniser: networks that judge, as `pbgan evaluate` takes them; None for none.
+        features, distance, recogniser: evaluation networks, as for `pbgan evaluate`; None for none.
             The recogniser is for tasks whose inputs are label maps.
-        samples: how many held-out images of each task are kept as pictures.
-        curve_images: how many held-out images are judged after each epoch, for the learning curves.
-        compare_images: how many outputs of each earlier task are compared after each task but the last;
+        samples: number of held-out images of each task to keep as pictures.
+        curve_images: number of held-out images for the learning curves, evaluated after each epoch.
+        compare_images: number of outputs of each earlier task to compare after each task but the last;
             None: all, as after the last.
         search: how learning rates are chosen.
-        val_fraction: the share of the training images that judges in place of the held-out ones, for
-            trying options; None to judge by these.
-        text: the file as it is.
+        val_fraction: share of the training images to evaluate on in place of the held-out ones, for
+            trying options; None to use these.
+        text: the file's text.
     """
 
     title: str
@@ -132,12 +132,10 @@ class Experiment:
         """A strategy by its label.
 
         Raises:
-            PiggybackError: there is none; the message lists those there are.
+            PiggybackError: it does not exist; the message lists the others.
         """
         if label not in self.strategies:
-            raise PiggybackError(
-                f"there is no strategy {label!r}; there are: {', '.join(self.strategies)}"
-            )
+            raise PiggybackError(f"unknown strategy {label!r}; found: {', '.join(self.strategies)}")
         return self.strategies[label]
 
 
@@ -174,7 +172,7 @@ def read_experiment(
         features, distance, recogniser: instead of the file's.
 
     Raises:
-        PiggybackError: the file can't be read, or what in it is wrong, in one line.
+        PiggybackError: the file can't be read or is not valid.
     """
     content = read_toml(path)
     check_keys(content, _KEYS, str(path))
@@ -266,7 +264,7 @@ def _strategy(table: Mapping[str, Any], seeds: tuple[int, ...]) -> StrategySetti
     strategy = options_from(chosen, {key: table[key] for key in own if key in table}, where)
     init = getattr(strategy, "init", None)
     if init not in (None, STANDALONE, PREVIOUS):
-        # No other task is there for every later one to start from, in both directions.
+        # Only the first task exists for every later one, in both directions.
         raise PiggybackError(
             f"{where}: init must be {STANDALONE} or {PREVIOUS}, found {init!r}; leave it out to start "
             "from the first task"
@@ -289,7 +287,7 @@ def _strategy(table: Mapping[str, Any], seeds: tuple[int, ...]) -> StrategySetti
 
 
 def _check_rates(experiment: Experiment) -> None:
-    """Whether every strategy has a rate, and what rates are chosen by is measured."""
+    """Check that every strategy has a learning rate, and that the search's metric is measured."""
     for settings in experiment.strategies.values():
         if settings.rate_of is not None and experiment.strategy(settings.rate_of).rate_of:
             raise PiggybackError(
@@ -309,7 +307,7 @@ def _check_rates(experiment: Experiment) -> None:
 
 
 def _network(content: Mapping[str, Any], key: str, given: str | None, path: Path) -> str | None:
-    """Which network judges: a file relative to the experiment's, or another word as it is."""
+    """An evaluation network: a file relative to the experiment's, or another name unchanged."""
     word = content.get(key) if given is None else given
     if word is not None and not isinstance(word, str):
         raise PiggybackError(f"{key} must be a file or package.module:callable, found {word!r}")
@@ -359,7 +357,7 @@ def _tables(content: Mapping[str, Any], key: str) -> Sequence[Mapping[str, Any]]
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise PiggybackError(f"write each {key} as a [[{key}]] table")
     if not tables:
-        raise PiggybackError(f"there is no [[{key}]]")
+        raise PiggybackError(f"[[{key}]] is missing")
     return tables
 
 
@@ -370,7 +368,7 @@ def _distinct(what: str, names: Sequence[str]) -> None:
 
 
 def describe_strategy(settings: StrategySettings) -> dict[str, Any]:
-    """What a folder remembers of a strategy, JSON values only."""
+    """Describe a strategy for an experiment's folder, as JSON values."""
     return {
         "label": settings.label,
         "kind": settings.kind,

@@ -1,4 +1,4 @@
-"""An experiment's tasks as they are found on disk: images, formats, and options with every default."""
+"""Tasks of an experiment: images, formats, and options with all defaults."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,13 +24,13 @@ from piggyback_gan.training.task_data import TaskData, load_held_out_of, load_ta
 
 @dataclass(frozen=True)
 class Task:
-    """A task that was found.
+    """A task of an experiment, found on disk.
 
     Attributes:
         name: of the task.
-        folder: its images; a part of the training images is held out if it is of a search.
+        folder: its images; in a search, a part of the training images is held out.
         formats: of input and output.
-        options: every default filled in but rates and seeds, which a strategy says.
+        options: with defaults except learning rates and seeds, which depend on the strategy.
         epoch_steps: steps in an epoch.
     """
 
@@ -47,12 +47,12 @@ class Task:
 
     @property
     def train_images(self) -> int:
-        """Images, pairs, or those of the larger side."""
+        """Number of training images, pairs, or images of the larger side."""
         return max(train_counts(self.folder))
 
     @property
     def held_out_images(self) -> int:
-        """How many are judged: pairs, or images of both sides."""
+        """Number of held-out pairs, or images of both sides."""
         if isinstance(self.folder, PairedFolder):
             return len(self.folder.held_out)
         return len(self.folder.held_out_a) + len(self.folder.held_out_b)
@@ -67,16 +67,16 @@ class Task:
 
     @property
     def networks(self) -> tuple[str, ...]:
-        """Which networks learn it."""
+        """The networks that learn it."""
         return (FORWARD,) if self.options.mode == "paired" else (FORWARD, BACKWARD)
 
     @property
     def partners(self) -> bool:
-        """Whether every held-out input has its target."""
+        """Whether every held-out input has a target."""
         return isinstance(self.folder, PairedFolder) or bool(self.folder.paired_held_out)
 
     def held_out(self, count: int | None = None) -> Dataset:
-        """The held-out images; the first so many, of each side, where a count is given.
+        """Load the held-out images, or the first `count` of each side.
 
         Raises:
             PiggybackError: names all files that can't be used.
@@ -88,19 +88,18 @@ def find_tasks(experiment: Experiment, device: Device) -> tuple[Task, ...]:
     """Find the images of all tasks.
 
     Args:
-        experiment: what its file says.
-        device: what to compute on, as `choose_device` has it.
+        experiment: its settings.
+        device: as returned by `choose_device`.
 
     Raises:
-        PiggybackError: a folder that holds no such task, nothing held out to judge by, or channels that
-            are not the first task's.
+        PiggybackError: a folder is not of the task's layout, or has no held-out images.
     """
     fraction = experiment.val_fraction
     return tuple(_find(task, device, fraction, task.steps) for task in experiment.tasks)
 
 
 def find_search_tasks(experiment: Experiment, device: Device) -> tuple[Task, ...]:
-    """The first task, and those after it by which learning rates are chosen, judged by training images."""
+    """Find the first task and those of the learning rate search, with training images held out."""
     search, (first, *later) = experiment.search, experiment.tasks
     return (
         _find(first, device, experiment.val_fraction, first.steps),
@@ -118,10 +117,10 @@ def find_search_tasks(experiment: Experiment, device: Device) -> tuple[Task, ...
 
 
 def architecture(experiment: Experiment, tasks: Sequence[Task]) -> GeneratorConfig:
-    """The generator of all tasks, in the direction in which they are trained.
+    """The generator's architecture, in the trained direction, shared by all tasks.
 
     Raises:
-        PiggybackError: an architecture that can't be, or tasks of different channels or sizes.
+        PiggybackError: the architecture is not valid, or tasks differ in channels or sizes.
     """
     channels = tuple(format.channels for format in tasks[0].formats)
     for task in tasks:
@@ -155,10 +154,10 @@ def _find(
 
     Args:
         settings: of the task.
-        device: as `choose_device` has it.
+        device: as returned by `choose_device`.
         val_fraction: hold out this share of the training images in place of the held-out ones.
-        steps: how many at least.
-        spared: before that, leave out this share, which the experiment itself holds out so.
+        steps: minimum number.
+        spared: leave out this share first, which the experiment itself holds out.
     """
     options = settings.options
     find = find_pairs if options.mode == "paired" else find_unpaired
@@ -175,7 +174,7 @@ def _find(
     held_out = folder.held_out if isinstance(folder, PairedFolder) else folder.held_out_a
     if not held_out:
         raise PiggybackError(
-            f"task {settings.name!r}: {settings.data} has no val or test images to judge by: add some, or set "
+            f"task {settings.name!r}: {settings.data} has no val or test images to evaluate on: add some, or set "
             "val_fraction for all tasks"
         )
     formats = find_formats(

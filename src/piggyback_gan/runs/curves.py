@@ -1,4 +1,4 @@
-"""A run's curves as one picture: losses by epoch, and beside them what was measured on held-out images."""
+"""Plot a run's losses and validation metrics by epoch."""
 
 import io
 import math
@@ -27,7 +27,7 @@ _FONT = 8
 
 
 class _Curve(NamedTuple):
-    """One name's values; `kind` is the name without the side it is of, `side` "" where there is one."""
+    """Values of one loss or metric; `kind` is its name without the side, and `side` is "" if it has none."""
 
     name: str
     kind: str
@@ -43,10 +43,10 @@ def plot_curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
 
     Args:
         records: as for `draw_curves`.
-        path: the file to write; its folder is there.
+        path: the file to write, in an existing folder.
 
     Raises:
-        PiggybackError: there is nothing to draw, or the file can't be written; what was there stays.
+        PiggybackError: there is nothing to draw, or the file can't be written; an earlier file is unchanged.
     """
     figure = draw_curves(records)
     picture = io.BytesIO()
@@ -69,7 +69,7 @@ def draw_curves(records: Sequence[Mapping[str, Any]]) -> "Figure":
     Raises:
         PiggybackError: there is nothing to draw.
     """
-    # Half a second to import, and nothing else needs it. No pyplot: its figures are global state.
+    # Imported late, as it takes half a second. No pyplot: its figures are global state.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -100,7 +100,7 @@ def draw_curves(records: Sequence[Mapping[str, Any]]) -> "Figure":
 
 
 def _curves(records: Sequence[Mapping[str, Any]], part: str) -> list[_Curve]:
-    """All names of a part of the records, in the order of their first appearance."""
+    """Collect all names in a part of the records, in the order of their first appearance."""
     curves: dict[str, _Curve] = {}
     for record in records:
         for name, value in _flat(record.get(part) or {}).items():
@@ -116,7 +116,7 @@ def _curves(records: Sequence[Mapping[str, Any]], part: str) -> list[_Curve]:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, names joined by a space."""
+    """Flatten nested mappings, joining names by a space."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
@@ -166,7 +166,7 @@ def _draw(axes: "Axes", title: str, curves: Sequence[_Curve], last_epoch: int) -
 
 
 def _scale(axes: "Axes", title: str, curves: Sequence[_Curve]) -> None:
-    """The loss panels' scale. An adversarial loss near 0 should look like 0: it is never logarithmic."""
+    """Scale a loss panel. Adversarial losses are never logarithmic: near 0 they should look like 0."""
     values = [value for curve in curves for value in curve.values]
     positive = min(values) > 0
     if title == _ADVERSARIAL_TITLE:
@@ -178,7 +178,7 @@ def _scale(axes: "Axes", title: str, curves: Sequence[_Curve]) -> None:
 
 
 def _mark_best(axes: "Axes", curves: Sequence[_Curve]) -> None:
-    """A ring around each curve's best epoch; the legend says which it is, and its value."""
+    """Draw a ring around each curve's best epoch; the legend has the epoch and its value."""
     for line, curve in zip(list(axes.lines), curves, strict=True):
         pick = max if higher_is_better(curve.kind) else min
         value = pick(curve.values)

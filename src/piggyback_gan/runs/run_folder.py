@@ -1,4 +1,4 @@
-"""A training run's folder, BANK/runs/TASK: what was asked for, where it stands, how to go on. No torch here."""
+"""The folder of a training run, BANK/runs/TASK: options, state and files. No torch here."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -26,20 +26,20 @@ _CURVES, _SAMPLES, _TENSORBOARD = "curves.png", "samples", "tensorboard"
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What `run.json` says.
+    """The content of `run.json`.
 
     Attributes:
-        task: which task is trained.
-        state: "running" is also what a killed process leaves.
-        position: where it stood when the file was written.
+        task: the task's name.
+        state: also "running" after the process was killed.
+        position: of the last checkpoint.
         data: the folder of images, absolute; it may move.
         data_name: the folder's own name when the run began.
-        options, generator: as they were given, before defaults were filled in.
-        resolved: the options with the defaults of the version that began it: a resumed run keeps them.
+        options, generator: as given, before defaults were filled in.
+        resolved: the options with defaults, which a resumed run keeps.
         effective_batch: images in a step, over all processes and accumulated batches.
         bank_tasks: the SHA-256 of the files of all tasks in the bank when it began.
-        surroundings: versions, machine, seconds; for people.
-        problem: what ended a failed run.
+        surroundings: versions, machine and seconds, for information.
+        problem: the error that ended a failed run.
     """
 
     task: str
@@ -64,7 +64,7 @@ class RunFolder:
         task: the task's name.
 
     Raises:
-        PiggybackError: the name can't be a task's.
+        PiggybackError: the name is not a valid task name.
     """
 
     def __init__(self, bank: Path, task: str) -> None:
@@ -88,20 +88,20 @@ class RunFolder:
 
     @property
     def exists(self) -> bool:
-        """Whether a run was begun here."""
+        """Whether there is a run."""
         return (self.path / _RUN).exists()
 
     def begin(self, run: Run, fingerprint: Mapping[str, str]) -> None:
-        """Make the folder, in place of that of an earlier try at the same task.
+        """Create the folder, replacing that of an earlier run of the same task.
 
         Raises:
             PiggybackError: it holds something else, or can't be written.
         """
         if self.path.exists() and not self.exists and not self._is_empty():
-            raise PiggybackError(f"{self.path} is no run's folder: move it away")
+            raise PiggybackError(f"{self.path} is not the folder of a run: move it away")
         require_writable(self.path)
         self._clear()
-        self.write(run)  # first: it is what makes this a run's folder
+        self.write(run)  # first: this file marks the folder as a run's
         require_writable(self.path / _SAMPLES)
         atomic_write(self.path / _DATA, (json.dumps(fingerprint, indent=0) + "\n").encode())
 
@@ -116,17 +116,17 @@ class RunFolder:
         atomic_write(self.metrics, lines.encode())
 
     def read(self) -> Run:
-        """What `run.json` says.
+        """Read `run.json`.
 
         Raises:
-            PiggybackError: there is no run, or the file is damaged or from a newer version.
+            PiggybackError: the run does not exist, or the file is damaged or from a newer version.
         """
         path = self.path / _RUN
         content = _read_json(
             path, f"{self.bank} has no run of {self.task!r} (pbgan runs {self.bank})"
         )
         if content.get("format") != _FORMAT:
-            raise PiggybackError(f"{path} is damaged or no run's")
+            raise PiggybackError(f"{path} is damaged or not a run's")
         if content.get("format_version") != _FORMAT_VERSION:
             raise PiggybackError(
                 f"{path} is of format {content.get('format_version')}, this version knows "
@@ -138,7 +138,7 @@ class RunFolder:
             raise PiggybackError(f"{path} is damaged: {error}") from None
 
     def read_fingerprint(self) -> dict[str, str] | None:
-        """The data's files when the run began; None if it was killed before it wrote them.
+        """Read the hashes of the data's files; None if the run was killed before it wrote them.
 
         Raises:
             PiggybackError: it is damaged.
@@ -149,7 +149,7 @@ class RunFolder:
         return {str(k): str(v) for k, v in _read_json(path, f"{path} is missing").items()}
 
     def later_tasks(self, run: Run) -> list[str]:
-        """The bank's tasks that were not there when the run began: it can't go on beside them.
+        """The tasks that were added to the bank since the run began, which prevent resuming it.
 
         Raises:
             PiggybackError: the bank is damaged.
@@ -157,7 +157,7 @@ class RunFolder:
         return [entry.name for entry in self.bank_entries() if entry.sha256 not in run.bank_tasks]
 
     def bank_entries(self) -> tuple[TaskEntry, ...]:
-        """The bank's tasks; none where no task has entered it yet.
+        """The bank's tasks; empty if the bank does not exist yet.
 
         Raises:
             PiggybackError: the bank is damaged.
@@ -166,26 +166,26 @@ class RunFolder:
         return Manifest.read(self.bank).tasks if begun else ()
 
     def is_running(self) -> bool:
-        """Whether a process is at work on it now."""
+        """Whether a process is training it now."""
         writer = current_writer(self.bank)
         return writer is not None and writer.get("purpose") == training_purpose(self.task)
 
     def remove_checkpoint(self) -> None:
-        """Remove what only an unfinished run needs."""
+        """Remove the checkpoint and temporary files."""
         self.checkpoint.unlink(missing_ok=True)
         self.remove_leftovers()
 
     def remove_leftovers(self) -> None:
-        """Remove what a killed process was writing. Hold the writer's lock."""
+        """Remove temporary files of killed processes. The caller holds the writer lock."""
         for pattern in (".*.tmp", f"{_SAMPLES}/.*.tmp"):
             for path in self.path.glob(pattern):
                 path.unlink(missing_ok=True)
 
     def discard(self) -> None:
-        """Remove the run, but nothing else that may lie in its folder. Hold the writer's lock.
+        """Remove the run's files, and no others in its folder. The caller holds the writer lock.
 
         Raises:
-            PiggybackError: there is no run, or it can't be removed.
+            PiggybackError: the run does not exist, or can't be removed.
         """
         if not self.exists:
             raise PiggybackError(
@@ -201,7 +201,7 @@ class RunFolder:
                 folder.rmdir()
 
     def _is_empty(self) -> bool:
-        """Whether nothing is here but what a killed process may have left before it wrote run.json."""
+        """Whether the folder has nothing but temporary files of a killed process."""
         return self.path.is_dir() and all(
             path.name.startswith(".") and path.suffix == ".tmp" for path in self.path.iterdir()
         )
@@ -214,17 +214,17 @@ class RunFolder:
         for pattern in patterns:
             for path in self.path.glob(pattern):
                 path.unlink(missing_ok=True)
-        with suppress(OSError):  # it is not there, or others have files in it
+        with suppress(OSError):  # it does not exist, or has other files
             self.tensorboard.rmdir()
 
 
 def training_purpose(task: str) -> str:
-    """What the writer's lock says of a training."""
+    """The purpose of a writer lock held for training."""
     return f"train {task}"
 
 
 def list_runs(bank: Path) -> list[RunFolder]:
-    """The runs of a bank, by name.
+    """List the runs of a bank, by name.
 
     Raises:
         PiggybackError: the folder can't be read.
@@ -255,5 +255,5 @@ def _read_json(path: Path, missing: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
-        raise PiggybackError(f"{path} is damaged: it is no valid JSON object")
+        raise PiggybackError(f"{path} is damaged: it is not a valid JSON object")
     return content

@@ -1,4 +1,4 @@
-"""The sample picture of an epoch: a row for each of the first images."""
+"""Sample pictures of a run: a row for each of the first images."""
 
 from collections.abc import Sequence
 
@@ -21,13 +21,13 @@ def sample_grid(
     count: int,
     device: torch.device,
 ) -> NDArray[np.uint8]:
-    """Input | output | target of a paired task; of an unpaired one, for both sides, image | translated | back.
+    """Draw input | output | target for a paired task, or image | translated | back for both sides.
 
     Args:
         generators: in eval mode, on `device`: the forward one, and for an unpaired task the backward one.
-        dataset: whole images.
-        count: how many rows at most.
-        device: where the generators are.
+        dataset: images without crops.
+        count: maximum number of rows.
+        device: of the generators.
 
     Returns:
         An RGB picture, uint8 (H, W, 3).

@@ -18,7 +18,7 @@ from piggyback_gan.system.distributed import Processes, processes
 from piggyback_gan.system.user_code import allow_generator
 from piggyback_gan.training.callbacks import Callback, Interrupted, Position
 from piggyback_gan.training.options import TrainingOptions
-from piggyback_gan.training.plan import plan_task
+from piggyback_gan.training.plan import TaskPlan, plan_task
 
 __all__ = ["Callback", "Interrupted", "Position", "recorded_options", "teach"]
 
@@ -102,29 +102,11 @@ def teach(
                 processes=team.world,
                 effective_batch=run.effective_batch if run else None,
             )
-            hashes = [entry.sha256 for entry in plan.bank.entries]
             if run is None:
                 _refuse_to_overwrite(folder)
-                run = Run(
-                    task=task,
-                    state="running",
-                    position=Position(1, plan.options.epochs, 0, plan.steps),
-                    data=str(Path(data).absolute()),
-                    data_name=plan.folder.name,
-                    options=asdict(options),
-                    generator=asdict(generator),
-                    resolved=asdict(plan.options),
-                    effective_batch=plan.effective_batch,
-                    bank_tasks=hashes,
-                )
-            elif list(run.bank_tasks) != hashes:
-                later = folder.later_tasks(run)
-                undo = f"remove {', '.join(later)} (pbgan remove), or " if later else ""
-                raise PiggybackError(
-                    f"{bank_path} has other tasks than when the run of {task!r} began, from which its "
-                    f"filters are mixed: {undo}discard it (pbgan runs {bank_path} --discard {task})"
-                )
+                run = _new_run(plan, Path(data), options, generator)
             else:
+                _check_bank(folder, run, plan)
                 # The next --resume takes what may change from this one.
                 run = replace(run, data=str(Path(data).absolute()), options=asdict(options))
             training = TrainingRun(plan, run, team, callback or Callback(), should_stop)
@@ -143,8 +125,36 @@ def recorded_options(run: Run) -> tuple[TrainingOptions, GeneratorOptions]:
         raise _unknown(run, error) from None
 
 
+def _new_run(
+    plan: TaskPlan, data: Path, options: TrainingOptions, generator: GeneratorOptions
+) -> Run:
+    return Run(
+        task=plan.task,
+        state="running",
+        position=Position(1, plan.options.epochs, 0, plan.steps),
+        data=str(data.absolute()),
+        data_name=plan.folder.name,
+        options=asdict(options),
+        generator=asdict(generator),
+        resolved=asdict(plan.options),
+        effective_batch=plan.effective_batch,
+        bank_tasks=[entry.sha256 for entry in plan.bank.entries],
+    )
+
+
+def _check_bank(folder: RunFolder, run: Run, plan: TaskPlan) -> None:
+    """Raise PiggybackError unless the bank has the tasks with which the run began."""
+    if list(run.bank_tasks) != [entry.sha256 for entry in plan.bank.entries]:
+        later = folder.later_tasks(run)
+        undo = f"remove {', '.join(later)} (pbgan remove), or " if later else ""
+        raise PiggybackError(
+            f"{folder.bank} has other tasks than when the run of {run.task!r} began, from which its "
+            f"filters are mixed: {undo}discard it (pbgan runs {folder.bank} --discard {run.task})"
+        )
+
+
 def _as_resolved(run: Run, given: TrainingOptions) -> TrainingOptions:
-    """The options of the run's beginning with its defaults, which may be others in this version."""
+    """The run's options with its own defaults, which may differ in this version."""
     try:
         free = {name: getattr(given, name) for name in _FREE_OPTIONS}
         return replace(_options(run.resolved), **free)

@@ -1,4 +1,4 @@
-"""A run's losses, validation metrics and sample pictures as TensorBoard events; the library is optional."""
+"""TensorBoard events of a run: losses, validation metrics, sample pictures. The library is optional."""
 
 import contextlib
 import time
@@ -13,7 +13,7 @@ from piggyback_gan.errors import PiggybackError
 
 
 def require_tensorboard() -> None:
-    """Check, before a run is begun, that TensorBoard can be written.
+    """Check that TensorBoard is installed and can be imported.
 
     Raises:
         PiggybackError: the library is missing, or can't be imported.
@@ -29,7 +29,7 @@ class TensorBoardLog:
     `flush` and `close`, at the latest after two minutes.
 
     Args:
-        folder: where to write; made if it is not there.
+        folder: where to write; created if it does not exist.
         purge_step: the first step this process may log. What an earlier one logged from this step on,
             before it was killed, say, is no longer shown. A run resumed after step 300 gives 301, a
             new run 0, which hides an earlier try altogether.
@@ -87,12 +87,12 @@ class TensorBoardLog:
             self._writer.flush()
 
     def flush(self) -> None:
-        """Wait until all that was logged is on its way to the disk."""
+        """Write all logged events to the file."""
         with self._writing():
             self._writer.flush()
 
     def close(self) -> None:
-        """Write what is left and close the file. Closing again does nothing."""
+        """Flush and close the file. Closing it again does nothing."""
         with self._writing():
             self._writer.close()
 

@@ -1,4 +1,4 @@
-"""Differentiable augmentation: what a discriminator sees of few images, varied anew in every step.
+"""Differentiable augmentation of a discriminator's inputs, drawn for each step.
 
 Source: Zhao et al., "Differentiable Augmentation for Data-Efficient GAN Training", NeurIPS 2020. The
 discriminator is shown augmented images only, real and generated ones, in its own step and in the
@@ -15,7 +15,7 @@ from piggyback_gan.errors import PiggybackError
 from piggyback_gan.networks.config import AUGMENTATIONS
 from piggyback_gan.system.checks import check_choice
 
-_SHIFT = 1 / 8  # furthest translation, as a share of the side
+_SHIFT = 1 / 8  # largest translation, as a share of the side
 _CUTOUT = 1 / 2  # side of the square that is cut out, as a share of the image's
 _PLACES = 4  # numbers for the geometric parts: translation y, x and cutout y, x
 _COLOURS = 3  # numbers for each side's colour: brightness, saturation, contrast
@@ -30,10 +30,10 @@ class Augmentation:
     - ``"cutout"``: a square of half the side, its centre anywhere in the image, is set to 0.
 
     Args:
-        policy: any of `AUGMENTATIONS`, each at most once; an empty policy changes nothing.
+        policy: any of `AUGMENTATIONS`, each at most once; an empty policy is the identity.
 
     Raises:
-        PiggybackError: a name is unknown or comes twice.
+        PiggybackError: a name is unknown or listed twice.
 
     Example::
 
@@ -47,7 +47,7 @@ class Augmentation:
             check_choice("augmentation", name, AUGMENTATIONS)
         if len(set(policy)) < len(policy):
             raise PiggybackError(
-                f"an augmentation comes twice: found {', '.join(policy)}, give each once"
+                f"an augmentation is listed twice: found {', '.join(policy)}, give each once"
             )
         self.policy = tuple(name for name in AUGMENTATIONS if name in policy)
 

@@ -1,4 +1,4 @@
-"""Which bank filters a task with selected mixing mixes from: those that its first images ask for."""
+"""Selection of the bank filters that a task with selected mixing uses, by gradients of its first batches."""
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
@@ -19,18 +19,18 @@ def select_filters(
     should_stop: Callable[[], bool],
     team: Processes | None = None,
 ) -> bool:
-    """Choose by the gradients of the first steps, in which the networks themselves don't change.
+    """Select filters by the gradients of the first steps; the networks' values do not change.
 
     Args:
-        networks: each with its task in training, at its start; those that select nothing are left alone.
-        probe: a trainer of these networks at a rate of 0, of no use afterwards.
-        epoch_steps: how many steps an epoch has.
-        batches: of an epoch; the first 32 serve.
-        should_stop: asked in every step.
-        team: the processes that train together; all of them choose the same.
+        networks: each with its task in training, before its first step; those without selected mixing are left unchanged.
+        probe: a trainer of these networks with learning rate 0, not to be used afterwards.
+        epoch_steps: steps in an epoch.
+        batches: of an epoch; the first 32 are used.
+        should_stop: called in every step.
+        team: the processes that train together; all select the same filters.
 
     Returns:
-        Whether they are chosen: not if one of the processes was asked to stop.
+        False if `should_stop` returned True in one of the processes: nothing is selected then.
     """
     kept = {
         name: {key: value.clone() for key, value in network.module.state_dict().items()}
@@ -44,7 +44,7 @@ def select_filters(
             if stop:
                 return False
     for name, network in networks.items():
-        # Batch norm's statistics have moved.
+        # Batch norm updated its running statistics.
         network.module.load_state_dict(kept[name])
         of_all = {key: (team or Processes()).sum_all(total) for key, total in sums[name].items()}
         network.select_filters(of_all)

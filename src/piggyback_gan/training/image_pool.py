@@ -1,4 +1,4 @@
-"""The pool of earlier fakes that CycleGAN's discriminators are shown, so that they do not chase the last one."""
+"""CycleGAN's pool of earlier generated images, which its discriminators see too."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ class ImagePool:
     """Up to `size` earlier images. Source: Shrivastava et al., CVPR 2017, section 2.3; CycleGAN, section 4.
 
     Args:
-        size: how many are kept; 0 hands images through.
+        size: capacity; 0 returns images unchanged.
     """
 
     def __init__(self, size: int) -> None:
@@ -16,14 +16,14 @@ class ImagePool:
         self.images: list[Tensor] = []
 
     def query(self, images: Tensor, chance: torch.Generator) -> Tensor:
-        """For each image itself, or with probability 1/2, once the pool is full, an earlier one.
+        """Return each image itself or, with probability 1/2 once the pool is full, an earlier one.
 
         Args:
-            images: (B, C, H, W), without history.
-            chance: a generator on the CPU.
+            images: (B, C, H, W), detached.
+            chance: a random generator on the CPU.
 
         Returns:
-            As many images; those that were handed out leave their places to the new ones.
+            (B, C, H, W); earlier images that are returned are replaced by the new ones.
         """
         if self.size == 0:
             return images

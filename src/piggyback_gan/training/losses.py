@@ -1,4 +1,4 @@
-"""The adversarial objectives: GAN losses for both sides, and the gradient penalty of WGAN-GP."""
+"""GAN losses of discriminator and generator, and the gradient penalty of WGAN-GP."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ def discriminator_loss(kind: str, real_scores: Tensor, fake_scores: Tensor) -> T
 
     - lsgan: (mean (r - 1)^2 + mean f^2) / 2 (Mao et al., ICCV 2017)
     - vanilla: (mean -log sigmoid(r) + mean -log(1 - sigmoid(f))) / 2 (Goodfellow et al., 2014)
-    - wgan-gp: mean f - mean r, to which comes `gradient_penalty` (Gulrajani et al., 2017)
+    - wgan-gp: mean f - mean r, to which callers add `gradient_penalty` (Gulrajani et al., 2017)
     - hinge: mean max(0, 1 - r) + mean max(0, 1 + f) (Miyato et al., ICLR 2018)
 
     Halving lsgan and vanilla is pix2pix's way to slow the discriminator (Isola et al., CVPR 2017).

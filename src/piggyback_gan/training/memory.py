@@ -20,7 +20,7 @@ def estimate_memory(
     channels: tuple[int, int],
     options: TrainingOptions,
 ) -> int:
-    """Weights, gradients, optimiser state and activations of one step, in bytes; about right."""
+    """Estimate the bytes of weights, gradients, optimizer state and activations of one training step."""
     unpaired = len(networks) > 1
     judged = max(channels) if unpaired else sum(channels)
     config = replace(config, input_channels=channels[0], output_channels=channels[1])
@@ -28,10 +28,10 @@ def estimate_memory(
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
         discriminator = build_discriminator(options.discriminator_config(judged))
     shape = (options.batch_size, channels[0], options.image_size, options.image_size)
-    # Unpaired, each generator translates its own side and the other one, and then goes back.
+    # Unpaired: each generator translates its own side, the other side (identity) and a translation (cycle).
     passes = len(networks) * (1 + unpaired + bool(unpaired and options.identity_weight))
     if isinstance(config, CustomGeneratorConfig):
-        # It computes, as it has values: a small image stands for a batch.
+        # Not on the meta device: run a small image and scale up.
         side = min(options.image_size, max(config.minimum_size, 4 * config.size_multiple))
         images = options.batch_size * (options.image_size / side) ** 2
         values = round(
@@ -39,7 +39,7 @@ def estimate_memory(
         )
     else:
         values = 2 * passes * _activations(generator, shape)
-    # A discriminator sees real and fake images in its own step, and fake ones in the generator's.
+    # A discriminator sees real and fake images in its own step, and fake images in the generator's.
     values += 3 * 2 * _activations(discriminator, (shape[0], judged, *shape[2:]))
     values += len(networks) * sum(p.numel() for p in generator.parameters())
     trained = [p for network in networks.values() for p in network.trainable_parameters()]
@@ -49,7 +49,7 @@ def estimate_memory(
 
 
 def _activations(network: nn.Module, shape: tuple[int, ...]) -> int:
-    """How many values the layers' outputs have together for an input of this shape."""
+    """Count the values of all layers' outputs for an input of this shape."""
     total = 0
 
     def count(module: nn.Module, inputs: object, output: object) -> None:

@@ -1,4 +1,4 @@
-"""How a task is trained: every option with its default and its check."""
+"""Training options: defaults and validation."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -69,98 +69,98 @@ _NOT_NEGATIVE = (
 
 FIRST_TASK_RATE = 2e-4
 LATER_TASK_RATE = 1e-3
-SMALL_DATA = 500  # training images below which augmentation was measured to help
+SMALL_DATA = 500  # fewer training images than this: augmentation was measured to help
 _MOST_LAYERS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class LessonOptions:
-    """What is learned, and how much of it."""
+class BasicOptions:
+    """Task, epochs and batches: a base class, so that its options come first in --help and in files."""
 
     mode: Mode = "paired"
-    """paired: pix2pix; unpaired: CycleGAN, two generators, one for each direction."""
+    """paired: pix2pix; unpaired: CycleGAN, with a generator for each direction."""
     direction: Direction = "AtoB"
-    """Which side is translated into which; an unpaired task learns the other way too."""
+    """Direction of translation; an unpaired task learns the other direction too."""
     epochs: int = 200
-    """How often all training images are seen."""
+    """Passes over the training set."""
     batch_size: int = 1
-    """Images (of each side) at once, in each process."""
+    """Images (of each side) per batch, in each process."""
     accumulate: int = 1
-    """So many batches make one step."""
+    """Gradient accumulation steps: batches per optimizer step."""
     image_size: int = 256
-    """Side of the square crops that are trained on, in pixels."""
+    """Side of the square training crops, in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingOptions(FilterOptions, LessonOptions):
-    """How one task is trained. `None` stands for a default that depends on the task; see each field."""
+class TrainingOptions(FilterOptions, BasicOptions):
+    """Training options of one task. `None` stands for a default that depends on the task."""
 
     learning_rate: float | None = None
-    """Adam's rate for the generator."""
+    """Adam's learning rate for the generator."""
     identity_weight: float | None = None
     """Unpaired: weight of the identity loss."""
     augment: Augment = "auto"
-    """Augment what discriminators see; auto: where there are fewer than 500 training images."""
+    """Augment the discriminators' inputs; auto: if there are fewer than 500 training images."""
     val_fraction: float = 0.0
-    """Hold out this share of the training images, where the data has neither val nor test."""
+    """Share of the training images to hold out, if the data has neither val nor test."""
     keep_best: str | None = None
-    """Keep the epoch that is best by this validation metric, such as ssim or l1_AtoB."""
+    """Keep the weights of the best epoch by this validation metric, such as ssim or l1_AtoB."""
     patience: int | None = None
-    """Stop after so many epochs without a better --keep-best metric."""
+    """Stop after this number of epochs without a better --keep-best metric."""
     input_channels: int | None = None
     """Channels of the input: 1 gray, 3 RGB, 4 RGBA, or any number."""
     output_channels: int | None = None
     """Channels of the output."""
     input_labels: int | None = None
-    """The inputs are label maps, files of class indices below this number."""
+    """Number of classes, if the inputs are label maps: files of class indices."""
     input_range: tuple[float, float] | None = None
-    """Values of the input files that become -1 and 1; of float files, the least and largest."""
+    """Values of the input files that map to -1 and 1; default of float files: minimum and maximum."""
     output_range: tuple[float, float] | None = None
-    """Values of the output files that become -1 and 1."""
+    """Values of the output files that map to -1 and 1."""
     precision: Precision = "fp32"
-    """bf16: compute the networks in bfloat16, where the device is faster so."""
+    """bf16: run the networks in bfloat16 (autocast)."""
     log: Log = "jsonl"
-    """tensorboard: write its event files too."""
+    """tensorboard: write TensorBoard event files too."""
     seed: int = 0
-    """Where all chance comes from."""
+    """Random seed."""
     device: Device = "auto"
-    """Where to compute; auto takes what is there."""
+    """Device; auto picks CUDA, MPS, then CPU."""
 
-    # The rest is set in a TOML file.
+    # The following are set in a TOML file only.
     decay_epochs: int | None = None
-    """The last epochs, in which both rates go linearly, step by step, to 0 [default: half of all, rounded down]."""
+    """Epochs of linear learning rate decay to 0, at the end of training [default: half of all, rounded down]."""
     load_size: int | None = None
-    """Images are resized to this, then cropped at random [default: 286/256 of image_size]."""
+    """Side to which images are resized before random crops [default: 286/256 of image_size]."""
     flip: bool = True
-    """Mirror half of the pairs left to right."""
+    """Mirror pairs left to right, with probability 1/2."""
     backward_learning_rate: float | None = None
-    """Unpaired: Adam's rate for the other direction's generator [default: by the same rule]."""
+    """Unpaired: Adam's learning rate for the other direction's generator [default: as learning_rate]."""
     discriminator_learning_rate: float = 2e-4
-    """Adam's rate for the discriminator."""
+    """Adam's learning rate for the discriminator."""
     beta1: float = 0.5
     """Adam's beta1 for both; beta2 is 0.999."""
     gan_loss: GanLoss = "lsgan"
-    """The adversarial objective."""
+    """GAN loss."""
     l1_weight: float = 100.0
     """Paired: weight of the L1 distance to the target; the GAN loss has weight 1."""
     cycle_weight: float = 10.0
-    """Unpaired: weight of the L1 distance between an image and its way there and back."""
+    """Unpaired: weight of the cycle consistency loss (L1)."""
     pool_size: int = 50
-    """Unpaired: how many earlier outputs are kept to be judged again; 0 for none."""
+    """Unpaired: size of the pool of earlier outputs for the discriminators; 0 for none."""
     augment_policy: tuple[AugmentationName, ...] = AUGMENTATIONS
-    """What --augment does: any of color, translation, cutout."""
+    """Augmentations of --augment: any of color, translation, cutout."""
     discriminator: DiscriminatorName = "patch"
-    """The discriminator: patches or single pixels."""
+    """Discriminator: PatchGAN or single pixels."""
     discriminator_layers: int = 3
-    """PatchGAN's halvings: 3 judges patches of 70x70 pixels."""
+    """Downsampling layers of the PatchGAN: 3 has patches of 70x70 pixels."""
     ndf: int = 64
     """Channels after the discriminator's first convolution."""
     discriminator_norm: Norm = "instance"
     """Norm layers of the discriminator."""
     discriminator_init: WeightInit = "normal"
-    """How the discriminator's weights are drawn."""
+    """Initialization of the discriminator's weights."""
     samples: int = 4
-    """How many held-out images the sample picture of each epoch shows."""
+    """Number of held-out images in the sample picture of each epoch."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -181,10 +181,10 @@ class TrainingOptions(FilterOptions, LessonOptions):
             _check_range(field, getattr(self, field))
         if self.input_labels is not None and (self.input_channels or self.input_range):
             raise PiggybackError(
-                "input_labels says all about the input: leave out input_channels and input_range"
+                "input_labels determines the input format: leave out input_channels and input_range"
             )
         if self.patience is not None and self.keep_best is None:
-            raise PiggybackError("patience needs a metric to watch: give keep_best too")
+            raise PiggybackError("patience needs a metric: give keep_best too")
         if self.keep_best is not None and not isinstance(self.keep_best, str):
             raise PiggybackError(f"invalid keep_best: found {self.keep_best!r}, give a metric")
         if not _is_integer(self.pool_size) or not 0 <= self.pool_size <= 65536:
@@ -227,19 +227,19 @@ class TrainingOptions(FilterOptions, LessonOptions):
         train_images: int = SMALL_DATA,
         equal_channels: bool = True,
     ) -> "TrainingOptions":
-        """The same options with every default filled in, as they are stored with the task.
+        """Return the options with all defaults filled in, as they are stored with the task.
 
         Args:
-            earlier: the tasks that the bank has.
-            device: the device that was chosen.
-            earlier_backward: those that have a backward direction.
-            train_images: how many there are; of the smaller side, if unpaired.
-            equal_channels: whether input and output have as many channels.
+            earlier: the bank's tasks.
+            device: the chosen device.
+            earlier_backward: those with a backward direction.
+            train_images: number of training images; of the smaller side, if unpaired.
+            equal_channels: whether input and output have the same number of channels.
 
         Raises:
-            PiggybackError: two options do not fit each other.
+            PiggybackError: two options contradict each other.
         """
-        # Not checked before: a file may set one of the two and the command line the other.
+        # Not in __post_init__: a file may set one of the two and the command line the other.
         if self.load_size is not None and self.load_size < self.image_size:
             raise PiggybackError(
                 f"load_size {self.load_size} is smaller than image_size {self.image_size}: "
@@ -251,11 +251,11 @@ class TrainingOptions(FilterOptions, LessonOptions):
             )
         if self.mode == "unpaired" and self.identity_weight and not equal_channels:
             raise PiggybackError(
-                f"identity_weight {self.identity_weight:g} wants sides of equal channels: "
+                f"identity_weight {self.identity_weight:g} needs sides of equal channels: "
                 "an image can't be its own translation here; give 0"
             )
         if self.mode == "unpaired" and self.input_labels is not None:
-            raise PiggybackError("label maps can't be made by a generator: train this task paired")
+            raise PiggybackError("generators can't output label maps: train this task paired")
         init = self.init
         if earlier and init in (None, "previous"):
             init = earlier[-1] if init else earlier[0]
@@ -281,7 +281,7 @@ class TrainingOptions(FilterOptions, LessonOptions):
         )
 
     def discriminator_config(self, channels: int) -> DiscriminatorConfig:
-        """The discriminator for input and output of together `channels` channels."""
+        """The discriminator's configuration for `channels` input channels."""
         return DiscriminatorConfig(
             name=self.discriminator,
             input_channels=channels,
@@ -312,7 +312,7 @@ def _is_integer(value: object) -> bool:
 
 
 def read_options(path: Path) -> tuple[TrainingOptions, GeneratorOptions]:
-    """Read options from a TOML file: the fields of both classes as keys, `unconstrained` also a table.
+    """Read options from a TOML file, whose keys are the fields of both classes; `unconstrained` may be a table.
 
     Raises:
         PiggybackError: the file can't be read, has unknown keys, or a value that is not allowed.

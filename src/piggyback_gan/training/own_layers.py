@@ -1,4 +1,4 @@
-"""Layers of a task's own, where its images have other channels than the bank's network."""
+"""Task-specific first and last layers, for images with other channels than the bank's network."""
 
 from collections.abc import Collection
 from dataclasses import replace
@@ -16,7 +16,7 @@ from piggyback_gan.system.seeding import seed_of
 def own_layers(
     config: Architecture, channels: tuple[int, int], seed: int, source: nn.Module | None = None
 ) -> dict[str, ConvLayer]:
-    """The first or last layer, or both, of a generator for other channels; none where they are the bank's.
+    """Build the first and last layers of a generator for other channels; empty if the channels are the bank's.
 
     A layer starts as the source's does on gray: a first layer's filters are the mean of the source's over
     its channels, at the same sum, and a last layer's filters are the mean of the source's.
@@ -64,7 +64,7 @@ def _check_others(
     shared: nn.Module,
     own: Collection[str],
 ) -> None:
-    """Refuse what differs in anything but these layers: only they can be a task's own."""
+    """Raise PiggybackError if the networks differ in anything but these layers."""
     wanted, there = (
         {key: tuple(t.shape) for key, t in (*m.named_parameters(), *m.named_buffers())}
         for m in (network, shared)
@@ -89,7 +89,7 @@ def _start_as(layer: ConvLayer, model: ConvLayer) -> None:
 
 
 def _spread(values: Tensor, axis: int, count: int, *, keep_sum: bool) -> Tensor:
-    """The mean along an axis in each of `count` places; values as they are where there are as many."""
+    """Repeat the mean along an axis `count` times; return values unchanged if the axis has that length."""
     found = values.shape[axis]
     if found == count:
         return values

@@ -1,4 +1,4 @@
-"""What training a task will take, known before it begins: images, steps, layers, parameters, memory."""
+"""Plan the training of a task before it starts: images, steps, layers, parameters, memory."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -35,20 +35,20 @@ from piggyback_gan.training.own_layers import own_layers
 
 @dataclass(frozen=True)
 class TaskPlan:
-    """A task that can be trained: all that could be checked without decoding all images was.
+    """A validated task; all images are still to be decoded.
 
     Attributes:
         task: its name.
-        bank: as it is before.
+        bank: without the task.
         folder: the images.
         options: resolved.
         formats: of input and output.
         networks: the forward and, for an unpaired task, the backward network, with the task added.
-        layers: what the task takes of each layer of the forward network.
+        layers: the task's filters in each layer of the forward network.
         parameters: of all networks.
         effective_batch: images in a step, over all processes and accumulated batches.
         epoch_steps: steps in an epoch.
-        memory: an estimate of the peak in bytes while training, in each process.
+        memory: estimated peak in bytes during training, per process.
     """
 
     task: str
@@ -78,7 +78,7 @@ class TaskPlan:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The metrics that validation gives, by name; none where nothing is held out."""
+        """Names of the validation metrics; empty if no images are held out."""
         if isinstance(self.folder, PairedFolder):
             return IMAGE_METRICS if self.folder.held_out else ()
         if not self.folder.held_out_a:
@@ -97,19 +97,19 @@ def plan_task(
     processes: int = 1,
     effective_batch: int | None = None,
 ) -> TaskPlan:
-    """Check everything about a task before it is trained.
+    """Validate a task before it is trained, and add it to the bank's networks in memory.
 
     Args:
         bank_path, task, data, options, generator: as for `teach`.
-        processes: how many train together.
-        effective_batch: images in a step, where a resumed run fixes it.
+        processes: number of processes that train together.
+        effective_batch: images in a step, if a resumed run fixes it.
 
     Raises:
-        PiggybackError: what is wrong, in one line: the name, the data's layout, an option, the device,
-            an architecture that is not the bank's, or a damaged bank.
+        PiggybackError: the name, the data's layout, an option or the device is not valid, the architecture
+            differs from the bank's, or the bank is damaged.
     """
     check_task_name(task)
-    # First: it sets how threads that are started later compute.
+    # First, as it configures threads that are started later.
     device = cast(Device, choose_device(options.device))
     folder: PairedFolder | UnpairedFolder
     folder = find_pairs(data) if options.mode == "paired" else find_unpaired(data)
@@ -171,7 +171,7 @@ def plan_task(
         raise PiggybackError(
             f"keep_best {options.keep_best!r} is not measured: choose one of {', '.join(plan.metrics)}"
             if plan.metrics
-            else f"keep_best {options.keep_best!r} wants held-out images: give val/ or --val-fraction"
+            else f"keep_best {options.keep_best!r} needs held-out images: give val/ or --val-fraction"
         )
     return plan
 
@@ -184,7 +184,7 @@ def _add(
     options: TrainingOptions,
     init: str | None,
 ) -> PiggybackNetwork:
-    """One of the bank's networks with the task added."""
+    """Load one of the bank's networks and add the task."""
     network = bank.network(which=which)
     config = bank.network_config(which)
     source = None
@@ -208,7 +208,7 @@ def check_size(config: Architecture, options: TrainingOptions) -> None:
             f"from {config.minimum_size} on"
         )
     if size < 16:
-        raise PiggybackError(f"image_size {size} is too small: 16 is the least that can be judged")
+        raise PiggybackError(f"image_size {size} is too small: metrics need at least 16")
     smallest = 3 * 2**options.discriminator_layers
     if options.discriminator == "patch" and size < smallest:
         raise PiggybackError(

@@ -1,4 +1,4 @@
-"""The data sets of a task: training images, held-out ones, and those that sample pictures show."""
+"""Data sets of a task: training, held-out and sample images."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from piggyback_gan.training.options import TrainingOptions
 
 @dataclass(frozen=True)
 class TaskData:
-    """What a run reads.
+    """The data sets of a run.
 
     Attributes:
         train: resized to the load size, for random crops.
-        held_out: whole; None where nothing is held out.
-        shown: whole; some training images where nothing is held out.
+        held_out: without crops; None if there are no such images.
+        shown: without crops, for sample pictures: held-out images, or else some training images.
         partners: whether the held-out sides of an unpaired task are pairs, in order.
     """
 
@@ -37,10 +37,10 @@ def load_task_data(
     """Decode and check all images of a task.
 
     Args:
-        folder: where they are.
+        folder: the images.
         formats: of input and output.
         options: resolved.
-        checked: told how far it is.
+        checked: called with the progress.
 
     Raises:
         PiggybackError: names all files of all splits that can't be used.
@@ -76,7 +76,7 @@ def load_held_out_of(
     options: TrainingOptions,
     count: int | None = None,
 ) -> Dataset:
-    """The held-out images of a folder, or of each side the first so many.
+    """Load the held-out images of a folder, or the first `count` of each side.
 
     Raises:
         PiggybackError: names all files that can't be used.
@@ -88,7 +88,7 @@ def load_held_out_of(
 
 
 def _all_or_faults(*loaders: Callable[[], Dataset]) -> list[Dataset]:
-    """Load all, and name what can't be used in any of them at once."""
+    """Load all, and raise one PiggybackError for the faults of all of them."""
     loaded, faults = [], []
     for load in loaders:
         try:

@@ -1,4 +1,4 @@
-"""Training steps: what paired and unpaired tasks share, and those of a paired task, as in pix2pix."""
+"""Training steps: what paired and unpaired trainers share."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ from piggyback_gan.training.losses import discriminator_loss, gradient_penalty
 from piggyback_gan.training.options import TrainingOptions
 
 _GRADIENT_PENALTY_WEIGHT = 10.0
-# What a step's chance is for; one kind does not disturb the other.
+# Random streams of a step, independent of each other.
 _LAYERS, _AUGMENTATION, POOL = range(3)
 
 
@@ -35,7 +35,7 @@ class TrainableNetwork(Protocol):
 
 
 Penalty = Callable[[Tensor], Tensor | None]
-"""A loss of a generator's own for a batch of inputs (B, C, H, W), added to the others; None for none."""
+"""An additional generator loss for inputs (B, C, H, W); None for none."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class Batch:
     """One step's images, or this process's share of them.
 
     Attributes:
-        step: which step of the whole training, counted from 0: all of its chance comes from it.
+        step: index in the whole training, from 0; with the seed it determines all random numbers of the step.
         first, second: (B, C, H, W) in [-1, 1]: inputs and targets, or the two sides of an unpaired task.
-        total: how many images the whole step has, over all processes and accumulated batches.
+        total: images in the whole step, over all processes and accumulated batches.
     """
 
     step: int
@@ -56,13 +56,13 @@ class Batch:
 
 @dataclass
 class Losses:
-    """Losses of a step: each summed over the images of this process."""
+    """Losses of a step, summed over this process's images."""
 
     sums: dict[str, Tensor] = field(default_factory=dict)
     images: int = 0
 
     def add(self, images: int, **losses: Tensor) -> None:
-        """Add the means over so many images."""
+        """Add means over this number of images."""
         for name, loss in losses.items():
             total = loss.detach().float() * images
             self.sums[name] = self.sums[name] + total if name in self.sums else total
@@ -72,13 +72,13 @@ class Trainer(ABC):
     """Trains the tasks in training of one or two networks against fresh discriminators.
 
     Args:
-        generators: the networks by name, on their device, each with a task in training, and the rate of
-            each.
+        generators: the networks by name, on their device, each with a task in training, and their
+            learning rates.
         discriminators: by name; they are moved to the device.
         options: resolved (`TrainingOptions.resolved`).
         device: where the networks are.
         processes: those that train together. All must have the same networks.
-        penalties: further losses, by the name of the generator.
+        penalties: additional losses, by generator name.
     """
 
     def __init__(
@@ -92,14 +92,14 @@ class Trainer(ABC):
     ) -> None:
         self.options = options
         self.device = device
-        # Batch norm would let real and generated images change each other.
+        # With batch norm, real and generated images would affect each other's scores.
         self._judged_together = options.discriminator_norm != "batch"
         self.processes = processes
         self._penalties = penalties
         self.generators = {name: network for name, (network, _) in generators.items()}
         self.discriminators = {name: d.to(device) for name, d in discriminators.items()}
         betas = (options.beta1, 0.999)
-        # One pass over each parameter, where torch has it.
+        # Fused: one pass over each parameter, where torch supports it.
         fused = device.type in ("cpu", "cuda")
         groups = [
             {"params": network.trainable_parameters(), "lr": rate}
@@ -108,7 +108,7 @@ class Trainer(ABC):
         self._discriminator_parameters = [
             p for d in self.discriminators.values() for p in d.parameters()
         ]
-        # A network of the user's own may have complex parameters beside its filters.
+        # A user's network may have complex parameters besides its filters.
         trained = (p for g in self.generators.values() for p in g.trainable_parameters())
         is_real = not any(p.is_complex() for p in trained)
         self._optimizers = (
@@ -135,7 +135,7 @@ class Trainer(ABC):
         """Set train mode.
 
         Args:
-            steps: how many an epoch has, 1 or more; the rates follow from it.
+            steps: in an epoch, at least 1; the learning rate schedule depends on it.
         """
         assert steps > 0
         self._epoch_steps = steps
@@ -143,7 +143,7 @@ class Trainer(ABC):
             network.train()
 
     def _set_rates(self, step: int) -> None:
-        """Rates that are constant and then fall linearly, from step to step, to 0 at the end."""
+        """Set the learning rates of a step: constant, then linear decay to 0 at the end of training."""
         assert self.options.decay_epochs is not None
         falling = self.options.decay_epochs * self._epoch_steps
         left = self.options.epochs * self._epoch_steps - step
@@ -153,7 +153,7 @@ class Trainer(ABC):
                 group["lr"] = rate * factor
 
     def learning_rate(self) -> float:
-        """The (forward) generator's rate in the newest step."""
+        """The (forward) generator's learning rate in the last step."""
         rate: float = self._optimizers[0].param_groups[0]["lr"]
         return rate
 
@@ -178,7 +178,7 @@ class Trainer(ABC):
     def _step(self, batch: Batch, losses: Losses, should_stop: Callable[[], bool]) -> bool: ...
 
     def state(self) -> dict[str, Any]:
-        """All that the next step depends on beside the data: tensors and plain values."""
+        """Everything the next step depends on besides the data: tensors and plain values."""
         return {
             "generators": {n: module_state(g.module) for n, g in self.generators.items()},
             "discriminators": {n: d.state_dict() for n, d in self.discriminators.items()},
@@ -186,7 +186,7 @@ class Trainer(ABC):
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state` was taken."""
+        """Restore a `state`."""
         for name, generator in self.generators.items():
             load_module_state(generator.module, state["generators"][name])
         for name, discriminator in self.discriminators.items():
@@ -194,10 +194,10 @@ class Trainer(ABC):
         for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
 
-    # For the steps
+    # Used by the steps
 
     def _parts(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor, Tensor | None, float]]:
-        """What goes through the networks at once: first, second, augmentation's draws, share of the step."""
+        """Yield micro-batches: first, second, augmentation draws, share of the step."""
         draws = None
         if self._augmentation is not None:
             chance = generator_at(self.options.seed, batch.step, _AUGMENTATION)
@@ -209,7 +209,7 @@ class Trainer(ABC):
             yield first, second, None if draws is None else draws[these], len(first) / batch.total
 
     def _computing(self) -> AbstractContextManager[object]:
-        """In which precision the networks compute."""
+        """Autocast to the precision of the networks."""
         return torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.options.precision == "bf16"
         )
@@ -220,7 +220,7 @@ class Trainer(ABC):
         return outputs.float()
 
     def _penalty(self, name: str, images: Tensor) -> Tensor | None:
-        """The further loss of a generator for these inputs, if it has one."""
+        """The additional loss of a generator for these inputs, if it has one."""
         if name not in self._penalties:
             return None
         with self._computing():
@@ -229,7 +229,7 @@ class Trainer(ABC):
     def _augmented(
         self, sides: list[Tensor], draws: Tensor | None, coloured: Sequence[bool] | None = None
     ) -> list[Tensor]:
-        """Images that belong together, as a discriminator is to see them."""
+        """Augment images that belong together, if augmentation is on."""
         if self._augmentation is None or draws is None:
             return sides
         return self._augmentation(sides, draws, coloured=coloured)
@@ -240,7 +240,7 @@ class Trainer(ABC):
         return scores.float()
 
     def _discriminator_loss(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
-        """The loss of real and generated images, which have no history."""
+        """Compute the loss of real and detached generated images."""
         kind = self.options.gan_loss
         if self._judged_together:
             scores = self._judge(discriminator, torch.cat([real, fake]))

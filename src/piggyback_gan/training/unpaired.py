@@ -131,7 +131,7 @@ class UnpairedTrainer(Trainer):
     def _translate(
         self, generator: TrainableNetwork, images: Tensor, others: Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        """A generator's translations of its own side, and of the other side for the identity loss."""
+        """Translate a generator's own side, and the other side for the identity loss."""
         if not self.options.identity_weight:
             return self._generate(generator, images), None
         if self._together:
@@ -140,7 +140,7 @@ class UnpairedTrainer(Trainer):
         return self._generate(generator, images), self._generate(generator, others)
 
     def _fooled(self, side: str, fake: Tensor, draws: Tensor | None) -> Tensor:
-        """The generator's loss for images that are to pass as some of this side."""
+        """Compute a generator's GAN loss for images of this side."""
         scores = self._judge(self.discriminators[side], self._seen(fake, draws))
         return generator_loss(self.options.gan_loss, scores)
 
@@ -148,7 +148,7 @@ class UnpairedTrainer(Trainer):
         return self._augmented([images], draws)[0]
 
     def _from_pool(self, side: str, batch: Batch, fakes: list[Tensor]) -> Tensor:
-        """What the discriminator is shown. Every process has the same pool, so any number of them can go on."""
+        """Query the pool for the discriminator's images. All processes hold the same pool, so their number may change on resume."""
         world = self.processes.world
         counts = [len(range(batch.total)[share_of(batch.total, (r, world))]) for r in range(world)]
         own = torch.cat(fakes) if fakes else self._none_like(side, batch)
@@ -158,7 +158,7 @@ class UnpairedTrainer(Trainer):
         return shown[share_of(batch.total, (self.processes.rank, world))]
 
     def _none_like(self, side: str, batch: Batch) -> Tensor:
-        """No images of a side, where this process has none of a step's."""
+        """An empty batch of a side, for a process without images in this step."""
         images = batch.first if side == self.sides[0] else batch.second
         return images[:0].to(self.device)
 

@@ -1,4 +1,4 @@
-"""Judging the tasks of a part: from what is kept on disk, on all held-out images, after each task."""
+"""Evaluate the tasks of a part after each task: from disk, on all held-out images."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -34,14 +34,14 @@ _REHEARSED = 3  # images: the fewest that have a kernel distance
 
 
 class Examiner:
-    """Judges what a part has learned.
+    """Evaluates what a part has learned.
 
     Args:
-        plan: what the part does.
-        judge: who judges after each task.
-        watcher: who judges after each epoch, quickly.
-        device: where to compute.
-        say: told in a line what was found.
+        plan: of the part.
+        judge: the evaluator after each task.
+        watcher: a fast evaluator after each epoch.
+        device: to compute on.
+        say: called with one line for each result.
         between: called after every batch; it may raise to stop.
     """
 
@@ -63,7 +63,7 @@ class Examiner:
         self._held_out: dict[tuple[str, int | None], Dataset] = {}
 
     def rehearse(self, tasks: Sequence[Task]) -> dict[str, frozenset[str]]:
-        """Judge networks that have learned nothing on a few images of each task, before hours are spent.
+        """Evaluate untrained networks on a few images of each task, to fail before hours of training.
 
         Args:
             tasks: the part's, or more.
@@ -72,7 +72,7 @@ class Examiner:
             Task -> the names of its figures.
 
         Raises:
-            PiggybackError: a network can't judge a task's images, or there are too few.
+            PiggybackError: a network can't evaluate a task's images, or there are too few.
         """
         names = {}
         for task in tasks:
@@ -84,29 +84,29 @@ class Examiner:
                     self._judge_of(task), task, generators, task.held_out(_REHEARSED)
                 )
             except PiggybackError as error:
-                raise PiggybackError(f"task {task.name!r} can't be judged: {error}") from None
+                raise PiggybackError(f"task {task.name!r} can't be evaluated: {error}") from None
             names[task.name] = frozenset(judged.figures)
         return names
 
     def watch(
         self, task: Task, generators: Sequence[nn.Module], dataset: Dataset
     ) -> dict[str, float]:
-        """Judge a task in training, in eval mode, on some images: metric -> value."""
+        """Evaluate a task in training, in eval mode, on some images: metric -> value."""
         figures = self._judged(self.watcher, task, generators, dataset).figures
         return {name: figure.value for name, figure in figures.items()}
 
     def examine(self, order: int, training: Mapping[str, Any], done: Mapping[int, Stage]) -> Stage:
-        """Judge every task so far, from what the strategy keeps on disk.
+        """Evaluate every task so far, from the strategy's files.
 
-        Earlier tasks whose outputs have the bits that they had are not judged again.
+        Earlier tasks whose outputs are bit-identical are not evaluated again.
 
         Args:
-            order: how many tasks are learned.
+            order: number of tasks learned.
             training: steps, seconds, peak_memory, learning_rate and curve of the newest one.
-            done: the stages before.
+            done: earlier stages.
 
         Raises:
-            PiggybackError: what is kept is damaged.
+            PiggybackError: a file is damaged.
         """
         plan = self.plan
         figures: dict[str, Mapping[str, Figure]] = {}
@@ -117,7 +117,7 @@ class Examiner:
             generators = [self._generator(task, which) for which in task.networks]
             self._save_pictures(order, task, generators[0], dataset, is_new=learned == order)
             if learned < order:
-                # Outputs of the same bits have the same figures.
+                # Bit-identical outputs have the same figures.
                 some = None if order == len(plan.tasks) else plan.compare_images
                 identical[task.name] = same, of = self._compared(task, generators, some)
                 if same == of:
@@ -165,7 +165,7 @@ class Examiner:
         return self.plan.strategy.generator(folder, task.name, which, fresh).to(self.device).eval()
 
     def _judge_of(self, task: Task) -> Judge:
-        """The judge, who recognises nothing where the inputs are no label maps."""
+        """The evaluator, without the recogniser if the inputs are not label maps."""
         judge = self.judge
         if judge.recogniser is None or any(format.labels for format in task.formats):
             return judge
@@ -199,14 +199,14 @@ class Examiner:
             )
 
     def _remember(self, task: Task, hashes: Sequence[str]) -> None:
-        """Write down what a task's outputs are when it is learned."""
+        """Store the hashes of a task's outputs when it is learned."""
         atomic_write(self._hashes_file(task), to_json({"sha256": list(hashes)}))
 
     def _remembered(self, task: Task) -> list[str]:
-        """What a task's outputs were when it was learned.
+        """Read the hashes of a task's outputs when it was learned.
 
         Raises:
-            PiggybackError: that can't be read.
+            PiggybackError: the file can't be read.
         """
         path = self._hashes_file(task)
         before = read_table(path, f"{path} is damaged").get("sha256")
@@ -219,17 +219,17 @@ class Examiner:
     def _compared(
         self, task: Task, generators: Sequence[nn.Module], count: int | None
     ) -> tuple[int, int]:
-        """How many outputs are what they were when the task was learned, and of how many.
+        """Count the outputs that are bit-identical to those when the task was learned, and all outputs.
 
         Args:
             task: an earlier one.
-            generators: its own, as they are now.
-            count: compare the first so many of each side, and those that fill their batch; None: all.
+            generators: of the task, as they are now.
+            count: compare this number of images of each side, rounded up to whole batches; None: all.
 
         Raises:
-            PiggybackError: what they were can't be read.
+            PiggybackError: the stored hashes can't be read.
         """
-        # Whole batches: the bits of an output may depend on what is computed beside it.
+        # Whole batches: an output's bits may depend on the batch.
         some = self._held_out_of(task, count and -(-count // BATCH_SIZE) * BATCH_SIZE)
         before, start = [], 0
         every = self._remembered(task)
@@ -242,24 +242,24 @@ class Examiner:
         return self.plan.folder / f"outputs-{task.name}.json"
 
     def _held_out_of(self, task: Task, count: int | None = None) -> Dataset:
-        """A task's held-out images, or the first so many of each side; they are read once."""
+        """A task's held-out images, or the first `count` of each side; cached."""
         if (task.name, count) not in self._held_out:
             self._held_out[task.name, count] = task.held_out(count)
         return self._held_out[task.name, count]
 
 
 def _sides(dataset: Dataset) -> tuple[int, ...]:
-    """How many outputs there are of each side, in the order in which they are judged."""
+    """Number of outputs of each side, in the order of evaluation."""
     if isinstance(dataset, PairedDataset):
         return (len(dataset),)
     return len(dataset.first), len(dataset.second)
 
 
 def _same(before: Sequence[str], now: Sequence[str]) -> tuple[int, int]:
-    """How many hashes are equal, and of how many."""
+    """Count equal hashes, and all hashes."""
     return sum(a == b for a, b in zip(before, now, strict=True)), len(now)
 
 
 def in_words(values: Mapping[str, float]) -> str:
-    """Names and values in a line."""
+    """Format names and values in a line."""
     return ", ".join(f"{name} {value:.4g}" for name, value in values.items())

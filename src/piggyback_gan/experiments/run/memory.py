@@ -1,4 +1,4 @@
-"""How much memory a piece of work takes at its peak."""
+"""Peak memory of a piece of work."""
 
 import contextlib
 import sys
@@ -8,16 +8,16 @@ import torch
 
 
 def reset_peak(device: torch.device) -> None:
-    """Begin to measure; where the system can't begin anew, the peak is that of the whole process."""
+    """Reset the peak; where the system can't, the peak is that of the whole process."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     else:
-        with contextlib.suppress(OSError):  # Linux alone has it
+        with contextlib.suppress(OSError):  # Linux only
             Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak(device: torch.device) -> int | None:
-    """The most bytes since then: of the GPU's memory, or of the process; None where unknown."""
+    """Peak bytes since then, of the GPU's memory or the process; None if unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:

@@ -1,4 +1,4 @@
-"""Several parts of an experiment at once, each in a process of its own."""
+"""Run several parts of an experiment at once, each in its own process."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ from piggyback_gan.experiments.run.part import Stopped
 from piggyback_gan.experiments.run.runner import Runner
 
 ENDS_WITH_PARENT = "PIGGYBACK_GAN_ENDS_WITH_PARENT"
-"""Set in the environment of a part's process, which is to end when the one that began it is gone."""
+"""Environment variable of a part's process, which ends when its parent has ended."""
 
 _LOG = "log.txt"
 _POLL_SECONDS = 0.2
@@ -29,18 +29,18 @@ def run_side_by_side(
     say: Say,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Run all parts that are left, up to `jobs` at once; each writes what it says to its own log.txt.
+    """Run all unfinished parts, up to `jobs` at once; each writes its output to its log.txt.
 
     Args:
         runner: of the experiment.
         command: `pbgan experiment` and its arguments, to which `--part NAME` is added.
-        jobs: how many processes. Each computes with its share of the cores, or on one of the GPUs.
-        say: told when a part begins and ends.
-        should_stop: asked all the time.
+        jobs: number of processes. Each gets its share of the cores, or one of the GPUs.
+        say: called with one line when a part begins and ends.
+        should_stop: polled continuously.
 
     Raises:
-        PiggybackError: parts that failed, by name, when all that could be done is.
-        Stopped: it was asked to stop; all processes have ended.
+        PiggybackError: names the parts that failed, after all others are finished.
+        Stopped: `should_stop` returned True; all processes have ended.
     """
     running: dict[PartName, subprocess.Popen[bytes]] = {}
     failed: list[PartName] = []
@@ -65,7 +65,7 @@ def run_side_by_side(
                 and all(runner.is_done(need) and need not in running for need in part.needs)
             ]
             for part in ready[: jobs - len(running)]:
-                # Each of the GPUs has as many parts as the others, or one more or less.
+                # Spread parts evenly over the GPUs.
                 gpu = min(gpus, key=lambda g: sum(on[r] == g for r in running), default=None)
                 on[part] = gpu
                 its = [*command, "--part", str(part)]
@@ -85,7 +85,7 @@ def run_side_by_side(
 
 
 def _gpus() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES calls each GPU that this process sees."""
+    """Names of the visible GPUs, as in CUDA_VISIBLE_DEVICES."""
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if seen:
         return seen.split(",")
@@ -100,7 +100,7 @@ def _start(
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
     with (folder / _LOG).open("ab") as log:
         return subprocess.Popen(
-            # -P: modules are found as by the pbgan command, not in the current folder.
+            # -P: don't import modules from the current folder, as the pbgan command doesn't.
             [sys.executable, "-P", "-m", "piggyback_gan", *command],
             stdin=subprocess.DEVNULL,
             stdout=log,

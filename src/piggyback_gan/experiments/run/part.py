@@ -1,4 +1,4 @@
-"""One part of an experiment: a strategy learns the tasks with one seed, and is judged after each."""
+"""One part of an experiment: train and evaluate a strategy on all tasks, with one seed."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -37,15 +37,15 @@ from piggyback_gan.training.task_data import TaskData
 
 
 class Part:
-    """A part while it runs; what is done already is not done again.
+    """A part that runs; finished stages are not repeated.
 
     Args:
-        plan: what is to be done.
-        judge: who judges after each task.
-        watcher: who judges after each epoch, quickly.
-        device: where to compute.
-        say: told in a line how far it is.
-        should_stop: asked in every step.
+        plan: of the part.
+        judge: the evaluator after each task.
+        watcher: a fast evaluator after each epoch.
+        device: to compute on.
+        say: called with one line of progress.
+        should_stop: called in every step.
     """
 
     def __init__(
@@ -64,12 +64,12 @@ class Part:
         self.should_stop = should_stop
 
     def run(self) -> None:
-        """Learn and judge all that is left.
+        """Train and evaluate the tasks that are left.
 
         Raises:
-            PiggybackError: images that can't be used, a loss that is not finite, a full disk, or a stage
-                that is missing though later tasks are learned.
-            Stopped: it was asked to stop; what was learned is kept.
+            PiggybackError: images can't be used, a loss is not finite, the disk is full, or a stage is
+                missing though later tasks are learned.
+            Stopped: `should_stop` returned True; finished tasks are kept.
         """
         plan = self.plan
         done = {stage.order: stage for stage in read_stages(plan.folder)}
@@ -91,7 +91,7 @@ class Part:
     # Learning
 
     def _learn(self, order: int, task: Task) -> None:
-        """Train the strategy's next task, and keep it."""
+        """Train and store the strategy's next task."""
         plan = self.plan
         taken_over = order == 1 and plan.first is not None
         torch.manual_seed(seed_of(plan.seed, order))
@@ -100,7 +100,7 @@ class Part:
         torch.manual_seed(seed_of(plan.seed, order, 1))
         learners = plan.strategy.begin(plan.folder, spec)
         curve: list[Mapping[str, float]] = []
-        # Read before time is taken: strategies differ in what they train, not in their images.
+        # Outside the measured time, which is to compare strategies.
         images = None if taken_over else task.load()
         reset_peak(self.device)
         started = time.monotonic()
@@ -171,7 +171,7 @@ class Part:
         return spent
 
     def _networks(self, task: Task, first: Path | None) -> dict[str, nn.Module]:
-        """Where a task's networks start: random weights, or those of the first task's."""
+        """Build a task's networks, with random weights or those of the first task."""
         networks: dict[str, nn.Module] = {}
         for which in task.networks:
             network: nn.Module = build_generator(self.plan.config_of(which))
@@ -197,16 +197,16 @@ class Part:
         )
 
     def _training(self, order: int) -> dict[str, Any]:
-        """How the task of a stage was trained.
+        """Read how the task of a stage was trained.
 
         Raises:
-            PiggybackError: that can't be read.
+            PiggybackError: the file can't be read.
         """
         path = self._training_file(order)
         training = read_table(path, f"{path} is damaged")
         if missing := {"steps", "seconds", "peak_memory", "learning_rate", "curve"} - set(training):
             raise PiggybackError(
-                f"{path} is damaged: it has no {', '.join(sorted(missing))}; remove {self.plan.folder} "
+                f"{path} is damaged: it lacks {', '.join(sorted(missing))}; remove {self.plan.folder} "
                 "to do all of it again"
             )
         return training
@@ -216,11 +216,11 @@ class Part:
 
     def _stop_if_asked(self) -> None:
         if self.should_stop():
-            raise Stopped(f"{self.plan.label} stopped while it was judged")
+            raise Stopped(f"{self.plan.label} stopped during evaluation")
 
 
 class _Curve(Callback):
-    """Keeps a task's curve, and tells the learners of each epoch."""
+    """Records a task's learning curve, and calls the learners before each epoch."""
 
     def __init__(
         self,
@@ -245,4 +245,4 @@ class _Curve(Callback):
 
 
 class Stopped(Exception):
-    """A part was asked to stop; it goes on with the task that it was at."""
+    """A part was stopped; it can be continued with the unfinished task."""

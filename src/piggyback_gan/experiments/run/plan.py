@@ -1,4 +1,4 @@
-"""What a part of an experiment is to do: its tasks in order, and how each is trained."""
+"""Plan of a part of an experiment: tasks in order, and their training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,22 +13,22 @@ from piggyback_gan.training.options import TrainingOptions
 
 @dataclass(frozen=True, kw_only=True)
 class PartPlan:
-    """What a part does.
+    """Plan of a part.
 
     Attributes:
-        label: the strategy's, as tables call it.
+        label: the strategy's name in tables.
         strategy: with its options.
-        seed: of all chance.
-        folder: where all of it is kept.
+        seed: random seed.
+        folder: of the part.
         tasks: in order.
         config: the forward generator of all tasks.
-        first: the folder of the first task's network, for a strategy that takes it over.
+        first: the folder of the shared first network, for a strategy that uses it.
         first_rate, later_rate: the generator's learning rates.
-        curve_images: how many held-out images are judged after each epoch.
-        compare_images: how many outputs of each earlier task are compared, until the last is learned;
+        curve_images: number of held-out images to evaluate after each epoch.
+        compare_images: number of outputs of each earlier task to compare before the last is learned;
             None: all.
-        samples: how many outputs are kept as pictures.
-        pictures: the folder for the pictures of the held-out images themselves; None keeps none.
+        samples: number of outputs to keep as pictures.
+        pictures: the folder for pictures of the held-out images; None for no pictures.
     """
 
     label: str
@@ -57,7 +57,7 @@ class PartPlan:
         return self.first_rate if task is self.tasks[0] else self.later_rate
 
     def options(self, task: Task) -> TrainingOptions:
-        """With what depends on seed and strategy; a network's first task has the first task's rate."""
+        """A task's options with seed and learning rates; a network's first task has the first task's rate."""
         unpaired = [t for t in self.tasks if t.options.mode == "unpaired"]
         is_first_backward = bool(unpaired) and task is unpaired[0]
         return replace(

@@ -1,4 +1,4 @@
-"""What an experiment's folder remembers of what was set, so that nothing else is ever added to it."""
+"""Record the settings of an experiment's folder, and refuse to continue with others."""
 
 import functools
 import hashlib
@@ -35,14 +35,14 @@ from piggyback_gan.names import Device
 from piggyback_gan.networks.config import GeneratorConfig
 from piggyback_gan.system.files import atomic_write, require_writable
 
-# What may change in a folder that has results: strategies and seeds are added.
+# May change in a folder with results: strategies and seeds can be added.
 _FREE = ("title", "strategies", "seeds", "file")
 
 
 def describe(
     experiment: Experiment, tasks: Sequence[Task], config: GeneratorConfig
 ) -> dict[str, Any]:
-    """What is set, JSON values only; all images are read for it.
+    """Describe an experiment's settings as JSON values; hashes all images.
 
     Raises:
         PiggybackError: an image can't be read.
@@ -71,13 +71,13 @@ def describe(
 
 
 def write_record(out: Path, content: Mapping[str, Any], device: Device, command: str) -> None:
-    """Write down what is set, and where and how.
+    """Write the settings, versions and machine.
 
     Args:
         out: the experiment's folder.
         content: by `describe`.
-        device: where it is computed.
-        command: how this was called; the first call stays.
+        device: to compute on.
+        command: the command line; that of the first call is kept.
 
     Raises:
         PiggybackError: it can't be written.
@@ -86,7 +86,7 @@ def write_record(out: Path, content: Mapping[str, Any], device: Device, command:
     calls = {"command": command, "started": now()}
     if (out / EXPERIMENT_FILE).exists():
         before = read_experiment_file(out)
-        # What began the folder; parts that run side by side are called otherwise.
+        # Of the first call: parts that run side by side have other command lines.
         calls = {key: before.get(key, value) for key, value in calls.items()}
     surroundings = {
         "library_version": version("piggyback-gan"),
@@ -102,10 +102,10 @@ def write_record(out: Path, content: Mapping[str, Any], device: Device, command:
 
 
 def check_record(out: Path, now: Mapping[str, Any]) -> None:
-    """Whether what is set is what the folder's results were made with.
+    """Check that the settings are those of the folder's results.
 
     Raises:
-        PiggybackError: says what differs.
+        PiggybackError: names the difference.
     """
     if not any((out / PARTS).rglob(f"{STAGE}*.json")):
         return
@@ -113,13 +113,13 @@ def check_record(out: Path, now: Mapping[str, Any]) -> None:
     for key, value in now.items():
         if key not in _FREE and before.get(key) != value:
             raise PiggybackError(
-                f"{out} was begun with other {_what_changed(key, before.get(key), value)}: what is there "
+                f"{out} was begun with different {_what_changed(key, before.get(key), value)}: what is there "
                 "can't be compared with it; choose another --out"
             )
 
 
 def _what_changed(key: str, before: Any, now: Any) -> str:
-    """The setting's name; of tasks, the first one that is another, and what of it is."""
+    """Name the changed setting; of tasks, the first that differs and in what."""
     if key == "tasks" and isinstance(before, list) and len(before) == len(now):
         for old, new in zip(before, now, strict=True):
             for field, value in new.items():
@@ -148,7 +148,7 @@ def _describe_task(task: Task, settings: TaskSettings) -> dict[str, Any]:
 
 
 def _describe_network(spec: str | None) -> dict[str, str | None] | None:
-    """A network that judges: its name, and the SHA-256 of its file if it is one."""
+    """Describe an evaluation network: name, and SHA-256 of its file if it is one."""
     if spec is None:
         return None
     path = Path(spec)
@@ -158,7 +158,7 @@ def _describe_network(spec: str | None) -> dict[str, str | None] | None:
 
 
 def through_json(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Settings as they come back from a file."""
+    """Convert settings as writing and reading JSON does."""
     read: Mapping[str, Any] = json.loads(json.dumps(content))
     return read
 
@@ -171,7 +171,7 @@ def _device_name(device: str) -> str:
 
 @functools.cache
 def source_sha256() -> str:
-    """The hash of this library's source, by which figures and commits are matched."""
+    """Hash of this library's source, to match results with commits."""
     package = Path(piggyback_gan.__file__).parent
     files = sorted(path for path in package.rglob("*") if path.suffix in (".py", ".html"))
     return hashlib.sha256(to_json(fingerprint(files, root=package))).hexdigest()

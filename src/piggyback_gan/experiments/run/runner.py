@@ -1,4 +1,4 @@
-"""How an experiment's parts are run: what is checked before, and what is chosen between them."""
+"""Run an experiment's parts: validation, order, and choice of learning rates."""
 
 import contextlib
 import functools
@@ -56,12 +56,12 @@ class Runner:
     """Runs an experiment's parts.
 
     Args:
-        experiment: what its file says.
-        out: the folder of results; parts that are done there are not done again.
-        device: where to compute, as `choose_device` has it.
+        experiment: its settings.
+        out: the folder of results; finished parts are not repeated.
+        device: as returned by `choose_device`.
 
     Raises:
-        PiggybackError: tasks or strategies that can't be.
+        PiggybackError: a task or strategy is not valid.
     """
 
     def __init__(self, experiment: Experiment, out: Path, device: Device) -> None:
@@ -74,22 +74,22 @@ class Runner:
         self._check_strategies()
 
     def check(self) -> None:
-        """Whether the folder's results, if it has some, are of what is set.
+        """Check that the folder's results, if any, are of the same settings.
 
         Raises:
-            PiggybackError: says what differs.
+            PiggybackError: names the difference.
         """
         check_record(self.out, self._content)
         for part in self.names:
-            # Of the first task's rate, the record itself says what is wrong.
+            # A changed first learning rate is found in the record.
             if part.label != FIRST and all(map(self.is_done, part.needs)):
                 self._check_unchanged(part)
 
     def begin(self, command: str) -> None:
-        """Write down in the folder what is set; call it before the first part is run.
+        """Write the settings into the folder; call it before running a part.
 
         Args:
-            command: how this was called.
+            command: the command line.
 
         Raises:
             PiggybackError: as `check`, or the folder can't be written.
@@ -102,24 +102,24 @@ class Runner:
         return describe(self.experiment, self.tasks, self.config)
 
     def part(self, name: str) -> PartName:
-        """A part by its name.
+        """Find a part by its name.
 
         Raises:
-            PiggybackError: there is none; the message lists some.
+            PiggybackError: it does not exist; the message lists some.
         """
         for part in self.names:
             if str(part) == name:
                 return part
         raise PiggybackError(
-            f"there is no part {name!r}; parts: {', '.join(map(str, self.names[:12]))}, ... (--list)"
+            f"unknown part {name!r}; parts: {', '.join(map(str, self.names[:12]))}, ... (--list)"
         )
 
     def folder(self, part: PartName) -> Path:
-        """Where a part keeps all that is its own."""
+        """Folder of a part."""
         return self.out / PARTS / str(part)
 
     def is_done(self, part: PartName) -> bool:
-        """Whether a part is through."""
+        """Whether a part is finished."""
         if part.label == FIRST:
             count = 1
         elif part.rate is not None:
@@ -130,7 +130,7 @@ class Runner:
         return stage_file(folder, count).exists() or has_diverged(folder)
 
     def is_running(self, part: PartName) -> bool:
-        """Whether a process does it now."""
+        """Whether a process is running it."""
         try:
             with self._alone(part, begins=False):
                 return False
@@ -140,11 +140,11 @@ class Runner:
     def run(
         self, part: PartName, say: Say, should_stop: Callable[[], bool] = lambda: False
     ) -> None:
-        """Do what is left of a part.
+        """Run what is left of a part.
 
         Raises:
-            PiggybackError: parts that it needs are not done, another process runs it, or as `Part.run`.
-            Stopped: it was asked to stop.
+            PiggybackError: a part that it needs is not finished, another process runs it, or as `Part.run`.
+            Stopped: `should_stop` returned True.
         """
         if self.is_done(part):
             return
@@ -161,7 +161,7 @@ class Runner:
             if part.rate is not None and self.experiment.search.metric != "frechet_distance":
                 judge = watcher
             work = Part(plan, judge, watcher, torch.device(self.device), say, should_stop)
-            # The first part is for all that come after it.
+            # The first part serves all later ones.
             tasks = self.tasks if part.label == FIRST else plan.tasks
             self._check_search(part, work.examiner.rehearse(tasks))
             try:
@@ -169,12 +169,12 @@ class Runner:
             except Diverged as error:
                 if part.rate is None:
                     raise
-                # A rate at which training fails is a poor one, no reason to end the search.
+                # Divergence only rules this learning rate out.
                 atomic_write(plan.folder / DIVERGED, to_json({"problem": str(error)}))
                 say(str(error))
 
     def _network(self, key: str, load: Callable[[str, str], _Network]) -> _Network | None:
-        """A network that judges, if the file names one.
+        """Load an evaluation network, if the file names one.
 
         Raises:
             PiggybackError: it can't be loaded.
@@ -186,10 +186,10 @@ class Runner:
             raise PiggybackError(f"{key}: {error}") from None
 
     def chosen_rate(self, settings: StrategySettings) -> float:
-        """The learning rate that a strategy runs at.
+        """Choose the learning rate of a strategy.
 
         Raises:
-            PiggybackError: the parts that it is chosen by do not have the metric, or all diverged.
+            PiggybackError: the search has not measured the metric, or diverged at all rates.
         """
         settings = self.experiment.strategy(settings.rate_of or settings.label)
         if len(settings.learning_rates) == 1:
@@ -207,7 +207,7 @@ class Runner:
             raise PiggybackError(
                 f"strategy {settings.label!r} diverged at every learning rate: give lower ones"
             )
-        # Relative to the candidates' mean, each task weighs alike.
+        # Relative to the candidates' mean, so that tasks have equal weight.
         means = [sum(task) / len(task) for task in zip(*found.values(), strict=True)]
         return min(
             found,
@@ -215,7 +215,7 @@ class Runner:
         )
 
     def _scores(self, part: PartName) -> list[float]:
-        """The metric of each task after the first, when it was learned."""
+        """The search metric of each task after the first, when it was learned."""
         return [
             stage.figures[stage.task][
                 self._search_figure(stage.task, stage.figures[stage.task])
@@ -224,7 +224,7 @@ class Runner:
         ]
 
     def _candidates(self, part: PartName) -> str:
-        """In words, what the rate of a strategy's part was chosen from."""
+        """Describe the candidates of a part's learning rate."""
         if part.label == FIRST or part.rate is not None:
             return ""
         found = [
@@ -237,7 +237,7 @@ class Runner:
         )
 
     def _search_figure(self, task: str, figures: Collection[str]) -> str:
-        """The figure by which a rate is chosen on a task: of an unpaired one, in the trained direction.
+        """The name of a task's search metric; of an unpaired task, in the trained direction.
 
         Raises:
             PiggybackError: it is not measured.
@@ -253,7 +253,7 @@ class Runner:
         )
 
     def _check_search(self, part: PartName, figures: Mapping[str, Collection[str]]) -> None:
-        """Whether a rate can be chosen by what is measured, before it is."""
+        """Check that the search metric will be measured."""
         if part.rate is not None:
             for task, names in list(figures.items())[1:]:
                 self._search_figure(task, names)
@@ -306,10 +306,10 @@ class Runner:
             raise PiggybackError(f"{part} is being run by another process") from None
 
     def remember(self, part: PartName) -> None:
-        """Write down what a part is begun with.
+        """Record the settings of a part.
 
         Raises:
-            PiggybackError: it was begun otherwise; the message says how.
+            PiggybackError: it was begun with other settings; names the difference.
         """
         self._check_unchanged(part)
         path = self.folder(part) / _BEGUN
@@ -318,7 +318,7 @@ class Runner:
             atomic_write(path, to_json(self._begun(part)))
 
     def _begun(self, part: PartName) -> dict[str, Any]:
-        """What must be as it was when a part goes on or is shown: its strategy, and what bits depend on."""
+        """Settings that must not change while a part has results: strategy, and what bits depend on."""
         if part.label == FIRST:
             kind, options, rate = FIRST, {}, self.experiment.first_learning_rate
         else:
@@ -335,10 +335,10 @@ class Runner:
         }
 
     def _check_unchanged(self, part: PartName) -> None:
-        """Refuse to go on with, or to show, what was begun otherwise.
+        """Check that a part was begun with these settings.
 
         Raises:
-            PiggybackError: says what differs.
+            PiggybackError: names the difference.
         """
         path = self.folder(part) / _BEGUN
         if not path.exists():
@@ -358,7 +358,7 @@ class Runner:
                 )
 
     def _check_strategies(self) -> None:
-        """Whether every strategy can learn a second task of this architecture, before hours are spent."""
+        """Check that every strategy can learn a second task of this architecture."""
         for label, settings in self.experiment.strategies.items():
             try:
                 settings.strategy.predicted(build_generator(self.config), 1)

@@ -1,4 +1,4 @@
-"""The pictures that an experiment keeps: held-out images, and what a strategy makes of them."""
+"""Write pictures of held-out images and a strategy's outputs."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,13 +18,13 @@ from piggyback_gan.system.files import atomic_write
 def save_held_out(
     path: Callable[[int, str], Path], task: Task, dataset: Dataset, count: int, *, partners: bool
 ) -> None:
-    """Keep the first held-out images of a task.
+    """Write the first held-out images of a task.
 
     Args:
-        path: (number, "input" or "target") -> where.
+        path: (number, "input" or "target") -> file.
         task: the images' task.
         dataset: its held-out images.
-        count: how many at most.
+        count: maximum number.
         partners: whether each input has a target.
     """
     for number in range(min(count, len(dataset))):
@@ -43,15 +43,15 @@ def save_outputs(
     count: int,
     device: torch.device,
 ) -> None:
-    """Keep what a generator makes of the first held-out images of a task.
+    """Write a generator's outputs for the first held-out images of a task.
 
     Args:
-        path: number -> where.
+        path: number -> file.
         task: the images' task.
         generator: in eval mode, on `device`.
         dataset: the task's held-out images.
-        count: how many at most.
-        device: where the generator is.
+        count: maximum number.
+        device: of the generator.
     """
     for number in range(min(count, len(dataset))):
         image = dataset.pair(number)[0]

@@ -1,4 +1,4 @@
-"""The strategies that an experiment can compare, by the names that its file calls them."""
+"""Strategies by their names in an experiment's file."""
 
 from collections.abc import Mapping
 

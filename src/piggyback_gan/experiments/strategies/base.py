@@ -1,4 +1,4 @@
-"""What a strategy is: how a network learns one task after another, and what is kept of each."""
+"""Base classes of strategies: how networks learn one task after another, and what is stored."""
 
 import shutil
 from abc import ABC, abstractmethod
@@ -26,15 +26,14 @@ _SHARED = "shared"
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """A task that a strategy is to learn.
+    """Task spec: what a strategy needs to learn a task.
 
     Attributes:
         task: its name.
-        networks: "forward", and for an unpaired task "backward" -> where learning starts that starts
-            anew: a network with random weights, or for the first task of all the network that all
-            strategies have in common.
+        networks: "forward", and for an unpaired task "backward" -> initial network: with random
+            weights, or for the first task the network that all strategies share.
         config: the architecture of the forward network.
-        card: makes the task's card of what it adds to the bank.
+        card: makes the task's card, given the parameters that it adds to the bank.
     """
 
     task: str
@@ -45,14 +44,14 @@ class TaskSpec:
 
 @dataclass(frozen=True)
 class Size:
-    """What is kept of all tasks together: values, counted as if each had 32 bits, and bytes of files."""
+    """Stored size of all tasks: 32-bit values, and bytes of files."""
 
     parameters: float
     bytes: int
 
 
 class Learner(nn.Module):
-    """A network while it learns: what requires a gradient is trained."""
+    """A network in training; parameters that require a gradient are trained."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -64,11 +63,11 @@ class Learner(nn.Module):
         return translated
 
     def trainable_parameters(self) -> list[nn.Parameter]:
-        """What an optimizer is to change."""
+        """Parameters for the optimizer."""
         return [p for p in self.parameters() if p.requires_grad]
 
     def penalty(self, images: Tensor) -> Tensor | None:
-        """A loss of the strategy's own for a batch of inputs, added to the task's; None for none."""
+        """An additional loss for a batch of inputs; None for none."""
         return None
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
@@ -77,39 +76,39 @@ class Learner(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Strategy(ABC):
-    """A way to learn a sequence of tasks and to keep them in a folder.
+    """A way to learn a sequence of tasks and store them in a folder.
 
     A strategy is a frozen dataclass; its fields are its options in an experiment's file. Most derive
-    from `KeptStrategy`, which knows how to keep tensors, and say three things of one network.
+    from `KeptStrategy`, which stores tensors, and define three methods for one network.
     """
 
     shares_first_task: ClassVar[bool] = True
-    """Whether it takes the first task's network as all others do; else it learns that one itself."""
+    """Whether it starts from the shared network of the first task; else it trains its own."""
 
     forgets: ClassVar[bool] = False
-    """Whether a task's outputs may change when later ones are learned; else they stay, bit for bit."""
+    """Whether later tasks may change a task's outputs; else they stay bit-identical."""
 
     @abstractmethod
     def tasks(self, folder: Path) -> tuple[str, ...]:
-        """The tasks that are learned, in order."""
+        """List the learned tasks, in order."""
 
     @abstractmethod
     def begin(self, folder: Path, spec: TaskSpec) -> dict[str, nn.Module]:
-        """What is to be trained for the next task: "forward" (and "backward") -> learners."""
+        """Build the learners of the next task: "forward" (and "backward")."""
 
     @abstractmethod
     def finish(self, folder: Path, spec: TaskSpec, learners: Mapping[str, nn.Module]) -> None:
-        """Keep the task, in one moment: a kill leaves the folder with or without it."""
+        """Store the task atomically: a kill leaves the folder with or without it."""
 
     @abstractmethod
     def generator(self, folder: Path, task: str, which: str, fresh: nn.Module) -> nn.Module:
-        """A task's generator, from the folder's files alone: a plain module in eval mode.
+        """Load a task's generator from the folder's files: a plain module in eval mode.
 
         Args:
             folder: of this strategy.
             task: one that was learned.
             which: "forward" or "backward".
-            fresh: a network of the right architecture, whose values don't matter; it may be changed.
+            fresh: a network of the architecture, to be filled; its values are not used.
 
         Raises:
             PiggybackError: the task was not learned, or files are damaged or of another architecture.
@@ -117,27 +116,27 @@ class Strategy(ABC):
 
     @abstractmethod
     def size(self, folder: Path) -> Size:
-        """What is kept of all tasks together."""
+        """Measure the stored size of all tasks."""
 
     @abstractmethod
     def predicted(self, network: nn.Module, order: int) -> float:
-        """How many parameters the task of this order, counted from 0, adds to one network, by formula.
+        """Compute the parameters that the task of this order, counted from 0, adds to one network.
 
         Args:
             network: of the architecture.
-            order: how many tasks this network has learned before.
+            order: number of earlier tasks of this network.
         """
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What is kept of one network: tensors that all tasks share, and those of each task, in order."""
+    """Stored tensors of one network: shared ones, and those of each task, in order."""
 
     shared: Tensors = field(default_factory=dict)
     tasks: Mapping[str, Tensors] = field(default_factory=dict)
 
     def with_task(self, task: str, tensors: Tensors, shared: Tensors | None = None) -> "Kept":
-        """The same and one task more; what is shared is replaced where it is given."""
+        """Return a copy with one more task, and new shared tensors if given."""
         return Kept(self.shared if shared is None else shared, {**self.tasks, task: tensors})
 
     @property
@@ -148,24 +147,24 @@ class Kept:
 
 @dataclass(frozen=True, kw_only=True)
 class KeptStrategy(Strategy):
-    """A strategy that keeps tensors in safetensors files, and says how for one network at a time."""
+    """A strategy that stores tensors in safetensors files, defined for one network at a time."""
 
     @abstractmethod
     def learner(self, kept: Kept, fresh: nn.Module) -> Learner:
-        """What is to be trained for the next task.
+        """Build the learner of the next task.
 
         Args:
-            kept: of the earlier tasks; none if this is the first.
-            fresh: a network to start from where nothing was kept; it may be changed.
+            kept: of the earlier tasks; empty for the first.
+            fresh: the initial network if nothing is stored; it may be changed.
         """
 
     @abstractmethod
     def keep(self, kept: Kept, task: str, learner: Learner) -> Kept:
-        """What is kept from now on, of all tasks."""
+        """Return what to store for all tasks."""
 
     @abstractmethod
     def rebuild(self, kept: Kept, task: str, fresh: nn.Module) -> nn.Module:
-        """A task's network, from what is kept alone. `fresh` is filled and returned."""
+        """Load a task's network into `fresh`, and return it."""
 
     def tasks(self, folder: Path) -> tuple[str, ...]:
         newest = _newest(folder)
@@ -200,7 +199,7 @@ class KeptStrategy(Strategy):
             with torch.no_grad():
                 return self.rebuild(kept, task, fresh).eval().requires_grad_(False)
         except (RuntimeError, LookupError, TypeError) as error:
-            # The first line of what torch says names no tensor; the last does.
+            # The last line of torch's message names the tensor.
             said = str(error).strip().rpartition("\n")[2].strip()
             raise PiggybackError(
                 f"{folder} can't give the {which} network of task {task!r} "
@@ -225,23 +224,23 @@ def check_share(field: str, value: object) -> None:
 
 
 def bytes_of(folder: Path | None) -> int:
-    """How many bytes the files in a folder have together."""
+    """Total size of the files in a folder, in bytes."""
     files = () if folder is None else folder.rglob("*")
     return sum(path.stat().st_size for path in files if path.is_file())
 
 
 def values_of(network: nn.Module) -> dict[str, Tensor]:
-    """Copies of all that a network is: parameters and buffers."""
+    """Copy a network's parameters and buffers."""
     return {key: tensor.detach().cpu().clone() for key, tensor in network.state_dict().items()}
 
 
 def count(network: nn.Module) -> float:
-    """How many values a whole network has: parameters and buffers, counted as if each had 32 bits."""
+    """Count a network's parameters and buffers, in 32-bit values."""
     return count_values(network.state_dict())
 
 
 def count_values(tensors: Tensors) -> float:
-    """How many values there are, counted as if each had 32 bits."""
+    """Count the values of tensors, in 32-bit values."""
     return sum(t.numel() * t.element_size() for t in tensors.values()) / 4
 
 
@@ -253,7 +252,7 @@ def conv_layers(network: nn.Module) -> dict[str, ConvLayer]:
 
 
 def _newest(folder: Path) -> Path | None:
-    """Where the tasks are; a kill may have left an older state beside it."""
+    """The folder of the newest state; a kill may have left an older one."""
     return max(folder.glob(f"{_KEPT}*"), default=None)
 
 

@@ -1,4 +1,4 @@
-"""Distillation: one network trained on and on, held to what it said before."""
+"""Distillation: one network trained on all tasks, with a penalty for changed outputs of earlier ones."""
 
 import copy
 import math
@@ -23,7 +23,7 @@ from piggyback_gan.experiments.strategies.base import (
 
 
 class _DistillLearner(Learner):
-    """A network with one output layer more for each earlier task, and the same as it was before.
+    """A network with an output layer for each earlier task, and a frozen copy of it.
 
     Args:
         module: with the new task's output layer.
@@ -51,7 +51,7 @@ class _DistillLearner(Learner):
     def penalty(self, images: Tensor) -> Tensor | None:
         if not len(self.heads):
             return None
-        # One earlier task for each step, in turn: the mean over all of them, at the cost of one.
+        # One earlier task per step, in turn: estimates the mean over all at the cost of one.
         task = self._next % len(self.heads)
         self._next += 1
         with torch.no_grad():
@@ -60,7 +60,7 @@ class _DistillLearner(Learner):
         return self._weight * (now.float() - before.float()).abs().mean()
 
     def _through(self, network: nn.Module, head: nn.Module, images: Tensor) -> Tensor:
-        """What a network makes of images with another output layer."""
+        """Run a network with another output layer."""
         named = head.named_parameters()
         values: dict[str, Tensor] = {f"{self._output}.{key}": value for key, value in named}
         translated: Tensor = functional_call(network, values, (images,))
@@ -69,7 +69,7 @@ class _DistillLearner(Learner):
 
 @dataclass(frozen=True, kw_only=True)
 class Distill(KeptStrategy):
-    """All layers but the last are shared and trained on; outputs for earlier tasks are to stay.
+    """All layers but the last are shared and trained; changed outputs of earlier tasks are penalized.
 
     Source: after Zhai et al., "Lifelong GAN: Continual Learning for Conditional Image Generation",
     ICCV 2019, with Li and Hoiem, "Learning without Forgetting", ECCV 2016, for the output layers.
@@ -97,7 +97,7 @@ class Distill(KeptStrategy):
         output, layer = _output_layer(fresh)
         heads = []
         for task in kept.tasks:
-            # The last one that is loaded stays, as the start of the new task's.
+            # The last one loaded is the start of the new task's.
             self.rebuild(kept, task, fresh)
             heads.append(copy.deepcopy(layer))
         return _DistillLearner(fresh, output, heads, self.weight)

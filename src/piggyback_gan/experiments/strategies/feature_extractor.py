@@ -19,7 +19,7 @@ from piggyback_gan.system.checks import check_positive
 
 
 class _TailLearner(Learner):
-    """A network of which all before one layer is frozen: values, statistics, and without dropout."""
+    """A network that is frozen before one layer: values, statistics, and no dropout."""
 
     def __init__(self, module: nn.Module, first_trained: str, tail: list[str]) -> None:
         super().__init__(module)
@@ -38,10 +38,10 @@ class _TailLearner(Learner):
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureExtractor(KeptStrategy):
-    """Later tasks train and keep only the last conv layers and their norms, from task 1's values.
+    """Later tasks train and store only the last conv layers and their norms, starting from task 1's values.
 
     Attributes:
-        trained_layers: how many conv layers, in the order in which they are defined. 3 are both
+        trained_layers: number of conv layers, in the order of definition. 3 are both
             up-convolutions and the output layer of a ResNet.
     """
 
@@ -82,6 +82,6 @@ class FeatureExtractor(KeptStrategy):
         return layers[-self.trained_layers]
 
     def _tail(self, network: nn.Module) -> list[str]:
-        """The keys of all that is defined from the first trained layer on."""
+        """The keys of all tensors from the first trained layer on."""
         keys = list(network.state_dict())
         return keys[keys.index(f"{self._first_trained(network)}.weight") :]

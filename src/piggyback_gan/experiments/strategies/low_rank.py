@@ -40,7 +40,7 @@ class _LowRank(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class LowRank(KeptStrategy):
-    """Later tasks train an update of low rank for each layer, and what is no weight of a shared layer.
+    """Later tasks train a low-rank update for each shared layer, and all other tensors.
 
     Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022, with a layer's
     filters (N, D) as its matrix.
@@ -81,7 +81,7 @@ class LowRank(KeptStrategy):
             weights[name] = kept.first[f"{name}.weight"]
             if f"{name}.up" in values:
                 up, down = values[f"{name}.up"], values[f"{name}.down"]
-                # The same bits on every machine and thread count.
+                # Bit-identical on every machine and thread count.
                 update = compose_exactly(up, down, [len(down)])
                 weights[name] = weights[name] + FilterLayout.of(layer).to_weight(update)
         return fill(fresh, kept, task, weights)
@@ -114,6 +114,6 @@ class LowRank(KeptStrategy):
 
 
 def _costs(network: nn.Module) -> dict[str, int]:
-    """Shared layer -> what a rank of 1 costs: N + D."""
+    """Shared layer -> parameters per rank: N + D."""
     layouts = {name: FilterLayout.of(layer) for name, layer in shared_layers(network).items()}
     return {name: layout.filters + layout.length for name, layout in layouts.items()}

@@ -38,7 +38,7 @@ class _Binary(torch.autograd.Function):
 
 
 class _Masked(nn.Module):
-    """A frozen weight times a binary mask of the same shape, which is made of real scores.
+    """A frozen weight times a binary mask of the same shape, computed from real scores.
 
     What is trained are the scores over `rate`: an optimizer whose steps do not depend on a gradient's
     scale, such as Adam, moves the scores themselves by that share of its learning rate.
@@ -51,7 +51,7 @@ class _Masked(nn.Module):
         self.scores = nn.Parameter(torch.full_like(layer.weight, _START / rate))
 
     def mask(self) -> Tensor:
-        """Which weights are used: 1 or 0."""
+        """The mask: 1 for weights that are used, else 0."""
         chosen: Tensor = _Binary.apply(self.scores * self._rate)  # type: ignore[no-untyped-call]
         return chosen
 
@@ -61,15 +61,15 @@ class _Masked(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Mask(KeptStrategy):
-    """Later tasks train a binary mask over task 1's weights, and what is no weight of a shared layer.
+    """Later tasks train a binary mask of task 1's shared weights, and all other tensors.
 
     Source: Mallya, Davis, Lazebnik, "Piggyback: Adapting a Single Network to Multiple Tasks by Learning
     to Mask Weights", ECCV 2018: scores start at 1e-2, the threshold is 5e-3, all weights are used at
-    the start. (No relative of Piggyback GAN but by name.)
+    the start. (Related to Piggyback GAN in name only.)
 
     Attributes:
-        score_rate: the scores' learning rate, relative to that of all else that is trained. The
-            authors' code has two rates as well.
+        score_rate: the scores' learning rate, relative to that of other parameters. The authors'
+            code has two rates as well.
     """
 
     score_rate: float = 0.1

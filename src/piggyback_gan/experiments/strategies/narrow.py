@@ -1,4 +1,4 @@
-"""A narrow network of its own for each later task."""
+"""A separate narrow network for each later task."""
 
 from bisect import bisect_left
 from dataclasses import dataclass, replace
@@ -25,10 +25,10 @@ from piggyback_gan.networks.generators import ResnetGenerator, UnetGenerator, bu
 
 @dataclass(frozen=True, kw_only=True)
 class Narrow(KeptStrategy):
-    """Later tasks learn a network of their own, from a random start, with fewer channels (ngf).
+    """Later tasks train a separate network with fewer channels (ngf), from random weights.
 
     Attributes:
-        unconstrained: lambda. So many of task 1's ngf, rounded up, are the width of the network.
+        unconstrained: lambda. The width is this share of task 1's ngf, rounded up.
         equal_parameters: take instead the width whose number of parameters is nearest to what piggyback
             with this lambda adds for the task of the same order.
     """
@@ -73,7 +73,7 @@ class Narrow(KeptStrategy):
         def size(width: int) -> int:
             return _count(replace(config, ngf=width))
 
-        # The 20th task may add more than a whole network: look above its width, too.
+        # The 20th task may add more than a whole network: search larger widths, too.
         least = bisect_left(range(1, 4 * config.ngf), target, key=size) + 1
         return min((max(least - 1, 1), least), key=lambda width: abs(size(width) - target))
 
@@ -88,6 +88,6 @@ def _count(config: GeneratorConfig) -> int:
 
 
 def _without_values(config: GeneratorConfig) -> nn.Module:
-    """The network without storage, which draws no random values."""
+    """Build the network on the meta device, without drawing random values."""
     with torch.device("meta"):
         return build_generator(config)

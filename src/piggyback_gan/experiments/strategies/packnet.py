@@ -1,4 +1,4 @@
-"""PackNet: each task keeps a share of the weights that earlier ones left free."""
+"""PackNet: each task keeps a share of the weights that earlier tasks left free."""
 
 import math
 from collections.abc import Mapping
@@ -46,7 +46,7 @@ class _Packed(nn.Module):
         return torch.where(self.own, trained, self.earlier)
 
     def prune(self, trained: Tensor) -> None:
-        """Give up the smallest of the task's own values but its share; done once, it changes nothing more."""
+        """Set all but the task's share of its largest values to 0. Calling it again changes nothing."""
         own = self.own.flatten().nonzero().squeeze(1)
         magnitudes = trained.detach().abs().flatten()[own]
         largest = own[magnitudes.topk(self._most).indices]
@@ -75,16 +75,16 @@ class _PackLearner(Learner):
 
 @dataclass(frozen=True, kw_only=True)
 class PackNet(KeptStrategy):
-    """One set of weights. A task trains all that are free, gives up the smallest, and trains on.
+    """One set of weights. A task trains all free weights, prunes the smallest, and trains the rest.
 
     Source: Mallya and Lazebnik, "PackNet: Adding Multiple Tasks to a Single Network by Iterative
     Pruning", CVPR 2018. Weights that a task gives up are 0 for it, and the next task's free weights
     start there. Small output layers, biases, norms and buffers are each task's own.
 
     Attributes:
-        kept: the share of a layer's free weights that a task keeps: those of largest magnitude.
-        retrain: the last share of the epochs, after pruning. With a single epoch it comes to nothing:
-            pruning ends the task.
+        kept: share of a layer's free weights that a task keeps: those of largest magnitude.
+        retrain: share of the epochs after pruning. With a single epoch there is none: pruning
+            ends the task.
     """
 
     shares_first_task: ClassVar[bool] = False

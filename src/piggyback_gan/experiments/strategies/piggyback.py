@@ -1,4 +1,4 @@
-"""Piggyback GAN itself, in a bank on disk; lambda 0 is pure factorization."""
+"""Piggyback GAN, in a bank on disk; lambda 0 is pure factorization."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -25,12 +25,12 @@ from piggyback_gan.names import BACKWARD, FORWARD, STANDALONE, Allocation
 
 
 def layer_parameters(network: nn.Module, options: FilterOptions, order: int) -> dict[str, int]:
-    """Conv layer -> how many unconstrained values and mixing weights a task adds, by formula.
+    """Compute the unconstrained values and mixing weights that a task adds: conv layer -> number.
 
     Args:
         network: a plain one of the architecture.
         options: of this task and all before it, with their defaults.
-        order: how many tasks the bank has before.
+        order: number of earlier tasks in the bank.
     """
     layouts = {name: FilterLayout.of(layer) for name, layer in conv_layers(network).items()}
     filters = {name: layout.filters for name, layout in layouts.items()}
@@ -69,7 +69,7 @@ class Piggyback(FilterOptions, Strategy):
             if bank is not None:
                 for state in bank.states(which):
                     network.restore_task(state)
-            # The first task was not learned for this strategy: it stays as it is.
+            # The shared first network is stored unchanged.
             options = self if network.tasks else replace(self, init=None, storage="fp32")
             network.add_task(spec.task, options)
             learners[which] = network
@@ -82,7 +82,7 @@ class Piggyback(FilterOptions, Strategy):
             network.finish_task()
             states[which] = network.task_state(spec.task)
             counts.append(network.parameter_count(spec.task))
-        # What the experiment's options, which all strategies share, can't say.
+        # Not in the experiment's options, which all strategies share.
         start = resolve_start(self.init, self.tasks(folder)) or STANDALONE
         names = [field.name for field in fields(FilterOptions)]
         own = {name: getattr(self.with_filter_defaults(), name) for name in names}
@@ -108,7 +108,7 @@ class Piggyback(FilterOptions, Strategy):
         return Size(parameters, bytes_of(folder / _BANK / "tasks"))
 
     def added(self, network: nn.Module, order: int) -> int:
-        """How many unconstrained values and mixing weights the task of this order adds."""
+        """Compute the unconstrained values and mixing weights that the task of this order adds."""
         return sum(layer_parameters(network, self.with_filter_defaults(), order).values())
 
     def predicted(self, network: nn.Module, order: int) -> float:

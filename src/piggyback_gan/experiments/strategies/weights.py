@@ -1,4 +1,4 @@
-"""Conv weights as functions of what a task trains, and what a task keeps of such a network."""
+"""Parametrized conv weights, and the tensors that a task stores of such networks."""
 
 import math
 from collections.abc import Callable
@@ -16,7 +16,7 @@ _PARAMETRIZED = ".parametrizations.weight."
 
 
 def shared_layers(network: nn.Module) -> dict[str, ConvLayer]:
-    """The conv layers that tasks share; those of fewer than 8 filters are each task's own."""
+    """The conv layers that tasks share; layers of fewer than 8 filters are task-specific."""
     return {
         name: layer
         for name, layer in conv_layers(network).items()
@@ -25,23 +25,23 @@ def shared_layers(network: nn.Module) -> dict[str, ConvLayer]:
 
 
 def shared_count(network: nn.Module) -> int:
-    """How many values the weights of the shared layers have."""
+    """Number of weights of the shared layers."""
     return sum(layer.weight.numel() for layer in shared_layers(network).values())
 
 
 def parametrize_shared(network: nn.Module, make: Callable[[str, ConvLayer], nn.Module]) -> None:
-    """Let the shared layers' weights be functions, of their values and of what `make` brings along."""
+    """Parametrize the shared layers' weights by the modules that `make` returns."""
     for name, layer in shared_layers(network).items():
         parametrize.register_parametrization(layer, "weight", make(name, layer))
 
 
 def private_values(network: nn.Module) -> dict[str, Tensor]:
-    """All tensors of a parametrized network but the parametrized weights and what makes them."""
+    """All tensors of a parametrized network except weights and their parametrizations."""
     return {k: t for k, t in network.state_dict().items() if _PARAMETRIZED not in k}
 
 
 def parts(network: nn.Module, part: str) -> dict[str, Tensor]:
-    """Layer -> a tensor of its parametrization: "0.x" for the tensor x of what `make` made."""
+    """Layer -> a tensor of its parametrization: "0.x" for the tensor x of the module of `make`."""
     found = {}
     for key, tensor in network.state_dict().items():
         layer, _, found_part = key.partition(_PARAMETRIZED)
@@ -69,5 +69,5 @@ def unpack(bits: Tensor, shape: torch.Size) -> Tensor:
 
 
 def packed_count(network: nn.Module) -> float:
-    """What a packed mask of every shared weight counts, in parameters of 32 bits."""
+    """Size of a packed mask of all shared weights, in 32-bit values."""
     return sum(math.ceil(layer.weight.numel() / 8) for layer in shared_layers(network).values()) / 4

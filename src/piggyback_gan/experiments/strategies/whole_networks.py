@@ -1,4 +1,4 @@
-"""Whole networks: one for each task, or one that is trained on and on."""
+"""Whole networks: one per task, or one that is fine-tuned on all tasks."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,7 +10,7 @@ from piggyback_gan.experiments.strategies.base import Kept, KeptStrategy, Learne
 
 @dataclass(frozen=True, kw_only=True)
 class Standalone(KeptStrategy):
-    """A network for each task, from a random start: nothing is shared, nothing is forgotten."""
+    """A separate network for each task, from random weights: nothing is shared or forgotten."""
 
     def learner(self, kept: Kept, fresh: nn.Module) -> Learner:
         return Learner(fresh)
@@ -28,7 +28,7 @@ class Standalone(KeptStrategy):
 
 @dataclass(frozen=True, kw_only=True)
 class Finetune(KeptStrategy):
-    """One network, trained on and on: what it was before a task is gone after it."""
+    """One network, fine-tuned on each task: its earlier weights are lost."""
 
     forgets: ClassVar[bool] = True
 
