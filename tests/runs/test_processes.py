@@ -394,7 +394,7 @@ def test_a_dry_run_is_printed_once_and_counts_all_processes(tmp_path: Path, data
 
 def join(patience: float | None, removed: str | None) -> None:
     if patience:
-        processes_module._JOINING = timedelta(seconds=patience)
+        processes_module._JOIN_TIMEOUT = timedelta(seconds=patience)
     os.environ["WORLD_SIZE"] = "2"
     os.environ.pop(removed or "", None)
     with processes():
