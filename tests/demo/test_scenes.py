@@ -118,7 +118,7 @@ def test_each_task_pairs_its_two_drawings():
 
 
 def test_an_unknown_task_lists_the_tasks_there_are(tmp_path):
-    listed = "'maps'; there are labels2scene, edges2scene, day2night"
+    listed = "'maps'; choose one of labels2scene, edges2scene, day2night"
     with pytest.raises(ValueError, match=listed):
         draw_pair("maps", scene(0), 32)
     with pytest.raises(ValueError, match=listed):

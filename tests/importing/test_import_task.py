@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,12 +50,17 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("imported")
+    import_task(folder / "bank", "first", saved(folder / "first.pth", 0))
+    return folder / "bank"
+
+
 @pytest.fixture
-def bank(tmp_path: Path) -> Path:
+def bank(imported: Path, tmp_path: Path) -> Path:
     """A bank with one imported task."""
-    path = tmp_path / "bank"
-    import_task(path, "first", saved(tmp_path / "first.pth", 0))
-    return path
+    return Path(shutil.copytree(imported, tmp_path / "bank"))
 
 
 def test_a_first_network_enters_whole_and_translates_as_it_did(bank: Path) -> None:

@@ -371,7 +371,7 @@ def draw_night(scene: Scene, size: int) -> Image.Image:
 
 def _require_known(task: str) -> None:
     if task not in SCENE_TASKS:
-        raise ValueError(f"unknown scene task {task!r}; there are {', '.join(SCENE_TASKS)}")
+        raise ValueError(f"unknown scene task {task!r}; choose one of {', '.join(SCENE_TASKS)}")
 
 
 def draw_pair(task: str, scene: Scene, size: int) -> tuple[Image.Image, Image.Image]:

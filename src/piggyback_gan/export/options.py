@@ -19,6 +19,9 @@ from piggyback_gan.system.checks import check_choice
 class ExportOptions:
     """How a task is exported.
 
+    None stands for the trained direction and the precision's tolerance (`TOLERANCES`); without images, outputs are
+    compared on generated inputs of several sizes.
+
     Raises:
         PiggybackError: a field has a value that is not allowed.
     """

@@ -11,6 +11,8 @@ from piggyback_gan.system.checks import check_choice
 class ImportOptions:
     """How a network becomes a task. `unconstrained` and `max_error` exclude each other.
 
+    None stands for a share of 0.25, unless `max_error` is given, and for an image size of 256, or a U-Net's.
+
     Raises:
         PiggybackError: a field has a value that is not allowed.
     """

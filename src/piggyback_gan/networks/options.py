@@ -115,7 +115,7 @@ class GeneratorOptions:
                 option = next((o for o, f in _CONFIG_FIELDS.items() if f == field), field)
                 raise PiggybackError(
                     f"{option} {asked!r} does not fit the bank, whose first task fixed it to "
-                    f"{fixed!r}: leave it out, or begin another bank"
+                    f"{fixed!r}: leave it out, or start another bank"
                 )
         return config
 
