@@ -1,4 +1,4 @@
-"""A Chromium for tests of the page; what it logs and whom it asks is judged after each visit."""
+"""A Chromium for tests of pages; each visit ends with a check of its log and its requests."""
 
 import io
 import shutil
@@ -30,15 +30,15 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 RED, CYAN = (200, 30, 30), (55, 225, 225)
-"""An input's colour, and that of its output: the stand-in server inverts."""
+"""Colours of an input and its output: the stand-in server inverts."""
 
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """A browser that runs as long as the block; without a Chromium, the tests are skipped."""
+    """Run a browser inside the block; without a Chromium, skip the tests."""
     program = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if program is None:
-        pytest.skip(f"the page is tested with a Chromium, and none of {PROGRAMS} is installed")
+        pytest.skip(f"needs a Chromium: none of {PROGRAMS} is installed")
     expect.set_options(timeout=20_000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
@@ -50,12 +50,12 @@ def chromium() -> Iterator[Browser]:
 
 @dataclass
 class Visit:
-    """A page that is open.
+    """An open page.
 
     Attributes:
-        expected: what the browser may log: parts of the lines, such as the status of an answer.
-        logged: errors and warnings that it logged.
-        asked: all URLs that were asked for.
+        expected: parts of lines that the browser may log, such as the status of a response.
+        logged: errors and warnings in the browser's log.
+        asked: all requested URLs.
     """
 
     page: Page
@@ -70,9 +70,9 @@ class Visit:
 
 @contextmanager
 def visit(browser: Browser, url: str, **options: Any) -> Iterator[Visit]:
-    """The page in a context of its own; at the end, nothing unexpected was logged or asked for.
+    """Open a page in a fresh context; afterwards, check that nothing unexpected was logged or requested.
 
-    What the browser logs of an answer that a test asked for is named in `expected`.
+    Tests list what the browser logs about errors that they provoke in `expected`.
     """
     context = browser.new_context(**options)
     try:
@@ -93,14 +93,14 @@ def visit(browser: Browser, url: str, **options: Any) -> Iterator[Visit]:
 
 
 def picture(colour: tuple[int, int, int] = RED, size: tuple[int, int] = (64, 48)) -> bytes:
-    """A PNG of one colour."""
+    """Make a PNG of one colour."""
     buffer = io.BytesIO()
     Image.new("RGB", size, colour).save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def file(name: str, content: bytes | None = None) -> FilePayload:
-    """What is put into a file input."""
+    """Make a file for a file input."""
     content = picture() if content is None else content
     return {"name": name, "mimeType": "application/octet-stream", "buffer": content}
 
@@ -114,17 +114,17 @@ def bring(page: Page, *files: FilePayload) -> None:
 
 
 def progress(page: Page, words: str) -> None:
-    """Wait until the progress says so."""
+    """Wait until the progress has this text."""
     expect(page.locator("#progress-text")).to_have_text(words)
 
 
 def row(page: Page, name: str) -> Locator:
-    """What the list says of an image."""
+    """The row of an image in the list."""
     return page.locator(".job").filter(has_text=name)
 
 
 def colours(page: Page, *shares: float) -> list[tuple[int, ...]]:
-    """The colours of the big view, at these shares of its width, well away from the handle's knob."""
+    """Colours of the large view at these shares of its width, away from the slider's handle."""
     with Image.open(io.BytesIO(page.locator("#compare").screenshot())) as shot:
         shown = shot.convert("RGB")
     places = [(round(share * (shown.width - 1)), round(shown.height * 0.8)) for share in shares]

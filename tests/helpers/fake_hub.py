@@ -1,4 +1,4 @@
-"""A Hugging Face hub on loopback: only what huggingface_hub asks for when a bank is pulled or pushed."""
+"""A Hugging Face hub on loopback: the requests that huggingface_hub makes to pull and push banks."""
 
 import base64
 import hashlib
@@ -17,14 +17,14 @@ TOKEN = "hf_of_the_owner"
 
 @dataclass
 class Repository:
-    """Commits on main, each with all its files; what it was when it was made comes first."""
+    """Commits on main, oldest first, each with all its files."""
 
     private: bool
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     titles: list[str] = field(default_factory=list)
 
     def commit(self, files: dict[str, bytes], title: str) -> str:
-        """A new commit with these files, and its name."""
+        """Add a commit with these files and return its name."""
         text = f"{len(self.commits)} {title} {sorted(files)}"
         name = hashlib.sha1(text.encode()).hexdigest()
         self.commits[name] = files
@@ -43,17 +43,17 @@ class Repository:
 
 
 class FakeHub:
-    """What tests look at and set.
+    """State that tests set and inspect.
 
     Attributes:
         repositories: by OWNER/NAME.
-        fetched: the paths of files that were sent, in order.
-        tamper: what is sent in place of a file's content, by path.
-        short: files of which half is sent before the connection ends, as often as this says.
-        stall: files of which half is sent, and no more until the hub stops; `stalled` tells of it.
-        before_create: called before a repository is made, with its name.
-        before_commit: called before a commit is looked at, with its repository.
-        status: what is answered to everything, if set.
+        fetched: the paths of downloaded files, in order.
+        tamper: functions that alter the content of a file, by path.
+        short: how many downloads of a file break off halfway, by path.
+        stall: files whose download stops halfway until the hub ends; then `stalled` is set.
+        before_create: called with the name before a repository is created.
+        before_commit: called with the repository before a commit is checked.
+        status: the status of every response, if set.
     """
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ class FakeHub:
 
 @contextmanager
 def running() -> Iterator[FakeHub]:
-    """A hub that runs as long as the block."""
+    """Run a hub inside the block."""
     hub = FakeHub()
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
     server.daemon_threads = True
@@ -92,7 +92,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *words: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
     def do_GET(self) -> None:
         if self._refused():

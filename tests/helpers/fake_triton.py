@@ -1,4 +1,4 @@
-"""A server on loopback that serves model folders by Triton's HTTP protocol, and is as strict with them as it can be."""
+"""A server on loopback that serves model folders by Triton's HTTP protocol, and validates them strictly."""
 
 import json
 import threading
@@ -39,7 +39,7 @@ _MESSAGES: dict[str, dict[str, tuple[int, Any, str]]] = {
 
 
 def _config_class() -> Any:
-    """ModelConfig, of its fields that exports use: any other one is an error."""
+    """Build ModelConfig with the fields that exports use; others are errors."""
     file = descriptor_pb2.FileDescriptorProto(name="config.proto", package="inference")
     file.syntax = "proto3"
     types = file.enum_type.add(name="DataType")
@@ -62,18 +62,18 @@ _Config = _config_class()
 
 
 def read_config(folder: Path) -> Any:
-    """A model folder's configuration, which names the folder."""
+    """Read a model folder's configuration and check its name."""
     config = text_format.Parse((folder / "config.pbtxt").read_text("utf-8"), _Config())
     assert config.name == folder.name
     return config
 
 
 class Refused(Exception):
-    """The model can't be asked so."""
+    """The request does not fit the model."""
 
 
 class _Model:
-    """A folder's version 1, as the backend onnxruntime runs it."""
+    """Version 1 of a model folder, run as by the onnxruntime backend."""
 
     def __init__(self, folder: Path) -> None:
         self.config = read_config(folder)
@@ -145,7 +145,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving(repository: Path) -> Iterator[str]:
-    """Serve the model folders in a folder; gives the server's address."""
+    """Serve the model folders in a folder; yields the server's address."""
     models = {folder.name: _Model(folder) for folder in repository.iterdir() if folder.is_dir()}
     handler = type("Handler", (_Handler,), {"models": models})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:

@@ -1,4 +1,4 @@
-"""A stand-in for `pbgan serve` on loopback, for tests of its page: tasks, delays and failures are set at will."""
+"""A stand-in for `pbgan serve`, for tests of its page: tests set its tasks, failures and timing."""
 
 import io
 import json
@@ -31,11 +31,11 @@ KINDS = {
 RGB = {"summary": "RGB 8 bit", "channels": 3, "depth": "uint8", "low": 0, "high": 255}
 LABELS = {"summary": "label map of 12 classes", "channels": 12, "depth": "uint8", "labels": True}
 CUT = "cut"
-"""A failure: the connection ends without an answer."""
+"""A failure: the connection ends without a response."""
 
 
 def make_task(name: str, *, mode: str = "paired", **more: Any) -> dict[str, Any]:
-    """A task as the server describes it."""
+    """Build a task as the server describes it."""
     ways = ["AtoB", "BtoA"] if mode == "unpaired" else ["AtoB"]
     directions = [
         {
@@ -60,14 +60,14 @@ def make_task(name: str, *, mode: str = "paired", **more: Any) -> dict[str, Any]
 
 
 def problem(kind: str, status: int, detail: str, **headers: str) -> "Failure":
-    """A failure as RFC 9457 has it."""
+    """Build a failure with a problem document (RFC 9457)."""
     content = {"type": f"urn:pbgan:problem:{kind}", "title": kind, "status": status}
     return Failure(status, content | {"detail": detail}, headers)
 
 
 @dataclass
 class Failure:
-    """An answer that is no translation."""
+    """An error response."""
 
     status: int
     content: dict[str, Any]
@@ -76,7 +76,7 @@ class Failure:
 
 @dataclass
 class Translation:
-    """What one request asked for."""
+    """A request for a translation."""
 
     task: str
     query: dict[str, str]
@@ -86,20 +86,20 @@ class Translation:
 
 @dataclass
 class PageServer:
-    """What tests look at and set.
+    """State that tests set and inspect.
 
     Attributes:
-        tasks, limits: what GET v1/tasks gives, at any moment.
+        tasks, limits: the content of GET v1/tasks.
         samples: sample pictures by task; others are drawn.
-        token: asked for, if set.
-        failures: answers to the next translations, in order; None lets one through.
-        failing: answers to all translations of files with these names.
+        token: required, if set.
+        failures: responses to the next translations, in order; None lets one through.
+        failing: responses to all translations of files with these names.
         open: translations wait until it is set.
-        asked: all translations that were asked for.
-        most: how many were under way at once, at most.
-        polls: the statuses that GET v1/tasks was answered with.
-        broken: all connections to v1/ end without an answer.
-        prefix: the path below which all lies, as behind a reverse proxy: `/bank`.
+        asked: all translations that were requested.
+        most: the most translations at the same time.
+        polls: the statuses of responses to GET v1/tasks.
+        broken: all connections to v1/ end without a response.
+        prefix: path prefix of all addresses, as behind a reverse proxy: `/bank`.
     """
 
     url: str = ""
@@ -128,7 +128,7 @@ class PageServer:
 
 @contextmanager
 def running(*tasks: dict[str, Any]) -> Iterator[PageServer]:
-    """A server that runs as long as the block."""
+    """Run the server inside the block."""
     state = PageServer(tasks=list(tasks))
     state.open.set()
     server = _Quiet(("127.0.0.1", 0), type("Handler", (_Handler,), {"state": state}))
@@ -145,7 +145,7 @@ def running(*tasks: dict[str, Any]) -> Iterator[PageServer]:
 
 
 def translated(content: bytes) -> bytes:
-    """The output for an input: a PNG of the inverted picture."""
+    """Return the output for an input: a PNG of the inverted picture."""
     with Image.open(io.BytesIO(content)) as image:
         return _png(ImageOps.invert(image.convert("RGB")))
 
@@ -161,7 +161,7 @@ class _Quiet(ThreadingHTTPServer):
     request_queue_size = 64
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A browser that goes away in the middle is no error here."""
+        """Ignore browsers that close a connection early."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -171,7 +171,7 @@ class _Handler(BaseHTTPRequestHandler):
     wbufsize = -1  # head and body in one packet
 
     def log_message(self, *words: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
     def do_GET(self) -> None:
         path = self._path()
@@ -246,7 +246,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(content, "image/png")
 
     def _uploaded(self, body: bytes) -> tuple[str, bytes]:
-        """The name and the content of the one file in a form."""
+        """Return name and content of the only file in a form."""
         boundary = self.headers["Content-Type"].partition("boundary=")[2].encode()
         head, _, content = body.partition(b"\r\n\r\n")
         found = re.search(r'filename="([^"]*)"', head.decode())

@@ -1,4 +1,4 @@
-"""The page of `pbgan serve` in a browser: a task is chosen, an image comes in, and is looked at."""
+"""The page of `pbgan serve` in a browser: choosing a task, adding an image, viewing its translation."""
 
 import base64
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ def server() -> Iterator[PageServer]:
 
 
 def said(page: Page, words: str) -> None:
-    """Wait until screen readers are told so."""
+    """Wait until these words are announced to screen readers."""
     expect(page.get_by_role("status").filter(has_text=words)).to_be_attached()
 
 
@@ -82,7 +82,7 @@ def test_a_dropped_folder_is_walked_and_what_is_no_image_left_out(
     progress(page, "3 of 3 done")
     names = page.locator(".job .name").all_text_contents()
     assert names == ["scans/9.PNG", "scans/10.png", "scans/second/1.png"]
-    said(page, "1 file that is no image was left out.")
+    said(page, "1 file left out: not an image.")
 
 
 def test_an_image_is_pasted(page: Page) -> None:
@@ -162,7 +162,7 @@ def test_a_file_that_is_too_large_is_not_sent(page: Page, server: PageServer) ->
     page.reload()
     choose(page, "maps")
     bring(page, file("scan.tif", bytes(2000)))
-    words = "The file has 2.0 kB, and this server takes images of up to 1.5 kB."
+    words = "The file has 2.0 kB, and this server accepts images of up to 1.5 kB."
     expect(row(page, "scan.tif")).to_contain_text(words)
     assert server.asked == []
 

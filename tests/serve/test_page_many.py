@@ -122,10 +122,10 @@ def test_a_server_that_is_gone_is_told_once_and_the_rest_waits_for_it(
     choose(page, "maps")
     server.broken = True
     bring(page, *(file(f"{number}.png") for number in range(6)))
-    words = "The server can't be reached; is it still running?"
+    words = "The server can't be reached. Is it still running?"
     expect(page.get_by_role("alert").filter(has_text=words)).to_be_visible()
     expect(row(page, "0.png")).to_contain_text(words)
-    expect(row(page, "5.png")).to_contain_text("in line")
+    expect(row(page, "5.png")).to_contain_text("queued")
     server.broken = False
     page.get_by_role("button", name="Try again").click()
     progress(page, "6 of 6 done")
@@ -203,4 +203,4 @@ def test_fifty_tasks_are_filtered_by_words(page: Page, server: PageServer) -> No
     expect(page.locator("#tasks-count")).to_have_text("1 of 50 tasks")
     expect(page.locator(".card:visible .initials")).to_have_text("S7")
     page.get_by_label("Filter tasks").fill("nothing like it")
-    expect(page.get_by_text("No task fits the filter.")).to_be_visible()
+    expect(page.get_by_text("No task matches the filter.")).to_be_visible()

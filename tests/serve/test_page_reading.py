@@ -1,4 +1,4 @@
-"""The page of `pbgan serve` by keyboard, for screen readers, on a phone, and its contrast."""
+"""Accessibility of the page: keyboard, screen readers, phones, contrast."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -65,7 +65,7 @@ def server() -> Iterator[PageServer]:
 
 
 def states(visit: Visit, server: PageServer) -> Iterator[str]:
-    """The page in one state after the other."""
+    """Yield once for each state of the page."""
     page = visit.page
     visit.expected += ["401", "422", "ERR_"]
     expect(page.locator(".card img")).not_to_have_count(0)
@@ -98,7 +98,7 @@ def states(visit: Visit, server: PageServer) -> Iterator[str]:
 
 
 def unnamed(page: Page) -> list[str]:
-    """The roles of controls, pictures and regions that screen readers have no name for."""
+    """The roles of controls, pictures and regions without a name for screen readers."""
     devtools = page.context.new_cdp_session(page)
     nodes: list[dict[str, Any]] = devtools.send("Accessibility.getFullAXTree")["nodes"]
     devtools.detach()

@@ -1,8 +1,8 @@
-"""The page in a browser, served by `pbgan serve` itself with a bank that was taught."""
+"""The page in a browser, served by the server itself."""
 
 import dataclasses
 import io
-import signal
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,39 +16,20 @@ import browsing
 from browsing import Visit, bring, choose, file, progress, row
 from drawn import draw_pairs
 from piggyback_gan import Bank, teach
-from running import GENERATOR, OPTIONS, start
-
-PAIRED = dataclasses.replace(OPTIONS, epochs=1)
-UNPAIRED = dataclasses.replace(PAIRED, mode="unpaired")
+from running import OPTIONS
+from served import serving
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return draw_pairs(tmp_path_factory.mktemp("data") / "boxes", train=2, test=1)
-
-
-@pytest.fixture(scope="module")
-def bank(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
-    """A bank of a paired and an unpaired task."""
-    path = tmp_path_factory.mktemp("banks") / "bank"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("piggyback_gan.runs.recorder.plot_curves", lambda records, path: None)
-        teach(path, "maps", data, PAIRED, GENERATOR)
-        teach(path, "winter", data, UNPAIRED)
-    return path
+def bank(unpaired_bank: Bank, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shutil.copytree(unpaired_bank.path, tmp_path_factory.mktemp("page") / "bank")
 
 
 @pytest.fixture(scope="module")
 def address(bank: Path) -> Iterator[str]:
     """Where the bank is served."""
-    with start("serve", bank, "--port", 0, "--device", "cpu", "--max-bytes", 100_000) as process:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        try:
-            yield next(word for word in line.split() if word.startswith("http"))
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.communicate(timeout=60)
+    with serving(bank, device="cpu", max_bytes=100_000) as served:
+        yield f"http://127.0.0.1:{served.port}/"
 
 
 @pytest.fixture
@@ -67,7 +48,7 @@ def photo(seed: int = 0, size: tuple[int, int] = (40, 24), kind: str = "PNG") ->
 
 def test_what_is_downloaded_is_what_the_bank_translates(visit: Visit, bank: Path) -> None:
     page = visit.page
-    choose(page, "winter")
+    choose(page, "second")
     page.get_by_role("radio", name="B → A").check()
     bring(page, file("Straße 写.tif", photo(kind="TIFF")))
     progress(page, "1 of 1 done")
@@ -82,7 +63,7 @@ def test_what_is_downloaded_is_what_the_bank_translates(visit: Visit, bank: Path
         page.get_by_role("button", name="Download", exact=True).click()
     assert download.value.suggested_filename == "Straße 写.png"
     with Image.open(download.value.path()) as output, Image.open(io.BytesIO(photo())) as image:
-        wanted = Bank.open(bank).translate("winter", image, direction="BtoA")
+        wanted = Bank.open(bank).translate("second", image, direction="BtoA")
         difference = np.asarray(output, np.int16) - np.asarray(wanted, np.int16)
     assert np.abs(difference).max() <= 1
 
@@ -92,27 +73,28 @@ def test_what_the_server_refuses_stands_next_to_the_image(visit: Visit) -> None:
     visit.expected.append("422")
     buffer = io.BytesIO()
     tifffile.imwrite(buffer, np.zeros((24, 24), np.uint16))
-    choose(page, "maps")
+    choose(page, "first")
     bring(page, file("deep.tif", buffer.getvalue()), file("notes.txt", b"no image"), file("a.png"))
     bring(page, file("large.png", bytes(100_001)))
     progress(page, "1 of 4 done, 3 failed")
     expect(row(page, "deep.tif")).to_contain_text("uint16, the task takes uint8.")
     expect(row(page, "notes.txt")).to_contain_text("not an image.")
-    expect(row(page, "large.png")).to_contain_text("100001 bytes, and this server takes")
+    expect(row(page, "large.png")).to_contain_text("100001 bytes, and this server accepts")
 
 
 def test_many_images_of_many_sizes_are_all_translated(visit: Visit) -> None:
-    choose(visit.page, "maps")
+    choose(visit.page, "first")
     sizes = [(20 + number % 3, 24) for number in range(12)]
     bring(visit.page, *(file(f"{n}.png", photo(n, size)) for n, size in enumerate(sizes)))
     progress(visit.page, "12 of 12 done")
 
 
 def test_a_task_that_is_taught_while_the_page_is_open_can_be_used(
-    visit: Visit, bank: Path, data: Path, without_curves: None
+    visit: Visit, bank: Path, tmp_path: Path, without_curves: None
 ) -> None:
-    choose(visit.page, "maps")
-    teach(bank, "night", data, PAIRED)
+    choose(visit.page, "first")
+    data = draw_pairs(tmp_path / "boxes", train=2, test=1)
+    teach(bank, "night", data, dataclasses.replace(OPTIONS, epochs=1, mode="unpaired"))
     choose(visit.page, "night")
     bring(visit.page, file("a.png"))
     progress(visit.page, "1 of 1 done")

@@ -1,37 +1,36 @@
-"""pbgan serve and pbgan try as processes: addresses, signals, and what keeps them from beginning."""
+"""pbgan serve and pbgan try: addresses, signals, and errors at the start."""
 
 import contextlib
+import http.client
+import io
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
+from PIL import Image
 
 from banks import pbgan
 from exports import MIXED, bank_of
 from paths import ROOT
-from piggyback_gan import Bank, allow_generator
+from piggyback_gan import Bank, PiggybackError, allow_generator
+from piggyback_gan.cli import serve as cli_serve
 from piggyback_gan.networks.config import CustomGeneratorConfig
-from served import Served, png, wait_for
-
-
-@pytest.fixture(scope="module")
-def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
-    return bank_of(tmp_path_factory.mktemp("command") / "bank")
+from piggyback_gan.serve import server
+from piggyback_gan.serve.options import ServeOptions
+from served import Served, png, translate_head, wait_for
 
 
 @contextlib.contextmanager
 def started(
-    *arguments: str | Path, status: int = 0, environment: dict[str, str] | None = None
+    *arguments: str | Path, environment: dict[str, str] | None = None
 ) -> Iterator[tuple[Served, "subprocess.Popen[str]", str]]:
-    """A command that serves; it must end with this status when it is told to."""
+    """Run a command that serves; it must end with status 0 when it is terminated."""
     command = [sys.executable, "-m", "piggyback_gan", *map(str, arguments)]
     with subprocess.Popen(
         command,
@@ -49,7 +48,7 @@ def started(
             wait_for(lambda: answers(served))
             yield served, process, line
             process.terminate()
-            assert process.wait(30) == status
+            assert process.wait(60) == 0
         finally:
             process.kill()
 
@@ -60,49 +59,50 @@ def answers(served: Served) -> bool:
     return False
 
 
+def begin_upload(sock: socket.socket, task: str) -> None:
+    """Begin a translation; the server waits for its body from now on."""
+    sock.sendall(translate_head(len(png()), "Expect: 100-continue", task=task))
+    assert sock.recv(1000).startswith(b"HTTP/1.1 100 Continue")
+
+
+def refuses_connections(served: Served) -> bool:
+    try:
+        served.connect().close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
 def test_a_bank_is_served_until_a_signal_and_what_was_begun_is_finished(bank: Bank) -> None:
-    with started("serve", bank.path, "--port", "0", "--batch-wait", "2000") as (
-        served,
-        process,
-        line,
-    ):
+    with started("serve", bank.path, "--port", "0") as (served, process, line):
         assert line.startswith(f"2 tasks of {bank.path} at http://127.0.0.1:")
-        made: list[np.ndarray] = []
-        begun = threading.Thread(
-            target=lambda: made.append(served.translate("second", png()).pixels)
-        )
-        begun.start()
-        wait_for(lambda: served.metric("pbgan_queue_images") == 1)
-        process.send_signal(signal.SIGTERM)
-        begun.join()
-        assert process.wait(30) == 0
+        with served.connect() as sock:
+            begin_upload(sock, "second")
+            process.send_signal(signal.SIGTERM)
+            wait_for(lambda: refuses_connections(served))
+            sock.sendall(png())
+            answer = http.client.HTTPResponse(sock)
+            answer.begin()
+            with Image.open(io.BytesIO(answer.read())) as made:
+                assert (answer.status, made.size) == (200, (30, 20))
+        assert process.wait(60) == 0
         assert process.stderr is not None and process.stderr.read() == ""
-    assert made[0].shape == (20, 30, 3)
 
 
-def test_a_second_signal_ends_it_at_once(bank: Bank) -> None:
+def test_a_second_signal_ends_it_at_once_and_requests_are_logged_if_that_is_asked_for(
+    bank: Bank,
+) -> None:
     with (
-        started("serve", bank.path, "--port", "0", "--batch-wait", "10000") as (
-            served,
-            process,
-            _,
-        ),
-        socket.create_connection(("127.0.0.1", served.port)) as sock,
+        started("serve", bank.path, "--port", "0", "--access-log") as (served, process, _),
+        served.connect() as sock,
     ):
-        head = "POST /v1/tasks/first/translate HTTP/1.1\r\nHost: localhost\r\nContent-Length: "
-        sock.sendall(f"{head}{len(png())}\r\n\r\n".encode() + png())
-        wait_for(lambda: served.metric("pbgan_queue_images") == 1)
-        process.send_signal(signal.SIGINT)
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(1)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(8) == 0
-
-
-def test_requests_are_logged_if_that_is_asked_for(bank: Bank) -> None:
-    with started("serve", bank.path, "--port", "0", "--access-log") as (served, process, _):
         served.translate("nobody", png())
-        process.terminate()
+        begin_upload(sock, "first")
+        process.send_signal(signal.SIGINT)
+        wait_for(lambda: refuses_connections(served))
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
         assert process.stderr is not None
         assert '"POST /v1/tasks/nobody/translate HTTP/1.1" 404' in process.stderr.read()
 
@@ -126,16 +126,25 @@ def refused(*arguments: str | Path) -> str:
     return ran.stderr
 
 
-def test_what_keeps_a_server_from_beginning_is_told_in_one_line(bank: Bank, tmp_path: Path) -> None:
+def test_what_keeps_a_server_from_beginning_is_told_in_one_line(
+    bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert "is not a bank" in refused("serve", tmp_path, "--port", "0")
+    monkeypatch.setattr(cli_serve, "_log_to_stderr", lambda: None)
+
+    def error(*options: str | Path) -> str:
+        with pytest.raises(PiggybackError) as raised:
+            cli_serve.run([str(bank.path), "--port", "0", *map(str, options)])
+        assert "\n" not in str(raised.value)
+        return str(raised.value)
+
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        assert "give another --port" in refused("serve", bank.path, "--port", str(port))
+        assert "give another --port" in error("--port", str(taken.getsockname()[1]))
     for host in ("no such host", "a" * 64):
-        assert "invalid host" in refused("serve", bank.path, "--host", host)
+        assert "invalid host" in error("--host", host)
     missing = tmp_path / "nothing"
-    assert "can't be read" in refused("serve", bank.path, "--port", "0", "--token-file", missing)
-    assert "no such folder" in refused("serve", bank.path, "--port", "0", "--samples", missing)
+    assert "can't be read" in error("--token-file", missing)
+    assert "no such folder" in error("--samples", missing)
 
 
 def test_code_that_a_bank_names_runs_only_with_consent(
@@ -143,7 +152,7 @@ def test_code_that_a_bank_names_runs_only_with_consent(
 ) -> None:
     allow_generator(str(MIXED["name"]))
     bank_of(tmp_path / "bank", CustomGeneratorConfig(**MIXED))
-    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests" / "helpers"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests" / "helpers"), prepend=os.pathsep)
     assert "PBGAN_GENERATORS" in refused("serve", tmp_path / "bank", "--port", "0")
 
 
@@ -163,15 +172,20 @@ def test_without_its_libraries_the_server_says_what_to_install(bank: Bank) -> No
     )
 
 
-def test_who_opens_the_server_to_others_without_a_token_is_warned(bank: Bank) -> None:
-    with started("serve", bank.path, "--port", "0", "--host", "127.0.0.1") as (_, process, _):
-        pass
-    command = [sys.executable, "-m", "piggyback_gan", "serve", str(bank.path), "--host", "0.0.0.0"]
-    with subprocess.Popen(
-        [*command, "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            assert process.stderr is not None
-            assert "anyone who can reach 0.0.0.0:" in process.stderr.readline()
-        finally:
-            process.kill()
+def test_who_opens_the_server_to_others_without_a_token_is_warned(
+    bank: Bank,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(cli_serve, "_log_to_stderr", lambda: None)
+    monkeypatch.setattr(server, "serve", lambda config, sock: None)
+    tokens = tmp_path / "tokens"
+    tokens.write_text("a-token-of-16-letters\n")
+    for host, options, is_warned in (
+        ("0.0.0.0", ServeOptions(), True),
+        ("0.0.0.0", ServeOptions(token_file=tokens), False),
+        ("127.0.0.1", ServeOptions(), False),
+    ):
+        cli_serve.serve_bank(bank.path, host, 0, options)
+        assert ("anyone who can reach 0.0.0.0:" in capsys.readouterr().err) == is_warned

@@ -1,11 +1,11 @@
-// What the server is asked: tasks, samples, translations; and its problems (RFC 9457) as errors.
+// Requests to the server: tasks, samples, translations. Its problem documents (RFC 9457) become errors.
 
 const TOKEN_KEY = "pbgan token";
 
-/** Why a request failed, in a sentence for a person.
+/** A failed request; the message is a sentence for a person.
  *
- * `status` is that of HTTP, 0 where no answer came; `type` the last word of the problem's type; `retryAfter` the seconds
- * after which the server wants to be asked again, or null; `isFinal` where the same again can't help.
+ * `status` is the HTTP status, 0 without a response; `type` the last part of the problem's type; `retryAfter` the seconds
+ * after which to retry, or null; `isFinal` whether a retry can't help.
  */
 export class Problem extends Error {
   isFinal = false;
@@ -38,11 +38,11 @@ export function forgetToken() {
   sessionStorage.removeItem(TOKEN_KEY);
 }
 
-/** The list of tasks: {etag, tasks, limits}, or null if it is still the one with this ETag. */
+/** Fetch the tasks: {etag, tasks, limits}, or null if they have not changed since this ETag. */
 export async function fetchTasks(etag) {
   const response = await request("v1/tasks", {
     headers: etag ? { "If-None-Match": etag } : {},
-    // The page keeps what it has; so a 304 comes as it is.
+    // The page keeps the list itself, so it wants to see a 304.
     cache: "no-store",
     signal: AbortSignal.timeout(30_000),
   });
@@ -51,11 +51,11 @@ export async function fetchTasks(etag) {
     const { tasks, limits } = await response.json();
     return { etag: response.headers.get("ETag"), tasks: [...tasks], limits };
   } catch {
-    throw new Problem("What came is no list of tasks. Is this the address of pbgan serve?", { status: response.status });
+    throw new Problem("The response is not a list of tasks. Is this the address of pbgan serve?", { status: response.status });
   }
 }
 
-/** A task's sample picture, a blob. */
+/** Fetch a task's sample picture as a blob. */
 export async function fetchSample(task) {
   const response = await request(`v1/tasks/${encodeURIComponent(task)}/sample`);
   return response.blob();
@@ -63,7 +63,7 @@ export async function fetchSample(task) {
 
 /** Translate an image.
  *
- * Gives {output, inputView, outputView}: the exact output, a file with its name, and two PNGs to look at.
+ * Returns {output, inputView, outputView}: the exact output as a named file, and two PNGs for display.
  */
 export async function translate({ task, direction, format, tile }, file, name, signal) {
   const query = new URLSearchParams({ direction, format, views: "true" });
@@ -74,14 +74,14 @@ export async function translate({ task, direction, format, tile }, file, name, s
   const response = await request(url, { method: "POST", body, signal });
   const kind = response.headers.get("Content-Type") ?? "";
   if (!kind.startsWith("multipart/form-data")) {
-    throw new Problem(`What came is no translation (${kind || "no type"}).`, { status: response.status });
+    throw new Problem(`The response is not a translation (${kind || "no type"}).`, { status: response.status });
   }
   let form;
   try {
     form = await response.formData();
   } catch (error) {
     if (signal?.aborted) throw error;
-    throw new Problem("The connection ended before the output was there.", { type: "unreachable" });
+    throw new Problem("The connection ended before the output arrived.", { type: "unreachable" });
   }
   const [output, inputView, outputView] = ["output", "input_view", "output_view"].map((part) => form.get(part));
   if (![output, inputView, outputView].every((part) => part instanceof File)) {
@@ -99,7 +99,7 @@ async function request(url, init = {}) {
     response = await fetch(url, { ...init, headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Problem("The server can't be reached; is it still running?", { type: "unreachable" });
+    throw new Problem("The server can't be reached. Is it still running?", { type: "unreachable" });
   }
   if (response.ok || response.status === 304) return response;
   throw await problem(response);
@@ -116,7 +116,7 @@ async function problem(response) {
   }
 }
 
-// Details begin in lower case, as errors of the command line do. What may be a file's name stays as it is.
+// Details begin in lower case, as errors of the command line do. Only plain words are capitalised, not file names.
 function sentence(text) {
   const begun = text.replace(/^[a-z]+(?= )/, (word) => word[0].toUpperCase() + word.slice(1));
   return /[.?!]$/.test(begun) ? begun : `${begun}.`;

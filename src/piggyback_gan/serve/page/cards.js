@@ -1,22 +1,22 @@
-// The tasks as cards to choose from: sample pictures, facts, the filter.
+// Task cards with sample pictures and facts, and their filter.
 
 import { fetchSample } from "./api.js";
 import { byId, count, element, show, write } from "./dom.js";
 
-const FEW = 4; // Up to so many, cards are large.
-const MANY = 8; // From more on, there is a filter.
+const FEW = 4; // Up to this number, cards are large.
+const MANY = 8; // Above this number, there is a filter.
 
-/** "A → B": a direction for a person. */
+/** Format a direction: "A → B". */
 export function arrow(direction) {
   return direction.replace("to", " → ");
 }
 
-/** What a direction takes and gives. */
+/** Describe the input and output of a direction. */
 export function takesAndGives({ input, output }) {
   return `${input.summary} → ${output.summary}`;
 }
 
-/** What a card says of a task in one line. */
+/** Describe a task in one line. */
 export function facts(task) {
   const [trained] = task.directions;
   return [
@@ -26,7 +26,7 @@ export function facts(task) {
   ].join(" · ");
 }
 
-/** Tells of "choose" (detail: {name, byArrow}: with the arrow keys one passes tasks that one does not mean). */
+/** The cards; dispatches "choose" (detail: {name, byArrow}; arrow keys pass over tasks that are not meant). */
 export class Cards extends EventTarget {
   #cards = new Map();
   #made = 0;
@@ -36,7 +36,7 @@ export class Cards extends EventTarget {
   constructor() {
     super();
     const list = byId("cards");
-    // Samples are fetched when their cards come near.
+    // Samples are fetched when their cards come near the viewport.
     this.#seen = new IntersectionObserver((entries) => this.#load(entries), { root: null, rootMargin: "200px" });
     list.addEventListener("keydown", (event) => {
       this.#byArrow = event.key.startsWith("Arrow");
@@ -52,7 +52,7 @@ export class Cards extends EventTarget {
     byId("filter").addEventListener("input", () => this.filter());
   }
 
-  /** Show these tasks; a card that is unchanged stays, and keeps the focus. */
+  /** Show these tasks; unchanged cards stay, and keep the focus. */
   draw(tasks, added) {
     const names = new Set(tasks.map((task) => task.name));
     for (const [name, card] of this.#cards) {
@@ -83,18 +83,18 @@ export class Cards extends EventTarget {
     this.filter();
   }
 
-  /** Mark the chosen task, or none. */
+  /** Mark the chosen task; null marks none. */
   mark(name) {
     for (const card of this.#cards.values()) card.radio.checked = card.task.name === name;
   }
 
-  /** Scroll to a task's card, in the list of cards only. */
+  /** Scroll the list of cards, but not the page, to a task's card. */
   reveal(name) {
     const [list, label] = [byId("cards"), this.#cards.get(name)?.label];
     if (label) list.scrollTop = label.offsetTop - 8;
   }
 
-  /** Show the cards that fit the filter: each of its words somewhere in the card. */
+  /** Show the cards that contain every word of the filter. */
   filter() {
     const words = byId("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
     let shown = 0;

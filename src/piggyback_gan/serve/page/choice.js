@@ -1,9 +1,9 @@
-// What images are translated with: the task and the direction, kept in the URL's fragment, and the options.
+// Settings of translations: task and direction, kept in the URL's fragment, and options.
 
 import { arrow, takesAndGives } from "./cards.js";
 import { byId, element, show, write } from "./dom.js";
 
-/** Tells of "change". */
+/** The settings; dispatches "change", and "wanted" when the URL names another task. */
 export class Choice extends EventTarget {
   task = null;
   direction = null;
@@ -27,7 +27,7 @@ export class Choice extends EventTarget {
     return this.#wanted.task;
   }
 
-  /** What a translation needs to know, or null where no task is chosen. */
+  /** The settings of a translation, or null if no task is chosen. */
   get settings() {
     if (this.task === null) return null;
     const tile = byId("tile").value === "pixels" ? byId("tile-pixels").value : byId("tile").value;
@@ -56,7 +56,7 @@ export class Choice extends EventTarget {
     this.dispatchEvent(new CustomEvent("change"));
   }
 
-  /** Choose none: the task has gone. */
+  /** Choose no task: it was removed. */
   leave() {
     this.task = this.direction = null;
     this.#wanted = { task: null, direction: null };
@@ -73,7 +73,7 @@ export class Choice extends EventTarget {
   #keep() {
     const { task, direction } = this.#wanted;
     const words = new URLSearchParams(task === null ? {} : { task, direction });
-    // Without an entry in the history for each task that was looked at.
+    // Replaces the history entry, so that Back does not step through tasks.
     history.replaceState(null, "", task === null ? location.pathname + location.search : `#${words}`);
   }
 
@@ -92,7 +92,7 @@ export class Choice extends EventTarget {
     byId("chosen-description").hidden = !task?.description;
     byId("chosen-description").textContent = task?.description ?? "";
     if (task === null) {
-      write(byId("chosen-facts"), "Choose one by its sample picture. You can bring images before or after that.");
+      write(byId("chosen-facts"), "Choose one by its sample picture. You can add images before or after.");
       return;
     }
     const facts = [task.mode, `trained at ${task.image_size} px`];

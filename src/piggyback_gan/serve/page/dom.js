@@ -1,11 +1,11 @@
-// Small helpers of the other modules: elements, words for sizes and counts, what is said to screen readers.
+// Helpers: elements, formatting of sizes and counts, messages for screen readers.
 
-/** The element with this id. */
+/** Return the element with this id. */
 export function byId(id) {
   return document.getElementById(id);
 }
 
-/** A new element. Texts are put in as text, never as HTML. */
+/** Create an element. Strings are inserted as text, never as HTML. */
 export function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -16,14 +16,14 @@ export function element(tag, attributes = {}, ...children) {
   return made;
 }
 
-/** Show or hide an element; where the focus was in it, it goes elsewhere and is not lost. */
+/** Show or hide an element; if it had the focus, `elsewhere` gets it. */
 export function show(shown, visible, elsewhere = null) {
   const hadFocus = !visible && shown.contains(document.activeElement);
   shown.hidden = !visible;
   if (hadFocus) elsewhere?.focus();
 }
 
-/** Put in a text, if it is another one: an unchanged live region stays silent. */
+/** Set a text only if it differs, so that an unchanged live region stays silent. */
 export function write(into, text) {
   if (into.textContent !== text) into.textContent = text;
 }
@@ -52,17 +52,17 @@ export function duration(seconds) {
   return whole < 60 ? `${whole} s` : `${Math.floor(whole / 60)} min ${whole % 60} s`;
 }
 
-/** Let screen readers say something when they have time. */
+/** Announce a text to screen readers, politely. */
 export function say(text) {
   const line = element("p", {}, text);
   byId("said").append(line);
   setTimeout(() => line.remove(), 10_000);
 }
 
-/** Save a file, as if a link to it had been clicked. */
+/** Save a file by clicking a link to it. */
 export function save(blob, name) {
   const url = URL.createObjectURL(blob);
   element("a", { href: url, download: name }).click();
-  // The browser reads it after the click.
+  // The browser reads the URL after the click.
   setTimeout(() => URL.revokeObjectURL(url), 60_000);
 }

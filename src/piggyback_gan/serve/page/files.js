@@ -1,4 +1,4 @@
-// How images come: chosen, dropped (folders are walked), pasted. Each is {file, path}; the path begins with the folder.
+// Image input: chosen, dropped (with folders) or pasted. Each is {file, path}; the path begins with the folder.
 
 import { byId } from "./dom.js";
 
@@ -6,14 +6,14 @@ const IMAGE = /\.(png|jpe?g|webp|bmp|tiff?)$/i;
 const byName = new Intl.Collator("en", { numeric: true });
 let pasted = 0;
 
-/** Call `take(images, leftOut)` with what a person brings; files in folders that are no images are left out. */
+/** Call `take(images, leftOut)` with added images; `leftOut` counts files in folders that are not images. */
 export function watchFiles(take) {
   const [files, folder] = [byId("files"), byId("folder")];
   byId("pick").addEventListener("click", () => files.click());
   byId("pick-folder").addEventListener("click", () => folder.click());
   files.addEventListener("change", () => {
     take([...files.files].map((file) => ({ file, path: file.name })), 0);
-    files.value = ""; // So that the same file can be chosen again.
+    files.value = ""; // Allows choosing the same file again.
   });
   folder.addEventListener("change", () => {
     takeFolder([...folder.files].map((file) => ({ file, path: file.webkitRelativePath })), take);
@@ -30,7 +30,7 @@ export function watchFiles(take) {
 
 function watchDrops(take) {
   const hasFiles = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
-  let inside = 0; // Each element that the pointer enters or leaves tells so.
+  let inside = 0; // Counts enter and leave events, which come from every element.
   const mark = () => document.body.classList.toggle("dragging", inside > 0);
   addEventListener("dragenter", (event) => {
     if (!hasFiles(event)) return;
@@ -52,7 +52,7 @@ function watchDrops(take) {
     event.preventDefault();
     inside = 0;
     mark();
-    // The list is empty after the first await.
+    // Read before the first await, which empties the list.
     const dropped = [...event.dataTransfer.items].filter((item) => item.kind === "file").map((item) => ({
       entry: item.webkitGetAsEntry?.(),
       file: item.getAsFile(),
@@ -76,7 +76,7 @@ async function walk(folder) {
   const found = [];
   const reader = folder.createReader();
   for (;;) {
-    // It gives some at a time, and none at the end.
+    // Returns some entries at a time, and none at the end.
     const entries = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
     if (entries.length === 0) return found;
     for (const entry of entries) {
@@ -90,7 +90,7 @@ async function walk(folder) {
   }
 }
 
-// Browsers call everything that is pasted image.png.
+// Browsers name all pasted images image.png.
 function pastedName(file) {
   pasted += 1;
   return file.name && file.name !== "image.png" ? file.name : `pasted-${pasted}.png`;

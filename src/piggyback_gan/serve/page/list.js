@@ -1,4 +1,4 @@
-// The list of images with what became of each, the progress of all, and what can be done with them.
+// The list of images with their states, the overall progress, and its buttons.
 
 import { byId, count, duration, element, save, say, show, write } from "./dom.js";
 import { zip } from "./zip.js";
@@ -6,11 +6,11 @@ import { zip } from "./zip.js";
 const THUMBNAIL = 128;
 const SAY_EVERY = 20_000;
 
-/** What became of a job, in a few words. */
+/** Describe a job's state. */
 export function status(job) {
   switch (job.state) {
     case "queued":
-      return "in line";
+      return "queued";
     case "running":
       return "translating …";
     case "waiting":
@@ -24,7 +24,7 @@ export function status(job) {
   }
 }
 
-/** Tells of "show" (detail: the job that a person wants to see). */
+/** The list; dispatches "show" (detail: the job to show in the large view). */
 export class List extends EventTarget {
   #queue;
   #rows = new Map();
@@ -46,7 +46,7 @@ export class List extends EventTarget {
     byId("download-all").addEventListener("click", () => this.#downloadAll());
   }
 
-  /** Show rows for new jobs. */
+  /** Add rows for new jobs. */
   add(jobs) {
     for (const job of jobs) {
       this.#group(job).append(this.#row(job));
@@ -67,7 +67,7 @@ export class List extends EventTarget {
     byId("images-note").hidden = true;
   }
 
-  /** Mark the job that is in the big view. */
+  /** Mark the job that is in the large view. */
   mark(job) {
     this.#rows.get(this.#shown)?.open.removeAttribute("aria-current");
     this.#shown = job;
@@ -163,13 +163,13 @@ function folder({ plan: { settings } }) {
   return `${settings.task}-${settings.direction}`;
 }
 
-// As the input lay in its folder; each task has a folder where there are several.
+// The input's path, below a folder for each task if there are several.
 function outputPath(job, several) {
   const parents = job.image.path.split("/").slice(0, -1);
   return [...(several ? [folder(job)] : []), ...parents, job.result.output.name].join("/");
 }
 
-// A small picture of its own: hundreds of large ones would take gigabytes.
+// Scaled down: hundreds of full pictures would take gigabytes.
 async function thumbnail(blob, into) {
   let whole;
   try {

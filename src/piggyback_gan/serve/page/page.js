@@ -1,4 +1,4 @@
-// The page: what a person does and what the server says, brought together.
+// Connects the page's parts: user actions and the server's responses.
 
 import { forgetToken, hasToken, keepToken } from "./api.js";
 import { Cards } from "./cards.js";
@@ -18,13 +18,13 @@ const choice = new Choice();
 const queue = new Queue();
 const list = new List(queue);
 const viewer = new Viewer();
-let images = []; // All that were brought, {file, path, tried}; `unfit` are those that no task can take.
+let images = []; // All added images, {file, path, tried}; `unfit` ones can't be translated by any task.
 
-// Images and what they are translated with.
+// Images and settings.
 
 function take(brought, leftOut) {
-  const left = leftOut > 0 ? `${count(leftOut, "file")} that ${leftOut === 1 ? "is no image was" : "are no images were"} left out.` : "";
-  write(byId("drop-note"), brought.length === 0 ? `No images there. ${left}` : left);
+  const left = leftOut > 0 ? `${count(leftOut, "file")} left out: not ${leftOut === 1 ? "an image" : "images"}.` : "";
+  write(byId("drop-note"), brought.length === 0 ? `No images found. ${left}` : left);
   if (brought.length === 0) return;
   const added = brought.map((image) => ({ ...image, tried: new Set() }));
   images.push(...added);
@@ -37,14 +37,14 @@ function translate(wanted) {
   const plan = { settings: choice.settings, words: choice.words, labels: choice.direction.output.labels };
   const jobs = queue.add(wanted, plan, tasks.limits);
   list.add(jobs);
-  look(jobs[0]);
+  view(jobs[0]);
   const open = jobs.filter((job) => job.isOpen).length;
   if (open > 0) say(`Translating ${count(open, "image")} with ${plan.words}.`);
   else say(jobs[0].problem.message);
-  jobs.forEach(judge);
+  jobs.forEach(noteUnfit);
 }
 
-function look(job) {
+function view(job) {
   viewer.show(job);
   list.mark(job);
   const at = queue.jobs.indexOf(job);
@@ -55,20 +55,20 @@ function look(job) {
 
 function step(by) {
   const job = queue.jobs[queue.jobs.indexOf(viewer.job) + by];
-  if (job) look(job);
+  if (job) view(job);
 }
 
-function judge(job) {
+function noteUnfit(job) {
   if (job.state === "failed" && UNFIT.includes(job.problem.type)) job.image.unfit = true;
 }
 
-// Images that were not yet translated with what is chosen now.
+// Images not yet translated with the current settings.
 function untranslated() {
   const settings = JSON.stringify(choice.settings);
   return images.filter((image) => !image.unfit && !image.tried.has(settings));
 }
 
-// Images that wait for a first task.
+// Images that wait for a task to be chosen.
 function waiting() {
   return images.filter((image) => image.tried.size === 0);
 }
@@ -112,7 +112,7 @@ async function open(event) {
   const token = byId("token").value.trim();
   write(byId("access-error"), "");
   if (!/^[\x21-\x7e]+$/.test(token)) {
-    write(byId("access-error"), "A token has letters, digits and signs, without spaces.");
+    write(byId("access-error"), "A token consists of letters, digits and symbols, without spaces.");
     return;
   }
   await tasks.settled();
@@ -157,7 +157,7 @@ function changed({ added, removed }) {
   }
 }
 
-// The task that the URL names; the only one, where there is just one at first.
+// Choose the task that the URL names, or at first the only one.
 function takeWanted(isFirst) {
   const only = isFirst && choice.wanted === null && tasks.tasks.length === 1 ? tasks.tasks[0] : null;
   const task = tasks.find(choice.wanted) ?? only;
@@ -166,7 +166,7 @@ function takeWanted(isFirst) {
     cards.mark(task.name);
     cards.reveal(task.name);
   } else if (choice.wanted !== null) {
-    write(byId("chosen-facts"), `There is no task ${choice.wanted} in the bank (yet). Choose one by its sample picture.`);
+    write(byId("chosen-facts"), `The bank does not have a task ${choice.wanted} (yet). Choose one by its sample picture.`);
   }
 }
 
@@ -185,13 +185,13 @@ choice.addEventListener("change", offer);
 choice.addEventListener("wanted", () => tasks.tasks && takeWanted(false));
 queue.addEventListener("change", ({ detail: job }) => {
   if (job === viewer.job) viewer.update();
-  judge(job);
+  noteUnfit(job);
   if (!job.isOpen) offer();
 });
-// The list of tasks tells whether the server is there; "reached" then goes on.
+// Fetching the tasks shows whether the server can be reached; "reached" then resumes.
 queue.addEventListener("stopped", ({ detail: problem }) => (problem.isUnauthorized ? show401() : tasks.ask()));
 list.addEventListener("show", ({ detail: job }) => {
-  look(job);
+  view(job);
   byId("view").scrollIntoView({ block: "nearest" });
 });
 
@@ -208,7 +208,7 @@ byId("trouble-again").addEventListener("click", async () => {
   if (await tasks.ask()) queue.retry(queue.jobs.filter((job) => job.problem?.isUnreachable));
 });
 document.querySelector(".skip").addEventListener("click", (event) => {
-  event.preventDefault(); // The fragment says which task is chosen.
+  event.preventDefault(); // The fragment holds the chosen task.
   byId("work").focus();
 });
 watchFiles(take);

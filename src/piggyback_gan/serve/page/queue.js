@@ -1,18 +1,18 @@
-// Translations in line: some at once, again when the server is busy, held while it is away.
+// The queue of translations: a few at once, retried if the server is busy, paused if it can't be reached.
 
 import { Problem, translate } from "./api.js";
 import { bytes } from "./dom.js";
 
 const AT_ONCE = 4;
 const TRIES = 6;
-const TRIES_OF_TIMEOUTS = 2; // One image that takes too long must not take the server's time again and again.
+const TRIES_OF_TIMEOUTS = 2; // An image that takes too long must not occupy the server again and again.
 const LONGEST_WAIT = 60;
 const OPEN = ["queued", "running", "waiting"];
 
-/** One image with one choice of settings.
+/** An image with settings.
  *
- * `state` is queued, running, waiting (the server is busy), done, failed or cancelled; `result` what came, with the
- * `seconds` that it took; `problem` why it failed.
+ * `state` is queued, running, waiting (the server is busy), done, failed or cancelled; `result` the translation, with the
+ * `seconds` it took; `problem` the reason of a failure.
  */
 class Job {
   state = "queued";
@@ -34,7 +34,7 @@ class Job {
     return OPEN.includes(this.state);
   }
 
-  /** Whether the same once more can end otherwise. */
+  /** Whether a retry may succeed. */
   get canRetry() {
     if (this.state !== "failed") return this.state === "cancelled";
     const { status, isFinal } = this.problem;
@@ -42,15 +42,15 @@ class Job {
   }
 }
 
-/** Tells of "change" (detail: the job), "idle" (nothing is left to do) and "stopped" (detail: the problem; see resume). */
+/** The queue; dispatches "change" (detail: the job), "idle" (all done) and "stopped" (detail: the problem; see resume). */
 export class Queue extends EventTarget {
   jobs = [];
   #running = 0;
   #held = false;
 
-  /** Put images in line; plan is {settings, words, labels}. Those that are too large for the server fail at once.
+  /** Queue images; plan is {settings, words, labels}. Images that are too large for the server fail at once.
    *
-   * An image, {file, path, tried}, remembers in `tried` with which settings it was in line.
+   * An image, {file, path, tried}, keeps in `tried` the settings it was queued with.
    */
   add(images, plan, { max_bytes: limit = Infinity }) {
     const jobs = images.map((image) => new Job(image, plan));
@@ -76,7 +76,7 @@ export class Queue extends EventTarget {
     this.#pump();
   }
 
-  /** End all that is open; what is done stays. */
+  /** Cancel all open jobs; done ones stay. */
   cancel() {
     for (const job of this.jobs.filter((each) => each.isOpen)) {
       this.#set(job, "cancelled");
@@ -168,7 +168,7 @@ export class Queue extends EventTarget {
       if (await isReadable(job.image.file)) {
         this.#stop(error);
       } else {
-        job.problem = new Problem("The file can't be read any more: was it moved or changed? Choose it again.");
+        job.problem = new Problem("The file can no longer be read: it may have been moved or changed. Choose it again.");
         job.problem.isFinal = true;
       }
     }
@@ -184,7 +184,7 @@ export class Queue extends EventTarget {
 function tooLarge(size, limit) {
   let [has, most] = [bytes(size), bytes(limit)];
   if (has === most) [has, most] = [`${size} bytes`, `${limit} bytes`];
-  return `The file has ${has}, and this server takes images of up to ${most}.`;
+  return `The file has ${has}, and this server accepts images of up to ${most}.`;
 }
 
 async function isReadable(file) {

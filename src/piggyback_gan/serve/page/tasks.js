@@ -1,10 +1,10 @@
-// The bank's tasks, asked for again and again while the page is visible: which came, which went.
+// The bank's tasks, polled while the page is visible: which were added, which removed.
 
 import { fetchTasks } from "./api.js";
 
 const INTERVAL = 5000;
 
-/** Tells of "change" (detail: {added, removed}, names of tasks; null at first), "problem" (detail: what) and "reached". */
+/** The tasks; dispatches "change" (detail: {added, removed}, task names; added is null at first), "problem" and "reached". */
 export class Tasks extends EventTarget {
   tasks = null;
   limits = {};
@@ -25,7 +25,7 @@ export class Tasks extends EventTarget {
     return this.tasks?.find((task) => task.name === name) ?? null;
   }
 
-  /** Ask now; true if the server gave an answer that can be used. */
+  /** Fetch now; true if the response was valid. */
   ask() {
     this.#asking ??= this.#ask().finally(() => {
       this.#asking = null;
@@ -36,7 +36,7 @@ export class Tasks extends EventTarget {
     return this.#asking;
   }
 
-  /** When the question that is open, if any, is answered. */
+  /** Wait for the current request, if any. */
   async settled() {
     await this.#asking;
   }

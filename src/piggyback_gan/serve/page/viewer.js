@@ -1,4 +1,4 @@
-// The big view: input and output of one image under a slider, or side by side.
+// The large view: input and output of one image under a slider, or side by side.
 
 import { byId, bytes, duration, save, show, write } from "./dom.js";
 import { status } from "./list.js";
@@ -34,7 +34,7 @@ export class Viewer {
     this.#split(50);
   }
 
-  /** Show a job; none for null. */
+  /** Show a job; null shows none. */
   show(job) {
     this.job = job;
     byId("view").hidden = job === null;
@@ -43,7 +43,7 @@ export class Viewer {
     if (job !== null) this.update();
   }
 
-  /** Show what has become of the job. */
+  /** Show the job's current state. */
   update() {
     const { job } = this;
     const drawn = `${job.state} ${job.wait}`;
@@ -71,7 +71,7 @@ export class Viewer {
       await Promise.all([before.decode(), after.decode()]);
     } catch {
       if (this.job !== job) return;
-      this.#trouble("This browser can't show the pictures; the output can be downloaded.", false);
+      this.#trouble("This browser can't show the pictures. You can download the output.", false);
     }
     const size = await pixels(output, after);
     if (this.job !== job) return;
@@ -83,7 +83,7 @@ export class Viewer {
     show(byId("pictures"), true);
   }
 
-  // What the browser can show of an input before there is an output.
+  // Show the input before the output arrives, if the browser can.
   #alone(job) {
     this.#free();
     show(byId("pictures"), false, byId("view-name"));
@@ -138,7 +138,7 @@ function facts(job, size) {
   return words.join(" · ");
 }
 
-// The output's size; views are made smaller than large images, and then only a PNG says it here.
+// The output's size. Views of large images are scaled down; then the size is read from the output if it is a PNG.
 async function pixels(output, view) {
   if (Math.max(view.naturalWidth, view.naturalHeight) < LONGEST_VIEW) {
     return view.naturalWidth > 0 ? { width: view.naturalWidth, height: view.naturalHeight } : null;

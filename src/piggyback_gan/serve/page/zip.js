@@ -1,4 +1,4 @@
-// A ZIP file of stored, uncompressed files (APPNOTE 6.3.10): images do not get smaller.
+// Writes a ZIP file without compression (APPNOTE 6.3.10): images would not get smaller.
 
 const LIMIT = 0xffffffff;
 const UTF8_NAMES = 0x0800;
@@ -16,11 +16,11 @@ export function crc32(content) {
   return (crc ^ 0xffffffff) >>> 0;
 }
 
-/** A ZIP, a blob, of [{path, blob}]; one file at a time is in memory. Equal paths get numbers. */
+/** Make a ZIP blob of [{path, blob}]; one file at a time is in memory. Equal paths get numbers. */
 export async function zip(files) {
   const sum = files.reduce((total, { blob }) => total + blob.size + 2000, 0);
   if (sum > LIMIT || files.length >= 0xffff) {
-    throw new Error("That is too much for one ZIP file (4 GB, 65534 files): download the images one by one.");
+    throw new Error("Too much for one ZIP file (limits: 4 GB, 65534 files): download the images one by one.");
   }
   const taken = new Set();
   const [parts, directory] = [[], []];
@@ -63,7 +63,7 @@ function central(entry) {
   return joined(record(46, [[4, 0x02014b50], [2, 20], ...common(entry), [2, 0], ...after]), entry.name);
 }
 
-// From the version that is needed to the length of the name.
+// The fields from the needed version to the length of the name.
 function common({ name, crc, size }) {
   const now = new Date();
   const time = (now.getHours() << 11) | (now.getMinutes() << 5) | (now.getSeconds() >> 1);
@@ -99,13 +99,13 @@ function joined(first, second) {
   return both;
 }
 
-// No path leads out of where it is unpacked.
+// Paths must not lead out of the folder they are unpacked in.
 function safe(path) {
   const parts = path.split(/[/\\]/).filter((part) => part !== "" && part !== "." && part !== "..");
   return parts.join("/") || "image";
 }
 
-// Where file systems do not tell upper from lower case, neither do paths.
+// Paths are compared without case, as some file systems do.
 function unused(path, taken) {
   const dot = path.lastIndexOf(".") > path.lastIndexOf("/") ? path.lastIndexOf(".") : path.length;
   let free = path;
