@@ -70,6 +70,13 @@ class Served:
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         return self.ask(f"/v1/tasks/{task}/translate{query}", body, given)
 
+    def translate_files(
+        self, task: str, *files: tuple[str, bytes], query: str = "", **headers: str
+    ) -> Answer:
+        """Translate (name, content) pairs sent as a form."""
+        body, kind = form(*files)
+        return self.translate(task, body, query, Content_Type=kind, **headers)
+
     def connect(self) -> socket.socket:
         """A connection for requests that no HTTP client sends."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=60)
@@ -121,10 +128,10 @@ def png(height: int = 20, width: int = 30, seed: int = 0) -> bytes:
     return buffer.getvalue()
 
 
-def form(*files: tuple[str, bytes], field: str = "image") -> tuple[bytes, str]:
+def form(*files: tuple[str, bytes]) -> tuple[bytes, str]:
     """A multipart/form-data body of files, and its content type."""
     parts = [
-        f'--edge\r\nContent-Disposition: form-data; name="{field}"; filename="{name}"\r\n\r\n'.encode()
+        f'--edge\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\n\r\n'.encode()
         + content
         + b"\r\n"
         for name, content in files

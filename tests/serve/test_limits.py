@@ -104,8 +104,7 @@ def test_a_thin_image_that_would_be_padded_too_much_is_refused(bank: Bank) -> No
 def test_an_image_of_another_kind_is_told_by_its_name(served: Served) -> None:
     buffer = io.BytesIO()
     Image.fromarray(np.zeros((9, 9), np.uint16)).save(buffer, "PNG")
-    body, kind = form(("depth.png", buffer.getvalue()))
-    answer = served.translate("first", body, Content_Type=kind)
+    answer = served.translate_files("first", ("depth.png", buffer.getvalue()))
     assert answer.problem == "wrong-image"
     assert answer.json["detail"] == "depth.png: its values are uint16, the task takes uint8"
 

@@ -108,28 +108,22 @@ def unnamed(page: Page) -> list[str]:
     return [node["role"]["value"] for node in found if not node.get("name", {}).get("value")]
 
 
-def test_all_texts_have_contrast_and_all_controls_a_name(
-    browser: Browser, server: PageServer
-) -> None:
-    with browsing.visit(browser, server.url) as visit:
-        for state in states(visit, server):
-            assert unnamed(visit.page) == [], state
-            for scheme in ("light", "dark"):
-                visit.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-                contrasts = visit.page.evaluate(CONTRASTS)
-                assert len(contrasts) > 5
-                assert [one for one in contrasts if one[1] < one[2]] == [], (scheme, state)
+def test_all_texts_have_contrast_and_all_controls_a_name(visit: Visit, server: PageServer) -> None:
+    for state in states(visit, server):
+        assert unnamed(visit.page) == [], state
+        for scheme in ("light", "dark"):
+            visit.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+            contrasts = visit.page.evaluate(CONTRASTS)
+            assert len(contrasts) > 5
+            assert [one for one in contrasts if one[1] < one[2]] == [], (scheme, state)
 
 
-def test_a_narrow_window_needs_no_scrolling_to_the_side(
-    browser: Browser, server: PageServer
-) -> None:
-    with browsing.visit(browser, server.url) as visit:
-        for state in states(visit, server):
-            for width in (320, 360, 640, 1280):
-                visit.page.set_viewport_size({"width": width, "height": 740})
-                wide = visit.page.evaluate("document.documentElement.scrollWidth")
-                assert wide <= width, (width, state)
+def test_a_narrow_window_needs_no_scrolling_to_the_side(visit: Visit, server: PageServer) -> None:
+    for state in states(visit, server):
+        for width in (320, 360, 640, 1280):
+            visit.page.set_viewport_size({"width": width, "height": 740})
+            wide = visit.page.evaluate("document.documentElement.scrollWidth")
+            assert wide <= width, (width, state)
 
 
 def test_a_finger_moves_the_slider(browser: Browser, server: PageServer) -> None:
@@ -157,56 +151,50 @@ def tab_to(page: Page, selector: str) -> None:
 
 
 def test_the_keyboard_alone_leads_from_the_task_to_the_translated_picture(
-    browser: Browser, server: PageServer
+    page: Page, server: PageServer
 ) -> None:
-    with browsing.visit(browser, server.url) as visit:
-        page = visit.page
-        # From the beginning: a chooser that opens at once after the listener came is missed.
-        page.on("filechooser", lambda chooser: chooser.set_files([file("a.png")]))
-        expect(page.get_by_role("radio", name="winter")).to_be_visible()
-        tab_to(page, "#filter")
-        page.keyboard.type("winter")
-        tab_to(page, "[name=task]")
-        page.keyboard.press("Space")
-        expect(page.get_by_role("heading", name="winter")).to_be_visible()
-        tab_to(page, "[name=direction]")
-        page.keyboard.press("ArrowRight")
-        tab_to(page, "#pick")
-        page.keyboard.press("Enter")
-        expect(page.locator("#compare")).to_be_visible()
-        tab_to(page, "#split")
-        page.keyboard.press("ArrowLeft")
-        expect(page.locator("#split")).to_have_attribute(
-            "aria-valuetext", "49 % input, 51 % output"
+    # From the beginning: a chooser that opens at once after the listener came is missed.
+    page.on("filechooser", lambda chooser: chooser.set_files([file("a.png")]))
+    expect(page.get_by_role("radio", name="winter")).to_be_visible()
+    tab_to(page, "#filter")
+    page.keyboard.type("winter")
+    tab_to(page, "[name=task]")
+    page.keyboard.press("Space")
+    expect(page.get_by_role("heading", name="winter")).to_be_visible()
+    tab_to(page, "[name=direction]")
+    page.keyboard.press("ArrowRight")
+    tab_to(page, "#pick")
+    page.keyboard.press("Enter")
+    expect(page.locator("#compare")).to_be_visible()
+    tab_to(page, "#split")
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator("#split")).to_have_attribute("aria-valuetext", "49 % input, 51 % output")
+    assert server.asked[0].query["direction"] == "BtoA"
+    # No trap: it goes on to the end of the page, and begins again.
+    tab_to(page, "#clear")
+    tab_to(page, ".skip")
+
+
+def test_what_has_the_focus_shows_it(page: Page) -> None:
+    choose(page, "winter")
+    bring(page, file("a.png"))
+    expect(page.locator("#compare")).to_be_visible()
+    page.locator("h1").click()
+    seen = set()
+    for _ in range(25):
+        page.keyboard.press("Tab")
+        shown = page.evaluate(
+            """() => {
+                const now = document.activeElement;
+                if (now === document.body) return ["the end", true];
+                const near = [now, now.closest("label"), now.nextElementSibling].filter(Boolean);
+                const styles = near.flatMap((one) => [getComputedStyle(one), getComputedStyle(one, "::after")]);
+                return [now.id || now.className || now.name, styles.some((style) => style.outlineStyle === "solid")];
+            }"""
         )
-        assert server.asked[0].query["direction"] == "BtoA"
-        # No trap: it goes on to the end of the page, and begins again.
-        tab_to(page, "#clear")
-        tab_to(page, ".skip")
-
-
-def test_what_has_the_focus_shows_it(browser: Browser, server: PageServer) -> None:
-    with browsing.visit(browser, server.url) as visit:
-        page = visit.page
-        choose(page, "winter")
-        bring(page, file("a.png"))
-        expect(page.locator("#compare")).to_be_visible()
-        page.locator("h1").click()
-        seen = set()
-        for _ in range(25):
-            page.keyboard.press("Tab")
-            shown = page.evaluate(
-                """() => {
-                    const now = document.activeElement;
-                    if (now === document.body) return ["the end", true];
-                    const near = [now, now.closest("label"), now.nextElementSibling].filter(Boolean);
-                    const styles = near.flatMap((one) => [getComputedStyle(one), getComputedStyle(one, "::after")]);
-                    return [now.id || now.className || now.name, styles.some((style) => style.outlineStyle === "solid")];
-                }"""
-            )
-            seen.add(shown[0])
-            assert shown[1], shown[0]
-        assert {"skip", "pick", "split", "download", "clear"} <= seen
+        seen.add(shown[0])
+        assert shown[1], shown[0]
+    assert {"skip", "pick", "split", "download", "clear"} <= seen
 
 
 def test_who_wants_less_motion_gets_it(browser: Browser, server: PageServer) -> None:

@@ -19,7 +19,7 @@ from exports import bank_of
 from piggyback_gan import Bank, Tiling
 from piggyback_gan.images.encode import encode
 from piggyback_gan.images.format import ImageFormat
-from served import Answer, Served, form, png, serving
+from served import Answer, Served, png, serving
 
 DEEP = ImageFormat(channels=1, depth="uint16", high=65535.0)
 FLOATS = ImageFormat(channels=2, depth="float32", low=-1.0, high=1.0)
@@ -74,15 +74,13 @@ def test_a_translation_has_the_same_pixels_as_the_banks(
 
 def test_an_image_may_be_the_body_or_in_a_form(served: Served) -> None:
     raw = served.translate("first", png())
-    body, kind = form(("holiday.jpeg.png", png()))
-    posted = served.translate("first", body, Content_Type=kind)
+    posted = served.translate_files("first", ("holiday.jpeg.png", png()))
     assert np.array_equal(raw.pixels, posted.pixels)
     assert 'filename="holiday.jpeg.png"' in posted.headers["content-disposition"]
 
 
 def test_names_with_any_letters_come_back_as_names_only(served: Served) -> None:
-    body, kind = form(("..\\..\\e\u0301t/\u00e9 \u2603.jpg", png()))
-    answer = served.translate("first", body, Content_Type=kind)
+    answer = served.translate_files("first", ("..\\..\\e\u0301t/\u00e9 \u2603.jpg", png()))
     assert answer.headers["content-disposition"] == (
         "inline; filename=\"_ _.png\"; filename*=UTF-8''%C3%A9%20%E2%98%83.png"
     )
@@ -149,8 +147,7 @@ def test_what_png_cant_hold_comes_as_tiff(tmp_path: Path) -> None:
 
 
 def test_views_are_pictures_to_look_at_beside_the_exact_output(served: Served) -> None:
-    body, kind = form(("a.png", png()))
-    answer = served.translate("first", body, "?views=true", Content_Type=kind)
+    answer = served.translate_files("first", ("a.png", png()), query="?views=true")
     parts = fields_of(answer)
     assert sorted(parts) == ["input_view", "output", "output_view"]
     assert parts["output"].get_filename() == "a.png"
@@ -161,8 +158,9 @@ def test_views_are_pictures_to_look_at_beside_the_exact_output(served: Served) -
 
 
 def test_several_files_come_back_as_a_zip_in_which_failures_are_told(served: Served) -> None:
-    body, kind = form(("a.jpg", png(seed=1)), ("b.png", b"no image"), ("A.bmp", png(16, 16)))
-    answer = served.translate("first", body, Content_Type=kind)
+    answer = served.translate_files(
+        "first", ("a.jpg", png(seed=1)), ("b.png", b"no image"), ("A.bmp", png(16, 16))
+    )
     assert answer.headers["content-type"] == "application/zip"
     assert answer.headers["pbgan-failed"] == "1"
     with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
@@ -174,8 +172,9 @@ def test_several_files_come_back_as_a_zip_in_which_failures_are_told(served: Ser
 
 
 def test_several_files_come_back_as_a_form_if_that_is_asked_for(served: Served) -> None:
-    body, kind = form(("a.png", png(seed=1)), ("b.png", png(seed=2)))
-    answer = served.translate("first", body, Content_Type=kind, Accept="multipart/form-data")
+    answer = served.translate_files(
+        "first", ("a.png", png(seed=1)), ("b.png", png(seed=2)), Accept="multipart/form-data"
+    )
     files = {part.get_filename(): part.get_payload(decode=True) for part in parts_of(answer)}
     assert list(files) == ["a.png", "b.png"]
     assert files["b.png"] == served.translate("first", png(seed=2)).content
@@ -185,8 +184,9 @@ def test_an_output_that_its_format_cant_hold_fails_alone_and_before_it_is_made(
     served: Served,
 ) -> None:
     long = png(1, 16_400)
-    body, kind = form(("a.png", png()), ("long.png", long))
-    answer = served.translate("first", body, "?format=webp", Content_Type=kind)
+    answer = served.translate_files(
+        "first", ("a.png", png()), ("long.png", long), query="?format=webp"
+    )
     with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
         assert archive.namelist() == ["a.webp", "long.webp.problem.json"]
     alone = served.translate("first", long, "?format=webp")
@@ -196,14 +196,12 @@ def test_an_output_that_its_format_cant_hold_fails_alone_and_before_it_is_made(
 def test_if_all_files_fail_for_what_the_server_is_that_is_told(copied_bank: Bank) -> None:
     with serving(copied_bank.path) as served:
         shutil.rmtree(copied_bank.path)
-        body, kind = form(("a.png", png()), ("b.png", png()))
-        answer = served.translate("first", body, Content_Type=kind)
+        answer = served.translate_files("first", ("a.png", png()), ("b.png", png()))
     assert (answer.status, answer.problem) == (500, "task-unreadable")
 
 
 def test_if_all_files_fail_the_answer_is_a_problem(served: Served) -> None:
-    body, kind = form(("a.png", b"x"), ("b.png", b"y"))
-    answer = served.translate("first", body, Content_Type=kind)
+    answer = served.translate_files("first", ("a.png", b"x"), ("b.png", b"y"))
     assert answer.status == 422 and answer.problem == "none-translated"
     assert len(answer.json["problems"]) == 2
 
