@@ -126,8 +126,8 @@ def test_a_task_file_holds_only_what_the_task_added(bank: Bank) -> None:
         expected = {key: tuple(shape) for key, shape in private.items()}
         for layer in LAYERS:
             filters, length = (
-                whole._banks.layers[layer].layout.filters,
-                whole._banks.layers[layer].layout.length,
+                whole.layouts[layer].filters,
+                whole.layouts[layer].length,
             )
             added = math.ceil(round(shares[layer] * filters, 9))
             if added:

@@ -125,7 +125,11 @@ def test_what_the_refusal_says_to_do_helps() -> None:
     layer = remove_spectral_norm(spectral_norm(nn.Conv2d(3, 3, 3)))
     other = parametrizations.weight_norm(nn.Conv2d(3, 3, 3))
     parametrize.remove_parametrizations(other, "weight")
-    PiggybackNetwork(nn.Sequential(layer, other))
+    plain = nn.Sequential(layer, other)
+    network = PiggybackNetwork(plain)
+    network.add_task("one")
+    x = torch.rand(1, 3, 8, 8)
+    assert torch.equal(network(x), plain(x))
 
 
 def test_fused_layers_of_floats_have_filter_banks() -> None:

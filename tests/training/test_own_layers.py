@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from banks import evenly
+from held_tensors import held_tensors
 from piggyback_gan import PiggybackNetwork
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.networks.config import GeneratorConfig
@@ -320,9 +321,7 @@ def test_moving_a_network_moves_own_layers_too(network: PiggybackNetwork) -> Non
     network.to("cpu")
     assert [id(p) for p in network.trainable_parameters()] == [id(p) for p in parameters]
     network.to("meta")
-    for task in network.tasks:
-        state = network._kept[task]
-        assert all(own.weight.is_meta and own.bias.is_meta for own in state.own.values())
+    assert all(tensor.is_meta for tensor in held_tensors(network))
     first = network.module.get_submodule("0")
     assert first.weight.is_meta and first.in_channels == 1
     network.set_task("wide")
