@@ -507,7 +507,7 @@ def test_an_unknown_task_is_an_error_that_lists_the_tasks() -> None:
             act("map")
     with pytest.raises(PiggybackError, match=r"standalone, previous, maps, night"):
         network.add_task("new", evenly(init="map"))
-    with pytest.raises(PiggybackError, match="no forerunner"):
+    with pytest.raises(PiggybackError, match="no earlier tasks"):
         PiggybackNetwork(Net()).add_task("new", evenly(init="maps"))
 
 
@@ -760,7 +760,7 @@ def test_a_restored_task_with_other_layers_does_not_fit() -> None:
     network = PiggybackNetwork(Net())
     learn_nothing(network, "one")
     state = network.task_state("one")
-    with pytest.raises(PiggybackError, match="other layers"):
+    with pytest.raises(PiggybackError, match="its layers differ"):
         PiggybackNetwork(Net()).restore_task(TaskState("one", TaskFilters({}), state.tensors))
 
 
@@ -773,3 +773,15 @@ def test_moving_a_network_moves_the_private_tensors_that_wait_for_their_task(x: 
     network.set_task("two")
     assert network(x.to("meta")).device.type == "meta"
     assert all(tensor.is_meta for tensor in held_tensors(network))
+
+
+def test_its_repr_names_the_module_and_the_tasks() -> None:
+    network = PiggybackNetwork(Net())
+    assert repr(network) == "PiggybackNetwork(Net; tasks: none; active: None)"
+    learn_nothing(network, "one")
+    network.add_task("two", ALL_LAYERS)
+    words = "PiggybackNetwork(Net; tasks: one; two (in training); active: two)"
+    assert repr(network) == words
+    words = "start: one, storage: fp32)"
+    assert repr(network.task_state("two")).endswith(words)
+    assert len(repr(network.task_state("two"))) < 100
