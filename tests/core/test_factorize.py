@@ -194,7 +194,7 @@ def test_only_one_of_share_and_error_is_taken() -> None:
     for options in ({}, {"unconstrained": 0.2, "max_error": 0.1}, {"max_error": 1.5}):
         with pytest.raises(PiggybackError, match="error"):
             factorize(network, "second", module(1), **options)
-    with pytest.raises(PiggybackError, match="other layers"):
+    with pytest.raises(PiggybackError, match="its layers differ"):
         factorize(network, "second", nn.Sequential(nn.Conv2d(3, 16, 3)), unconstrained=0.2)
 
 

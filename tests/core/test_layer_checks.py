@@ -56,12 +56,12 @@ QAT = get_default_qat_qconfig("fbgemm")
     [
         (
             lambda: spectral_norm(nn.Conv2d(3, 3, 3)),
-            "layer '2' (Conv2d) has spectral norm, and no plain weight",
+            "layer '2' (Conv2d) has spectral norm instead of a plain weight",
             "torch.nn.utils.remove_spectral_norm(layer)",
         ),
         (
             old_weight_norm,
-            "layer '2' (Conv2d) has weight norm,",
+            "layer '2' (Conv2d) has weight norm instead of",
             "torch.nn.utils.remove_weight_norm(layer)",
         ),
         (
@@ -81,13 +81,13 @@ QAT = get_default_qat_qconfig("fbgemm")
         ),
         (
             lambda: prune.random_unstructured(nn.Conv2d(3, 3, 3), "weight", 0.5),
-            "layer '2' (Conv2d) has pruning,",
+            "layer '2' (Conv2d) has pruning instead of",
             "torch.nn.utils.prune.remove(layer, 'weight')",
         ),
         (
             lambda: quantised(QuantisedConv2d, 3, 3, 3),
             "layer '2' (Conv2d) is quantised",
-            "quantise what fold() makes",
+            "quantise the result of fold()",
         ),
         (lambda: quantised(DynamicConv2d, 3, 3, 3), "layer '2' (Conv2d) is quantised", "fold()"),
         (lambda: quantised(QuantisedLinear, 3, 3), "layer '2' (Linear) is quantised", "fold()"),
@@ -125,7 +125,11 @@ def test_what_the_refusal_says_to_do_helps() -> None:
     layer = remove_spectral_norm(spectral_norm(nn.Conv2d(3, 3, 3)))
     other = parametrizations.weight_norm(nn.Conv2d(3, 3, 3))
     parametrize.remove_parametrizations(other, "weight")
-    PiggybackNetwork(nn.Sequential(layer, other))
+    plain = nn.Sequential(layer, other)
+    network = PiggybackNetwork(plain)
+    network.add_task("one")
+    x = torch.rand(1, 3, 8, 8)
+    assert torch.equal(network(x), plain(x))
 
 
 def test_fused_layers_of_floats_have_filter_banks() -> None:

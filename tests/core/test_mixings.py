@@ -160,11 +160,11 @@ def test_a_card_gives_the_mixing_back(mixing: Mixing) -> None:
 @pytest.mark.parametrize(
     ("odd", "words"),
     [
-        ({"kind": "high-rank"}, "there is no mixing 'high-rank'"),
+        ({"kind": "high-rank"}, "unknown mixing 'high-rank'"),
         ({"kind": "low-rank", "rank": 0}, "rank"),
         ({"kind": "low-rank", "rank": "4"}, "rank"),
-        ({"kind": "low-rank", "size": 4}, "no such options"),
-        ({}, "there is no mixing None"),
+        ({"kind": "low-rank", "size": 4}, "unknown options"),
+        ({}, "unknown mixing None"),
         ([], "a table"),
         (None, "a table"),
     ],

@@ -2,8 +2,6 @@
 
 import copy
 import pickle
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -16,9 +14,9 @@ from torch import Tensor, nn
 
 from banks import evenly
 from conv_layers import LayerCase, layer_cases
+from held_tensors import held_tensors
 from piggyback_gan import FilterOptions, PiggybackNetwork
 from piggyback_gan.core.filters import FilterLayout
-from piggyback_gan.core.layer_filters import LayerFilters
 from piggyback_gan.core.task import TaskFilters, TaskState
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.networks.config import GeneratorConfig
@@ -69,19 +67,14 @@ def output(network: PiggybackNetwork, task: str, x: Tensor) -> Tensor:
         return network(x)
 
 
-@contextmanager
-def counted_compositions(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
-    """Collects an entry for each layer that is composed."""
-    calls: list[bool] = []
-    real = LayerFilters.compose
+def weights(network: PiggybackNetwork) -> list[Tensor]:
+    """The composed weights of the last call, as the conv layers have them."""
+    return [network.module.get_submodule(name).weight for name in network.layouts]
 
-    def counting(parts: LayerFilters, *, exact: bool) -> Tensor:
-        calls.append(exact)
-        return real(parts, exact=exact)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(LayerFilters, "compose", counting)
-        yield calls
+def same(one: list[Tensor], two: list[Tensor]) -> bool:
+    """Whether they are the same objects: none was composed again."""
+    return all(a is b for a, b in zip(one, two, strict=True))
 
 
 @pytest.fixture
@@ -256,25 +249,24 @@ def test_a_random_start_has_fresh_private_parameters(x: Tensor) -> None:
     assert all(torch.equal(found[key], given[key]) for key in given)
 
 
-def test_filters_are_composed_once_for_each_optimizer_step(
-    monkeypatch: pytest.MonkeyPatch, x: Tensor
-) -> None:
+def test_filters_are_composed_once_for_each_optimizer_step(x: Tensor) -> None:
     network = PiggybackNetwork(Net())
     learn(network, "one")
     network.add_task("two", ALL_LAYERS)
-    layers = len(network.plan(ALL_LAYERS))
     for make in (torch.optim.Adam, torch.optim.SGD, partial(torch.optim.AdamW, fused=True)):
         optimizer = make(network.trainable_parameters(), lr=1e-3)
         network.train()
         network(x).mean().backward()
         optimizer.step()
         for _ in range(2):
-            with counted_compositions(monkeypatch) as calls:
-                network(x).mean().backward()
-                with torch.no_grad():
-                    network(x)
-                network(x).square().mean().backward()
-            assert calls == [False] * layers
+            before = weights(network)
+            network(x).mean().backward()
+            composed = weights(network)
+            assert not any(a is b for a, b in zip(before, composed, strict=True))
+            with torch.no_grad():
+                network(x)
+            network(x).square().mean().backward()
+            assert same(weights(network), composed)
             optimizer.step()
     network(x)
     assert torch.equal(
@@ -296,32 +288,35 @@ def test_gradient_accumulation_gives_the_sum_of_the_gradients(x: Tensor) -> None
         torch.testing.assert_close(parameter.grad, expected)
 
 
-def test_nothing_is_composed_in_evaluation_after_the_first_call(
-    monkeypatch: pytest.MonkeyPatch, x: Tensor
-) -> None:
+def test_nothing_is_composed_in_evaluation_after_the_first_call(x: Tensor) -> None:
     network = PiggybackNetwork(Net()).eval()
     learn(network, "one")
     learn(network, "two")
     network.eval()
-    with counted_compositions(monkeypatch) as calls, torch.inference_mode():
+    with torch.inference_mode():
         network(x)
-    assert calls == [True] * len(network.plan(ALL_LAYERS))
-    with counted_compositions(monkeypatch) as calls:
+    composed = weights(network)
+    network(x)
+    with torch.inference_mode():
         network(x)
-        with torch.inference_mode():
-            network(x)
-    assert calls == []
+    assert same(weights(network), composed)
 
 
 def test_evaluation_in_inference_mode_does_not_spoil_training(x: Tensor) -> None:
     network = PiggybackNetwork(Net())
     learn(network, "one")
     network.add_task("two", evenly())
-    for _ in range(2):
-        network.eval()
-        with torch.inference_mode():
-            network(x)
-        train(network, network.trainable_parameters(), steps=1)
+    undisturbed = copy.deepcopy(network)
+    for each in (network, undisturbed):
+        torch.manual_seed(1)
+        for _ in range(2):
+            each.eval()
+            if each is network:
+                with torch.inference_mode():
+                    each(x)
+            train(each, each.trainable_parameters(), steps=1)
+    pairs = zip(network.trainable_parameters(), undisturbed.trainable_parameters(), strict=True)
+    assert all(torch.equal(found, expected) for found, expected in pairs)
 
 
 def test_the_bank_has_no_gradient_and_no_optimizer_state(x: Tensor) -> None:
@@ -333,9 +328,9 @@ def test_the_bank_has_no_gradient_and_no_optimizer_state(x: Tensor) -> None:
     assert sum(p.numel() for p in parameters) == count.total
     assert sum(p.numel() for p in network.parameters()) == count.total
     network(x).mean().backward()
-    for layer in network._banks.layers.values():
-        assert not layer.bank_KD.requires_grad
-        assert layer.bank_KD.grad is None
+    for name in network.layouts:
+        assert not network.bank_filters(name).requires_grad
+        assert network.bank_filters(name).grad is None
 
 
 def test_training_works_under_autocast_with_full_precision_filters(x: Tensor) -> None:
@@ -345,7 +340,9 @@ def test_training_works_under_autocast_with_full_precision_filters(x: Tensor) ->
     train(network, network.trainable_parameters(), steps=1)  # else it is composed for use
     network(x)
     plain = network.module.twice.weight.detach().clone()
-    network._composer.remove()
+    with torch.no_grad():
+        for parameter in network.trainable_parameters():
+            parameter.add_(0)  # composed again, of the same values
     with torch.autocast("cpu", dtype=torch.bfloat16):
         network(x).float().mean().backward()
     assert network.module.twice.weight.dtype == torch.float32
@@ -510,7 +507,7 @@ def test_an_unknown_task_is_an_error_that_lists_the_tasks() -> None:
             act("map")
     with pytest.raises(PiggybackError, match=r"standalone, previous, maps, night"):
         network.add_task("new", evenly(init="map"))
-    with pytest.raises(PiggybackError, match="no forerunner"):
+    with pytest.raises(PiggybackError, match="no earlier tasks"):
         PiggybackNetwork(Net()).add_task("new", evenly(init="maps"))
 
 
@@ -722,26 +719,31 @@ def test_frozen_layers_of_the_module_stay_frozen() -> None:
 
 
 def test_inference_mode_around_folding_and_adding_does_no_harm(x: Tensor) -> None:
-    network = PiggybackNetwork(Net())
-    learn(network, "one")
+    plain = PiggybackNetwork(Net())
+    learn(plain, "one")
+    network = copy.deepcopy(plain)
+    expected = plain.fold("one")
+    plain.add_task("two", ALL_LAYERS)
     with torch.inference_mode():
         folded = network.fold("one")
         network.add_task("two", ALL_LAYERS)
-    train(folded, list(folded.parameters()), steps=1)
-    train(network, network.trainable_parameters(), steps=1)
+    for found, reference in ((folded, expected), (network, plain)):
+        for each in (found, reference):
+            torch.manual_seed(1)
+            train(each, list(each.parameters()), steps=1)
+        pairs = zip(found.parameters(), reference.parameters(), strict=True)
+        assert all(torch.equal(one, other) for one, other in pairs)
 
 
-def test_folding_leaves_the_active_composition_alone(
-    monkeypatch: pytest.MonkeyPatch, x: Tensor
-) -> None:
+def test_folding_leaves_the_active_composition_alone(x: Tensor) -> None:
     network = PiggybackNetwork(Net())
     learn(network, "one")
     learn(network, "two", ALL_LAYERS)
     network(x)
+    composed = weights(network)
     network.fold("one")
-    with counted_compositions(monkeypatch) as calls:
-        network(x)
-    assert calls == []
+    network(x)
+    assert same(weights(network), composed)
 
 
 class Stateful(nn.Conv2d):
@@ -758,7 +760,7 @@ def test_a_restored_task_with_other_layers_does_not_fit() -> None:
     network = PiggybackNetwork(Net())
     learn_nothing(network, "one")
     state = network.task_state("one")
-    with pytest.raises(PiggybackError, match="other layers"):
+    with pytest.raises(PiggybackError, match="its layers differ"):
         PiggybackNetwork(Net()).restore_task(TaskState("one", TaskFilters({}), state.tensors))
 
 
@@ -770,5 +772,16 @@ def test_moving_a_network_moves_the_private_tensors_that_wait_for_their_task(x: 
     network.to("meta")
     network.set_task("two")
     assert network(x.to("meta")).device.type == "meta"
-    waiting = network._kept["two"].private
-    assert {tensor.device.type for tensor in waiting.values()} == {"meta"}
+    assert all(tensor.is_meta for tensor in held_tensors(network))
+
+
+def test_its_repr_names_the_module_and_the_tasks() -> None:
+    network = PiggybackNetwork(Net())
+    assert repr(network) == "PiggybackNetwork(Net; tasks: none; active: None)"
+    learn_nothing(network, "one")
+    network.add_task("two", ALL_LAYERS)
+    words = "PiggybackNetwork(Net; tasks: one; two (in training); active: two)"
+    assert repr(network) == words
+    words = "start: one, storage: fp32)"
+    assert repr(network.task_state("two")).endswith(words)
+    assert len(repr(network.task_state("two"))) < 100

@@ -291,7 +291,7 @@ def test_a_taken_name_is_refused_before_anything_is_trained(tmp_path: Path, data
         ({"image_size": 12}, "metrics need at least 16"),
         ({"discriminator_layers": 3}, "set discriminator_layers"),
         ({"device": "cuda"}, "no cuda device"),
-        ({"init": "nothing"}, "no forerunner"),
+        ({"init": "nothing"}, "no earlier tasks"),
         ({"unconstrained": {"modle.1": 0.5}}, "matches none of the layers"),
     ],
 )

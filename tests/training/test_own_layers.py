@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from banks import evenly
+from held_tensors import held_tensors
 from piggyback_gan import PiggybackNetwork
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.networks.config import GeneratorConfig
@@ -320,9 +321,7 @@ def test_moving_a_network_moves_own_layers_too(network: PiggybackNetwork) -> Non
     network.to("cpu")
     assert [id(p) for p in network.trainable_parameters()] == [id(p) for p in parameters]
     network.to("meta")
-    for task in network.tasks:
-        state = network._kept[task]
-        assert all(own.weight.is_meta and own.bias.is_meta for own in state.own.values())
+    assert all(tensor.is_meta for tensor in held_tensors(network))
     first = network.module.get_submodule("0")
     assert first.weight.is_meta and first.in_channels == 1
     network.set_task("wide")
@@ -359,9 +358,9 @@ def test_values_that_are_not_finite_are_found_in_own_layers(network: PiggybackNe
     [
         ({"7": nn.Conv2d(5, 12, 3)}, "no conv layer '7'"),
         ({"1": nn.BatchNorm2d(12)}, "no conv layer '1'"),
-        ({"0": nn.Conv2d(5, 12, 5)}, "like the network's but for its channels"),
-        ({"0": nn.Conv1d(5, 12, 3)}, "like the network's but for its channels"),
-        ({"0": nn.Conv2d(5, 12, 3, bias=False)}, "no fitting bias"),
+        ({"0": nn.Conv2d(5, 12, 5)}, "like the network's except for its channels"),
+        ({"0": nn.Conv1d(5, 12, 3)}, "like the network's except for its channels"),
+        ({"0": nn.Conv2d(5, 12, 3, bias=False)}, "does not fit: expected"),
     ],
 )
 def test_a_layer_that_can_not_stand_in_its_place_is_refused_and_nothing_is_begun(
@@ -376,7 +375,7 @@ def test_a_layer_that_can_not_stand_in_its_place_is_refused_and_nothing_is_begun
 
 def test_a_bias_where_the_network_has_none_is_refused() -> None:
     network = PiggybackNetwork(nn.Sequential(nn.Conv2d(3, 8, 3, bias=False)))
-    with pytest.raises(PiggybackError, match="no fitting bias"):
+    with pytest.raises(PiggybackError, match="does not fit: expected"):
         network.add_task("one", evenly(), own_layers={"0": nn.Conv2d(5, 8, 3)})
     network.add_task("one", evenly(), own_layers={"0": nn.Conv2d(5, 8, 3, bias=False)})
     assert network.parameter_count("one").private == 8 * 5 * 9

@@ -256,7 +256,7 @@ def test_filters_are_composed_once_for_a_step(
 
     monkeypatch.setattr(LayerFilters, "compose", counting)
     made.step(batch(1, 2 * accumulate))
-    layers = sum(len(network._banks.layers) for network in made.generators.values())
+    layers = sum(len(network.layouts) for network in made.generators.values())
     assert composed == [False] * layers
 
 

@@ -1,4 +1,4 @@
-"""Where a task's new filters are: what share of each layer, by the user's word or by a budget."""
+"""Allocation of a task's new filters to layers, by given shares or by a budget."""
 
 import math
 from bisect import bisect_right
@@ -12,8 +12,8 @@ from piggyback_gan.core.mixings import Mixing, mixing_of
 from piggyback_gan.errors import PiggybackError, first_names
 from piggyback_gan.names import DEFAULT_UNCONSTRAINED
 
-# A bank of so few filters spans next to nothing: such a layer (the output layer of most image
-# networks) stays free unless a pattern names it. It costs a fraction of a percent of the network.
+# A bank of fewer filters spans next to nothing: such a layer (the output layer of most image networks)
+# stays unconstrained unless a pattern names it. It costs a fraction of a percent of the network.
 SMALLEST_SHARED_LAYER = 8
 
 Shares = float | Mapping[str, float]
@@ -21,21 +21,21 @@ Shares = float | Mapping[str, float]
 
 @dataclass(frozen=True)
 class LayerSize:
-    """A layer of `filters` filters of `length` values each, that can mix from `bank` of them."""
+    """Size of a layer: `filters` filters of `length` values each, and `bank` filters in its bank."""
 
     filters: int
     length: int
     bank: int
 
     def cost(self, unconstrained: int, mixing: Mixing) -> int:
-        """How many values a task keeps of the layer."""
+        """Number of values that a task stores for the layer."""
         mixed = self.filters - unconstrained
         rule = mixing.of_layer(mixed, self.bank)
         return unconstrained * self.length + (rule.cost(mixed, self.bank) if mixed else 0)
 
 
 def resolve_shares(unconstrained: Shares, layer_filters: Mapping[str, int]) -> dict[str, float]:
-    """Lambda for every layer.
+    """Resolve lambda for every layer.
 
     Args:
         unconstrained: one share for all layers, where layers of fewer than 8 filters stay free; or a

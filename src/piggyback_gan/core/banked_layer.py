@@ -1,4 +1,4 @@
-"""The conv layers of a module, with their weights taken out and a filter bank for each."""
+"""BankedLayer: a conv layer without its weight, and its filter bank."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -30,14 +30,14 @@ _NORMS = (
 
 @dataclass
 class OwnLayer:
-    """Weight and bias that a task has in place of a layer's, with channels of their own."""
+    """Weight and bias of a task's own layer, with other channels than the network's."""
 
     weight: nn.Parameter
     bias: nn.Parameter | None
 
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor | None, *, trains: bool) -> "OwnLayer":
-        """Copies of these tensors."""
+        """Copy these tensors."""
         copies = [
             None if t is None else nn.Parameter(t.detach().clone().to(weight), trains)
             for t in (weight, bias)
@@ -46,16 +46,16 @@ class OwnLayer:
         return cls(copies[0], copies[1])
 
     def tensors(self, layer: str) -> dict[str, Tensor]:
-        """The values under the names that they have in a network."""
+        """Tensors by their names in a network."""
         both = {WEIGHT: self.weight, BIAS: self.bias}
         return {tensor_key(layer, k): t.detach() for k, t in both.items() if t is not None}
 
     def parameter_count(self) -> int:
-        """How many values they have."""
+        """Number of values."""
         return self.weight.numel() + (0 if self.bias is None else self.bias.numel())
 
     def move(self, fn: Callable[[Tensor], Tensor]) -> None:
-        """Move them, as `nn.Module._apply` does: they stay the same objects, for their optimizer."""
+        """Move them as `nn.Module._apply` does: the parameters stay the same objects, for optimizers."""
         holder = nn.ParameterList(p for p in (self.weight, self.bias) if p is not None)
         holder._apply(fn)  # type: ignore[no-untyped-call]
         self.weight = holder[0]
@@ -67,17 +67,17 @@ class BankedLayer:
     """One conv layer and its filter bank.
 
     Attributes:
-        module: the layer; while a task is in training it has that task's `unconstrained_filters` (U, D)
-            and what mixes the others, where they are not empty: parameters, and buffers of integers.
-        layout: how its weight is laid out as filters.
-        given_ND: the weight that the layer came with, as filters, until the first task is finished.
-        scale: the root mean square of that weight.
-        pieces: the unconstrained filters of finished tasks, in their order; an empty one until there are any.
-        trainable: whether the weight that it came with required a gradient.
-        shared_bias: the parameter that holds the biases of tasks without an own layer here.
-        linear: whether it is known to be linear in its filters, and each of them to see all channels.
-        outputs_stay: whether what comes next is known to leave its outputs as they are.
-        count: how many filters the bank has.
+        module: the layer. While a task is in training it has that task's `unconstrained_filters` (U, D) and
+            mixing tensors, unless empty: floats as parameters, integers as buffers.
+        layout: layout of its weight as filters.
+        given_ND: the given module's weight, as filters, until the first task is finished.
+        scale: root mean square of that weight.
+        pieces: unconstrained filters of finished tasks, in order; one empty tensor if there are none.
+        trainable: whether the given weight required a gradient.
+        shared_bias: the parameter for the biases of tasks without an own layer here.
+        linear: whether the layer is known to be linear in its filters, without groups.
+        outputs_stay: whether the next layer is known not to change its input in place.
+        count: number of filters in the bank.
     """
 
     module: ConvLayer
@@ -92,7 +92,7 @@ class BankedLayer:
     count: int = 0
 
     def append(self, filters_UD: Tensor) -> None:
-        """Add copies of a finished task's unconstrained filters to the bank."""
+        """Append copies of a finished task's unconstrained filters to the bank."""
         if len(filters_UD):
             kept = filters_UD.to(self.pieces[0], copy=True)
             if not self.count:
@@ -102,21 +102,21 @@ class BankedLayer:
 
     @property
     def bank_KD(self) -> Tensor:
-        """The unconstrained filters of all finished tasks, one below the other."""
-        # Not for each task that is added: that would copy the bank as many times as it has tasks.
+        """Filter bank (K, D): the unconstrained filters of all finished tasks."""
+        # Concatenated on demand: doing so for each added task would copy the bank once per task.
         if len(self.pieces) > 1:
             self.pieces = [torch.cat(self.pieces)]
         return self.pieces[0]
 
     def rows(self, start: int, stop: int) -> Tensor:
-        """Rows of the bank; where they are all of the newest piece, the others need not be put together."""
+        """Rows of the bank; rows of the newest piece alone do not need the concatenation."""
         newest = self.count - len(self.pieces[-1])
         if start >= newest:
             return self.pieces[-1][start - newest : stop - newest]
         return self.bank_KD[start:stop]
 
     def begin_task(self, tensors: Mapping[str, Tensor]) -> None:
-        """Hang a task's filters and what mixes on the layer."""
+        """Register a task's filters and mixing tensors on the layer."""
         for name, tensor in tensors.items():
             if tensor.is_floating_point():
                 self.module.register_parameter(name, nn.Parameter(tensor, self.trainable))
@@ -124,13 +124,13 @@ class BankedLayer:
                 self.module.register_buffer(name, tensor)
 
     def end_task(self) -> None:
-        """Take them off the layer."""
+        """Remove them from the layer."""
         for name in TRAINED:
             self.module._parameters.pop(name, None)
             self.module._buffers.pop(name, None)
 
     def trained(self) -> dict[str, Tensor]:
-        """The tensors that the task in training has of this layer, by name."""
+        """Tensors of the task in training in this layer, by name."""
         hung = {**self.module._parameters, **self.module._buffers}
         return {name: t for name in TRAINED if (t := hung.get(name)) is not None}
 
@@ -147,32 +147,32 @@ class BankedLayer:
         _set_channels(self.module, self.layout.weight_shape if own is None else own.weight.shape)
 
     def move(self, fn: Callable[[Tensor], Tensor]) -> None:
-        """Move what is no parameter of the module, after the module itself was moved."""
+        """Move the tensors that are not parameters of the module, after the module was moved."""
         self.pieces, self.given_ND = [fn(piece) for piece in self.pieces], fn(self.given_ND)
         self.shared_bias = self.module._parameters[BIAS]
 
     def check_own(self, name: str, weight: Tensor, bias: Tensor | None) -> None:
-        """Whether weight and bias can stand in the layer's place: all but the channels must agree.
+        """Validate the weight and bias of an own layer: all but the channels must agree.
 
         Raises:
-            PiggybackError: they can't.
+            PiggybackError: they do not fit.
         """
         expected, found = self.layout.weight_shape, tuple(weight.shape)
         if len(found) != len(expected) or found[2:] != expected[2:] or self.module.groups > 1:
             raise PiggybackError(
-                f"a task's own layer {name!r} must be like the network's but for its channels: "
+                f"a task's own layer {name!r} must be like the network's except for its channels: "
                 f"expected a weight like {tuple(expected)}, found {found}"
             )
         filters = FilterLayout(found, self.module.transposed, groups=1).filters
         room = None if self.shared_bias is None else filters
         if room != (None if bias is None else len(bias)):
             raise PiggybackError(
-                f"a task's own layer {name!r} has no fitting bias: one for each of {filters} filters "
-                "where the network's layer has one, else none"
+                f"the bias of a task's own layer {name!r} does not fit: expected {room or 'no'} values, "
+                f"found {'none' if bias is None else len(bias)}"
             )
 
     def fold_onto(self, module: nn.Module, weight: Tensor) -> None:
-        """Make a copy of this layer a plain one, with room for a bias of as many values."""
+        """Turn a copy of this layer into a plain one, with a bias of as many values."""
         filters = FilterLayout(
             tuple(weight.shape), self.module.transposed, self.module.groups
         ).filters
@@ -202,12 +202,12 @@ class BankedLayer:
         return _filled({UNCONSTRAINED: free, MIXING: mixing})
 
     def warm_start(self, filters_ND: Tensor, unconstrained: int, rule: Mixing) -> dict[str, Tensor]:
-        """A task's tensors where it starts from an earlier task's filters, and mixing adds to these.
+        """Initial tensors of a task whose mixing adds to an earlier task's filters.
 
         Args:
-            filters_ND: that task's, composed for use.
+            filters_ND: the earlier task's filters, composed exactly.
             unconstrained: U.
-            rule: how the rest is mixed.
+            rule: the mixing of the other filters.
         """
         tensors = {UNCONSTRAINED: filters_ND[:unconstrained].clone()}
         if unconstrained < len(filters_ND):
@@ -217,7 +217,7 @@ class BankedLayer:
     def mixed_start(
         self, filters_ND: Tensor, unconstrained: int, coefficients_NK: Tensor
     ) -> dict[str, Tensor]:
-        """The same with full mixing: `coefficients_NK` are the filters as mixing weights of the whole bank."""
+        """Initial tensors with full mixing; `coefficients_NK` are the filters as weights of the whole bank."""
         free = filters_ND[:unconstrained].clone()
         return _filled({UNCONSTRAINED: free, MIXING: coefficients_NK[unconstrained:].clone()})
 
@@ -258,15 +258,15 @@ def plan_layers(
 
 
 def take_weights(module: nn.Module) -> dict[str, BankedLayer]:
-    """Find all conv layers by name and take their weights out of them; `refuse_unfit` has looked at them.
+    """Remove the weights of all conv layers, which `refuse_unfit` has validated.
 
     Raises:
-        PiggybackError: there are none.
+        PiggybackError: the module has no conv layers.
     """
     layers = {n: m for n, m in module.named_modules() if isinstance(m, ConvLayer)}
     if not layers:
         raise PiggybackError(
-            f"{type(module).__name__} has no conv layers: there is nothing to share"
+            f"{type(module).__name__} has no conv layers, so there is nothing to share"
         )
     banked, normed = {}, _normed(module)
     for name, layer in layers.items():
@@ -277,7 +277,7 @@ def take_weights(module: nn.Module) -> dict[str, BankedLayer]:
         del layer._parameters[WEIGHT]
         bank = filters[:0].clone()
         bias = layer._parameters[BIAS]
-        # A subclass, or a forward put on this layer, may make anything of the weight.
+        # A subclass, or a replaced forward, may use the weight in any way.
         plain = type(layer) in get_args(ConvLayer) and "forward" not in layer.__dict__
         linear = plain and layer.groups == 1
         banked[name] = BankedLayer(
@@ -295,7 +295,7 @@ def take_weights(module: nn.Module) -> dict[str, BankedLayer]:
 
 
 def _normed(module: nn.Module) -> set[int]:
-    """The ids of the layers that have a norm next in a Sequential: a norm changes nothing in place."""
+    """Ids of layers followed by a norm in a Sequential: a norm does not change its input in place."""
     sequences = [list(m) for m in module.modules() if type(m) is nn.Sequential]
     return {
         id(layer) for s in sequences for layer, after in pairwise(s) if isinstance(after, _NORMS)
@@ -303,7 +303,7 @@ def _normed(module: nn.Module) -> set[int]:
 
 
 def _set_channels(layer: nn.Module, weight_shape: tuple[int, ...]) -> None:
-    """Let the layer say what its weight is; its forward does not depend on it."""
+    """Set the layer's channels to those of its weight; its forward does not depend on them."""
     assert isinstance(layer, ConvLayer)
     first, second = weight_shape[:2]
     second *= layer.groups

@@ -1,9 +1,10 @@
 """Composition of the active task's weights, and their installation in the module's conv layers."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,7 +45,7 @@ class Composer:
     def __init__(self, banks: FilterBanks, *, factored: bool) -> None:
         self._banks = banks
         self._factored = factored
-        self._installed: dict[str, tuple[Tensor, Added | None]] = {}
+        self._installed: dict[str, tuple[Tensor, Callable[..., Any] | None]] = {}
         self._start_weights: dict[str, tuple[Tensor, Tensor]] = {}
         self._composed: tuple[object, ...] | None = None
         self._start: list[object] = []
@@ -100,8 +101,8 @@ class Composer:
         try:
             yield
         finally:
-            for layer, on in installed.items():
-                self._put(layer, *on)
+            for layer, (weight, forward) in installed.items():
+                self._attach(layer, weight, forward)
             self._composed = composed
 
     @contextmanager
@@ -127,34 +128,38 @@ class Composer:
         With `added`, the layer, which must be linear, also gets a forward that adds this part's outputs.
         """
         self._take(name)
-        self._installed[name] = filters_ND, added
         layer = self._banks.layers[name]
-        module = layer.module
         if added is None:
-            module.weight = layer.layout.to_weight(filters_ND)
+            self._attach(name, layer.layout.to_weight(filters_ND), None)
             return
         # The start is the same in every step, and its weight may be a copy.
         filters, weight = self._start_weights.get(name, (None, None))
         if filters is not filters_ND or weight is None:
             weight = layer.layout.to_weight(filters_ND)
             self._start_weights[name] = filters_ND, weight
-        module.weight = weight
         inner: ConvLayer | Tensor = added.inner
         if not added.of_outputs:
             layout = layer.layout.of_filters(len(added.inner))
             inner = _without_bias(layer, layout.to_weight(added.inner))
         start = _without_bias(layer, weight)
-        module.forward = partial(  # type: ignore[method-assign]
-            add_up, module.bias, start, inner, added.up_NR, layer.outputs_stay
-        )
+        bias, up_NR = layer.module.bias, added.up_NR
+        forward = partial(add_up, bias, start, inner, up_NR, layer.outputs_stay)
+        self._attach(name, weight, forward)
+
+    def _attach(self, name: str, weight: Tensor, forward: Callable[..., Any] | None) -> None:
+        self._installed[name] = weight, forward
+        module = self._banks.layers[name].module
+        module.weight = weight
+        if forward is not None:
+            module.forward = forward  # type: ignore[method-assign]
 
     def _take(self, name: str) -> None:
         if name not in self._installed:
             return
-        _, added = self._installed.pop(name)
+        _, forward = self._installed.pop(name)
         module = self._banks.layers[name].module
         del module.__dict__[WEIGHT]
-        if added is not None:
+        if forward is not None:
             del module.forward
 
 

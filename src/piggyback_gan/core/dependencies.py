@@ -1,4 +1,4 @@
-"""Who brought how many filters to which layer's bank, and which earlier tasks a task is composed with."""
+"""Row ranges of each filter bank by task, and task dependencies."""
 
 from bisect import bisect_left
 from collections.abc import Mapping
@@ -12,24 +12,24 @@ from piggyback_gan.errors import PiggybackError
 
 @dataclass
 class _Rows:
-    """Of one layer's bank: the tasks that brought rows, by their places in order, and where those rows end."""
+    """Rows of one layer's bank: the indices of the tasks that added rows, and where their rows end."""
 
     filters: int
     places: list[int] = field(default_factory=list)
     ends: list[int] = field(default_factory=lambda: [0])
     owners: int = 0
     first: int | None = None
-    """The first task that shares the layer: what layers start from where a task's start has its own."""
+    """The first task that shares the layer: tasks whose start has an own layer here start from it."""
 
 
 class Ledger:
-    """The rows of all layers' banks, without their values.
+    """Row ranges of all layers' banks by task, without the values, and the dependencies of each task.
 
-    Sets of tasks are integers here, a bit for each task: a thousand tasks that each need all before them
-    would else make a million names.
+    Sets of tasks are stored as integers with one bit per task: a thousand tasks that each need all earlier
+    ones would otherwise take a million names.
 
     Args:
-        filters: layer -> how many filters it has.
+        filters: layer -> number of filters.
     """
 
     def __init__(self, filters: Mapping[str, int]) -> None:
@@ -40,20 +40,20 @@ class Ledger:
         self._needs: list[tuple[int, int]] = []
 
     def emptied(self) -> "Ledger":
-        """One of the same layers, without tasks."""
+        """A ledger of the same layers, without tasks."""
         return Ledger({layer: rows.filters for layer, rows in self._rows.items()})
 
     def place(self, task: str) -> int:
-        """How many tasks came before it; of one that is not here, all did."""
+        """Number of tasks before this one; for an unknown task, the number of all tasks."""
         return self._places.get(task, len(self._names))
 
     def before(self, layer: str, place: int | None = None) -> int:
-        """How many filters the tasks before that place brought to a layer's bank; None: all tasks."""
+        """Number of filters that the first `place` tasks added to a layer's bank; None: all tasks."""
         rows = self._rows[layer]
         return rows.ends[-1 if place is None else bisect_left(rows.places, place)]
 
     def segments(self, layer: str, place: int) -> list[int]:
-        """The same for each of these tasks that brought any, in order."""
+        """Numbers of filters of each of these tasks that added any, in order."""
         rows = self._rows[layer]
         ends = rows.ends[: bisect_left(rows.places, place) + 1]
         return [end - start for start, end in pairwise(ends)]
@@ -64,7 +64,7 @@ class Ledger:
         return None if place is None else self._names[place]
 
     def add(self, task: TaskState) -> None:
-        """Write down the next task; only its shares, its mixing and its start are looked at.
+        """Append a task; only how its filters are made is read.
 
         Raises:
             PiggybackError: as `needs`.
@@ -83,17 +83,17 @@ class Ledger:
         self._needs.append(needs)
 
     def needs_of(self, task: str) -> Needs:
-        """What a task that was added is composed with."""
+        """Dependencies of a task that was added."""
         return self._named(self._needs[self._places[task]])
 
     def needs(self, task: TaskState) -> Needs:
-        """What the next task would be composed with: other tasks may be missing, its filters are the same.
+        """Dependencies of a next task: its filters do not depend on any other tasks.
 
-        It needs those that brought rows to a bank which it mixes from, those that it starts from where its
-        mixing adds to a start, and what these need themselves, whose shapes tell whether they fit.
+        These are the tasks that added rows to a bank it mixes from, the start of a mixing that adds to one,
+        and their own dependencies, whose shapes determine whether they fit.
 
         Raises:
-            PiggybackError: it shares a layer that is not there, or adds to a start that is none of the tasks.
+            PiggybackError: the task has an unknown layer, or its mixing adds to a start that does not exist.
         """
         return self._named(self._needed(task))
 
@@ -102,7 +102,7 @@ class Ledger:
         for layer, share in task.filters.shares.items():
             if layer not in self._rows:
                 raise PiggybackError(
-                    f"task {task.name!r} does not fit the network: it has other layers"
+                    f"task {task.name!r} does not fit the network: its layers differ"
                 )
             rows = self._rows[layer]
             mixed = rows.filters - unconstrained_count(share, rows.filters)
@@ -124,11 +124,11 @@ class Ledger:
         if task.filters.start is None:
             raise PiggybackError(
                 f"task {task.name!r}: {task.filters.mixing.kind} mixing adds to an earlier task's filters, "
-                "and it starts from none"
+                "but it has no start"
             )
         if task.filters.start not in self._places:
             raise PiggybackError(
-                f"task {task.name!r} starts from {task.filters.start!r}, which is not there"
+                f"task {task.name!r} starts from {task.filters.start!r}, which does not exist"
             )
         place, first = self._places[task.filters.start], self._rows[layer].first
         return place if layer in self._layers[place] or first is None else first

@@ -1,4 +1,4 @@
-"""A finished network as a task of a bank: its filters by least squares, those that the bank explains worst free."""
+"""Factorization of a finished network as a task, by least squares on the bank's filters."""
 
 import math
 from dataclasses import dataclass
@@ -29,13 +29,12 @@ _LEAST_POWER = 1e-10
 
 @dataclass(frozen=True)
 class LayerFit:
-    """How well a layer's filters are made of the bank.
+    """How well the bank reproduces a layer's filters.
 
     Attributes:
         layer: its name.
-        filters, unconstrained, bank: how many it has, of them free, and how many there were to mix.
-        error: the root of the squared difference to the given filters, all together, as a share of
-            theirs; 0 is exact.
+        filters, unconstrained, bank: numbers of filters, of unconstrained ones, and of bank filters.
+        error: relative error, the norm of the difference to the given filters divided by their norm.
     """
 
     layer: str
@@ -55,21 +54,21 @@ def factorize(
     max_error: float | None = None,
     storage: Storage = "fp32",
 ) -> TaskState:
-    """What a finished network is as the next task of another, to be added by `restore_task`.
+    """Factorize a finished network as the next task of another, for `restore_task`.
 
     Each layer's filters are fitted to the filters of all earlier tasks by least squares. Those with the
-    largest error become the task's unconstrained filters, the others keep their mixing weights. Where a
-    mixed filter would take as many values as it has itself, the layer is free. A first task is taken over
-    as it is, and so is a layer of other channels than the network's, as the task's own.
+    largest error become unconstrained filters, the others are replaced by their mixing weights. A layer
+    whose bank has at least as many filters as a filter has values is unconstrained. A first task is copied
+    exactly, and so is a layer of other channels than the network's, as the task's own layer.
 
     Args:
-        network: with the earlier tasks; it stays as it is.
+        network: the network with the earlier tasks; it is not changed.
         name: the task's name.
-        module: a module like the one that `network` was made of, with float32 weights.
-        unconstrained: lambda, the share of filters that are free, as for `PiggybackNetwork.add_task`.
-        max_error: instead of it: in each layer as few free filters as keep the error (`LayerFit.error`) to
-            this.
-        storage: the type in which the filters and mixing weights are kept.
+        module: a module of the wrapped class, with float32 weights.
+        unconstrained: lambda, the share of unconstrained filters, as in `FilterOptions`.
+        max_error: instead of it, the largest relative error of each layer (`LayerFit.error`); each has the
+            fewest unconstrained filters that keep to it.
+        storage: storage dtype of filters and mixing weights.
 
     Raises:
         PiggybackError: both or neither of `unconstrained` and `max_error`, values outside of [0, 1], or a
@@ -82,7 +81,7 @@ def factorize(
     layers = conv_weights(module)
     layouts = network.layouts
     if layers.keys() != layouts.keys():
-        raise PiggybackError(f"task {name!r} does not fit the network: it has other layers")
+        raise PiggybackError(f"task {name!r} does not fit the network: its layers differ")
     own = {key for key, layout in layouts.items() if layout.weight_shape != layers[key].shape}
     filters = {key: layout.filters for key, layout in layouts.items()}
     shares = resolve_shares(0.0 if unconstrained is None else unconstrained, filters)
@@ -109,12 +108,12 @@ def factorize(
 
 @torch.no_grad()
 def layer_fits(network: PiggybackNetwork, name: str, module: nn.Module) -> list[LayerFit]:
-    """How close a task is to the network that it was made of, layer by layer; its own layers are left out.
+    """Measure how well each layer of a task reproduces a network; own layers are left out.
 
     Args:
-        network: with the task, in training or finished.
+        network: the network with the task, in training or finished.
         name: the task.
-        module: what it was made of.
+        module: the network that it was factorized from.
     """
     made, given = conv_weights(network.fold(name)), conv_weights(module)
     return [
@@ -125,7 +124,7 @@ def layer_fits(network: PiggybackNetwork, name: str, module: nn.Module) -> list[
 
 
 def relative_error(made: list[Tensor], given: list[Tensor]) -> float:
-    """The root of the squared difference of tensors, all together, as a share of those given."""
+    """Norm of the difference of all tensors together, divided by the norm of those given."""
     difference = sum(
         (a.double() - b.double()).square().sum().item() for a, b in zip(made, given, strict=True)
     )
@@ -136,21 +135,21 @@ def relative_error(made: list[Tensor], given: list[Tensor]) -> float:
 
 
 def conv_weights(module: nn.Module) -> dict[str, Tensor]:
-    """The weight of every conv layer, by the layer's name."""
+    """Weights of all conv layers by layer name."""
     return {n: m.weight.detach() for n, m in module.named_modules() if isinstance(m, ConvLayer)}
 
 
 def _fit(
     rows_ND: Tensor, bank_KD: Tensor, unconstrained: int | None, max_error: float
 ) -> dict[str, Tensor]:
-    """A layer's tensors as a task has them; of no more unconstrained filters than keep to `max_error` if None."""
+    """Fit a layer; if `unconstrained` is None, with the fewest such filters that keep to `max_error`."""
     filters, length = rows_ND.shape
     if not 0 < len(bank_KD) < length:
         return {UNCONSTRAINED: rows_ND.clone()}
     weights_NK, errors_N = least_squares(rows_ND, bank_KD)
     order = errors_N.argsort(descending=True, stable=True)
     if unconstrained is None:
-        # What is left once so many of the worst are free.
+        # The squared error that remains if the first n of the worst filters are unconstrained.
         left = errors_N[order].flip(0).cumsum(0).flip(0)
         allowed = max_error**2 * rows_ND.double().square().sum()
         unconstrained = int((left > allowed).sum())
@@ -168,7 +167,7 @@ def _fit(
 
 
 def least_squares(rows_ND: Tensor, bank_KD: Tensor) -> tuple[Tensor, Tensor]:
-    """Mixing weights (N, K) in float64 that make the rows of the bank, and the squared error of each row (N,)."""
+    """Fit rows (N, D) to a bank (K, D): mixing weights (N, K) in float64, squared errors of rows (N,)."""
     rows, bank = rows_ND.double(), bank_KD.double()
     powers, directions = torch.linalg.eigh(bank @ bank.T)
     kept = powers > _LEAST_POWER * powers[-1].clamp_min(torch.finfo(torch.float64).tiny)
@@ -178,5 +177,5 @@ def least_squares(rows_ND: Tensor, bank_KD: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _share(count: int, filters: int) -> float:
-    """A share of which so many unconstrained filters come."""
+    """A share that gives this number of unconstrained filters."""
     return math.floor(count / filters * 1e6) / 1e6

@@ -1,4 +1,4 @@
-"""The filter banks of a network's layers, and what each task has in them."""
+"""Filter banks of all layers of a network, and the tasks in them."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -32,10 +32,10 @@ class BankedTask:
 
     Attributes:
         made: how its filters are made.
-        values: layer -> what mixes, of a finished task. Its unconstrained filters are rows of the layer's
-            bank; all that one in training has hangs on the layers.
-        starts: layer -> what is added to what is mixed (P, D), kept while the task is in training.
-        places: layer -> where the unconstrained filters are, of a finished task, where they are not the first.
+        values: layer -> mixing tensors of a finished task. Its unconstrained filters are rows of the layer's
+            bank; the tensors of a task in training are parameters of the layers.
+        starts: layer -> the filters (P, D) that mixed ones are added to, while the task is in training.
+        places: layer -> indices of a finished task's unconstrained filters, if they are not the first ones.
     """
 
     made: TaskFilters
@@ -45,10 +45,10 @@ class BankedTask:
 
 
 class FilterBanks:
-    """The conv layers of a network with their banks, and the tasks in them, in order.
+    """Conv layers of a network with their filter banks, and the tasks in them, in order.
 
     Args:
-        layers: name -> layer, whose weight was taken out.
+        layers: name -> layer, without its weight.
     """
 
     def __init__(self, layers: dict[str, BankedLayer]) -> None:
@@ -60,7 +60,7 @@ class FilterBanks:
 
     @property
     def device(self) -> torch.device:
-        """Where the banks are."""
+        """Device of the banks."""
         return self._any_piece().device
 
     @property
@@ -72,48 +72,48 @@ class FilterBanks:
         """A task, in training or finished.
 
         Raises:
-            PiggybackError: there is none of this name.
+            PiggybackError: the task does not exist.
         """
         if self.training and self.training[0] == name:
             return self.training[1]
         if name not in self.finished:
             known = ", ".join(self.tasks) or "none"
-            raise PiggybackError(f"there is no task {name!r}; tasks: {known}")
+            raise PiggybackError(f"no task {name!r}; tasks: {known}")
         return self.finished[name]
 
     def is_training(self, name: str) -> bool:
-        """Whether it is the task in training."""
+        """Whether this is the task in training."""
         return self.training is not None and self.training[0] == name
 
     def shares(self, unconstrained: Shares) -> dict[str, float]:
-        """Lambda for every layer, of the next task."""
+        """Resolve lambda for every layer of the next task."""
         filters = {name: layer.layout.filters for name, layer in self.layers.items()}
         shares = resolve_shares(unconstrained, filters)
         # The first task of a layer has nothing to mix from.
         return {k: s if self.layers[k].count else 1.0 for k, s in shares.items()}
 
     def sizes(self) -> dict[str, LayerSize]:
-        """The layers and what the next task can mix from."""
+        """Sizes of the layers for the next task."""
         layers = self.layers.items()
         return {n: LayerSize(x.layout.filters, x.layout.length, x.count) for n, x in layers}
 
     def plan(self, made: TaskFilters) -> list[LayerPlan]:
-        """What the next task would take of each layer that has a share."""
+        """Plan of each layer of a next task."""
         return self._plan(made, None)
 
     def plan_of(self, name: str) -> list[LayerPlan]:
-        """What a task takes of each layer but its own ones."""
+        """Plan of each layer of a task; its own layers are left out."""
         return self._plan(self.task(name).made, self.ledger.place(name))
 
-    # A task's life
+    # Tasks
 
     def begin(self, name: str, made: TaskFilters, state: TaskState | None = None) -> None:
-        """Hang a new task's filters on the layers, where they start.
+        """Begin a task: initialize its tensors and register them on the layers.
 
         Args:
             name: the task.
             made: how its filters are made.
-            state: values to start from, that fit (`check_values`); else they are made.
+            state: values to start from, validated by `check_values`; None: initialize them.
         """
         task = BankedTask(made)
         for layer_plan in self.plan(made):
@@ -141,11 +141,11 @@ class FilterBanks:
 
     @property
     def selecting(self) -> list[str]:
-        """The layers whose filters of the task in training are mixed from selected ones."""
+        """Layers of the task in training that have selected mixing."""
         return [name for name, layer in self.layers.items() if SELECTED in layer.trained()]
 
     def select(self, layer_name: str, gradient_ND: Tensor) -> None:
-        """Choose what such a layer mixes from, by the gradient of its filters."""
+        """Choose the bank filters of such a layer, by the gradient of its filters."""
         assert self.training is not None
         parts = self.parts(layer_name, self.training[0])
         selected = self.layers[layer_name].trained()[SELECTED]
@@ -159,7 +159,7 @@ class FilterBanks:
         self.training = None
 
     def append(self, state: TaskState) -> None:
-        """Add a finished task, whose tensors fit (`check_values`)."""
+        """Append a finished task, validated by `check_values`."""
         task = BankedTask(state.filters)
         for layer_plan in self.plan(state.filters):
             layer, key = self.layers[layer_plan.name], layer_plan.name
@@ -170,25 +170,25 @@ class FilterBanks:
                 task.places[key] = places
             task.values[key] = found
             layer.append(free)
-            layer.given_ND = like[:0].clone()  # it served the first task, and need not be kept
+            layer.given_ND = like[:0].clone()  # only needed for the first task
         self.ledger.add(state)
         self.finished[state.name] = task
 
     # Filters
 
     def filters(self, layer_name: str, name: str) -> Tensor:
-        """A task's filters (N, D) of a layer, composed for use."""
+        """Compose a task's filters (N, D) of a layer exactly."""
         return self.parts(layer_name, name).compose(exact=True)
 
     def parts(self, layer_name: str, name: str) -> LayerFilters:
-        """What a task's filters of a layer are made of; of one in training as they will be stored."""
+        """Parts of a task's filters of a layer; of a task in training, rounded to the storage dtype."""
         start_ND = None
         if not self.is_training(name) and (model := self._added_to(layer_name, name)):
             start_ND = self._start(layer_name, model)
         return self._parts(layer_name, name, start_ND)
 
     def _parts(self, layer_name: str, name: str, start_ND: Tensor | None) -> LayerFilters:
-        """The same, with the filters that those mixed are added to, if any are."""
+        """Parts as above, given the filters that mixed ones are added to, if any."""
         layer, task, place = self.layers[layer_name], self.task(name), self.ledger.place(name)
         count = self.ledger.before(layer_name, place)
         if self.is_training(name):
@@ -198,7 +198,7 @@ class FilterBanks:
         else:
             free = layer.rows(count, self.ledger.before(layer_name, place + 1))
             values, places = task.values[layer_name], task.places.get(layer_name)
-        # A layer of new filters alone has nothing to do with what is in its bank.
+        # A layer of new filters alone does not depend on its bank.
         bank = layer.rows(0, count) if values else free[:0]
         segments = self.ledger.segments(layer_name, place) if values else ()
         rule = task.made.mixing.of_layer(layer.layout.filters - len(free), count)
@@ -208,13 +208,13 @@ class FilterBanks:
             if start is None and start_ND is not None:
                 start = start_ND[len(free) :]
             model = self._model_for(layer_name, task.made.start)
-            # A task that mixes nothing, and brought all that there is.
+            # The start mixes nothing here and added all filters of the bank.
             is_bank = model is not None and len(bank) == layer.layout.filters
             is_bank = is_bank and not self.finished[str(model)].values[layer_name]
         return LayerFilters(rule, free, values, bank, segments, start, is_bank, places)
 
     def _added_to(self, layer_name: str, name: str) -> str | None:
-        """The task to whose filters of a layer a finished task adds its own; None where it adds to none."""
+        """The task to whose filters of a layer a finished task adds; None if it does not add."""
         task, place = self.finished[name], self.ledger.place(name)
         if not task.values[layer_name]:
             return None
@@ -224,10 +224,10 @@ class FilterBanks:
         return self._model_for(layer_name, task.made.start) if adds else None
 
     def _start(self, layer_name: str, name: str) -> Tensor:
-        """A finished task's filters of a layer, for others that add to them; the last ones are kept.
+        """A finished task's filters of a layer, as a start of others; the last result is cached.
 
-        Each task of a long row may start from the one before it. So this is no recursion, and whoever
-        composes one after the other has each start once.
+        In a long chain each task may start from the one before: so this is a loop instead of a recursion,
+        and composing the tasks in order computes each start once.
         """
         kept, filters = self._started.get(layer_name, (None, None))
         row: list[str] = []
@@ -240,12 +240,12 @@ class FilterBanks:
         for task in reversed(row):
             filters = self._parts(layer_name, task, filters).compose(exact=True)
         assert filters is not None
-        if self.finished[name].values[layer_name]:  # others are rows of the bank as they are
+        if self.finished[name].values[layer_name]:  # others are rows of the bank
             self._started[layer_name] = (name, filters)
         return filters
 
     def tensors(self, name: str) -> dict[str, Tensor]:
-        """A task's unconstrained filters and what mixes, by their names in a network, as they are stored."""
+        """Unconstrained filters and mixing tensors of a task, by name, in its storage dtype."""
         stored = STORED_TYPES[self.task(name).made.storage]
         tensors = {}
         for key in self.task(name).made.shares:
@@ -260,12 +260,12 @@ class FilterBanks:
         return tensors
 
     def versions(self) -> list[object]:
-        """What changes whenever a composition of the task in training is out of date."""
+        """Version counters of the tensors of the task in training: they change when a composition is outdated."""
         hung = [t for layer in self.layers.values() for t in layer.trained().values()]
         return [value for t in hung for value in (id(t), t._version, t.requires_grad)]
 
     def move(self, fn: Callable[[Tensor], Tensor]) -> None:
-        """Move what is no parameter or buffer of the module, after the module itself was moved."""
+        """Move the tensors that are not parameters or buffers of the module, after the module was moved."""
         self._started.clear()
         for layer in self.layers.values():
             layer.move(fn)
@@ -275,10 +275,10 @@ class FilterBanks:
                 values.update({name: fn(tensor) for name, tensor in values.items()})
 
     def check_type(self, fn: Callable[..., Any]) -> None:
-        """Refuse to change the type of what is stored.
+        """Refuse to change the dtype of the banks.
 
         Raises:
-            PiggybackError: `fn` would.
+            PiggybackError: `fn` changes the dtype.
         """
         sample = self._any_piece()[:0]
         if fn(sample).dtype != sample.dtype:
@@ -295,7 +295,7 @@ class FilterBanks:
         return next(iter(self.layers.values())).pieces[0]
 
     def _model_for(self, layer_name: str, source: str | None) -> str | None:
-        """The task that a layer starts from: the source, or the first that shares the layer."""
+        """The task that a layer starts from: the source, or the first task that shares the layer."""
         if source is None or layer_name in self.finished[source].made.shares:
             return source
         return self.ledger.first(layer_name)
@@ -303,8 +303,8 @@ class FilterBanks:
     def _coefficients(self, layer_name: str, name: str) -> Tensor:
         """A finished task's filters as mixing weights (N, K) of the layer's whole bank.
 
-        Row i is the bank's row `len(bank before) + i` where it was unconstrained, and its own mixing, and
-        where that adds its start's, where it was not.
+        The row of an unconstrained filter selects its bank row; that of a mixed one has the task's mixing
+        weights, plus those of its start if the mixing adds to it.
         """
         layer, row = self.layers[layer_name], [name]
         while (model := self._added_to(layer_name, row[-1])) is not None:
@@ -325,10 +325,10 @@ class FilterBanks:
 
 
 def check_values(state: TaskState, plan: Iterable[LayerPlan]) -> None:
-    """Whether what a task keeps of its layers can be mixed; its tensors have the right shapes.
+    """Validate the values of a task's filter tensors, whose shapes are right.
 
     Raises:
-        PiggybackError: a tensor is of another kind, selects filters that are not in the bank, or no places.
+        PiggybackError: wrong dtype, an index of a filter that is not in the bank, or invalid places.
     """
     for layer in plan:
         _check_layer(state, layer)
@@ -346,13 +346,13 @@ def _check_places(state: TaskState, plan: LayerPlan) -> None:
         fits = bool(inside.all()) and bool((places.diff() > 0).all())
     if not fits or not plan.piggyback:
         raise PiggybackError(
-            f"task {state.name!r} does not fit the network: {key} are no places of {plan.unconstrained} of "
-            f"{plan.filters} filters, in rising order, beside fully mixed ones"
+            f"task {state.name!r} does not fit the network: {key} must be indices of {plan.unconstrained} of "
+            f"{plan.filters} filters, in ascending order, beside fully mixed ones"
         )
 
 
 def _values_in(state: TaskState, plan: LayerPlan, like: Tensor) -> dict[str, Tensor]:
-    """Copies of what a state has of a layer's filters, by name."""
+    """Copy a state's filter tensors of a layer, by name."""
     keys = {name: tensor_key(plan.name, name) for name in (*plan.shapes, PLACES)}
     return {
         n: _like(like, state.tensors[k].detach()) for n, k in keys.items() if k in state.tensors
@@ -360,7 +360,7 @@ def _values_in(state: TaskState, plan: LayerPlan, like: Tensor) -> dict[str, Ten
 
 
 def _check_layer(state: TaskState, plan: LayerPlan) -> None:
-    """Whether what a task keeps of a layer can be mixed."""
+    """Validate the dtypes and selected filters of a layer."""
     for name in plan.shapes:
         key = tensor_key(plan.name, name)
         tensor = state.tensors[key]
@@ -375,6 +375,6 @@ def _check_layer(state: TaskState, plan: LayerPlan) -> None:
 
 
 def _like(bank: Tensor, tensor: Tensor) -> Tensor:
-    """A copy on the bank's device, floats in its type."""
+    """Copy a tensor to the bank's device, floats to its dtype."""
     floats = tensor.is_floating_point()
     return tensor.clone().to(bank.device, bank.dtype if floats else tensor.dtype)

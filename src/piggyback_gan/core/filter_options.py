@@ -1,4 +1,4 @@
-"""What the filters of a later task are made of: the options that training and experiments share."""
+"""FilterOptions: how the filters of a later task are made, for training, experiments and the core."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -21,10 +21,10 @@ from piggyback_gan.system.checks import check_choice, check_positive, is_number
 
 @dataclass(frozen=True, kw_only=True)
 class FilterOptions:
-    """Where a later task's filters come from; those of a first task are all new.
+    """How the filters of a later task are made; all filters of a first task are new.
 
-    A task has a budget, of which what mixes is paid first and new filters with the rest; or, as in the
-    paper, a share lambda of new filters, however much the mixing then takes.
+    A task has a budget of parameters, spent on mixing first and on new filters with the rest; or, as in
+    the paper, a share lambda of new filters, whatever the mixing then costs.
     """
 
     budget: float | None = None
@@ -62,10 +62,10 @@ class FilterOptions:
             check_unconstrained(self.unconstrained)
 
     def with_filter_defaults(self) -> Self:
-        """The same with a budget or a share, and a way to mix.
+        """Fill in the defaults of budget, share and mixing.
 
         Raises:
-            PiggybackError: both are given, or a mixing that adds to a start and a start from none.
+            PiggybackError: budget and share are both given, or the mixing needs a start and init is standalone.
         """
         if self.budget is not None and self.unconstrained is not None:
             raise PiggybackError(
@@ -89,7 +89,7 @@ class FilterOptions:
 
 
 def check_unconstrained(value: Any) -> None:
-    """One share, or a flat table of them; whether its patterns fit is seen with the network."""
+    """Raise PiggybackError unless this is a share in [0, 1], or a flat table of shares by pattern."""
     for pattern, share in value.items() if isinstance(value, Mapping) else [(None, value)]:
         if isinstance(share, Mapping):
             raise PiggybackError(

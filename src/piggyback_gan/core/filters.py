@@ -1,4 +1,4 @@
-"""Filter algebra: a layer's weight as rows of filters, and their exact composition from a filter bank.
+"""Filter layouts: a layer's weight as rows of filters.
 
 Shape suffixes: N filters of a layer (its output channels), D length of a filter, U unconstrained
 filters, P piggyback filters (U + P = N), K filters in the bank that a task mixes from.
@@ -17,7 +17,7 @@ ConvLayer = (
 
 @dataclass(frozen=True)
 class FilterLayout:
-    """How the weight of one conv or deconv layer is laid out as filters.
+    """Layout of the weight of a conv or transposed conv layer as filters.
 
     A filter makes one output channel. `Conv` weights are (C_out, C_in/groups, *k), `ConvTranspose`
     weights (C_in, C_out/groups, *k), where a filter is a slice along the output channel axis of its
@@ -30,7 +30,7 @@ class FilterLayout:
 
     @classmethod
     def of(cls, layer: ConvLayer) -> "FilterLayout":
-        """Read the layout off a layer that still has its weight."""
+        """Layout of a layer with a weight."""
         return cls(tuple(layer.weight.shape), layer.transposed, layer.groups)
 
     @property
@@ -44,7 +44,7 @@ class FilterLayout:
         return math.prod(self.weight_shape) // self.filters
 
     def of_filters(self, filters: int) -> "FilterLayout":
-        """The same with another number of filters; for a layer without groups."""
+        """Layout with another number of filters; for a layer without groups."""
         assert self.groups == 1
         shape = list(self.weight_shape)
         shape[int(self.transposed)] = filters
@@ -64,13 +64,13 @@ class FilterLayout:
             return filters_ND.reshape(self.weight_shape)
         channels_in, channels_out, *kernel = self.weight_shape
         grouped = filters_ND.reshape(self.groups, channels_out, channels_in // self.groups, *kernel)
-        # By way of one dimension: where some are 1, strides could stay that are not a plain weight's, and
-        # by these a convolution's kernel is chosen.
+        # Through one dimension: otherwise strides of dimensions of size 1 could differ from a plain weight's,
+        # and the convolution's kernel is chosen by strides.
         return grouped.transpose(1, 2).flatten().reshape(self.weight_shape)
 
 
 def unconstrained_count(share: float, filters: int) -> int:
-    """ceil(share * filters), the number of unconstrained filters of a layer, without rounding faults.
+    """ceil(share * filters), the number of unconstrained filters of a layer, without rounding errors.
 
     The share is taken as the decimal that it prints as: in binary arithmetic 0.07 * 100 is a little
     more than 7, and its ceiling 8.

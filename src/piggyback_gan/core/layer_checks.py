@@ -1,4 +1,4 @@
-"""Layers that can have no filter banks: refused by name, with what they are and what to do about it."""
+"""Checks for layers that can't have filter banks."""
 
 from collections import Counter
 
@@ -28,21 +28,21 @@ def refuse_unfit(module: nn.Module) -> None:
     """Check that a network can be copied, and that the weight of each conv layer is a plain float parameter.
 
     Raises:
-        PiggybackError: the first layer that stands against it.
+        PiggybackError: a layer is not supported; the message names the first one and the remedy.
     """
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         if is_lazy(tensor):
-            raise PiggybackError(f"{name!r} is lazy: call the network once before it is wrapped")
+            raise PiggybackError(f"{name!r} is lazy: call the network once before wrapping it")
     for name, part in module.named_modules():
         called = f"layer {name!r} ({type(part).__name__})"
         if _is_quantised(part):
             raise PiggybackError(
-                f"{called} is quantised: give the float network, and quantise what fold() makes"
+                f"{called} is quantised: wrap the float network, and quantise the result of fold()"
             )
         if found := _made_of_others(part):
             what, remedy = found
             raise PiggybackError(
-                f"{called} has {what}, and no plain weight: take it off first: {remedy}"
+                f"{called} has {what} instead of a plain weight: remove it first: {remedy}"
             )
         if isinstance(part, ConvLayer):
             _check_weight(called, part)
@@ -83,9 +83,9 @@ def _is_quantised(part: nn.Module) -> bool:
 
 
 def _made_of_others(part: nn.Module) -> tuple[str, str] | None:
-    """What makes a layer's weight of other parameters, and how to take it off.
+    """What computes a layer's weight from other parameters, and how to remove it.
 
-    A parametrization of what is no conv layer does no harm; hooks of the older kind keep it from being copied.
+    A parametrization of a layer that is not a conv layer is fine; hooks of the older kind can't be copied.
     """
     if parametrize.is_parametrized(part) and isinstance(part, ConvLayer):
         assert isinstance(part.parametrizations, nn.ModuleDict)

@@ -1,4 +1,4 @@
-"""The filters of one layer, put together."""
+"""Composition of a task's filters of one layer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,13 +12,12 @@ from piggyback_gan.errors import PiggybackError
 
 @dataclass(frozen=True)
 class Added:
-    """What is added to a layer's filters, as factors.
+    """A low-rank update of a layer's filters, as two factors.
 
     Attributes:
         up_NR: the first factor.
-        inner: the second: filters (R, D); or, if `of_outputs`, what makes them of the layer's own filters
-            (R, N).
-        of_outputs: which of the two it is.
+        inner: the second factor: filters (R, D); or, if `of_outputs`, weights of the start's filters (R, N).
+        of_outputs: whether `inner` applies to the start's filters, and so to its outputs.
     """
 
     up_NR: Tensor
@@ -28,17 +27,17 @@ class Added:
 
 @dataclass(frozen=True)
 class LayerFilters:
-    """All that a task's filters of one layer are made of.
+    """Everything that a task's filters of one layer are composed from.
 
     Attributes:
-        rule: how piggyback filters are mixed.
+        rule: the mixing of piggyback filters.
         unconstrained_UD: the task's unconstrained filters.
         values: the mixing's tensors; empty where all filters are unconstrained.
-        bank_KD: the filters of all earlier tasks; they never get a gradient.
-        segments: how many rows of the bank each earlier task brought, in order.
-        start_PD: what the mixed filters are added to, where the rule adds.
-        start_is_bank: whether these are the bank itself, filter by filter.
-        places_U: which of the layer's filters the unconstrained ones are, rising; None: the first ones.
+        bank_KD: the filters of all earlier tasks; they never require a gradient.
+        segments: numbers of bank rows by earlier task, in order.
+        start_PD: the filters that the mixed ones are added to, if the rule adds.
+        start_is_bank: whether these equal the bank, row by row.
+        places_U: indices of the unconstrained filters in the layer, ascending; None: the first ones.
     """
 
     rule: Mixing
@@ -51,17 +50,17 @@ class LayerFilters:
     places_U: Tensor | None = None
 
     def compose(self, *, exact: bool) -> Tensor:
-        """The layer's filters (N, D), [U; P] or U at its places, differentiable in U and what mixes.
+        """Compose the layer's filters (N, D): [U; P], or U at its places. Differentiable in U and the mixing.
 
         Args:
-            exact: compose for use, with the same bits on every machine (`filters.compose_exactly`),
-                instead of by quick matrix products. Both are in full precision, also under autocast.
+            exact: compose with the same bits on every machine (`products.compose_exactly`), instead of by
+                fast matrix products. Both are in full precision, also under autocast.
 
         Raises:
             PiggybackError: the shapes do not fit each other.
         """
         if not self.values:
-            # What is in use must not be the bank's own memory.
+            # A copy: composed weights must not share the bank's memory.
             return self.unconstrained_UD.clone() if exact else self.unconstrained_UD
         self._check()
         filters = self.rule.mix(self.values, self.bank_KD, self.segments, exact=exact)
@@ -72,7 +71,7 @@ class LayerFilters:
         return self.in_place(torch.cat([self.unconstrained_UD, filters]))
 
     def in_place(self, stacked: Tensor) -> Tensor:
-        """What is there of each filter, unconstrained ones first -> the same in the layer's own order."""
+        """Reorder rows, unconstrained filters first, into the layer's own order."""
         if self.places_U is None:
             return stacked
         mixed = torch.ones(len(stacked), dtype=torch.bool, device=stacked.device)
@@ -81,11 +80,11 @@ class LayerFilters:
         return stacked[order.argsort()]
 
     def factored(self) -> tuple[Tensor, Added] | None:
-        """The start and what is added to it, where the filters are no more than that.
+        """Start and low-rank update, if the filters consist of these alone; else None.
 
-        A layer is linear in its filters: it may as well add up what each part makes of its input, and
-        then no gradient of whole filters is needed. Where it starts from the bank itself, what the bank's
-        filters make of the input is there already, and need only be mixed.
+        A layer is linear in its filters: the outputs of both parts can be added instead of the filters,
+        which avoids the gradient of whole filters. If the start is the bank itself, the update applies to
+        the start's outputs.
         """
         if self.start_PD is None or len(self.unconstrained_UD):
             return None
@@ -97,7 +96,7 @@ class LayerFilters:
         return self.start_PD, Added(*factors, of_outputs=self.start_is_bank)
 
     def coefficients(self) -> Tensor:
-        """What the mixing itself gives, as plain mixing weights (P, K)."""
+        """The mixing as plain mixing weights (P, K), without the start."""
         return self.rule.coefficients(self.values, len(self.bank_KD))
 
     def _check(self) -> None:

@@ -1,6 +1,6 @@
-"""A conv layer's outputs put together from those of its start and what is added to them.
+"""Outputs of a conv layer as those of its start plus those of a low-rank update.
 
-Shape suffixes: B images, N outputs of the layer, R inner filters, M places in a feature map.
+Shape suffixes: B images, N outputs of the layer, R inner filters, M positions in a feature map.
 """
 
 from typing import Any
@@ -21,15 +21,16 @@ def add_up(
     *inputs: Any,
     **named: Any,
 ) -> Tensor:
-    """A layer's outputs: those of its start, and its share of what the inner filters make.
+    """Compute a layer's outputs: those of its start plus a mixture of the inner filters' outputs.
 
     Args:
-        bias: not at the start's convolution, where it would cost a gradient of whole filters.
-        start: the start.
-        inner: the inner filters; or the share that they have of what the start makes, (R, N).
-        up_NR: the share that the outputs have of what they make.
-        stays: whether what comes next leaves the outputs as they are.
-        inputs, named: those of the layer's forward.
+        bias: the layer's bias. It is not in the start's convolution, which would then compute a gradient
+            of whole filters.
+        start: the start, without bias.
+        inner: a layer of the inner filters; or their weights on the start's outputs, (R, N).
+        up_NR: the weights of the inner filters' outputs.
+        stays: whether the next layer does not change its input in place.
+        inputs, named: the arguments of the layer's forward.
     """
     outputs = start.forward(*inputs, **named)
     dimensions = start.weight.dim() - 2
@@ -49,10 +50,10 @@ def add_up(
 
 
 class _MixInPlace(torch.autograd.Function):
-    """outputs + up @ (down @ outputs) + bias, in the memory of the outputs, which are then gone.
+    """outputs + up @ (down @ outputs) + bias, computed in place.
 
-    The gradient of `down` needs them: they are what they became, less what was added. So nothing of the
-    size of a feature map is kept beside the layer's outputs, which a norm after it keeps anyway.
+    The gradient of `down` needs the original outputs, which are recomputed by subtracting what was added.
+    So no feature map is saved except the layer's outputs, which a norm after it saves anyway.
     """
 
     @staticmethod

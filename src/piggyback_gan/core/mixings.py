@@ -1,4 +1,4 @@
-"""How piggyback filters are made of the filters of earlier tasks: one class for each way.
+"""Mixings: how piggyback filters are computed from a filter bank.
 
 Shape suffixes as in `filters.py`, and R the rank, M the number of selected bank filters.
 """
@@ -31,70 +31,68 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Mixing(ABC):
-    """A way to make piggyback filters (P, D) of a bank (K, D).
+    """Computes piggyback filters (P, D) from a filter bank (K, D).
 
-    Its fields are its options. What a task keeps of a layer are tensors of the names in `shapes`; float
-    ones are trained.
+    Fields are options. A task stores, for each layer, the tensors named in `shapes`; float ones are trained.
     """
 
     kind: ClassVar[str]
     """Its name in options and files."""
 
     adds: ClassVar[bool] = True
-    """Whether what is mixed is added to an earlier task's filters, where the task starts; those cost nothing
-    to keep. Else it is all there is."""
+    """Whether mixed filters are added to those of the earlier task that the task starts from."""
 
     @abstractmethod
     def shapes(self, piggyback: int, bank: int) -> dict[str, Shape]:
-        """The tensors of a layer with P piggyback filters and K filters in its bank."""
+        """Shapes of a layer's tensors for P piggyback filters and K bank filters."""
 
     @abstractmethod
     def begin(self, piggyback: int, bank_KD: Tensor) -> dict[str, Tensor]:
-        """A layer's tensors at a task's start; of those that add, what they add is 0."""
+        """Initialize a layer's tensors; mixings that add to a start begin with an update of 0."""
 
     @abstractmethod
     def factors(
         self, values: Values, bank_KD: Tensor, segments: Sequence[int], *, exact: bool
     ) -> tuple[Tensor, Tensor]:
-        """What is multiplied to make the mixed filters: (P, R) and inner filters (R, D), R of any number.
+        """Factors of the mixed filters: (P, R) and inner filters (R, D).
 
-        `exact` and `segments` as in `filters.compose_exactly`.
+        `exact` and `segments` as in `products.compose_exactly`.
         """
 
     def mix(
         self, values: Values, bank_KD: Tensor, segments: Sequence[int], *, exact: bool
     ) -> Tensor:
-        """The mixed filters (P, D), differentiable in what mixes."""
+        """Compute the mixed filters (P, D), differentiable in the mixing's tensors."""
         up_PR, inner_RD = self.factors(values, bank_KD, segments, exact=exact)
         rows = segments if inner_RD is bank_KD else [len(inner_RD)]
         return product(up_PR, inner_RD, rows, exact=exact)
 
     @abstractmethod
     def weights(self, values: Values, bank: int) -> tuple[Tensor, Tensor]:
-        """Mixing weights (P, K) as what is multiplied to make them: (P, R) and (R, K)."""
+        """Factors of the mixing weights (P, K): (P, R) and (R, K)."""
 
     def coefficients(self, values: Values, bank: int) -> Tensor:
-        """What is mixed as plain mixing weights (P, K)."""
+        """The mixing as plain mixing weights (P, K)."""
         up_PR, down_RK = self.weights(values, bank)
         return up_PR @ down_RK
 
     def of_layer(self, piggyback: int, bank: int) -> "Mixing":
-        """The way that a layer takes: full mixing where this one would cost as much."""
+        """Mixing of one layer: full mixing unless this one has fewer parameters."""
         full = FullMixing()
         return self if self.cost(piggyback, bank) < full.cost(piggyback, bank) else full
 
     def cost(self, piggyback: int, bank: int) -> int:
-        """How many values a task keeps of a layer's mixing."""
+        """Number of values that a task stores for a layer's mixing."""
         return sum(math.prod(shape) for shape in self.shapes(piggyback, bank).values())
 
     def as_card(self) -> dict[str, Any]:
-        """As a task's file has it."""
+        """Convert to the table in a task's file."""
         return {"kind": self.kind, **asdict(self)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class FullMixing(Mixing):
-    """W @ B, each piggyback filter a combination of all bank filters: the paper's own (section 3.2)."""
+    """W @ B, each piggyback filter a combination of all bank filters, as in the paper (section 3.2)."""
 
     kind: ClassVar[str] = "full"
     adds: ClassVar[bool] = False
@@ -121,7 +119,7 @@ class FullMixing(Mixing):
 
 @dataclass(frozen=True, kw_only=True)
 class LowRankMixing(Mixing):
-    """F_start + up @ (down @ B): mixing weights of rank R beside a start that costs nothing to keep.
+    """F_start + up @ (down @ B): mixing weights of rank R, added to the start's filters.
 
     The update lies in the span of the bank, unlike LoRA's on the filters (Hu et al., ICLR 2022).
 
@@ -141,7 +139,7 @@ class LowRankMixing(Mixing):
     def begin(self, piggyback: int, bank_KD: Tensor) -> dict[str, Tensor]:
         count = len(bank_KD)
         down = torch.randn(self.rank, count, dtype=bank_KD.dtype).to(bank_KD.device)
-        # As large as a bank filter: what `up` learns then has the scale of mixing weights.
+        # Inner filters of the scale of bank filters, so that `up` has the scale of mixing weights.
         return {
             MIXING_UP: bank_KD.new_zeros(piggyback, self.rank),
             MIXING_DOWN: down / math.sqrt(count),
@@ -161,7 +159,7 @@ class LowRankMixing(Mixing):
 class SelectedMixing(Mixing):
     """F_start + W @ B[selected]: each layer mixes from at most M filters of its bank.
 
-    Which ones is said by `PiggybackNetwork.select_filters`; until then it is the first M.
+    `PiggybackNetwork.select_filters` chooses them; until then they are the first M.
 
     Attributes:
         bank_filters: M.
@@ -196,15 +194,18 @@ class SelectedMixing(Mixing):
 
 
 def most_relevant(gradient_PD: Tensor, bank_KD: Tensor, count: int) -> Tensor:
-    """The bank filters that a loss's gradient asks for most, in rising order, int32 (count,).
+    """Select bank filters by a gradient (orthogonal matching pursuit; Pati et al., 1993).
 
-    One after the other: the filter along which most of the gradient lies of what those before it do
-    not span (orthogonal matching pursuit; Pati et al., 1993).
+    Each step takes the filter that explains most of the part of the gradient that the filters chosen
+    before do not span.
 
     Args:
-        gradient_PD: the gradient of the filters that are to be mixed.
+        gradient_PD: gradient of the filters that are to be mixed.
         bank_KD: the filters to choose from, at least `count` of them.
-        count: how many.
+        count: number of filters to select.
+
+    Returns:
+        Indices in ascending order, int32 (count,).
     """
     left_KD = bank_KD.double()
     along_KP = left_KD @ gradient_PD.double().T
@@ -212,7 +213,7 @@ def most_relevant(gradient_PD: Tensor, bank_KD: Tensor, count: int) -> Tensor:
     chosen: list[int] = []
     for _ in range(count):
         norms = left_KD.norm(dim=1)
-        # What is spanned already has nothing left but rounding.
+        # Of a filter that is spanned already only rounding errors remain.
         scores = torch.where(norms > 1e-6 * sizes, along_KP.norm(dim=1) / norms, -1)
         scores[chosen] = -2
         best = int(scores.argmax())
@@ -231,11 +232,11 @@ MIXINGS: Mapping[str, type[Mixing]] = {
 
 
 def mixing_of(options: FilterOptions, number: int | None = None) -> Mixing:
-    """The way to mix that options with their defaults say.
+    """Mixing of options whose defaults are filled in.
 
     Args:
         options: the options.
-        number: the rank, or how many bank filters, if they leave it open.
+        number: the rank or number of bank filters to use if the options do not set it.
     """
     if options.mixing == LowRankMixing.kind:
         return LowRankMixing(rank=options.rank or number or DEFAULT_RANK)
@@ -249,16 +250,16 @@ def mixing_from_card(card: Mapping[str, Any]) -> Mixing:
     """The inverse of `Mixing.as_card`.
 
     Raises:
-        PiggybackError: there is no such way to mix, or its options are others.
+        PiggybackError: the kind of mixing or one of its options is unknown.
     """
     if not isinstance(card, Mapping):
-        raise PiggybackError(f"a mixing is a table of its kind and options, not {card!r}")
+        raise PiggybackError(f"a mixing must be a table of its kind and options, not {card!r}")
     rule = MIXINGS.get(str(card.get("kind")))
     options = {key: value for key, value in card.items() if key != "kind"}
     if rule is None:
         known = ", ".join(MIXINGS)
-        raise PiggybackError(f"there is no mixing {card.get('kind')!r}; there are: {known}")
+        raise PiggybackError(f"unknown mixing {card.get('kind')!r}: choose one of {known}")
     try:
         return rule(**options)
     except TypeError:
-        raise PiggybackError(f"mixing {rule.kind!r} has no such options: {options}") from None
+        raise PiggybackError(f"unknown options of mixing {rule.kind!r}: {options}") from None

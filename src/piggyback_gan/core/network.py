@@ -1,4 +1,4 @@
-"""PiggybackNetwork: any torch module whose conv filters are shared by a sequence of tasks."""
+"""PiggybackNetwork: a torch module whose conv filters are shared by a sequence of tasks."""
 
 import copy
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -32,13 +32,13 @@ from piggyback_gan.core.task import (
     resolve_start,
     tensor_key,
 )
-from piggyback_gan.errors import PiggybackError
+from piggyback_gan.errors import PiggybackError, first_names
 from piggyback_gan.names import check_task_name
 
 
 @dataclass
 class _Task:
-    """What a task has beside its filters in the banks: private tensors and layers of its own."""
+    """Private tensors and own layers of one task; its filters are in the banks."""
 
     private: dict[str, Tensor] = field(default_factory=dict)
     own: dict[str, OwnLayer] = field(default_factory=dict)
@@ -48,8 +48,8 @@ class PiggybackNetwork(nn.Module):
     """A network that learns one task after another without changing the filters of earlier ones.
 
     Every Conv1d/2d/3d and ConvTranspose1d/2d/3d in a copy of `module` gets its weight composed from
-    a filter bank; the module's own forward, with all its links, stays as it is. All other parameters
-    and buffers are private to each task. (Piggyback GAN, ECCV 2020, section 3.)
+    a filter bank; the module's own forward is unchanged. All other parameters and buffers are private to
+    each task. (Piggyback GAN, ECCV 2020, section 3.)
 
     Example::
 
@@ -62,34 +62,33 @@ class PiggybackNetwork(nn.Module):
         ...
         plain = network.fold("maps")            # an independent nn.Sequential
 
-    Filters are composed once per change of the parameters, however often the network is called. Changes
-    are seen by the parameters' version counters, which `optimizer.step()`, `copy_` and
-    `load_state_dict` raise; in-place changes through `.data` are not seen, nor is what
-    `torch.func.functional_call` puts in their place.
+    Filters are composed again only after the parameters have changed. Changes are detected by the
+    parameters' version counters, which `optimizer.step()`, `copy_` and `load_state_dict` increment;
+    in-place changes through `.data` and parameters replaced by `torch.func.functional_call` are not
+    detected.
 
-    `state_dict()` has the task in training only; a bank on disk, or `task_state` and `restore_task`,
-    keep finished tasks. With DistributedDataParallel wrap this network, anew for each task, with the
-    same tasks and the same random seed in every process: banks are not sent. DataParallel is not
+    `state_dict()` contains only the task in training; finished tasks are stored by a bank on disk, or by
+    `task_state` and `restore_task`. For DistributedDataParallel, wrap this network once per task, with the
+    same tasks and the same random seed in every process: banks are not broadcast. DataParallel is not
     supported.
 
     Args:
-        module: a module with at least one conv layer. It is copied and stays as it is; its weights are
-            where the first task starts, and their scale is that of later random starts.
-        factored: train layers whose filters are an earlier task's and a mixing that adds to them (low-rank,
-            selected) as a convolution of the earlier filters, and what the mixing adds to its outputs, instead
-            of composing their weight: the same but for rounding, and less work, as whole filters need no
-            gradient. Only for a module that calls its conv layers, takes no other use of their weight, and
-            needs no gradients of gradients.
+        module: a module with at least one conv layer. It is copied, not changed. The first task starts from
+            its weights, and random starts of later tasks have their scale.
+        factored: train layers with low-rank or selected mixing as the convolution with the start's filters
+            plus a low-rank correction of its outputs, instead of composing their weight. Results are equal
+            up to rounding, and no gradient of whole filters is computed. The module must call its conv
+            layers, must not read their weight elsewhere, and double backward is not supported.
 
     Raises:
         PiggybackError: no conv layers, a conv weight shared with another layer, or a layer whose weight is not
             a plain float parameter: spectral norm, weight norm, other parametrizations, pruning, quantised,
-            complex, lazy. It names the layer, and says what to do.
+            complex, lazy. The message names the layer and the remedy.
     """
 
     def __init__(self, module: nn.Module, *, factored: bool = False) -> None:
         super().__init__()
-        # Some of these can't be copied.
+        # Before the copy: some of these modules can't be copied.
         refuse_unfit(module)
         self.module = copy.deepcopy(module)
         self._banks = FilterBanks(take_weights(self.module))
@@ -111,12 +110,12 @@ class PiggybackNetwork(nn.Module):
 
     @property
     def task_in_training(self) -> str | None:
-        """The task that was added and not yet finished."""
+        """The task that was added and is not finished; None if there is none."""
         return self._banks.training[0] if self._banks.training else None
 
     @property
     def active_task(self) -> str | None:
-        """The task that calls of the network serve now."""
+        """The task whose weights a call of the network uses; None if none is set."""
         return self._active
 
     @torch.inference_mode(False)
@@ -152,7 +151,7 @@ class PiggybackNetwork(nn.Module):
                 f"task {self._banks.training[0]!r} is in training: finish it first"
             )
         if name in self._banks.finished:
-            raise PiggybackError(f"there is a task {name!r} already: finished tasks never change")
+            raise PiggybackError(f"task {name!r} already exists: finished tasks never change")
         own = self._copy_own_layers(own_layers or {})
         made = self._resolve(options or FilterOptions(), own)
         self._banks.begin(name, made)
@@ -169,7 +168,7 @@ class PiggybackNetwork(nn.Module):
         self._activate(name, private)
 
     def finish_task(self) -> None:
-        """End the task in training: its unconstrained filters join the bank, it never changes again.
+        """Finish the task in training: append its unconstrained filters to the bank and freeze it.
 
         Raises:
             PiggybackError: no task is in training, or one of its values is not finite.
@@ -186,7 +185,7 @@ class PiggybackNetwork(nn.Module):
         self.set_task(name)
 
     def discard_task(self) -> None:
-        """Drop the task in training; the finished ones are as they were.
+        """Drop the task in training; finished tasks are not affected.
 
         Raises:
             PiggybackError: no task is in training.
@@ -203,17 +202,17 @@ class PiggybackNetwork(nn.Module):
             self.set_task(self.tasks[-1])
 
     def set_task(self, name: str) -> None:
-        """Make a task the one that calls serve.
+        """Make a task the active one.
 
         Raises:
-            PiggybackError: there is no such task; the message lists those there are.
+            PiggybackError: the task does not exist; the message lists the tasks.
         """
         self._banks.task(name)
         if not self._is_live(name):
             self._activate(name, self._kept[name].private)
 
     def trainable_parameters(self) -> list[nn.Parameter]:
-        """What the task in training trains: unconstrained filters, mixing weights, private parameters.
+        """Parameters of the task in training: unconstrained filters, mixing weights, private parameters.
 
         Raises:
             PiggybackError: no task is in training.
@@ -230,26 +229,27 @@ class PiggybackNetwork(nn.Module):
 
     @property
     def selects_filters(self) -> bool:
-        """Whether the task in training mixes from selected filters, which `select_filters` chooses."""
+        """Whether the task in training has selected mixing, so that `select_filters` applies."""
         return bool(self._banks.selecting)
 
     @contextmanager
     def filter_gradients(self) -> Iterator[dict[str, Tensor]]:
-        """The sums of the gradients of filters (N, D), in every backward pass inside of the block.
+        """Sum the gradients of filters over all backward passes inside of the block.
 
-        By layer, of those layers of the task in training that mix from selected filters.
+        Yields:
+            Layer -> sum (N, D), for the layers of the task in training that have selected mixing.
         """
         with self._composer.filter_gradients() as sums:
             yield sums
 
     @torch.no_grad()
     def select_filters(self, gradients: Mapping[str, Tensor]) -> None:
-        """Choose what each layer mixes from: the filters that these gradients ask for most.
+        """Choose the bank filters that each layer mixes from, by orthogonal matching pursuit.
 
-        To be called before the task trains, as mixing weights are of the filters that were chosen.
+        Call it before training: mixing weights belong to the chosen filters.
 
         Args:
-            gradients: layer -> the gradient of its filters (N, D), as `filter_gradients` sums it.
+            gradients: layer -> gradient of its filters (N, D), as summed by `filter_gradients`.
         """
         for name in self._banks.selecting:
             self._banks.select(name, gradients[name])
@@ -257,10 +257,10 @@ class PiggybackNetwork(nn.Module):
     # Size
 
     def parameter_count(self, name: str) -> ParameterCount:
-        """How many parameters a task adds, in training or finished.
+        """Count the parameters that a task adds, in training or finished.
 
         Raises:
-            PiggybackError: there is no such task.
+            PiggybackError: the task does not exist.
         """
         plan, task = self.plan_of(name), self._kept[name]
         own = sum(layer.parameter_count() for layer in task.own.values())
@@ -278,7 +278,7 @@ class PiggybackNetwork(nn.Module):
         *,
         own_layers: Collection[str] = (),
     ) -> list[LayerPlan]:
-        """What the next task would take of each layer but its own ones, without beginning it.
+        """Plan the layers of a next task, without beginning it; its own layers are left out.
 
         Args:
             options: how its filters are made; None for `FilterOptions()`.
@@ -290,34 +290,34 @@ class PiggybackNetwork(nn.Module):
         return self._banks.plan(self._resolve(options or FilterOptions(), own_layers))
 
     def plan_of(self, name: str) -> list[LayerPlan]:
-        """What a task takes of each layer but its own ones, in training or finished.
+        """Plan of each layer of a task, in training or finished; its own layers are left out.
 
         Raises:
-            PiggybackError: there is no such task.
+            PiggybackError: the task does not exist.
         """
         return self._banks.plan_of(name)
 
     @property
     def ledger(self) -> Ledger:
-        """Who brought how many filters to which layer's bank; for reading only."""
+        """Row ranges of each filter bank by task, and task dependencies; read-only."""
         return self._banks.ledger
 
     # Use
 
     def train(self, mode: bool = True) -> Self:
-        """Set training mode. A finished task stays in eval mode: a call must not move its statistics."""
+        """Set training mode. A finished task stays in eval mode, so that a call can't change its statistics."""
         super().train(mode)
         if self._active in self._banks.finished:
             self.module.eval()
         return self
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the module with the filters of the active task.
+        """Call the module with the weights of the active task.
 
-        Only the active task's filters are kept composed; fold tasks that are to be used in turn.
+        Only one task's weights are kept composed: to use several tasks in turn, fold them.
 
         Raises:
-            PiggybackError: there is no task yet, or none is set.
+            PiggybackError: the network has no task, or none is active.
         """
         if self._active is None:
             tasks = ", ".join(self.tasks)
@@ -331,13 +331,13 @@ class PiggybackNetwork(nn.Module):
 
     @torch.inference_mode(False)
     def fold(self, name: str) -> nn.Module:
-        """A task's network as an independent plain module of the class that was given, in eval mode.
+        """Fold a task into an independent module of the wrapped class, in eval mode.
 
-        It has the keys of the original, shares no memory with this network and needs nothing of this
-        library.
+        It has the original's state_dict keys, shares no memory with this network and does not depend on
+        this library.
 
         Raises:
-            PiggybackError: there is no such task.
+            PiggybackError: the task does not exist.
         """
         shares, layers = self._banks.task(name).made.shares, self._banks.layers
         private = self._private_of(name)
@@ -358,12 +358,12 @@ class PiggybackNetwork(nn.Module):
         return folded.eval()
 
     def not_finite(self, name: str) -> str | None:
-        """The first tensor of a task, as composed, with NaN or infinite values; None if all are finite.
+        """Name the first tensor of a folded task with NaN or infinite values; None if all are finite.
 
-        Infinite values in buffers are passed over: masks have them.
+        Infinite values in buffers are allowed: masks have them.
 
         Raises:
-            PiggybackError: there is no such task.
+            PiggybackError: the task does not exist.
         """
         folded = self.fold(name)
         bad = [key for key, p in folded.named_parameters() if not torch.isfinite(p).all()]
@@ -373,10 +373,10 @@ class PiggybackNetwork(nn.Module):
     # Storage
 
     def task_state(self, name: str) -> TaskState:
-        """A task's shares and a copy of all of its tensors on the CPU, as `restore_task` takes them.
+        """Copy a task's tensors to the CPU, with how its filters are made, for `restore_task`.
 
         Raises:
-            PiggybackError: there is no such task.
+            PiggybackError: the task does not exist.
         """
         task = self._banks.task(name)
         tensors = self._banks.tensors(name) | self._private_of(name)
@@ -389,11 +389,11 @@ class PiggybackNetwork(nn.Module):
 
     @torch.inference_mode(False)
     def restore_task(self, state: TaskState) -> None:
-        """Append a finished task. Its tensors must fit this network and the tasks before it.
+        """Append a finished task. Its tensors must fit this network and the earlier tasks.
 
         Raises:
-            PiggybackError: a task is in training, the name is taken, or tensors are missing, unknown or
-                of another shape.
+            PiggybackError: a task is in training, the name is taken, or a tensor is missing, unknown or of
+                the wrong shape.
         """
         task = self._fitting(state, trains=False)
         self._banks.append(state)
@@ -401,7 +401,7 @@ class PiggybackNetwork(nn.Module):
 
     @torch.inference_mode(False)
     def train_task(self, state: TaskState) -> None:
-        """Begin a task with given values, and make it the active one; `finish_task` ends it as any other.
+        """Begin a task with given values instead of a start of its own, and make it the active one.
 
         Raises:
             PiggybackError: as `restore_task`.
@@ -413,27 +413,29 @@ class PiggybackNetwork(nn.Module):
         self._activate(state.name, task.private)
 
     def bank_filters(self, layer: str) -> Tensor:
-        """The filters (K, D) that the next task can mix in a layer; for reading only.
+        """Filter bank (K, D) of a layer, from which the next task mixes; read-only.
 
         Raises:
-            PiggybackError: there is no such conv layer.
+            PiggybackError: the network has no such conv layer.
         """
         if layer not in self._banks.layers:
-            raise PiggybackError(f"there is no conv layer {layer!r}")
+            raise PiggybackError(f"the network has no conv layer {layer!r}")
         return self._banks.layers[layer].bank_KD
 
     @property
     def layouts(self) -> dict[str, FilterLayout]:
-        """How the weight of each conv layer is laid out as filters."""
+        """Filter layout of each conv layer, by name."""
         return {name: layer.layout for name, layer in self._banks.layers.items()}
 
-    # How it works
+    # Internals
 
     def _fitting(self, state: TaskState, *, trains: bool) -> _Task:
-        """What a task that fits has beside its filters in the banks."""
+        """Validate a task against this network, and copy its private tensors and own layers."""
         check_task_name(state.name)
         if self._banks.training or state.name in self.tasks:
-            raise PiggybackError(f"task {state.name!r} can't be restored: taken or in training")
+            raise PiggybackError(
+                f"task {state.name!r} can't be restored: the name is taken, or a task is in training"
+            )
         layers = self._banks.layers
         own = state.check_layers(layers)
         self.ledger.needs(state)
@@ -473,8 +475,8 @@ class PiggybackNetwork(nn.Module):
         return self._banks.training[0]
 
     def _private_count(self, own_layers: Iterable[str]) -> int:
-        """How many private parameters a task has beside its own layers."""
-        # The module may have another task's own layers on: count what it came with.
+        """Count a task's private parameters, without those of its own layers."""
+        # Another task's own layers may be installed in the module: count the given parameters.
         own = {key for layer in own_layers for key in self._own_keys(layer)}
         given = self._private.given_parameters()
         return sum(given[key].numel() for key in given.keys() - own)
@@ -486,7 +488,9 @@ class PiggybackNetwork(nn.Module):
         own = {}
         for name, module in given.items():
             if name not in self._banks.layers:
-                raise PiggybackError(f"there is no conv layer {name!r} that could be a task's own")
+                raise PiggybackError(
+                    f"the network has no conv layer {name!r} that could be a task's own"
+                )
             layer = self._banks.layers[name]
             layer.check_own(name, module.weight, module.bias)
             own[name] = OwnLayer.of(
@@ -495,7 +499,7 @@ class PiggybackNetwork(nn.Module):
         return own
 
     def _activate(self, name: str, private: Mapping[str, Tensor]) -> None:
-        """Load a task's private tensors into the module; those of a task in training are kept first."""
+        """Load a task's private tensors into the module, after saving those of the task in training."""
         training = self.task_in_training
         if training is not None and self._active == training:
             self._kept[training].private = self._private.copy()
@@ -511,14 +515,14 @@ class PiggybackNetwork(nn.Module):
             layer.put_own(own.get(key))
 
     def _is_live(self, name: str) -> bool:
-        """Whether the module's own private tensors are a task's: only those of one in training can be."""
+        """Whether a task's private tensors are the module's own: it is active and in training."""
         return name == self._active == self.task_in_training
 
     def _private_of(self, name: str) -> dict[str, Tensor]:
         return self._private.live() if self._is_live(name) else self._kept[name].private
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "PiggybackNetwork":
-        """Move the banks with the network. Their type can't change: it would change earlier tasks."""
+        """Move the banks with the network. Their dtype can't change: that would change earlier tasks."""
         self._banks.check_type(fn)
         self._composer.remove()
         for layer in self._banks.layers.values():
@@ -533,6 +537,12 @@ class PiggybackNetwork(nn.Module):
         if self._active is not None:
             self._put_own(self._active)
         return self
+
+    def __repr__(self) -> str:
+        training = self.task_in_training
+        tasks = [f"{name} (in training)" if name == training else name for name in self.tasks]
+        listed = first_names(tasks) or "none"
+        return f"{type(self).__name__}({type(self.module).__name__}; tasks: {listed}; active: {self._active})"
 
     def __getstate__(self) -> dict[str, Any]:
         self._composer.remove()

@@ -1,4 +1,4 @@
-"""Matrix products that are exact, or that save memory; rounding to a storage dtype."""
+"""Exact and memory-saving matrix products; rounding to a storage dtype."""
 
 import contextlib
 import math
@@ -15,13 +15,13 @@ def compose_exactly(mixing_PK: Tensor, bank_KD: Tensor, segments: Sequence[int])
     Floating-point sums depend on their order, and so on threads, libraries and processors. Here both
     factors are cut into two slices of so few bits that every product and every partial sum of a
     matrix product is exact in float64, whatever the order; the slices' products are then added in
-    a fixed order and rounded once. What is cut off of a product is below 2**-38 of the largest.
+    a fixed order and rounded once. The truncation error of a product is below 2**-38 of the largest.
 
     Args:
-        mixing_PK: mixing weights (P, K), float32 or narrower. With float64 the plain product is taken.
+        mixing_PK: mixing weights (P, K), float32 or narrower. In float64 it is the plain product.
         bank_KD: bank filters (K, D).
-        segments: how many rows of the bank each earlier task brought, in order; they sum to K. Each
-            is multiplied by itself, so that weights of zero on later tasks' filters change nothing.
+        segments: numbers of bank rows by earlier task, in order; they sum to K. Each
+            is multiplied separately, so that weights of zero on later tasks' filters change nothing.
 
     Returns:
         (P, D) in the dtype of `bank_KD`, on its device; denormal values are zero, so that processors
@@ -53,7 +53,7 @@ def compose_exactly(mixing_PK: Tensor, bank_KD: Tensor, segments: Sequence[int])
 
 
 def _one_hot_rows(mixing: Tensor) -> Tensor:
-    """Which rows (P,) take one bank filter as it is: those are copied, bit for bit."""
+    """Mask (P,) of rows that equal one bank filter: those are copied, bit for bit."""
     return ((mixing != 0).sum(1) == 1) & (mixing.sum(1) == 1)
 
 
@@ -78,14 +78,14 @@ def _power_of_two(exponent: Tensor) -> Tensor:
 
 
 def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """In which weights are made in full precision, whatever the layers compute in."""
+    """Context that disables autocast, so that weights are composed in full precision."""
     if not torch.amp.is_autocast_available(device.type):
         return contextlib.nullcontext()
     return torch.autocast(device.type, enabled=False)
 
 
 def without_denormals(tensor: Tensor) -> Tensor:
-    """A copy in which denormal values, which some processors flush, are zero."""
+    """Copy a tensor with denormal values set to zero, as some processors flush them."""
     # The small values of float16 are normal numbers in what composes them.
     if not tensor.is_floating_point() or tensor.dtype == torch.float16:
         return tensor.clone()
@@ -93,7 +93,7 @@ def without_denormals(tensor: Tensor) -> Tensor:
 
 
 class _Round(torch.autograd.Function):
-    """Rounded to a narrower type and back; the gradient passes straight through."""
+    """Rounds to a narrower dtype and back, with a straight-through gradient."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, stored: torch.dtype) -> Tensor:
@@ -105,9 +105,9 @@ class _Round(torch.autograd.Function):
 
 
 def rounded(values: Tensor, stored: torch.dtype) -> Tensor:
-    """Float32 values as they are after they were stored in a narrower type; others as they are.
+    """Round float32 values to a storage dtype; other values are returned unchanged.
 
-    The gradient passes straight through the rounding, so that small steps add up.
+    The gradient is straight-through, so that small steps accumulate.
     """
     if values.dtype != torch.float32 or stored == torch.float32:
         return values
@@ -118,8 +118,8 @@ def rounded(values: Tensor, stored: torch.dtype) -> Tensor:
 class _Product(torch.autograd.Function):
     """left @ right in full precision, also under autocast; differentiable in both.
 
-    The factors are held outside the autograd graph's own store, so that several backward passes
-    (gradient accumulation) can go through one composition.
+    The factors are not kept as saved tensors, so that several backward passes (gradient accumulation)
+    can go through one composition.
     """
 
     @staticmethod
@@ -140,5 +140,6 @@ class _Product(torch.autograd.Function):
 
 
 def product(left: Tensor, right: Tensor, segments: Sequence[int], *, exact: bool) -> Tensor:
+    """left @ right, differentiable in both; exact as `compose_exactly`."""
     product: Tensor = _Product.apply(left, right, segments, exact)  # type: ignore[no-untyped-call]
     return product

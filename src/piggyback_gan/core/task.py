@@ -1,4 +1,4 @@
-"""What a network knows of one task: its tensors, its size, where it starts; and a layer's plan for it."""
+"""State, size and start of one task, and the plan of its layers."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,16 +15,16 @@ PLACES = "unconstrained_places"
 WEIGHT = "weight"
 BIAS = "bias"
 TRAINED = (UNCONSTRAINED, PLACES, *MIXING_TENSORS)
-"""What a layer has of a task in training."""
+"""Names of the tensors that a conv layer holds for the task in training."""
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What a task is composed with.
+    """Dependencies of a task.
 
     Attributes:
-        tasks: the earlier tasks, in order; its filters are the same bits whether others are there or not.
-        bank_filters: how many filters the banks have, in all, of the layers that it mixes.
+        tasks: the earlier tasks it is composed with, in order. Other tasks do not affect its filters.
+        bank_filters: total number of filters in the banks of the layers that it mixes.
     """
 
     tasks: tuple[str, ...]
@@ -56,29 +56,34 @@ class TaskState:
         name: the task.
         filters: how its filters are made.
         tensors: `<layer>.unconstrained_filters` (U, D) and what its mixing keeps, such as
-            `<layer>.mixing_weights` (P, K), left out where they are empty, and every private parameter and
-            buffer under its own name. The weight of an own layer is private: `<layer>.weight`. Where the
-            unconstrained filters are not a layer's first ones, `<layer>.unconstrained_places` (U,) says which
-            they are, in rising order.
-        needs: the earlier tasks that it is composed with; None until the bank works it out.
+            `<layer>.mixing_weights` (P, K), empty ones left out, and every private parameter and buffer under
+            its own name. The weight of an own layer is private: `<layer>.weight`. If the unconstrained
+            filters are not a layer's first ones, `<layer>.unconstrained_places` (U,) has their indices, in
+            ascending order.
+        needs: its dependencies; None until they are determined.
     """
 
     name: str
     filters: TaskFilters
-    tensors: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
     needs: Needs | None = None
 
+    def __repr__(self) -> str:
+        made = self.filters
+        return (
+            f"TaskState({self.name!r}, {len(self.tensors)} tensors, {made.mixing.kind} mixing, "
+            f"start: {made.start}, storage: {made.storage})"
+        )
+
     def check_layers(self, layers: Collection[str]) -> list[str]:
-        """Compare the task's layers with those of a network, and return the names of its own ones.
+        """Compare the task's layers with a network's, and return the names of the task's own layers.
 
         Raises:
-            PiggybackError: they are others.
+            PiggybackError: the layers differ.
         """
         own = [layer for layer in layers if tensor_key(layer, WEIGHT) in self.tensors]
         if self.filters.shares.keys() != set(layers) - set(own):
-            raise PiggybackError(
-                f"task {self.name!r} does not fit the network: it has other layers"
-            )
+            raise PiggybackError(f"task {self.name!r} does not fit the network: its layers differ")
         return own
 
     def own_layer(self, layer: str) -> tuple[Tensor, Tensor | None]:
@@ -89,7 +94,7 @@ class TaskState:
         """Compare the tensors' names and shapes with those that a network expects.
 
         Raises:
-            PiggybackError: names the first tensor that is missing, unknown or of another shape.
+            PiggybackError: a tensor is missing, unknown or of the wrong shape; the message names the first.
         """
         found = {key: tuple(tensor.shape) for key, tensor in self.tensors.items()}
         for key in sorted(expected.keys() | found.keys()):
@@ -102,13 +107,13 @@ class TaskState:
 
 @dataclass(frozen=True)
 class ParameterCount:
-    """How many parameters a task adds.
+    """Numbers of parameters that a task adds.
 
     Attributes:
         unconstrained: values in the task's unconstrained filters.
-        mixing: mixing weights, and which bank filters are selected.
-        private: biases, affine norm parameters and all other parameters beside conv filters.
-        standalone: parameters of the whole network, if the task had one of its own.
+        mixing: mixing weights and indices of selected bank filters.
+        private: biases, affine norm parameters and all parameters that are not conv filters.
+        standalone: parameters of a whole network for this task alone.
     """
 
     unconstrained: int
@@ -117,7 +122,7 @@ class ParameterCount:
     standalone: int
 
     def __add__(self, other: "ParameterCount") -> "ParameterCount":
-        """Of two networks together."""
+        """Sum of the counts of two networks."""
         return ParameterCount(
             self.unconstrained + other.unconstrained,
             self.mixing + other.mixing,
@@ -127,7 +132,7 @@ class ParameterCount:
 
     @property
     def total(self) -> int:
-        """All that the task adds to the bank."""
+        """Number of parameters that the task adds to the bank."""
         return self.unconstrained + self.mixing + self.private
 
     @property
@@ -136,16 +141,16 @@ class ParameterCount:
         return self.total / self.standalone
 
     def as_card(self) -> dict[str, Any]:
-        """Return the counts with `total` and `share`, by name."""
+        """Convert to the table in a task's card, with `total` and `share`."""
         return {**asdict(self), "total": self.total, "share": self.share}
 
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """What a task takes of one layer: `filters` = unconstrained + piggyback, each of `length` values.
+    """Plan of one layer of a task: `filters` = unconstrained + piggyback, each of `length` values.
 
-    `bank` is the number of filters to mix from, `share` the lambda that led to `unconstrained`, `rule`
-    how this layer's piggyback filters are mixed.
+    `bank` is the number of bank filters to mix from, `share` the lambda that `unconstrained` comes from,
+    `rule` the mixing of this layer's piggyback filters.
     """
 
     name: str
@@ -159,12 +164,12 @@ class LayerPlan:
 
     @property
     def piggyback(self) -> int:
-        """How many filters are mixed."""
+        """Number of filters that are mixed."""
         return self.filters - self.unconstrained
 
     @property
     def shapes(self) -> dict[str, Shape]:
-        """The task's tensors of this layer, by name; empty ones are left out."""
+        """Shapes of the task's tensors of this layer, by name; empty ones are left out."""
         shapes: dict[str, Shape] = {}
         if self.unconstrained:
             shapes[UNCONSTRAINED] = (self.unconstrained, self.length)
@@ -172,43 +177,45 @@ class LayerPlan:
 
     @property
     def mixing(self) -> int:
-        """How many values the task keeps of this layer's mixing."""
+        """Number of values that the task stores for this layer's mixing."""
         return self.rule.cost(self.piggyback, self.bank) if self.piggyback else 0
 
     @property
     def parameters(self) -> int:
-        """Values that the task keeps of this layer's filters."""
+        """Number of values that the task stores for this layer's filters."""
         return self.unconstrained * self.length + self.mixing
 
 
 def resolve_start(init: str | None, finished: Sequence[str]) -> str | None:
-    """The finished task that a new one starts from; None for a start of its own.
+    """Resolve the start of a new task to a finished task; None for a random start.
 
     Args:
         init: a task's name, "previous", "standalone", or None for the first task.
         finished: the finished tasks in order.
 
     Raises:
-        PiggybackError: there is no such task; the message lists the ways to start.
+        PiggybackError: the start does not exist; the message lists the possible ones.
     """
     if init == STANDALONE or not finished:
         if init not in (None, STANDALONE):
-            raise PiggybackError(f"the first task can't start from {init!r}: it has no forerunner")
+            raise PiggybackError(
+                f"the first task can't start from {init!r}: there are no earlier tasks"
+            )
         return None
     if init in (None, PREVIOUS):
         return finished[0] if init is None else finished[-1]
     if init not in finished:
         ways = ", ".join((STANDALONE, PREVIOUS, *finished))
-        raise PiggybackError(f"a task can't start from {init!r}; ways to start: {ways}")
+        raise PiggybackError(f"a task can't start from {init!r}; choose one of {ways}")
     return init
 
 
 def filter_shapes(plan: Collection[LayerPlan], found: Collection[str] = ()) -> dict[str, Shape]:
-    """The shapes of a task's unconstrained filters and what mixes; empty ones are left out.
+    """Shapes of a task's unconstrained filters and mixing tensors; empty ones are left out.
 
     Args:
-        plan: what it takes of each layer.
-        found: the names of its tensors: places are among them where filters are in another order.
+        plan: the plan of each layer.
+        found: names of the task's tensors; they include places where filters are in another order.
     """
     shapes = {
         tensor_key(layer.name, name): shape
@@ -222,5 +229,5 @@ def filter_shapes(plan: Collection[LayerPlan], found: Collection[str] = ()) -> d
 
 
 def tensor_key(layer_name: str, tensor_name: str) -> str:
-    """The name of a layer's tensor in a network; the layer may be the network itself."""
+    """Name a layer's tensor in a network; the layer may be the network itself (empty name)."""
     return f"{layer_name}.{tensor_name}" if layer_name else tensor_name
