@@ -11,10 +11,9 @@ from typing import Any
 import torch
 
 from piggyback_gan.bank.manifest import TaskEntry
-from piggyback_gan.data.datasets import PairedDataset
 from piggyback_gan.data.fingerprint import changes, fingerprint
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.evaluation.evaluate import evaluate, evaluate_unpaired
+from piggyback_gan.evaluation.evaluate import evaluate
 from piggyback_gan.names import BACKWARD, FORWARD
 from piggyback_gan.runs.checkpoint import resume_from_checkpoint
 from piggyback_gan.runs.recorder import Recorder
@@ -118,13 +117,8 @@ class TrainingRun:
         def validate() -> dict[str, float] | None:
             if data.held_out is None:
                 return None
-            if isinstance(data.held_out, PairedDataset):
-                found = evaluate(
-                    networks[FORWARD], data.held_out, device, between=loop.stop_if_asked
-                )
-                return found.metrics
-            return evaluate_unpaired(
-                (networks[FORWARD], networks[BACKWARD]),
+            return evaluate(
+                tuple(networks.values()),
                 data.held_out,
                 device,
                 direction=plan.options.direction,
