@@ -139,10 +139,8 @@ class Judge:
                 features[batch.way].append(self.features(batch.outputs))
             if self.recogniser and ways[batch.way].formats[0].labels:
                 classes = batch.inputs.shape[1]
-                recognised = self.recogniser(batch.outputs, classes)
-                overlaps[batch.way].append(
-                    class_overlaps(recognised, batch.inputs.argmax(1), classes)
-                )
+                recognised, labels = self.recogniser(batch.outputs, classes), batch.inputs.argmax(1)
+                overlaps[batch.way].append(class_overlaps(recognised, labels, classes))
         figures = {name: self._mean(found) for name, found in joined(values).items()}
         warnings = []
         if self.distance and not any(way.partners for way in ways.values()):
@@ -181,15 +179,10 @@ class Judge:
         frechet = frechet_distance(made_NF, real_MF)
         # The bootstrap's spread, not its percentiles: see `frechet_standard_error`.
         reach = NORMAL * frechet_standard_error(made_NF, real_MF, partners=partners, seed=self.seed)
+        of_features = Figure(frechet, max(0.0, frechet - reach), frechet + reach)
         kernel, error = kernel_distance(made_NF, real_MF, partners=partners)
-        return {
-            f"frechet_distance{suffix}": Figure(
-                frechet, max(0.0, frechet - reach), frechet + reach
-            ),
-            f"kernel_distance{suffix}": Figure(
-                kernel, kernel - NORMAL * error, kernel + NORMAL * error
-            ),
-        }
+        of_kernel = Figure(kernel, kernel - NORMAL * error, kernel + NORMAL * error)
+        return {f"frechet_distance{suffix}": of_features, f"kernel_distance{suffix}": of_kernel}
 
     def _recognition(self, overlaps_N3K: Tensor, suffix: str) -> dict[str, Figure]:
         flat = overlaps_N3K.flatten(1)
@@ -237,16 +230,14 @@ def class_overlaps(recognised: Tensor, labels: Tensor, classes: int) -> Tensor:
 
 def _pixel_accuracy(sums: Tensor) -> Tensor:
     both, _, labelled = sums.tensor_split(3, 1)
-    accuracy: Tensor = both.sum(1) / labelled.sum(1)
-    return accuracy
+    return both.sum(1) / labelled.sum(1)
 
 
 def _mean_iou(sums: Tensor) -> Tensor:
     """Mean intersection over union of the classes that occur in label maps or outputs."""
     both, recognised, labelled = sums.tensor_split(3, 1)
     union = recognised + labelled - both
-    mean: Tensor = (both / union.clamp_min(1)).sum(1) / (union > 0).sum(1)
-    return mean
+    return (both / union.clamp_min(1)).sum(1) / (union > 0).sum(1)
 
 
 def _too_few(name: str, made_NF: Tensor, real_MF: Tensor, suffix: str) -> list[str]:
