@@ -76,7 +76,7 @@ def held_out(data: Path, task: Task) -> PairedDataset:
 
 
 def judge(bank: Path, name: str, dataset: PairedDataset) -> Evaluation:
-    return evaluate(Bank.open(bank).generator(name), dataset, torch.device("cpu"))
+    return evaluate([Bank.open(bank).generator(name)], dataset, torch.device("cpu"))
 
 
 def train(bank: Path, data: Path, task: Task, options: TrainingOptions) -> float:

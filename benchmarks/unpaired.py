@@ -31,7 +31,7 @@ from lifelong import (
 from piggyback_gan import Bank
 from piggyback_gan.data.datasets import UnpairedDataset
 from piggyback_gan.data.folders import find_pairs
-from piggyback_gan.evaluation.evaluate import Evaluation, evaluate_unpaired
+from piggyback_gan.evaluation.evaluate import Evaluation, evaluate
 from piggyback_gan.images.format import ImageFormat
 
 # About 500 steps each: few for CycleGAN, whose step costs as much as seven paired ones.
@@ -55,7 +55,7 @@ def judge_both_ways(bank_path: Path, data: Path, task: Task) -> Evaluation:
         bank.generator(task.folder, direction=way) for way in bank.directions(task.folder)
     )
     device = torch.device("cpu")
-    return evaluate_unpaired((there, back), dataset, device, direction=task.direction, paired=True)
+    return evaluate((there, back), dataset, device, direction=task.direction)
 
 
 def evaluation(bank_path: Path, data: Path, task: Task, mode: str) -> Evaluation:

@@ -102,8 +102,8 @@ def test_one_task_is_judged_as_from_python(
         size=64,
     )
     features = load_features(networks[1], "cpu")
-    expected = Judge(features).paired(
-        Bank.open(bank).generator("night"), pairs, torch.device("cpu")
+    expected = Judge(features).judge(
+        [Bank.open(bank).generator("night")], pairs, torch.device("cpu")
     )
     for name, figure in expected.figures.items():
         assert Figure(**row["figures"][name]) == figure

@@ -15,7 +15,7 @@ from judging_networks import Colours, Difference, Thirds, saved
 from piggyback_gan.data.datasets import PairedDataset, UnpairedDataset
 from piggyback_gan.data.folders import find_pairs, find_unpaired
 from piggyback_gan.evaluation.distances import frechet_distance, kernel_distance
-from piggyback_gan.evaluation.evaluate import evaluate, evaluate_unpaired
+from piggyback_gan.evaluation.evaluate import evaluate
 from piggyback_gan.evaluation.feature_networks import (
     DistanceNetwork,
     FeatureNetwork,
@@ -89,8 +89,8 @@ def values(judgement: Judgement) -> dict[str, float]:
 def test_the_figures_of_pairs_are_those_of_validation_and_more(
     pairs: PairedDataset, features: FeatureNetwork, distance: DistanceNetwork
 ) -> None:
-    judged = Judge(features, distance).paired(faded, pairs, CPU)
-    validated = evaluate(faded, pairs, CPU)
+    judged = Judge(features, distance).judge([faded], pairs, CPU)
+    validated = evaluate([faded], pairs, CPU)
     assert list(judged.figures) == [
         *validated.metrics, "perceptual_distance", "frechet_distance", "kernel_distance",
     ]  # fmt: skip
@@ -105,7 +105,7 @@ def test_the_figures_of_pairs_are_those_of_validation_and_more(
 def test_distances_are_between_outputs_and_targets(
     pairs: PairedDataset, features: FeatureNetwork, distance: DistanceNetwork
 ) -> None:
-    judged = values(Judge(features, distance).paired(faded, pairs, CPU))
+    judged = values(Judge(features, distance).judge([faded], pairs, CPU))
     inputs, targets = (
         torch.stack(images) for images in zip(*map(pairs.pair, range(PAIRS)), strict=True)
     )
@@ -120,7 +120,7 @@ def test_distances_are_between_outputs_and_targets(
 def test_a_perfect_generator_has_no_distance_to_the_targets(
     pairs: PairedDataset, features: FeatureNetwork, distance: DistanceNetwork
 ) -> None:
-    judged = values(Judge(features, distance).paired(inverted, pairs, CPU))
+    judged = values(Judge(features, distance).judge([inverted], pairs, CPU))
     assert judged["l1"] == pytest.approx(0, abs=1e-6)
     for name in ("frechet_distance", "kernel_distance", "perceptual_distance"):
         assert judged[name] == pytest.approx(0, abs=1e-9)
@@ -134,8 +134,8 @@ def test_the_batch_size_changes_nothing(
 ) -> None:
     def all_figures() -> dict[str, float]:
         judge = Judge(features)
-        found = values(judge.paired(faded, pairs, CPU))
-        both = judge.unpaired((faded, inverted), sides, CPU, direction="AtoB", paired=True)
+        found = values(judge.judge([faded], pairs, CPU))
+        both = judge.judge((faded, inverted), sides, CPU)
         return found | values(both)
 
     eights = all_figures()
@@ -149,8 +149,8 @@ def test_an_unpaired_task_is_judged_both_ways(
 ) -> None:
     judge = Judge(features, distance)
     both = faded, inverted
-    found = judge.unpaired(both, sides, CPU, direction="AtoB", paired=True)
-    validated = evaluate_unpaired(both, sides, CPU, direction="AtoB", paired=True)
+    found = judge.judge(both, sides, CPU)
+    validated = evaluate(both, sides, CPU)
     assert {name: found.figures[name].value for name in validated.metrics} == validated.metrics
     assert found.output_hashes == validated.output_hashes
     others = found.figures.keys() - validated.metrics.keys()
@@ -164,7 +164,7 @@ def test_an_unpaired_task_is_judged_both_ways(
 def test_the_other_direction_has_its_own_sides(folder: Path, features: FeatureNetwork) -> None:
     found = find_unpaired(folder)
     turned = UnpairedDataset(found.held_out_b, found.held_out_a, formats=(RGB, RGB), size=24)
-    judged = Judge(features).unpaired((inverted, faded), turned, CPU, direction="BtoA", paired=True)
+    judged = Judge(features).judge((inverted, faded), turned, CPU, direction="BtoA", paired=True)
     assert judged.figures["frechet_distance_BtoA"].value == pytest.approx(0, abs=1e-9)
     assert judged.figures["l1_BtoA"].value == pytest.approx(0, abs=1e-6)
     assert judged.figures["frechet_distance_AtoB"].value > 0.01
@@ -178,7 +178,7 @@ def test_sides_without_partners_are_compared_as_sets_only(
             save(tmp_path / name / f"{name}{i}.png", noise(24, 24, i))
     found = find_unpaired(tmp_path)
     sides = UnpairedDataset(found.held_out_a, found.held_out_b, formats=(RGB, RGB), size=24)
-    judged = Judge(features, distance).unpaired(
+    judged = Judge(features, distance).judge(
         (faded, inverted), sides, CPU, direction="AtoB", paired=False
     )
     assert set(judged.figures) == {
@@ -193,7 +193,7 @@ def test_the_same_seed_gives_the_same_judgement_and_another_other_intervals(
     pairs: PairedDataset, features: FeatureNetwork
 ) -> None:
     first, again, other = (
-        Judge(features, seed=seed).paired(faded, pairs, CPU) for seed in (1, 1, 2)
+        Judge(features, seed=seed).judge([faded], pairs, CPU) for seed in (1, 1, 2)
     )
     assert first == again
     assert values(first) == values(other)
@@ -209,7 +209,7 @@ def test_it_can_be_stopped_between_batches(pairs: PairedDataset) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Judge().paired(faded, pairs, CPU, between)
+        Judge().judge([faded], pairs, CPU, between=between)
 
 
 # --- warnings and refusals ---
@@ -219,11 +219,11 @@ def test_fewer_images_than_features_are_told_with_both_numbers(
     folder: Path, features: FeatureNetwork
 ) -> None:
     few = dataset(find_pairs(folder).held_out[:11], 24)
-    (line,) = Judge(features).paired(faded, few, CPU).warnings
+    (line,) = Judge(features).judge([faded], few, CPU).warnings
     assert "frechet_distance is biased upwards: 11 images" in line
     assert "12 features of colours" in line
     enough = dataset(find_pairs(folder).held_out[:12], 24)
-    assert Judge(features).paired(faded, enough, CPU).warnings == ()
+    assert Judge(features).judge([faded], enough, CPU).warnings == ()
 
 
 def test_gray_targets_are_judged_too(folder: Path, features: FeatureNetwork) -> None:
@@ -232,7 +232,7 @@ def test_gray_targets_are_judged_too(folder: Path, features: FeatureNetwork) -> 
     def darkened(images: Tensor) -> Tensor:
         return -images.mean(1, keepdim=True)
 
-    assert Judge(features).paired(darkened, gray, CPU).figures["frechet_distance"].value > 0
+    assert Judge(features).judge([darkened], gray, CPU).figures["frechet_distance"].value > 0
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def test_networks_refuse_what_they_cant_see_before_anything_is_computed(
         raise AssertionError
 
     for judge in (Judge(features), Judge(distance=distance)):
-        assert words in refusal(lambda judge=judge: judge.paired(never, pairs, CPU))
+        assert words in refusal(lambda judge=judge: judge.judge([never], pairs, CPU))
 
 
 def four_channels(folder: Path) -> PairedDataset:
@@ -290,7 +290,7 @@ def test_photos_that_show_their_labels_are_recognised(
     tmp_path: Path, recogniser: Recogniser
 ) -> None:
     pairs = labelled(tmp_path, (LABELS, RGB))
-    judged = Judge(recogniser=recogniser).paired(lambda images: 0.8 * images, pairs, CPU)
+    judged = Judge(recogniser=recogniser).judge([lambda images: 0.8 * images], pairs, CPU)
     for name in ("pixel_accuracy", "mean_iou"):
         figure = judged.figures[name]
         assert (figure.value, figure.low, figure.high) == (1, 1, 1)
@@ -304,7 +304,7 @@ def test_recognition_is_the_textbooks_over_all_pixels(
     def half_wrong(images: Tensor) -> Tensor:
         return torch.cat([images[..., :12], images[..., 12:].roll(1, 1)], -1)
 
-    judged = Judge(recogniser=recogniser).paired(half_wrong, pairs, CPU).figures
+    judged = Judge(recogniser=recogniser).judge([half_wrong], pairs, CPU).figures
     truth = torch.stack([pairs.pair(i)[0] for i in range(len(pairs))])
     found, labels = half_wrong(truth).argmax(1), truth.argmax(1)
     assert judged["pixel_accuracy"].value == pytest.approx((found == labels).double().mean().item())
@@ -324,7 +324,7 @@ def test_a_class_that_is_nowhere_does_not_count() -> None:
 def test_a_recogniser_needs_inputs_that_are_label_maps(
     pairs: PairedDataset, recogniser: Recogniser
 ) -> None:
-    said = refusal(lambda: Judge(recogniser=recogniser).paired(faded, pairs, CPU))
+    said = refusal(lambda: Judge(recogniser=recogniser).judge([faded], pairs, CPU))
     assert "compared with label maps, but the task's inputs are not label maps" in said
 
 
@@ -334,9 +334,7 @@ def test_of_an_unpaired_task_the_way_from_labels_is_recognised(
     labelled(tmp_path, (RGB, LABELS))
     found = find_unpaired(tmp_path)
     sides = UnpairedDataset(found.train_a, found.train_b, formats=(RGB, LABELS), size=24)
-    judged = Judge(recogniser=recogniser).unpaired(
-        (faded, lambda images: images), sides, CPU, direction="AtoB", paired=True
-    )
+    judged = Judge(recogniser=recogniser).judge((faded, lambda images: images), sides, CPU)
     assert judged.figures["pixel_accuracy_BtoA"].value == 1
     assert "pixel_accuracy_AtoB" not in judged.figures
 
@@ -347,9 +345,9 @@ def test_of_an_unpaired_task_the_way_from_labels_is_recognised(
 def test_kept_features_give_the_same_judgement(
     tmp_path: Path, pairs: PairedDataset, features: FeatureNetwork
 ) -> None:
-    expected = Judge(features).paired(faded, pairs, CPU)
+    expected = Judge(features).judge([faded], pairs, CPU)
     judge = Judge(features, cache=tmp_path)
-    assert judge.paired(faded, pairs, CPU) == judge.paired(faded, pairs, CPU) == expected
+    assert judge.judge([faded], pairs, CPU) == judge.judge([faded], pairs, CPU) == expected
     (file,) = tmp_path.iterdir()
     with safe_open(file, "pt") as kept:
         targets = torch.stack([pairs.pair(index)[1] for index in range(PAIRS)])
@@ -359,7 +357,5 @@ def test_kept_features_give_the_same_judgement(
 def test_both_sides_of_an_unpaired_task_are_kept(
     tmp_path: Path, sides: UnpairedDataset, features: FeatureNetwork
 ) -> None:
-    Judge(features, cache=tmp_path).unpaired(
-        (faded, inverted), sides, CPU, direction="AtoB", paired=True
-    )
+    Judge(features, cache=tmp_path).judge((faded, inverted), sides, CPU)
     assert len(list(tmp_path.iterdir())) == 2

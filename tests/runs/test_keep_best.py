@@ -14,7 +14,7 @@ from drawn import draw_pairs
 from piggyback_gan import Bank, PiggybackError, TrainingOptions, teach
 from piggyback_gan.data.datasets import PairedDataset, UnpairedDataset
 from piggyback_gan.data.folders import find_pairs, find_unpaired
-from piggyback_gan.evaluation.evaluate import Evaluation, evaluate, evaluate_unpaired
+from piggyback_gan.evaluation.evaluate import Evaluation, evaluate
 from piggyback_gan.images.format import ImageFormat
 from piggyback_gan.runs import run as training_run
 from running import GENERATOR, OPTIONS, Watch, records, run_folder
@@ -34,15 +34,13 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Script:
     """Give one metric these values, epoch by epoch: which epoch is best must not hang on rounding."""
 
     scripts: list[tuple[str, Iterator[float]]] = []
-    for name in ("evaluate", "evaluate_unpaired"):
-        real = getattr(training_run, name)
 
-        def judged(*given: Any, real: Any = real, **more: Any) -> Evaluation:
-            found: Evaluation = real(*given, **more)
-            metric, values = scripts[-1]
-            return dataclasses.replace(found, metrics=found.metrics | {metric: next(values)})
+    def judged(*given: Any, **more: Any) -> Evaluation:
+        found = evaluate(*given, **more)
+        metric, values = scripts[-1]
+        return dataclasses.replace(found, metrics=found.metrics | {metric: next(values)})
 
-        monkeypatch.setattr(training_run, name, judged)
+    monkeypatch.setattr(training_run, "evaluate", judged)
     return lambda metric, *values: scripts.append((metric, iter(values)))
 
 
@@ -61,7 +59,7 @@ def test_the_task_is_the_best_epochs_and_not_the_last_ones(
     measured = records(bank.path, "one")[1]["validation"]
     assert bank.card("one").validation == measured
     held_out = PairedDataset(find_pairs(data).held_out, direction="AtoB", formats=RGB, size=16)
-    found = evaluate(bank.generator("one"), held_out, CPU).metrics
+    found = evaluate([bank.generator("one")], held_out, CPU).metrics
     assert found | {metric: values[1]} == measured
 
 
@@ -91,7 +89,7 @@ def test_both_directions_of_an_unpaired_task_are_the_best_epochs(
     folder = find_unpaired(data)
     held_out = UnpairedDataset(folder.held_out_a, folder.held_out_b, formats=RGB, size=16)
     both = bank.generator("one"), bank.generator("one", direction="BtoA")
-    found = evaluate_unpaired(both, held_out, CPU, direction="AtoB", paired=True).metrics
+    found = evaluate(both, held_out, CPU).metrics
     assert found | {"psnr_BtoA": 30} == records(bank.path, "one")[1]["validation"]
 
 
@@ -152,7 +150,7 @@ def test_a_share_of_the_training_images_is_held_out_by_seed(tmp_path: Path) -> N
     assert len(chosen) > 1
     teach(tmp_path / "bank", "one", data, THIRD, GENERATOR)
     counts = Bank.open(tmp_path / "bank").card("one").data
-    assert (counts["train_pairs"], counts["held_out_pairs"]) == (4, 2)
+    assert (counts.train_pairs, counts.held_out_pairs) == (4, 2)
 
 
 @pytest.mark.parametrize("mode", ["paired", "unpaired"])

@@ -142,7 +142,7 @@ def test_the_stored_validation_is_that_of_the_task_as_it_is_used(
     bank = Bank.open(tmp_path / "bank")
     formats = (ImageFormat(), ImageFormat())
     dataset = PairedDataset(find_pairs(data).held_out, direction="AtoB", formats=formats, size=16)
-    judged = evaluate(bank.generator("two"), dataset, torch.device("cpu"))
+    judged = evaluate([bank.generator("two")], dataset, torch.device("cpu"))
     assert bank.card("two").validation == judged.metrics
     assert bank.card("two").epoch == OPTIONS.epochs
 

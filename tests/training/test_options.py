@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from banks import card
 from piggyback_gan.bank.bank import Bank
 from piggyback_gan.core.network import PiggybackNetwork
 from piggyback_gan.errors import PiggybackError
@@ -410,7 +411,7 @@ def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network.add_task("maps")
     network.finish_task()
     with new.writing("test"):
-        new.add(network.task_state("maps"), card={})
+        new.add(network.task_state("maps"), card(network, "maps"))
     return path
 
 

@@ -154,6 +154,11 @@ class UnpairedFolder:
         return replace(named, train_a=train_a, train_b=train_b, held_out_a=out_a, held_out_b=out_b)
 
 
+def find_folder(root: Path, mode: str) -> PairedFolder | UnpairedFolder:
+    """Find the images of a "paired" or "unpaired" task: see `find_pairs` and `find_unpaired`."""
+    return find_pairs(root) if mode == "paired" else find_unpaired(root)
+
+
 def find_pairs(root: Path) -> PairedFolder:
     """Find the pairs of a data set in one of the layouts of pix2pix.
 

@@ -153,7 +153,7 @@ def _evaluate(
 ) -> tuple[Evaluation, list[Pixels]]:
     """Evaluate a task from the bank on disk, as a user would; return the metrics and some outputs."""
     generator = Bank.open(bank_path).generator(task)
-    evaluation = evaluate(generator, dataset, torch.device("cpu"))
+    evaluation = evaluate([generator], dataset, torch.device("cpu"))
     shown = torch.stack([dataset.pair(i)[0] for i in range(min(SHOWN, len(dataset)))])
     with torch.inference_mode():
         outputs = generator(shown)

@@ -1,7 +1,7 @@
 """Evaluate generators on all held-out images, without crops or flips, and hash their outputs."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -74,71 +74,52 @@ class TranslatedBatch:
             close = image_metrics(self.outputs, self.targets)
             found = {self.named(name): values for name, values in close.items()}
         if self.cycled is not None:
-            differences = (self.cycled - self.inputs).abs().flatten(1).mean(1) / 2
-            found[f"cycle_l1_{self.way[0]}"] = differences
+            differences = (self.cycled - self.inputs).abs().flatten(1).mean(1)
+            found[f"cycle_l1_{self.way[0]}"] = differences / 2
         return found
-
-    def hashes(self) -> list[str]:
-        """The SHA-256 of each output's values."""
-        return image_hashes(self.outputs)
 
 
 def evaluate(
-    generator: Generate,
-    dataset: PairedDataset,
-    device: torch.device,
-    between: Callable[[], None] = lambda: None,
-) -> Evaluation:
-    """Compute L1, PSNR and SSIM between a generator's outputs and targets.
-
-    Args:
-        generator: on `device`.
-        dataset: the held-out pairs.
-        device: where the generator is.
-        between: called after every batch; it may raise to stop.
-    """
-    return _evaluation(translated_pairs(generator, dataset, device, between), IMAGE_METRICS)
-
-
-def unpaired_metric_names(direction: str, *, paired: bool) -> tuple[str, ...]:
-    """Names of the metrics of `evaluate_unpaired`."""
-    one, two = direction[0], direction[-1]
-    cycles = (f"cycle_l1_{one}", f"cycle_l1_{two}")
-    if not paired:
-        return cycles
-    return (
-        *(f"{metric}_{way}" for way in both_ways(direction) for metric in IMAGE_METRICS),
-        *cycles,
-    )
-
-
-def evaluate_unpaired(
-    generators: tuple[Generate, Generate],
-    dataset: UnpairedDataset,
+    generators: Sequence[Generate],
+    dataset: PairedDataset | UnpairedDataset,
     device: torch.device,
     *,
-    direction: str,
-    paired: bool,
+    direction: str = "AtoB",
+    paired: bool = True,
     between: Callable[[], None] = lambda: None,
 ) -> Evaluation:
-    """Evaluate both generators of an unpaired task on the held-out images of both sides.
+    """Compute L1, PSNR and SSIM between outputs and targets, and of an unpaired task the cycle's L1.
 
     `cycle_l1_A` is the mean absolute difference, as a share of the value range, between images of A and
     their cycle through B: it measures whether content is kept, not whether translations look like B. Where the
     held-out images have partners, `l1_AtoB`, `psnr_AtoB` and so on compare with them.
 
     Args:
-        generators: of the trained direction and of the other, on `device`.
-        dataset: the held-out images; the sides in the trained direction's order.
+        generators: in eval mode, on `device`: one, or of an unpaired task that of the trained direction and
+            the other.
+        dataset: the held-out images; the sides of an unpaired task in the trained direction's order.
         device: where the generators are.
-        direction: the trained one.
-        paired: the two sides' images are partners, in order.
+        direction: the trained one, of an unpaired task.
+        paired: whether the two sides' images of an unpaired task are partners, in order.
         between: called after every batch; it may raise to stop.
     """
-    batches = translated_sides(
-        generators, dataset, device, direction=direction, paired=paired, between=between
-    )
-    return _evaluation(batches, unpaired_metric_names(direction, paired=paired))
+    hashes: list[str] = []
+    collected = []
+    for batch in translated(generators, dataset, device, direction, paired, between):
+        hashes += image_hashes(batch.outputs)
+        collected.append(batch.metrics())
+    means = mean_metrics(collected)
+    is_paired = isinstance(dataset, PairedDataset)
+    names = IMAGE_METRICS if is_paired else unpaired_metric_names(direction, paired=paired)
+    metrics = {name: means[name] for name in names}
+    return Evaluation(metrics=metrics, output_hashes=tuple(hashes))
+
+
+def unpaired_metric_names(direction: str, *, paired: bool) -> tuple[str, ...]:
+    """Names of the metrics of `evaluate` for an unpaired task."""
+    ways = both_ways(direction) if paired else ()
+    compared = [f"{metric}_{way}" for way in ways for metric in IMAGE_METRICS]
+    return (*compared, f"cycle_l1_{direction[0]}", f"cycle_l1_{direction[-1]}")
 
 
 def both_ways(direction: str) -> tuple[str, str]:
@@ -154,14 +135,7 @@ def output_hashes(
     device: torch.device,
     between: Callable[[], None] = lambda: None,
 ) -> list[str]:
-    """Compute the SHA-256 of each output, as in `Judged.output_hashes`, and no metrics.
-
-    Args:
-        generators: of a paired task one, of an unpaired one both, as `evaluate_unpaired` takes them.
-        dataset: the held-out images.
-        device: where the generators are.
-        between: called after every batch; it may raise to stop.
-    """
+    """Compute `Judged.output_hashes`, and no metrics. Arguments as for `evaluate`."""
     sides: list[Iterator[Tensor]]
     if isinstance(dataset, PairedDataset):
         sides = [(inputs for inputs, _ in dataset.in_order(BATCH_SIZE))]
@@ -176,53 +150,32 @@ def output_hashes(
 
 
 @torch.inference_mode()
-def translated_pairs(
-    generator: Generate,
-    dataset: PairedDataset,
+def translated(
+    generators: Sequence[Generate],
+    dataset: PairedDataset | UnpairedDataset,
     device: torch.device,
-    between: Callable[[], None],
-) -> Iterator[TranslatedBatch]:
-    """Translate all pairs of a data set in order. Arguments as for `evaluate`."""
-    for inputs, targets in dataset.in_order(BATCH_SIZE):
-        outputs = generator(inputs.to(device)).float().cpu()
-        yield TranslatedBatch(inputs, outputs, targets)
-        between()
-
-
-@torch.inference_mode()
-def translated_sides(
-    generators: tuple[Generate, Generate],
-    dataset: UnpairedDataset,
-    device: torch.device,
-    *,
     direction: str,
     paired: bool,
     between: Callable[[], None],
 ) -> Iterator[TranslatedBatch]:
-    """Translate and cycle all images of one side, then of the other, as `evaluate_unpaired` does."""
+    """Translate all inputs in order; of an unpaired task one side there and back, then the other."""
+    if isinstance(dataset, PairedDataset):
+        for inputs, targets in dataset.in_order(BATCH_SIZE):
+            outputs = generators[0](inputs.to(device)).float().cpu()
+            yield TranslatedBatch(inputs, outputs, targets)
+            between()
+        return
     for side, (there, back) in enumerate((generators, generators[::-1])):
+        way = both_ways(direction)[side]
         partners = dataset.in_order(BATCH_SIZE, 1 - side) if paired else None
         for images in dataset.in_order(BATCH_SIZE, side):
             outputs = there(images.to(device)).float()
             cycled = back(outputs).float().cpu()
-            targets = None if partners is None else next(partners)
-            yield TranslatedBatch(
-                images, outputs.cpu(), targets, cycled, both_ways(direction)[side]
-            )
+            partner = None if partners is None else next(partners)
+            yield TranslatedBatch(images, outputs.cpu(), partner, cycled, way)
             between()
 
 
 def image_hashes(images: Tensor) -> list[str]:
     """The SHA-256 of the values of each image of a batch on the CPU."""
     return [hashlib.sha256(image.numpy().tobytes()).hexdigest() for image in images]
-
-
-def _evaluation(batches: Iterable[TranslatedBatch], names: Sequence[str]) -> Evaluation:
-    hashes: list[str] = []
-    collected = []
-    for batch in batches:
-        hashes += batch.hashes()
-        collected.append(batch.metrics())
-    means = mean_metrics(collected)
-    metrics = {name: means[name] for name in names}
-    return Evaluation(metrics=metrics, output_hashes=tuple(hashes))

@@ -83,13 +83,10 @@ class FeatureNetwork(JudgingNetwork):
     def __init__(
         self, network: Callable[..., object], name: str, sha256: str | None, device: torch.device
     ) -> None:
-        is_inception = sha256 == INCEPTION_SHA256
-        super().__init__(_Inception(network) if is_inception else network, name, sha256, device)
-
-    @property
-    def is_inception(self) -> bool:
-        """Whether it is the network of FID and KID; only its distances have these names."""
-        return self.sha256 == INCEPTION_SHA256
+        # The network of FID and KID; only its distances have these names.
+        self.is_inception = sha256 == INCEPTION_SHA256
+        network = _Inception(network) if self.is_inception else network
+        super().__init__(network, name, sha256, device)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Features of images (N, C, H, W) in [-1, 1], C 1 or 3: float64 (N, F) on the CPU.
@@ -139,11 +136,10 @@ class Recogniser(JudgingNetwork):
 
 
 def load_features(spec: str, device: str | torch.device) -> FeatureNetwork:
-    """Load a feature network.
+    """Load a feature network, float RGB (N, 3, H, W) in [0, 1] -> (N, F).
 
     Args:
         spec: "inception", which is downloaded once; a TorchScript file; or "package.module:callable".
-            Float RGB in [0, 1], (N, 3, H, W) -> (N, F).
         device: to load it to.
 
     Raises:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from piggyback_gan.bank.bank import Bank
-from piggyback_gan.data.folders import Pair, PairedFolder, find_pairs, find_unpaired
+from piggyback_gan.data.folders import Pair, PairedFolder, find_folder, find_pairs
 from piggyback_gan.data.loading import Checked, Dataset, held_out_sides, load_sides, sides_of_pairs
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.images.read import Source
@@ -32,20 +32,17 @@ def load_held_out(
         PiggybackError: the task does not exist, no images are held out, or files can't be used.
     """
     card = bank.card(task)
-    paired = card.mode == "paired"
-    folder = find_pairs(root) if paired else find_unpaired(root)
-    options = card.options
+    folder, options = find_folder(root, card.mode), card.options
     if folder.held_out_name is None and options.get("val_fraction") and not split_free:
         folder = folder.with_held_out(options["val_fraction"], options["seed"])
     sides: tuple[Sequence[Pair] | Sequence[Source], ...]
     if isinstance(folder, PairedFolder):
-        sides = ((*folder.train, *folder.held_out) if split_free else folder.held_out,)
+        sides = (folder.train + folder.held_out if split_free else folder.held_out,)
         partners = True
     elif split_free:
         pairs = _all_pairs(root)
-        sides = (folder.train_a + folder.held_out_a, folder.train_b + folder.held_out_b)
-        sides = sides_of_pairs(pairs) if pairs else sides
-        partners = bool(pairs)
+        apart = (folder.train_a + folder.held_out_a, folder.train_b + folder.held_out_b)
+        sides, partners = sides_of_pairs(pairs) if pairs else apart, bool(pairs)
     else:
         sides, partners = held_out_sides(folder), bool(folder.paired_held_out)
     name = "all" if split_free else folder.held_out_name or "held-out"
@@ -55,14 +52,8 @@ def load_held_out(
             f"{root}: no images are held out, in val/ or test/: hold some out; or give --split-free, if "
             f"{task!r} was not trained on these images"
         )
-    size = card.image.size
-    dataset = load_sides(
-        sides,
-        bank.directions(task)[0],
-        bank.formats(task),
-        size,
-        lambda done: checked(name, done, total),
-    )
+    direction, formats, size = bank.directions(task)[0], bank.formats(task), card.image.size
+    dataset = load_sides(sides, direction, formats, size, lambda done: checked(name, done, total))
     return dataset, partners
 
 

@@ -1,7 +1,8 @@
 """Evaluate a task on all held-out images: pixel, feature and recognition metrics with 95 % intervals."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,10 +21,9 @@ from piggyback_gan.evaluation.evaluate import (
     BATCH_SIZE,
     Generate,
     Judged,
-    TranslatedBatch,
     both_ways,
-    translated_pairs,
-    translated_sides,
+    image_hashes,
+    translated,
 )
 from piggyback_gan.evaluation.feature_cache import cached_features
 from piggyback_gan.evaluation.feature_networks import (
@@ -108,108 +108,29 @@ class Judge:
         dataset: PairedDataset | UnpairedDataset,
         device: torch.device,
         *,
-        direction: str,
-        paired: bool,
+        direction: str = "AtoB",
+        paired: bool = True,
         between: Callable[[], None] = lambda: None,
     ) -> Judgement:
-        """Evaluate a task of either kind: as `paired` with the first generator, or as `unpaired` with both."""
-        if isinstance(dataset, PairedDataset):
-            return self.paired(generators[0], dataset, device, between)
-        forward, backward = generators
-        return self.unpaired(
-            (forward, backward),
-            dataset,
-            device,
-            direction=direction,
-            paired=paired,
-            between=between,
-        )
-
-    def paired(
-        self,
-        generator: Generate,
-        dataset: PairedDataset,
-        device: torch.device,
-        between: Callable[[], None] = lambda: None,
-    ) -> Judgement:
-        """Evaluate a generator on pairs.
-
-        Args:
-            generator: on `device`.
-            dataset: the held-out pairs.
-            device: where the generator is.
-            between: called after every batch; it may raise to stop.
-
-        Raises:
-            PiggybackError: a network can't process the images, there is a recogniser and inputs are not
-                label maps, or there are too few images for a distance.
-        """
-
-        def real() -> Iterator[Tensor]:
-            return (targets for _, targets in dataset.in_order(BATCH_SIZE))
-
-        ways = {"": _Way(real, dataset.formats, partners=True)}
-        self._check(ways.values())
-        return self._judge(translated_pairs(generator, dataset, device, between), ways)
-
-    def unpaired(
-        self,
-        generators: tuple[Generate, Generate],
-        dataset: UnpairedDataset,
-        device: torch.device,
-        *,
-        direction: str,
-        paired: bool,
-        between: Callable[[], None] = lambda: None,
-    ) -> Judgement:
-        """Evaluate both generators of an unpaired task, each on all held-out images of its side.
+        """Evaluate a task's generators, each on all held-out images of its side.
 
         Frechet and kernel distances are to the held-out images of the other side.
 
         Args:
-            generators: of the trained direction and of the other, in eval mode, on `device`.
-            dataset: the held-out images; the sides in the trained direction's order.
-            device: where the generators are.
-            direction: the trained one.
-            paired: the two sides' images are partners, in order.
-            between: called after every batch; it may raise to stop.
+            generators, dataset, device, direction, paired, between: as for `evaluate`.
 
         Raises:
-            PiggybackError: as `paired`; label maps on one side suffice for a recogniser.
+            PiggybackError: a network can't process the images, there is a recogniser and no inputs are
+                label maps, or there are too few images for a distance.
         """
-
-        def images(side: int) -> Images:
-            return lambda: dataset.in_order(BATCH_SIZE, side)
-
-        there, back = both_ways(direction)
-        ways = {
-            there: _Way(images(1), dataset.formats, paired),
-            back: _Way(images(0), dataset.formats[::-1], paired),
-        }
+        ways = _ways(dataset, direction, paired)
         self._check(ways.values())
-        batches = translated_sides(
-            generators, dataset, device, direction=direction, paired=paired, between=between
-        )
-        return self._judge(batches, ways)
-
-    def _check(self, ways: Iterable[_Way]) -> None:
-        """Raise PiggybackError if the networks can't evaluate these formats."""
-        for way in ways:
-            if self.features or self.distance or (self.recogniser and way.formats[0].labels):
-                require_visible(way.formats[1])
-        if self.recogniser and not any(way.formats[0].labels for way in ways):
-            raise PiggybackError(
-                "a recogniser's classes are compared with label maps, but the task's inputs are not label maps: "
-                "leave the recogniser out"
-            )
-
-    def _judge(self, batches: Iterable[TranslatedBatch], ways: Mapping[str, _Way]) -> Judgement:
         hashes: list[str] = []
         values: list[dict[str, Tensor]] = []
         features: dict[str, list[Tensor]] = {way: [] for way in ways}
         overlaps: dict[str, list[Tensor]] = {way: [] for way in ways}
-        for batch in batches:
-            hashes += batch.hashes()
+        for batch in translated(generators, dataset, device, direction, paired, between):
+            hashes += image_hashes(batch.outputs)
             values.append(batch.metrics())
             if self.distance and batch.targets is not None:
                 distances = self.distance(batch.outputs, batch.targets)
@@ -218,10 +139,8 @@ class Judge:
                 features[batch.way].append(self.features(batch.outputs))
             if self.recogniser and ways[batch.way].formats[0].labels:
                 classes = batch.inputs.shape[1]
-                recognised = self.recogniser(batch.outputs, classes)
-                overlaps[batch.way].append(
-                    class_overlaps(recognised, batch.inputs.argmax(1), classes)
-                )
+                recognised, labels = self.recogniser(batch.outputs, classes), batch.inputs.argmax(1)
+                overlaps[batch.way].append(class_overlaps(recognised, labels, classes))
         figures = {name: self._mean(found) for name, found in joined(values).items()}
         warnings = []
         if self.distance and not any(way.partners for way in ways.values()):
@@ -239,6 +158,17 @@ class Judge:
                 figures |= self._recognition(torch.cat(overlaps[name]), suffix)
         return Judgement(figures=figures, output_hashes=tuple(hashes), warnings=tuple(warnings))
 
+    def _check(self, ways: Iterable[_Way]) -> None:
+        """Raise PiggybackError if the networks can't evaluate these formats."""
+        for way in ways:
+            if self.features or self.distance or (self.recogniser and way.formats[0].labels):
+                require_visible(way.formats[1])
+        if self.recogniser and not any(way.formats[0].labels for way in ways):
+            raise PiggybackError(
+                "a recogniser's classes are compared with label maps, but the task's inputs are not label maps: "
+                "leave the recogniser out"
+            )
+
     def _mean(self, values: Tensor) -> Figure:
         values = values.double()
         return Figure(values.mean().item(), *mean_interval(values, self.seed))
@@ -249,15 +179,10 @@ class Judge:
         frechet = frechet_distance(made_NF, real_MF)
         # The bootstrap's spread, not its percentiles: see `frechet_standard_error`.
         reach = NORMAL * frechet_standard_error(made_NF, real_MF, partners=partners, seed=self.seed)
+        of_features = Figure(frechet, max(0.0, frechet - reach), frechet + reach)
         kernel, error = kernel_distance(made_NF, real_MF, partners=partners)
-        return {
-            f"frechet_distance{suffix}": Figure(
-                frechet, max(0.0, frechet - reach), frechet + reach
-            ),
-            f"kernel_distance{suffix}": Figure(
-                kernel, kernel - NORMAL * error, kernel + NORMAL * error
-            ),
-        }
+        of_kernel = Figure(kernel, kernel - NORMAL * error, kernel + NORMAL * error)
+        return {f"frechet_distance{suffix}": of_features, f"kernel_distance{suffix}": of_kernel}
 
     def _recognition(self, overlaps_N3K: Tensor, suffix: str) -> dict[str, Figure]:
         flat = overlaps_N3K.flatten(1)
@@ -266,6 +191,21 @@ class Judge:
             value = figure(flat.sum(0, keepdim=True)).item()
             figures[name + suffix] = Figure(value, *interval_of_sums(flat, figure, self.seed))
         return figures
+
+
+def _ways(
+    dataset: PairedDataset | UnpairedDataset, direction: str, paired: bool
+) -> dict[str, _Way]:
+    """The directions in which a task translates, by name; that of a paired task has no name."""
+    if isinstance(dataset, PairedDataset):
+        pairs = partial(dataset.in_order, BATCH_SIZE)
+        return {"": _Way(lambda: (targets for _, targets in pairs()), dataset.formats, True)}
+    there, back = both_ways(direction)
+    one, two = (partial(dataset.in_order, BATCH_SIZE, side) for side in (0, 1))
+    return {
+        there: _Way(two, dataset.formats, paired),
+        back: _Way(one, dataset.formats[::-1], paired),
+    }
 
 
 def class_overlaps(recognised: Tensor, labels: Tensor, classes: int) -> Tensor:
@@ -290,16 +230,14 @@ def class_overlaps(recognised: Tensor, labels: Tensor, classes: int) -> Tensor:
 
 def _pixel_accuracy(sums: Tensor) -> Tensor:
     both, _, labelled = sums.tensor_split(3, 1)
-    accuracy: Tensor = both.sum(1) / labelled.sum(1)
-    return accuracy
+    return both.sum(1) / labelled.sum(1)
 
 
 def _mean_iou(sums: Tensor) -> Tensor:
     """Mean intersection over union of the classes that occur in label maps or outputs."""
     both, recognised, labelled = sums.tensor_split(3, 1)
     union = recognised + labelled - both
-    mean: Tensor = (both / union.clamp_min(1)).sum(1) / (union > 0).sum(1)
-    return mean
+    return (both / union.clamp_min(1)).sum(1) / (union > 0).sum(1)
 
 
 def _too_few(name: str, made_NF: Tensor, real_MF: Tensor, suffix: str) -> list[str]:

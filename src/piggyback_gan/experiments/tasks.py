@@ -3,13 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from piggyback_gan.data.folders import (
-    PairedFolder,
-    UnpairedFolder,
-    find_pairs,
-    find_unpaired,
-    train_counts,
-)
+from piggyback_gan.data.folders import PairedFolder, UnpairedFolder, find_folder, train_counts
 from piggyback_gan.data.formats import find_formats
 from piggyback_gan.data.loading import Checked, Dataset
 from piggyback_gan.errors import PiggybackError
@@ -160,9 +154,8 @@ def _find(
         spared: leave out this share first, which the experiment itself holds out.
     """
     options = settings.options
-    find = find_pairs if options.mode == "paired" else find_unpaired
     try:
-        folder: PairedFolder | UnpairedFolder = find(settings.data)
+        folder = find_folder(settings.data, options.mode)
     except PiggybackError as error:
         raise PiggybackError(
             f"task {settings.name!r}: {error}; its folder is looked for beside the experiment's file, or "

@@ -22,11 +22,7 @@ _DIGEST_BYTES = 32
 
 
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
-    """Replace the checkpoint atomically.
-
-    Args:
-        path: the file.
-        content: tensors and plain values, nested in dicts, lists and tuples.
+    """Replace the checkpoint atomically by tensors and plain values, nested in dicts, lists and tuples.
 
     Raises:
         PiggybackError: it can't be written; the last one is unchanged.
@@ -64,10 +60,7 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
 
 
 def resume_from_checkpoint(loop: TrainingLoop, path: Path) -> bool:
-    """Resume a training loop from its checkpoint.
-
-    Returns:
-        Whether there is a checkpoint.
+    """Resume a training loop from its checkpoint; return whether there is one.
 
     Raises:
         PiggybackError: it is damaged or of other options, or as `TrainingLoop.resume`.

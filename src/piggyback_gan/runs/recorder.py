@@ -21,12 +21,7 @@ from piggyback_gan.training.options import TrainingOptions
 class Recorder(Callback):
     """Writes into a run's folder what its training reports.
 
-    Args:
-        folder: of the run.
-        options: resolved.
-        generators: the forward one, and for an unpaired task the backward one.
-        shown: the images of the sample pictures.
-        write_state: called with the position of each checkpoint; updates `run.json`.
+    `generators` translate `shown` for the sample pictures; `write_state` updates `run.json` at each checkpoint.
     """
 
     def __init__(
@@ -46,8 +41,8 @@ class Recorder(Callback):
 
     def started(self, position: Position) -> None:
         if self.options.log == "tensorboard":
-            step = position.step
-            self._log = TensorBoardLog(self.folder.tensorboard, purge_step=step + 1 if step else 0)
+            first = position.step + 1 if position.step else 0
+            self._log = TensorBoardLog(self.folder.tensorboard, purge_step=first)
 
     def stepped(self, position: Position, losses: Mapping[str, float]) -> None:
         if self._log:
@@ -63,7 +58,6 @@ class Recorder(Callback):
             if metrics := records[-1]["validation"]:
                 self._log.validation(position.step, metrics)
             self._log.samples(position.step, picture)
-            self._log.flush()
 
     def checkpoint(self, position: Position, state: Mapping[str, Any]) -> None:
         save_checkpoint(self.folder.checkpoint, state)

@@ -11,10 +11,9 @@ from typing import Any
 import torch
 
 from piggyback_gan.bank.manifest import TaskEntry
-from piggyback_gan.data.datasets import PairedDataset
 from piggyback_gan.data.fingerprint import changes, fingerprint
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.evaluation.evaluate import evaluate, evaluate_unpaired
+from piggyback_gan.evaluation.evaluate import evaluate
 from piggyback_gan.names import BACKWARD, FORWARD
 from piggyback_gan.runs.checkpoint import resume_from_checkpoint
 from piggyback_gan.runs.recorder import Recorder
@@ -28,14 +27,9 @@ from piggyback_gan.training.task_data import TaskData, load_task_data
 
 
 class TrainingRun:
-    """The training of one planned task. The first process holds the bank's writer lock.
+    """The training of one planned task, in each process; the first one holds the bank's writer lock.
 
-    Args:
-        plan: of the task.
-        begun: what `run.json` is to contain, or contains.
-        team: the processes that train together.
-        callback: called in the first process.
-        should_stop: called in every step.
+    `begun` is what `run.json` contains, or is to contain; the other arguments are as for `TrainingLoop`.
     """
 
     def __init__(
@@ -54,7 +48,6 @@ class TrainingRun:
         self.folder = RunFolder(plan.bank.path, plan.task)
         self.position = begun.position
         self.started = time.monotonic()
-        self.library_version = version("piggyback-gan")
 
     def run(self, *, resume: bool) -> TaskEntry:
         """Train from the beginning or the checkpoint to the end, and add the task to the bank.
@@ -65,28 +58,25 @@ class TrainingRun:
         """
         self.callback.planned(self.plan)
         data = self._load_data(resume=resume)
-        state: State = "failed"
-        problem = None
         try:
             entry = self._train(data, resume=resume)
-            state = "finished"
         except Interrupted:
-            state = "interrupted"
-            raise
-        except PiggybackError as error:
-            problem = str(error)
+            self._ended("interrupted")
             raise
         except BaseException as error:
-            problem = type(error).__name__
+            is_known = isinstance(error, PiggybackError)
+            self._ended("failed", str(error) if is_known else type(error).__name__)
             raise
-        finally:
-            # The error that ended the run matters more than one in recording it.
-            with suppress(PiggybackError):
-                if self.team.is_first and self.folder.exists:
-                    self._write_state(state, problem)
-                    if state == "finished":
-                        self.folder.remove_checkpoint()
+        self._ended("finished")
         return entry
+
+    def _ended(self, state: State, problem: str | None = None) -> None:
+        # The error that ended the run matters more than one in recording it.
+        with suppress(PiggybackError):
+            if self.team.is_first and self.folder.exists:
+                self._write_state(state, problem)
+                if state == "finished":
+                    self.folder.remove_checkpoint()
 
     def _load_data(self, *, resume: bool) -> TaskData:
         """Decode and check the images; they must be those that a resumed run was begun with."""
@@ -114,17 +104,13 @@ class TrainingRun:
         """Train the epochs that are left and add the task to the bank."""
         plan, device = self.plan, torch.device(self.plan.options.device)
         networks = {name: network.to(device) for name, network in plan.networks.items()}
+        generators = tuple(networks.values())
 
         def validate() -> dict[str, float] | None:
             if data.held_out is None:
                 return None
-            if isinstance(data.held_out, PairedDataset):
-                found = evaluate(
-                    networks[FORWARD], data.held_out, device, between=loop.stop_if_asked
-                )
-                return found.metrics
-            return evaluate_unpaired(
-                (networks[FORWARD], networks[BACKWARD]),
+            return evaluate(
+                generators,
                 data.held_out,
                 device,
                 direction=plan.options.direction,
@@ -132,9 +118,7 @@ class TrainingRun:
                 between=loop.stop_if_asked,
             ).metrics
 
-        recorder = Recorder(
-            self.folder, plan.options, tuple(networks.values()), data.shown, self._checkpointed
-        )
+        recorder = Recorder(self.folder, plan.options, generators, data.shown, self._checkpointed)
         loop = TrainingLoop(
             networks,
             plan.config,
@@ -160,9 +144,8 @@ class TrainingRun:
                 recorder.close()
         for network in networks.values():
             network.finish_task()
-        entry: TaskEntry = self.team.from_first(
-            self._add_to_bank(loop) if self.team.is_first else None
-        )
+        added = self._add_to_bank(loop) if self.team.is_first else None
+        entry: TaskEntry = self.team.from_first(added)
         return entry
 
     def _begin(self, loop: TrainingLoop, *, resume: bool) -> None:
@@ -193,7 +176,6 @@ class TrainingRun:
             plan.options,
             plan.config,
             data_name=self.begun.data_name,
-            library_version=self.library_version,
             effective_batch=plan.effective_batch,
             parameters=plan.parameters,
             epoch=kept["epoch"],
@@ -213,7 +195,7 @@ class TrainingRun:
     def _environment(self) -> dict[str, Any]:
         """What equal bytes depend on besides data and options."""
         return {
-            "library": self.library_version,
+            "library": version("piggyback-gan"),
             "torch": torch.__version__,
             "processes": self.team.world,
             "threads": torch.get_num_threads(),

@@ -57,15 +57,7 @@ class Run:
 
 
 class RunFolder:
-    """The files of one task's training.
-
-    Args:
-        bank: the bank's directory.
-        task: the task's name.
-
-    Raises:
-        PiggybackError: the name is not a valid task name.
-    """
+    """The files of one task's training. Raises PiggybackError if the task's name is not valid."""
 
     def __init__(self, bank: Path, task: str) -> None:
         check_task_name(task)
@@ -76,6 +68,7 @@ class RunFolder:
         self.curves = self.path / _CURVES
         self.checkpoint = self.path / _CHECKPOINT
         self.tensorboard = self.path / _TENSORBOARD
+        self._missing = f"{bank} has no run of {task!r} (pbgan runs {bank})"
 
     def sample(self, epoch: int) -> Path:
         """The sample picture of an epoch."""
@@ -122,15 +115,13 @@ class RunFolder:
             PiggybackError: the run does not exist, or the file is damaged or from a newer version.
         """
         path = self.path / _RUN
-        content = _read_json(
-            path, f"{self.bank} has no run of {self.task!r} (pbgan runs {self.bank})"
-        )
+        content = _read_json(path, self._missing)
         if content.get("format") != _FORMAT:
             raise PiggybackError(f"{path} is damaged or not a run's")
         if content.get("format_version") != _FORMAT_VERSION:
+            found = content.get("format_version")
             raise PiggybackError(
-                f"{path} is of format {content.get('format_version')}, this version knows "
-                f"{_FORMAT_VERSION}"
+                f"{path} is of format {found}, this version knows {_FORMAT_VERSION}"
             )
         try:
             return msgspec.convert(content, Run)
@@ -172,14 +163,12 @@ class RunFolder:
 
     def remove_checkpoint(self) -> None:
         """Remove the checkpoint and temporary files."""
-        self.checkpoint.unlink(missing_ok=True)
+        self._remove(_CHECKPOINT)
         self.remove_leftovers()
 
     def remove_leftovers(self) -> None:
         """Remove temporary files of killed processes. The caller holds the writer lock."""
-        for pattern in (".*.tmp", f"{_SAMPLES}/.*.tmp"):
-            for path in self.path.glob(pattern):
-                path.unlink(missing_ok=True)
+        self._remove(".*.tmp", f"{_SAMPLES}/.*.tmp")
 
     def discard(self) -> None:
         """Remove the run's files, and no others in its folder. The caller holds the writer lock.
@@ -188,12 +177,10 @@ class RunFolder:
             PiggybackError: the run does not exist, or can't be removed.
         """
         if not self.exists:
-            raise PiggybackError(
-                f"{self.bank} has no run of {self.task!r} (pbgan runs {self.bank})"
-            )
+            raise PiggybackError(self._missing)
         try:
             self._clear()
-            (self.path / _RUN).unlink(missing_ok=True)
+            self._remove(_RUN)
         except OSError as error:
             raise PiggybackError(f"{self.path} can't be removed: {error.strerror}") from None
         for folder in (self.path / _SAMPLES, self.path, self.path.parent):
@@ -207,15 +194,16 @@ class RunFolder:
         )
 
     def _clear(self) -> None:
-        for path in (self.path / _DATA, self.metrics, self.curves, self.checkpoint):
-            path.unlink(missing_ok=True)
-        self.remove_leftovers()
-        patterns = (f"{_SAMPLES}/epoch-*[0-9].png", f"{_TENSORBOARD}/events.out.tfevents.*")
+        self._remove(_DATA, _METRICS, _CURVES)
+        self.remove_checkpoint()
+        self._remove(f"{_SAMPLES}/epoch-*[0-9].png", f"{_TENSORBOARD}/events.out.tfevents.*")
+        with suppress(OSError):  # it does not exist, or has other files
+            self.tensorboard.rmdir()
+
+    def _remove(self, *patterns: str) -> None:
         for pattern in patterns:
             for path in self.path.glob(pattern):
                 path.unlink(missing_ok=True)
-        with suppress(OSError):  # it does not exist, or has other files
-            self.tensorboard.rmdir()
 
 
 def training_purpose(task: str) -> str:

@@ -25,9 +25,7 @@ def sample_grid(
 
     Args:
         generators: in eval mode, on `device`: the forward one, and for an unpaired task the backward one.
-        dataset: images without crops.
-        count: maximum number of rows.
-        device: of the generators.
+        dataset: images without crops, of which the first `count` are drawn, a row each.
 
     Returns:
         An RGB picture, uint8 (H, W, 3).

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from piggyback_gan.bank.bank import has_bank
 from piggyback_gan.bank.lock import writer_lock
@@ -16,11 +16,11 @@ from piggyback_gan.runs.run_folder import Run, RunFolder, training_purpose
 from piggyback_gan.runs.tensorboard import require_tensorboard
 from piggyback_gan.system.distributed import Processes, processes
 from piggyback_gan.system.user_code import allow_generator
-from piggyback_gan.training.callbacks import Callback, Interrupted, Position
+from piggyback_gan.training.callbacks import Callback, Position
 from piggyback_gan.training.options import TrainingOptions
 from piggyback_gan.training.plan import TaskPlan, plan_task
 
-__all__ = ["Callback", "Interrupted", "Position", "recorded_options", "teach"]
+_Options = TypeVar("_Options", TrainingOptions, GeneratorOptions)
 
 # A resumed run may change these: the trained task does not depend on them.
 _FREE_OPTIONS = ("device", "log")
@@ -86,25 +86,37 @@ def teach(
     with processes() as team:
         purpose = training_purpose(task)
         with writer_lock(bank_path, purpose) if team.is_first else contextlib.nullcontext():
-            if run is not None and (entry := _already_there(folder, run, team)):
-                return entry
-            if run is not None and run.state == "finished":
-                raise PiggybackError(
-                    f"the run of {task!r} is finished, and its task no longer in {bank_path}: train it again, "
-                    "without --resume"
-                )
+            planned = options
+            if run is not None:
+                if entry := _already_there(folder, run, team):
+                    return entry
+                if run.state == "finished":
+                    raise PiggybackError(
+                        f"the run of {task!r} is finished, and its task no longer in {bank_path}: train it "
+                        "again, without --resume"
+                    )
+                # Its own defaults may differ from this version's.
+                resolved = _options(run, TrainingOptions, run.resolved)
+                planned = replace(resolved, device=options.device, log=options.log)
             plan = plan_task(
-                bank_path,
-                task,
-                Path(data),
-                options if run is None else _as_resolved(run, options),
-                generator,
+                *(bank_path, task, Path(data), planned, generator),
                 processes=team.world,
                 effective_batch=run.effective_batch if run else None,
             )
             if run is None:
                 _refuse_to_overwrite(folder)
-                run = _new_run(plan, Path(data), options, generator)
+                run = Run(
+                    task=task,
+                    state="running",
+                    position=Position(1, plan.options.epochs, 0, plan.steps),
+                    data=str(Path(data).absolute()),
+                    data_name=plan.folder.name,
+                    options=asdict(options),
+                    generator=asdict(generator),
+                    resolved=asdict(plan.options),
+                    effective_batch=plan.effective_batch,
+                    bank_tasks=[entry.sha256 for entry in plan.bank.entries],
+                )
             else:
                 _check_bank(folder, run, plan)
                 # The next --resume takes what may change from this one.
@@ -119,27 +131,8 @@ def recorded_options(run: Run) -> tuple[TrainingOptions, GeneratorOptions]:
     Raises:
         PiggybackError: this version has no such options.
     """
-    try:
-        return _options(run.options), GeneratorOptions(**run.generator)
-    except (TypeError, PiggybackError) as error:
-        raise _unknown(run, error) from None
-
-
-def _new_run(
-    plan: TaskPlan, data: Path, options: TrainingOptions, generator: GeneratorOptions
-) -> Run:
-    return Run(
-        task=plan.task,
-        state="running",
-        position=Position(1, plan.options.epochs, 0, plan.steps),
-        data=str(data.absolute()),
-        data_name=plan.folder.name,
-        options=asdict(options),
-        generator=asdict(generator),
-        resolved=asdict(plan.options),
-        effective_batch=plan.effective_batch,
-        bank_tasks=[entry.sha256 for entry in plan.bank.entries],
-    )
+    training = _options(run, TrainingOptions, run.options)
+    return training, _options(run, GeneratorOptions, run.generator)
 
 
 def _check_bank(folder: RunFolder, run: Run, plan: TaskPlan) -> None:
@@ -153,27 +146,16 @@ def _check_bank(folder: RunFolder, run: Run, plan: TaskPlan) -> None:
         )
 
 
-def _as_resolved(run: Run, given: TrainingOptions) -> TrainingOptions:
-    """The run's options with its own defaults, which may differ in this version."""
-    try:
-        free = {name: getattr(given, name) for name in _FREE_OPTIONS}
-        return replace(_options(run.resolved), **free)
-    except (TypeError, PiggybackError) as error:
-        raise _unknown(run, error) from None
-
-
-def _options(recorded: Mapping[str, Any]) -> TrainingOptions:
+def _options(run: Run, kind: type[_Options], recorded: Mapping[str, Any]) -> _Options:
     """Options from JSON, which has no tuples."""
-    fields: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in recorded.items()
-    }
-    return TrainingOptions(**fields)
-
-
-def _unknown(run: Run, error: Exception) -> PiggybackError:
-    return PiggybackError(
-        f"the run of {run.task!r} has options that this version does not know: {error}"
-    )
+    values: dict[str, Any]
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in recorded.items()}
+    try:
+        return kind(**values)
+    except (TypeError, PiggybackError) as error:
+        raise PiggybackError(
+            f"the run of {run.task!r} has options that this version does not know: {error}"
+        ) from None
 
 
 def _refuse_changes(

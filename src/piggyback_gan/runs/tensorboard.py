@@ -25,8 +25,8 @@ class TensorBoardLog:
     """Writes event files into a folder, to be read by ``tensorboard --logdir FOLDER``.
 
     Steps are training steps, counted from 1. Each process that writes makes a file of its own in the
-    folder; readers show them as one run. What is logged reaches the disk with `validation`, `samples`,
-    `flush` and `close`, at the latest after two minutes.
+    folder; readers show them as one run. What is logged reaches the disk with `validation`, `samples`
+    and `close`, at the latest after two minutes.
 
     Args:
         folder: where to write; created if it does not exist.
@@ -73,22 +73,13 @@ class TensorBoardLog:
             PiggybackError: the pixels are of another type or shape, or can't be written.
         """
         shape = pixels.shape
-        if (
-            pixels.dtype != np.uint8
-            or len(shape) != 3
-            or shape[2] not in (1, 3, 4)
-            or not all(shape)
-        ):
+        fits = len(shape) == 3 and all(shape) and shape[2] in (1, 3, 4)
+        if pixels.dtype != np.uint8 or not fits:
             raise PiggybackError(
                 f"a sample picture must be uint8 (H, W, 1, 3 or 4): found {pixels.dtype} {shape}"
             )
         with self._writing():
             self._writer.add_image("samples", pixels, step, dataformats="HWC")
-            self._writer.flush()
-
-    def flush(self) -> None:
-        """Write all logged events to the file."""
-        with self._writing():
             self._writer.flush()
 
     def close(self) -> None:

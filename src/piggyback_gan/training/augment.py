@@ -52,27 +52,20 @@ class Augmentation:
         self.policy = tuple(name for name in AUGMENTATIONS if name in policy)
 
     def draw(self, count: int, generator: torch.Generator, *, sides: int = 2) -> Tensor:
-        """Random numbers for `count` images, a row for each.
+        """Draw random numbers for `count` images, a row for each: float32 (count, 4 + 3 * sides) in [0, 1).
 
         Rows are independent of each other and of the policy: a batch that is split over processes
         is augmented as the whole one if each draws for the whole and takes the rows of its part.
 
         Args:
-            count: how many images; 0 is allowed.
+            count: number of images, from 0 on.
             generator: on the CPU.
-            sides: how many images belong together in a call, at most; two for input and output.
-
-        Returns:
-            (count, 4 + 3 * sides) float32 in [0, 1), on the CPU.
+            sides: the most images that belong together in a call; two for input and output.
         """
         return torch.rand((count, _PLACES + _COLOURS * sides), generator=generator)
 
     def __call__(
-        self,
-        sides: Sequence[Tensor],
-        draws: Tensor,
-        *,
-        coloured: Sequence[bool] | None = None,
+        self, sides: Sequence[Tensor], draws: Tensor, *, coloured: Sequence[bool] | None = None
     ) -> list[Tensor]:
         """Augment images that belong together, such as the input and the output of a translation.
 
@@ -127,9 +120,8 @@ def _check(sides: Sequence[Tensor], draws: Tensor, coloured: Sequence[bool]) -> 
 
 def _colour(images: Tensor, draws: Tensor) -> Tensor:
     """Images (B, C, H, W) with other brightness, saturation and contrast, by draws (B, 3)."""
-    brightness, saturation, contrast = draws.to(images.device, images.dtype)[
-        :, :, None, None, None
-    ].unbind(1)
+    draws = draws.to(images.device, images.dtype)[:, :, None, None, None]
+    brightness, saturation, contrast = draws.unbind(1)
     images = images + (brightness - 0.5)
     if images.shape[1] == 3:
         gray = images.mean(1, keepdim=True)
@@ -146,12 +138,11 @@ def _translate(images: Tensor, draws: Tensor) -> Tensor:
         for row in draws.tolist()
     ]
     # Padding by less than nothing crops: what is filled at one rim leaves at the other.
-    return torch.stack(
-        [
-            F.pad(image, (right, -right, down, -down))
-            for image, (down, right) in zip(images.unbind(), shifts, strict=True)
-        ]
-    )
+    moved = [
+        F.pad(image, (right, -right, down, -down))
+        for image, (down, right) in zip(images.unbind(), shifts, strict=True)
+    ]
+    return torch.stack(moved)
 
 
 def _cut_out(images: Tensor, draws: Tensor) -> Tensor:

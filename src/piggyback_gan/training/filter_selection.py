@@ -1,6 +1,6 @@
 """Selection of the bank filters that a task with selected mixing uses, by gradients of its first batches."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from itertools import islice
 
@@ -12,40 +12,36 @@ _STEPS = 32
 
 
 def select_filters(
-    networks: Mapping[str, PiggybackNetwork],
+    networks: Sequence[PiggybackNetwork],
     probe: Trainer,
-    epoch_steps: int,
     batches: Iterable[Batch],
     should_stop: Callable[[], bool],
-    team: Processes | None = None,
+    team: Processes,
 ) -> bool:
-    """Select filters by the gradients of the first steps; the networks' values do not change.
+    """Select filters by the gradients of the first 32 batches; the networks' values do not change.
 
     Args:
         networks: each with its task in training, before its first step; those without selected mixing are left unchanged.
-        probe: a trainer of these networks with learning rate 0, not to be used afterwards.
-        epoch_steps: steps in an epoch.
-        batches: of an epoch; the first 32 are used.
+        probe: a trainer of these networks with learning rate 0 in its first epoch, not to be used afterwards.
+        batches: of an epoch.
         should_stop: called in every step.
         team: the processes that train together; all select the same filters.
 
     Returns:
         False if `should_stop` returned True in one of the processes: nothing is selected then.
     """
-    kept = {
-        name: {key: value.clone() for key, value in network.module.state_dict().items()}
-        for name, network in networks.items()
-    }
-    probe.begin_epoch(epoch_steps)
+    kept = [
+        {key: value.clone() for key, value in network.module.state_dict().items()}
+        for network in networks
+    ]
     with ExitStack() as stack:
-        sums = {n: stack.enter_context(x.filter_gradients()) for n, x in networks.items()}
+        sums = [stack.enter_context(network.filter_gradients()) for network in networks]
         for batch in islice(batches, _STEPS):
             _, stop = probe.step(batch, should_stop)
             if stop:
                 return False
-    for name, network in networks.items():
+    for network, values, own in zip(networks, kept, sums, strict=True):
         # Batch norm updated its running statistics.
-        network.module.load_state_dict(kept[name])
-        of_all = {key: (team or Processes()).sum_all(total) for key, total in sums[name].items()}
-        network.select_filters(of_all)
+        network.module.load_state_dict(values)
+        network.select_filters({key: team.sum_all(total) for key, total in own.items()})
     return True

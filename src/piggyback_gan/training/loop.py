@@ -17,13 +17,7 @@ from piggyback_gan.evaluation.metric_names import higher_is_better
 from piggyback_gan.names import BACKWARD, FORWARD
 from piggyback_gan.networks.config import Architecture
 from piggyback_gan.system.distributed import Processes
-from piggyback_gan.training.callbacks import (
-    REPORT_EVERY,
-    Callback,
-    Diverged,
-    Interrupted,
-    Position,
-)
+from piggyback_gan.training.callbacks import REPORT_EVERY, Callback, Diverged, Interrupted, Position
 from piggyback_gan.training.filter_selection import select_filters
 from piggyback_gan.training.options import TrainingOptions
 from piggyback_gan.training.paired import PairedTrainer
@@ -147,11 +141,10 @@ class TrainingLoop:
         self.trainer = self._build_trainer(self.options)
         self.trainer.load_state(state["trainer"])
         self.progress = Progress(**state["progress"])
-        if self.team.is_first:
-            sums = self.progress.sums
-            self.progress.sums = {name: total.to(self.device) for name, total in sums.items()}
-        else:
-            self.progress.sums, self.progress.seen = {}, 0
+        sums = self.progress.sums if self.team.is_first else {}
+        self.progress.sums = {name: total.to(self.device) for name, total in sums.items()}
+        if not self.team.is_first:
+            self.progress.seen = 0
 
     def run(self) -> None:
         """Train all epochs that are left. The generators end with the weights that are to be kept.
@@ -174,45 +167,29 @@ class TrainingLoop:
             raise Interrupted(self.position)
 
     def _build_trainer(self, options: TrainingOptions) -> Trainer:
-        forward = self.generators[FORWARD]
+        forward, common = self.generators[FORWARD], (self.config, options, self.device, self.team)
         if options.mode == "paired":
-            return PairedTrainer(
-                forward,
-                self.config,
-                options,
-                self.device,
-                self.team,
-                labels=self.data.train.formats[0].labels,
-                penalties=self.penalties,
-            )
-        return UnpairedTrainer(
-            forward,
-            self.generators[BACKWARD],
-            self.config,
-            options,
-            self.device,
-            self.team,
-            penalties=self.penalties,
-        )
+            labels = self.data.train.formats[0].labels
+            return PairedTrainer(forward, *common, labels=labels, penalties=self.penalties)
+        backward = self.generators[BACKWARD]
+        return UnpairedTrainer(forward, backward, *common, penalties=self.penalties)
 
     def _has_batch_norm(self) -> bool:
         modules = (m for generator in self.generators.values() for m in generator.module.modules())
-        generator_has = any(isinstance(module, _BatchNorm) for module in modules)
-        return generator_has or self.options.discriminator_norm == "batch"
+        in_generators = any(isinstance(module, _BatchNorm) for module in modules)
+        return in_generators or self.options.discriminator_norm == "batch"
 
     def _select_filters(self) -> None:
         """Choose the bank filters to mix by the gradients of steps with learning rate 0."""
-        networks = {n: g for n, g in self.generators.items() if isinstance(g, PiggybackNetwork)}
-        if not any(network.selects_filters for network in networks.values()):
+        networks = [g for g in self.generators.values() if isinstance(g, PiggybackNetwork)]
+        if not any(network.selects_filters for network in networks):
             return
         still = replace(self.options, learning_rate=0.0, backward_learning_rate=0.0)
         probe = self._build_trainer(still)
+        probe.begin_epoch(self.epoch_steps)
         with closing(self._batches()) as batches:
-            selected = select_filters(
-                networks, probe, self.epoch_steps, batches, self.should_stop, self.team
-            )
-        if not selected:
-            raise Interrupted(self.position)
+            if not select_filters(networks, probe, batches, self.should_stop, self.team):
+                raise Interrupted(self.position)
 
     # An epoch
 

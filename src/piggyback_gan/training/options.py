@@ -1,20 +1,17 @@
 """Training options: defaults and validation."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin
 
 from piggyback_gan.core.filter_options import FilterOptions
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.names import Device, Direction
 from piggyback_gan.networks.config import (
     AUGMENTATIONS,
-    DISCRIMINATOR_NAMES,
-    GAN_LOSSES,
-    INITS,
-    NORMS,
     AugmentationName,
     DiscriminatorConfig,
     DiscriminatorName,
@@ -23,7 +20,7 @@ from piggyback_gan.networks.config import (
     WeightInit,
 )
 from piggyback_gan.networks.options import GeneratorOptions
-from piggyback_gan.system.checks import check_choice, check_positive, is_number
+from piggyback_gan.system.checks import MOST, check_choice, is_number
 from piggyback_gan.system.toml_options import check_keys, known_options, options_from, read_toml
 
 Mode = Literal["paired", "unpaired"]
@@ -31,46 +28,16 @@ Augment = Literal["auto", "on", "off"]
 Precision = Literal["fp32", "bf16"]
 Log = Literal["jsonl", "tensorboard"]
 
-_CHOICES = {
-    "mode": get_args(Mode),
-    "direction": get_args(Direction),
-    "device": get_args(Device),
-    "augment": get_args(Augment),
-    "precision": get_args(Precision),
-    "log": get_args(Log),
-    "gan_loss": GAN_LOSSES,
-    "discriminator": DISCRIMINATOR_NAMES,
-    "discriminator_norm": NORMS,
-    "discriminator_init": INITS,
+_INTEGERS = {
+    "seed": (0, 2**31 - 1),
+    "pool_size": (0, MOST),
+    "decay_epochs": (0, MOST),
+    "discriminator_layers": (1, 10),
 }
-_POSITIVE = (
-    "epochs",
-    "batch_size",
-    "accumulate",
-    "image_size",
-    "discriminator_layers",
-    "ndf",
-    "samples",
-    "patience",
-    "load_size",
-    "input_channels",
-    "output_channels",
-    "input_labels",
-)
-_NOT_NEGATIVE = (
-    "learning_rate",
-    "backward_learning_rate",
-    "discriminator_learning_rate",
-    "l1_weight",
-    "cycle_weight",
-    "identity_weight",
-)
-
-
+"""Ranges of the integers that are not from 1 to `MOST`."""
 FIRST_TASK_RATE = 2e-4
 LATER_TASK_RATE = 1e-3
 SMALL_DATA = 500  # fewer training images than this: augmentation was measured to help
-_MOST_LAYERS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,19 +131,8 @@ class TrainingOptions(FilterOptions, BasicOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field, allowed in _CHOICES.items():
-            check_choice(field, getattr(self, field), allowed)
-        for field in _POSITIVE:
-            if getattr(self, field) is not None or field in ("epochs", "batch_size", "image_size"):
-                check_positive(field, getattr(self, field))
-        for field in _NOT_NEGATIVE:
-            value = getattr(self, field)
-            if value is not None and not (is_number(value) and 0 <= value < float("inf")):
-                raise PiggybackError(f"invalid {field}: found {value!r}, give a number from 0 on")
-        if not is_number(self.val_fraction) or not 0 <= self.val_fraction < 1:
-            raise PiggybackError(
-                f"invalid val_fraction: found {self.val_fraction!r}, give a number from 0 to below 1"
-            )
+        for option in dataclasses.fields(self):
+            _check(option, getattr(self, option.name))
         for field in ("input_range", "output_range"):
             _check_range(field, getattr(self, field))
         if self.input_labels is not None and (self.input_channels or self.input_range):
@@ -187,10 +143,6 @@ class TrainingOptions(FilterOptions, BasicOptions):
             raise PiggybackError("patience needs a metric: give keep_best too")
         if self.keep_best is not None and not isinstance(self.keep_best, str):
             raise PiggybackError(f"invalid keep_best: found {self.keep_best!r}, give a metric")
-        if not _is_integer(self.pool_size) or not 0 <= self.pool_size <= 65536:
-            raise PiggybackError(
-                f"invalid pool_size: found {self.pool_size!r}, give an integer from 0 to 65536"
-            )
         if not isinstance(self.augment_policy, tuple):
             raise PiggybackError(
                 f"invalid augment_policy: found {self.augment_policy!r}, "
@@ -198,25 +150,6 @@ class TrainingOptions(FilterOptions, BasicOptions):
             )
         for name in self.augment_policy:
             check_choice("augment_policy", name, AUGMENTATIONS)
-        if not is_number(self.beta1) or not 0 <= self.beta1 < 1:
-            raise PiggybackError(f"invalid beta1: found {self.beta1!r}, give a number from 0 to 1")
-        if not _is_integer(self.seed) or not 0 <= self.seed < 2**31:
-            raise PiggybackError(
-                f"invalid seed: found {self.seed!r}, give an integer from 0 to 2**31 - 1"
-            )
-        if not isinstance(self.flip, bool):
-            raise PiggybackError(f"invalid flip: found {self.flip!r}, give true or false")
-        if self.decay_epochs is not None and not (
-            _is_integer(self.decay_epochs) and self.decay_epochs >= 0
-        ):
-            raise PiggybackError(
-                f"invalid decay_epochs: found {self.decay_epochs!r}, give an integer from 0 on"
-            )
-        if self.discriminator_layers > _MOST_LAYERS:
-            raise PiggybackError(
-                f"invalid discriminator_layers: found {self.discriminator_layers}, "
-                f"give at most {_MOST_LAYERS}"
-            )
 
     def resolved(
         self,
@@ -263,17 +196,15 @@ class TrainingOptions(FilterOptions, BasicOptions):
         if augment == "auto":
             augment = "on" if train_images < SMALL_DATA else "off"
         identity = 5.0 if equal_channels else 0.0
+        backward_rate = self.backward_learning_rate
+        if backward_rate is None:
+            backward_rate = self.learning_rate
         return dataclasses.replace(
             self.with_filter_defaults(),
             decay_epochs=self.epochs // 2 if self.decay_epochs is None else self.decay_epochs,
             load_size=self.load_size or round(self.image_size * 286 / 256),
             learning_rate=_rate(self.learning_rate, earlier),
-            backward_learning_rate=_rate(
-                self.learning_rate
-                if self.backward_learning_rate is None
-                else self.backward_learning_rate,
-                earlier_backward,
-            ),
+            backward_learning_rate=_rate(backward_rate, earlier_backward),
             identity_weight=identity if self.identity_weight is None else self.identity_weight,
             augment=augment,
             device=device,
@@ -292,6 +223,26 @@ class TrainingOptions(FilterOptions, BasicOptions):
         )
 
 
+def _check(option: dataclasses.Field[Any], value: Any) -> None:
+    """Raise PiggybackError unless a choice, an integer, a number or a bool is in the option's range."""
+    kind, name = option.type, option.name
+    fits = True
+    if get_origin(kind) is Literal:
+        check_choice(name, value, get_args(kind))
+    elif kind is bool:
+        expected, fits = "true or false", isinstance(value, bool)
+    elif kind is int or (kind == int | None and value is not None):
+        least, most = _INTEGERS.get(name, (1, MOST))
+        expected = f"an integer from {least} to {most}"
+        fits = is_number(value) and isinstance(value, int) and least <= value <= most
+    elif kind is float or (kind == float | None and value is not None):
+        below = 1 if name in ("val_fraction", "beta1") else math.inf
+        expected = "a number from 0 " + ("on" if below == math.inf else "to below 1")
+        fits = is_number(value) and 0 <= value < below
+    if not fits:
+        raise PiggybackError(f"invalid {name}: found {value!r}, give {expected}")
+
+
 def _check_range(field: str, value: Any) -> None:
     if value is None:
         return
@@ -307,10 +258,6 @@ def _rate(given: float | None, earlier: Sequence[str]) -> float:
     return LATER_TASK_RATE if earlier else FIRST_TASK_RATE
 
 
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def read_options(path: Path) -> tuple[TrainingOptions, GeneratorOptions]:
     """Read options from a TOML file, whose keys are the fields of both classes; `unconstrained` may be a table.
 
@@ -319,6 +266,5 @@ def read_options(path: Path) -> tuple[TrainingOptions, GeneratorOptions]:
     """
     content = read_toml(path)
     check_keys(content, known_options(TrainingOptions, GeneratorOptions), str(path))
-    return options_from(TrainingOptions, content, str(path)), options_from(
-        GeneratorOptions, content, str(path)
-    )
+    training = options_from(TrainingOptions, content, str(path))
+    return training, options_from(GeneratorOptions, content, str(path))

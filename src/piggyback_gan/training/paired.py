@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from piggyback_gan.names import FORWARD
 from piggyback_gan.networks.config import Architecture
-from piggyback_gan.networks.discriminators import build_discriminator
 from piggyback_gan.system.distributed import Processes
 from piggyback_gan.training.losses import generator_loss
 from piggyback_gan.training.options import TrainingOptions
@@ -37,17 +37,8 @@ class PairedTrainer(Trainer):
         labels: bool = False,
         penalties: Mapping[str, Penalty] | None = None,
     ) -> None:
-        assert options.learning_rate is not None, "options must be resolved"
-        channels = config.input_channels + config.output_channels
-        discriminator = build_discriminator(options.discriminator_config(channels))
-        super().__init__(
-            {"forward": (network, options.learning_rate)},
-            {"discriminator": discriminator},
-            options,
-            device,
-            processes or Processes(),
-            penalties or {},
-        )
+        judged = {"discriminator": config.input_channels + config.output_channels}
+        super().__init__({FORWARD: network}, judged, options, device, processes, penalties)
         self.network = network
         self.discriminator = self.discriminators["discriminator"]
         self._coloured = (not labels, True)
@@ -60,7 +51,7 @@ class PairedTrainer(Trainer):
         self._begin(of_discriminators=True)
         for inputs, targets, draws, share in parts:
             with torch.set_grad_enabled(at_once):
-                outputs = self._generate(self.network, inputs)
+                outputs = self._run(self.network, inputs)
             made.append(outputs)
             real = self._seen(inputs, targets, draws)
             fake = self._seen(inputs, outputs.detach(), draws)
@@ -72,12 +63,12 @@ class PairedTrainer(Trainer):
         self._begin(of_discriminators=False)
         for (inputs, targets, draws, share), outputs in zip(parts, made, strict=True):
             if not at_once:
-                outputs = self._generate(self.network, inputs)
-            scores = self._judge(self.discriminator, self._seen(inputs, outputs, draws))
+                outputs = self._run(self.network, inputs)
+            scores = self._run(self.discriminator, self._seen(inputs, outputs, draws))
             gan = generator_loss(self.options.gan_loss, scores)
             l1 = (outputs - targets).abs().mean()
             loss, named = gan + self.options.l1_weight * l1, {"gan": gan, "l1": l1}
-            if (penalty := self._penalty("forward", inputs)) is not None:
+            if (penalty := self._penalty(FORWARD, inputs)) is not None:
                 loss, named = loss + penalty, {**named, "penalty": penalty}
             (loss * share).backward()  # type: ignore[no-untyped-call]
             losses.add(len(inputs), **named)

@@ -10,13 +10,7 @@ import torch
 from piggyback_gan.bank.bank import Bank, open_or_new
 from piggyback_gan.core.network import PiggybackNetwork
 from piggyback_gan.core.task import LayerPlan, ParameterCount
-from piggyback_gan.data.folders import (
-    PairedFolder,
-    UnpairedFolder,
-    find_pairs,
-    find_unpaired,
-    train_counts,
-)
+from piggyback_gan.data.folders import PairedFolder, UnpairedFolder, find_folder, train_counts
 from piggyback_gan.data.formats import find_formats
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.evaluation.evaluate import unpaired_metric_names
@@ -111,22 +105,19 @@ def plan_task(
     check_task_name(task)
     # First, as it configures threads that are started later.
     device = cast(Device, choose_device(options.device))
-    folder: PairedFolder | UnpairedFolder
-    folder = find_pairs(data) if options.mode == "paired" else find_unpaired(data)
+    folder = find_folder(data, options.mode)
     if options.val_fraction:
         folder = folder.with_held_out(options.val_fraction, options.seed)
     bank = open_or_new(bank_path, generator.for_new_bank(options.image_size))
     bank.check_new(task)
-    known = (
-        (bank.config.input_channels, bank.config.output_channels) if bank.tasks else (None, None)
-    )
+    of_bank = bank.config.input_channels, bank.config.output_channels
     formats = find_formats(
         folder,
         options.direction,
         channels=(options.input_channels, options.output_channels),
         ranges=(options.input_range, options.output_range),
         labels=options.input_labels,
-        bank_channels=known,
+        bank_channels=of_bank if bank.tasks else (None, None),
     )
     channels = formats[0].channels, formats[1].channels
     if bank.tasks:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from importlib.metadata import version
 
 from piggyback_gan.bank.card import DataCard, ImageCard, ParameterCard, TaskCard
 from piggyback_gan.core.task import ParameterCount
@@ -18,7 +19,6 @@ def task_card(
     config: Architecture,
     *,
     data_name: str,
-    library_version: str,
     effective_batch: int,
     parameters: ParameterCount,
     epoch: int,
@@ -26,30 +26,17 @@ def task_card(
 ) -> TaskCard:
     """Make the card of a finished task.
 
-    Args:
-        folder: the training images.
-        formats: of input and output.
-        options: resolved.
-        config: the task's generator.
-        data_name: the folder's name when the run began.
-        library_version: the version that trained the task.
-        effective_batch: images per step.
-        parameters: what the task adds to the bank.
-        epoch: the epoch whose weights were kept.
-        validation: the held-out metrics of that epoch.
+    `options` are resolved, `data_name` is the folder's name when the run began, `parameters` are what the task
+    adds to the bank, and `validation` has the held-out metrics of the `epoch` whose weights were kept.
     """
     if isinstance(folder, PairedFolder):
         counts = {"train_pairs": len(folder.train), "held_out_pairs": len(folder.held_out)}
     else:
-        counts = {
-            "train_a": len(folder.train_a),
-            "train_b": len(folder.train_b),
-            "held_out_a": len(folder.held_out_a),
-            "held_out_b": len(folder.held_out_b),
-        }
+        sides = ("train_a", "train_b", "held_out_a", "held_out_b")
+        counts = {side: len(getattr(folder, side)) for side in sides}
     first, second = formats
     return TaskCard(
-        library_version=library_version,
+        library_version=version("piggyback-gan"),
         mode=options.mode,
         data=DataCard(name=data_name, layout=folder.layout, **counts),
         image=ImageCard(

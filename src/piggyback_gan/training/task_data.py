@@ -10,6 +10,8 @@ from piggyback_gan.images.format import ImageFormat
 from piggyback_gan.images.read import Source
 from piggyback_gan.training.options import TrainingOptions
 
+_Sides = Sequence[Sequence[Pair] | Sequence[Source]]
+
 
 @dataclass(frozen=True)
 class TaskData:
@@ -46,28 +48,27 @@ def load_task_data(
         PiggybackError: names all files of all splits that can't be used.
     """
     assert options.load_size is not None
-    name = folder.held_out_name or "held-out"
     sizes = {"train": options.load_size}
-    some = slice(options.samples)
 
-    def load(split: str, *sides: Sequence[Pair] | Sequence[Source]) -> Dataset:
+    def load(split: str, sides: _Sides) -> Dataset:
         total, size = sum(map(len, sides)), sizes.get(split, options.image_size)
         return load_sides(
             sides, options.direction, formats, size, lambda done: checked(split, done, total)
         )
 
+    sides: _Sides
     if isinstance(folder, PairedFolder):
-        train, held_out = _all_or_faults(
-            lambda: load("train", folder.train), lambda: load(name, folder.held_out)
-        )
-        shown = held_out if len(held_out) else load("samples", folder.train[some])
+        sides, partners = (folder.train,), False
     else:
-        a, b = folder.train_a, folder.train_b
-        out = held_out_sides(folder)
-        train, held_out = _all_or_faults(lambda: load("train", a, b), lambda: load(name, *out))
-        shown = held_out if len(held_out) else load("samples", a[some], b[some])
-    partners = isinstance(folder, UnpairedFolder) and bool(folder.paired_held_out)
-    return TaskData(train, held_out if len(held_out) else None, shown, partners)
+        sides, partners = (folder.train_a, folder.train_b), bool(folder.paired_held_out)
+    name = folder.held_out_name or "held-out"
+    train, held_out = _all_or_faults(
+        lambda: load("train", sides), lambda: load(name, _held_out(folder))
+    )
+    if not len(held_out):
+        shown = load("samples", [side[: options.samples] for side in sides])
+        return TaskData(train, None, shown)
+    return TaskData(train, held_out, held_out, partners)
 
 
 def load_held_out_of(
@@ -81,10 +82,12 @@ def load_held_out_of(
     Raises:
         PiggybackError: names all files that can't be used.
     """
-    sides: tuple[Sequence[Pair] | Sequence[Source], ...]
-    sides = (folder.held_out,) if isinstance(folder, PairedFolder) else held_out_sides(folder)
-    some = [side[:count] for side in sides]
+    some = [side[:count] for side in _held_out(folder)]
     return load_sides(some, options.direction, formats, options.image_size, lambda done: None)
+
+
+def _held_out(folder: PairedFolder | UnpairedFolder) -> _Sides:
+    return (folder.held_out,) if isinstance(folder, PairedFolder) else held_out_sides(folder)
 
 
 def _all_or_faults(*loaders: Callable[[], Dataset]) -> list[Dataset]:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from piggyback_gan.core.private_tensors import load_module_state, module_state
 from piggyback_gan.data.datasets import share_of
+from piggyback_gan.names import BACKWARD, FORWARD
+from piggyback_gan.networks.discriminators import build_discriminator
 from piggyback_gan.system.distributed import Processes
 from piggyback_gan.system.seeding import generator_at, seed_of
 from piggyback_gan.training.augment import Augmentation
@@ -72,64 +74,59 @@ class Trainer(ABC):
     """Trains the tasks in training of one or two networks against fresh discriminators.
 
     Args:
-        generators: the networks by name, on their device, each with a task in training, and their
-            learning rates.
-        discriminators: by name; they are moved to the device.
+        generators: "forward" and, of an unpaired task, "backward", on their device, each with a task in
+            training.
+        judged: the channels of the images that each discriminator judges, by name.
         options: resolved (`TrainingOptions.resolved`).
         device: where the networks are.
-        processes: those that train together. All must have the same networks.
+        processes: those that train together, all with the same networks; by default only this one.
         penalties: additional losses, by generator name.
     """
 
     def __init__(
         self,
-        generators: Mapping[str, tuple[TrainableNetwork, float]],
-        discriminators: Mapping[str, nn.Module],
+        generators: Mapping[str, TrainableNetwork],
+        judged: Mapping[str, int],
         options: TrainingOptions,
         device: torch.device,
-        processes: Processes,
-        penalties: Mapping[str, Penalty],
+        processes: Processes | None,
+        penalties: Mapping[str, Penalty] | None,
     ) -> None:
+        assert options.learning_rate is not None, "options must be resolved"
         self.options = options
         self.device = device
         # With batch norm, real and generated images would affect each other's scores.
         self._judged_together = options.discriminator_norm != "batch"
-        self.processes = processes
-        self._penalties = penalties
-        self.generators = {name: network for name, (network, _) in generators.items()}
-        self.discriminators = {name: d.to(device) for name, d in discriminators.items()}
+        self.processes = processes or Processes()
+        self._penalties = penalties or {}
+        self.generators = generators
+        self.discriminators = {
+            name: build_discriminator(options.discriminator_config(channels)).to(device)
+            for name, channels in judged.items()
+        }
         betas = (options.beta1, 0.999)
         # Fused: one pass over each parameter, where torch supports it.
         fused = device.type in ("cpu", "cuda")
-        groups = [
-            {"params": network.trainable_parameters(), "lr": rate}
-            for network, rate in generators.values()
-        ]
+        rates = {FORWARD: options.learning_rate, BACKWARD: options.backward_learning_rate}
+        trained = {name: network.trainable_parameters() for name, network in generators.items()}
+        groups = [{"params": own, "lr": rates[name]} for name, own in trained.items()]
+        self._generator_parameters = [p for own in trained.values() for p in own]
         self._discriminator_parameters = [
             p for d in self.discriminators.values() for p in d.parameters()
         ]
         # A user's network may have complex parameters besides its filters.
-        trained = (p for g in self.generators.values() for p in g.trainable_parameters())
-        is_real = not any(p.is_complex() for p in trained)
+        is_real = not any(p.is_complex() for p in self._generator_parameters)
+        rate = options.discriminator_learning_rate
         self._optimizers = (
             torch.optim.Adam(groups, betas=betas, fused=fused and is_real),
-            torch.optim.Adam(
-                self._discriminator_parameters,
-                options.discriminator_learning_rate,
-                betas,
-                fused=fused,
-            ),
+            torch.optim.Adam(self._discriminator_parameters, rate, betas, fused=fused),
         )
-        self._generator_parameters = [
-            p for group in self._optimizers[0].param_groups for p in group["params"]
-        ]
         self._rates = [
             [group["lr"] for group in optimizer.param_groups] for optimizer in self._optimizers
         ]
         self._epoch_steps = 0
-        self._augmentation = (
-            Augmentation(options.augment_policy) if options.augment == "on" else None
-        )
+        augments = options.augment == "on"
+        self._augmentation = Augmentation(options.augment_policy) if augments else None
 
     def begin_epoch(self, steps: int) -> None:
         """Set train mode.
@@ -214,10 +211,9 @@ class Trainer(ABC):
             self.device.type, torch.bfloat16, enabled=self.options.precision == "bf16"
         )
 
-    def _generate(self, generator: TrainableNetwork, images: Tensor) -> Tensor:
+    def _run(self, network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         with self._computing():
-            outputs: Tensor = generator(images)
-        return outputs.float()
+            return network(images).float()
 
     def _penalty(self, name: str, images: Tensor) -> Tensor | None:
         """The additional loss of a generator for these inputs, if it has one."""
@@ -234,24 +230,17 @@ class Trainer(ABC):
             return sides
         return self._augmentation(sides, draws, coloured=coloured)
 
-    def _judge(self, discriminator: nn.Module, images: Tensor) -> Tensor:
-        with self._computing():
-            scores: Tensor = discriminator(images)
-        return scores.float()
-
     def _discriminator_loss(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
         """Compute the loss of real and detached generated images."""
         kind = self.options.gan_loss
         if self._judged_together:
-            scores = self._judge(discriminator, torch.cat([real, fake]))
-            real_scores, fake_scores = scores[: len(real)], scores[len(real) :]
+            scores = self._run(discriminator, torch.cat([real, fake]))
+            of_real, of_fake = scores[: len(real)], scores[len(real) :]
         else:
-            real_scores = self._judge(discriminator, real)
-            fake_scores = self._judge(discriminator, fake)
-        loss = discriminator_loss(kind, real_scores, fake_scores)
+            of_real, of_fake = self._run(discriminator, real), self._run(discriminator, fake)
+        loss = discriminator_loss(kind, of_real, of_fake)
         if kind == "wgan-gp":
-            penalty = gradient_penalty(discriminator, real, fake)
-            loss = loss + _GRADIENT_PENALTY_WEIGHT * penalty
+            loss = loss + _GRADIENT_PENALTY_WEIGHT * gradient_penalty(discriminator, real, fake)
         return loss
 
     def _begin(self, *, of_discriminators: bool) -> None:

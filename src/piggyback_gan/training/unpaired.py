@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from piggyback_gan.data.datasets import share_of
+from piggyback_gan.names import BACKWARD, FORWARD
 from piggyback_gan.networks.config import Architecture
-from piggyback_gan.networks.discriminators import build_discriminator
 from piggyback_gan.system.distributed import Processes
 from piggyback_gan.system.seeding import generator_at
 from piggyback_gan.training.image_pool import ImagePool
@@ -42,25 +42,12 @@ class UnpairedTrainer(Trainer):
         *,
         penalties: Mapping[str, Penalty] | None = None,
     ) -> None:
-        assert options.learning_rate is not None and options.backward_learning_rate is not None
-        sides = options.direction[0], options.direction[-1]
-        channels = config.input_channels, config.output_channels
-        super().__init__(
-            {
-                "forward": (forward, options.learning_rate),
-                "backward": (backward, options.backward_learning_rate),
-            },
-            {
-                side: build_discriminator(options.discriminator_config(count))
-                for side, count in zip(sides, channels, strict=True)
-            },
-            options,
-            device,
-            processes or Processes(),
-            penalties or {},
-        )
-        self.sides = sides
-        self.pools = {side: ImagePool(options.pool_size) for side in sides}
+        one, two = options.direction[0], options.direction[-1]
+        self.sides = one, two
+        judged = {one: config.input_channels, two: config.output_channels}
+        generators = {FORWARD: forward, BACKWARD: backward}
+        super().__init__(generators, judged, options, device, processes, penalties)
+        self.pools = {side: ImagePool(options.pool_size) for side in self.sides}
         self._together = config.is_batch_independent
 
     def state(self) -> dict[str, Any]:
@@ -76,7 +63,7 @@ class UnpairedTrainer(Trainer):
 
     def _step(self, batch: Batch, losses: Losses, should_stop: Callable[[], bool]) -> bool:
         one, two = self.sides
-        forward, backward = self.generators["forward"], self.generators["backward"]
+        forward, backward = self.generators[FORWARD], self.generators[BACKWARD]
         parts = list(self._parts(batch))
         fakes: dict[str, list[Tensor]] = {side: [] for side in self.sides}
 
@@ -84,10 +71,7 @@ class UnpairedTrainer(Trainer):
         for real_one, real_two, draws, share in parts:
             fake_two, same_two = self._translate(forward, real_one, real_two)
             fake_one, same_one = self._translate(backward, real_two, real_one)
-            back_one, back_two = (
-                self._generate(backward, fake_two),
-                self._generate(forward, fake_one),
-            )
+            back_one, back_two = self._run(backward, fake_two), self._run(forward, fake_one)
             gan_two = self._fooled(two, fake_two, draws)
             gan_one = self._fooled(one, fake_one, draws)
             cycle_one, cycle_two = _l1(back_one, real_one), _l1(back_two, real_two)
@@ -103,7 +87,7 @@ class UnpairedTrainer(Trainer):
                 assert self.options.identity_weight is not None
                 loss = loss + self.options.identity_weight * (identity_one + identity_two)
                 named |= {f"identity_{one}": identity_one, f"identity_{two}": identity_two}
-            for name, images in (("forward", real_one), ("backward", real_two)):
+            for name, images in ((FORWARD, real_one), (BACKWARD, real_two)):
                 if (penalty := self._penalty(name, images)) is not None:
                     loss, named = loss + penalty, {**named, f"penalty_{name}": penalty}
             (loss * share).backward()  # type: ignore[no-untyped-call]
@@ -119,10 +103,8 @@ class UnpairedTrainer(Trainer):
             these = slice(start, start + len(real_one))
             start = these.stop
             for side, real in ((one, real_one), (two, real_two)):
-                fake = self._seen(shown[side][these], draws)
-                judged = self._discriminator_loss(
-                    self.discriminators[side], self._seen(real, draws), fake
-                )
+                seen, fake = self._seen(real, draws), self._seen(shown[side][these], draws)
+                judged = self._discriminator_loss(self.discriminators[side], seen, fake)
                 (judged * share).backward()  # type: ignore[no-untyped-call]
                 losses.add(len(real), **{f"discriminator_{side}": judged})
         self._end(of_discriminators=True)
@@ -133,15 +115,15 @@ class UnpairedTrainer(Trainer):
     ) -> tuple[Tensor, Tensor | None]:
         """Translate a generator's own side, and the other side for the identity loss."""
         if not self.options.identity_weight:
-            return self._generate(generator, images), None
+            return self._run(generator, images), None
         if self._together:
-            translated, same = self._generate(generator, torch.cat([images, others])).chunk(2)
+            translated, same = self._run(generator, torch.cat([images, others])).chunk(2)
             return translated, same
-        return self._generate(generator, images), self._generate(generator, others)
+        return self._run(generator, images), self._run(generator, others)
 
     def _fooled(self, side: str, fake: Tensor, draws: Tensor | None) -> Tensor:
         """Compute a generator's GAN loss for images of this side."""
-        scores = self._judge(self.discriminators[side], self._seen(fake, draws))
+        scores = self._run(self.discriminators[side], self._seen(fake, draws))
         return generator_loss(self.options.gan_loss, scores)
 
     def _seen(self, images: Tensor, draws: Tensor | None) -> Tensor:
@@ -151,16 +133,13 @@ class UnpairedTrainer(Trainer):
         """Query the pool for the discriminator's images. All processes hold the same pool, so their number may change on resume."""
         world = self.processes.world
         counts = [len(range(batch.total)[share_of(batch.total, (r, world))]) for r in range(world)]
-        own = torch.cat(fakes) if fakes else self._none_like(side, batch)
+        # A process may have no images in a step.
+        none = (batch.first if side == self.sides[0] else batch.second)[:0].to(self.device)
+        own = torch.cat(fakes) if fakes else none
         everyones = self.processes.gather(own, counts)
         chance = generator_at(self.options.seed, batch.step, POOL, self.sides.index(side))
         shown = self.pools[side].query(everyones, chance)
         return shown[share_of(batch.total, (self.processes.rank, world))]
-
-    def _none_like(self, side: str, batch: Batch) -> Tensor:
-        """An empty batch of a side, for a process without images in this step."""
-        images = batch.first if side == self.sides[0] else batch.second
-        return images[:0].to(self.device)
 
 
 def _l1(images: Tensor, targets: Tensor) -> Tensor:

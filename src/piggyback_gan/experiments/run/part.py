@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +188,6 @@ class Part:
             options,
             self.plan.config,
             data_name=task.folder.name,
-            library_version=version("piggyback-gan"),
             effective_batch=options.batch_size * options.accumulate,
             parameters=parameters,
             epoch=options.epochs,
