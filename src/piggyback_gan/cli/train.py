@@ -59,7 +59,7 @@ def _run(arguments: list[str], *, is_first: bool, world: int) -> int:
     if given.data is None and not given.resume:
         raise PiggybackError("--data DIR is missing: the folder of images (pbgan train --help)")
     # Imported late: --help and wrong arguments should not wait for torch.
-    from piggyback_gan.bank.manifest import read_card
+    from piggyback_gan.bank.bank import Bank
     from piggyback_gan.cli.progress import TrainingProgress, print_plan
     from piggyback_gan.runs.run_folder import RunFolder
     from piggyback_gan.runs.teach import teach
@@ -105,7 +105,8 @@ def _run(arguments: list[str], *, is_first: bool, world: int) -> int:
     if is_first:
         kept = ""
         if metric := given.training.keep_best:
-            kept = f" as it was after epoch {read_card(given.bank, entry)['epoch']}, the best by {metric}"
+            epoch = Bank.open(given.bank).card(given.task).epoch
+            kept = f" as it was after epoch {epoch}, the best by {metric}"
         print(
             f"{given.task} is in {given.bank}{kept} ({entry.bytes / 1e6:.1f} MB); metrics, curves and "
             f"samples: {folder.path}"
