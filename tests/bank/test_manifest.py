@@ -164,7 +164,9 @@ def test_a_bank_of_a_newer_version_asks_for_an_update(bank: Path) -> None:
 @pytest.mark.parametrize("version", ["1", 0, -1, True, None, 1.0, [1]])
 def test_a_format_version_that_is_none_is_called_damaged(bank: Path, version: object) -> None:
     rewrite(bank, format_version=version)
-    with pytest.raises(PiggybackError, match="is damaged: format_version is ") as caught:
+    with pytest.raises(
+        PiggybackError, match=r"is damaged: Expected `int`.* - at `\$.format_version`"
+    ) as caught:
         Manifest.read(bank)
     assert_one_line(caught.value, MANIFEST_NAME)
 
@@ -208,7 +210,7 @@ def test_a_file_outside_the_tasks_folder_is_refused_even_with_a_right_checksum(
     Manifest({}, (entry(file=file),)).write(tmp_path)
     with pytest.raises(PiggybackError) as caught:
         Manifest.read(tmp_path)
-    assert_one_line(caught.value, repr(file))
+    assert_one_line(caught.value, repr(file) if isinstance(file, str) else "$.tasks[0].file")
 
 
 @pytest.mark.parametrize("name", ["../x", "..", "", "A", "a b", "a\n", "a" * 65, "../../x"])

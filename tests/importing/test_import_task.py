@@ -17,7 +17,7 @@ from commands import run_here
 from paths import ROOT
 from piggyback_gan.bank.bank import Bank
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.importing.folder import find_checkpoints, import_checkpoints, recorded_options
+from piggyback_gan.importing.folder import find_checkpoints, import_checkpoints, with_recorded
 from piggyback_gan.importing.import_task import import_task
 from piggyback_gan.importing.options import ImportOptions
 from piggyback_gan.networks.config import GeneratorConfig
@@ -258,13 +258,12 @@ def test_two_networks_of_one_name_are_refused(tmp_path: Path) -> None:
 
 
 def test_what_pix2pix_wrote_down_is_read_and_nonsense_is_not(tmp_path: Path) -> None:
-    weights = tmp_path / "latest_net_G.pth"
-    assert recorded_options(weights).direction is None
+    weights, options = tmp_path / "latest_net_G.pth", ImportOptions()
+    assert with_recorded(options, None, weights) == (options, "AtoB")
     (tmp_path / "train_opt.txt").write_text("  crop_size: -3\n direction: up\n")
-    assert recorded_options(weights).direction is None
-    assert recorded_options(weights).image_size is None
+    assert with_recorded(options, None, weights) == (options, "AtoB")
     (tmp_path / "train_opt.txt").write_bytes(b"\xff\xfe direction: BtoA")
-    assert recorded_options(weights).direction is None
+    assert with_recorded(options, None, weights) == (options, "AtoB")
 
 
 # --- the docs ---

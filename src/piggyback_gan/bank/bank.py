@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeVar
 
 import torch
 from PIL import Image, ImageOps
@@ -26,10 +26,12 @@ from piggyback_gan.images.read import from_pil
 from piggyback_gan.images.tensors import to_pixels, to_tensor
 from piggyback_gan.inference.tiling import Tiling
 from piggyback_gan.inference.translate import translate_batch
-from piggyback_gan.names import BACKWARD, FORWARD
+from piggyback_gan.names import BACKWARD, FORWARD, Direction
 from piggyback_gan.networks.config import Architecture, GeneratorConfig, read_architecture
 from piggyback_gan.networks.generators import build_generator, build_outline
 from piggyback_gan.system.device import choose_device
+
+_Image = TypeVar("_Image", Image.Image, Tensor)
 
 __all__ = ["BACKWARD", "FORWARD", "Bank", "Finding", "open_or_new"]
 
@@ -161,7 +163,7 @@ class Bank:
             self._cards[task] = parse_card(read_card(self.path, entry), self.path, entry)
         return self._cards[task]
 
-    def directions(self, task: str) -> tuple[str, ...]:
+    def directions(self, task: str) -> tuple[Direction, ...]:
         """Return the directions of a task, "AtoB" or "BtoA"; the one that it was trained in comes first.
 
         Raises:
@@ -209,32 +211,14 @@ class Bank:
         network = _restored(self._network_to_read(which), needed, which)
         return network.fold(task).to(choose_device(str(device)))
 
-    @overload
     def translate(
         self,
         task: str,
-        image: Image.Image,
+        image: _Image,
         device: str = "cpu",
         direction: str | None = None,
         tiling: Tiling | None = None,
-    ) -> Image.Image: ...
-    @overload
-    def translate(
-        self,
-        task: str,
-        image: Tensor,
-        device: str = "cpu",
-        direction: str | None = None,
-        tiling: Tiling | None = None,
-    ) -> Tensor: ...
-    def translate(
-        self,
-        task: str,
-        image: Image.Image | Tensor,
-        device: str = "cpu",
-        direction: str | None = None,
-        tiling: Tiling | None = None,
-    ) -> Image.Image | Tensor:
+    ) -> _Image:
         """Translate an image of any size; the task's generator is kept for the next call.
 
         Args:
@@ -270,7 +254,7 @@ class Bank:
         """Read the tasks that a task needs in one of the networks; what these need must be among them."""
         assert state.needs is not None
         known: set[str] = set()
-        for stored in self._store.read_tasks(state.needs.tasks):
+        for stored in map(self._store.read_task, state.needs.tasks):
             theirs = state_in(stored, which)
             name = stored.state.name
             if theirs is None or (theirs.needs and not known.issuperset(theirs.needs.tasks)):

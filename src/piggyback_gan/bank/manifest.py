@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import msgspec
 
@@ -36,6 +36,14 @@ NOTES_NAME = "card.toml"
 README_NAME = "README.md"
 SAMPLES_FOLDER = "samples"
 TASK_FILE = re.compile(r"([0-9]{4,})-([a-z0-9][a-z0-9._-]{0,63})\.safetensors")
+
+
+@dataclass(frozen=True)
+class _Head:
+    """What manifests of all versions have."""
+
+    format: str
+    format_version: Annotated[int, msgspec.Meta(ge=1)]
 
 
 @dataclass(frozen=True)
@@ -122,33 +130,28 @@ class Manifest:
         """
         try:
             content = json.loads(raw)
-            ours = content["format"] == FORMAT
-            version = content["format_version"]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            raise PiggybackError(f"{path} is damaged: it is not a valid manifest") from None
-        if not ours:
-            raise PiggybackError(f"{path} is damaged or not a bank's: format {content['format']!r}")
-        if type(version) is not int or version < 1:
-            raise PiggybackError(f"{path} is damaged: format_version is {version!r}")
-        if version > FORMAT_VERSION:
-            raise PiggybackError(
-                f"{path} is of format {version}, this version reads up to {FORMAT_VERSION}: "
-                "update piggyback-gan"
-            )
-        try:
-            entries = msgspec.convert(content["tasks"], type=tuple[TaskEntry, ...])
-            manifest = cls(content["architecture"], entries)
+            head = msgspec.convert(content, _Head)
+            if head.format != FORMAT:
+                raise PiggybackError(f"{path} is damaged or not a bank's: format {head.format!r}")
+            if head.format_version > FORMAT_VERSION:
+                raise PiggybackError(
+                    f"{path} is of format {head.format_version}, this version reads up to {FORMAT_VERSION}: "
+                    "update piggyback-gan"
+                )
+            manifest = msgspec.convert(content, cls)
             rendered = manifest.render()
-        except (KeyError, msgspec.ValidationError, RecursionError):
-            raise PiggybackError(f"{path} is damaged: it is not a valid manifest") from None
+        except PiggybackError:
+            raise
+        except (ValueError, msgspec.ValidationError, RecursionError) as error:
+            raise PiggybackError(f"{path} is damaged: {error}") from None
         if rendered != raw:
             raise PiggybackError(f"{path} is damaged: its checksum does not match its content")
-        for entry in entries:
+        for entry in manifest.tasks:
             # The checksum does not protect from malice: a name must not lead out of the folder.
             file = TASK_FILE.fullmatch(entry.file)
             if file is None or file[2] != entry.name:
                 raise PiggybackError(f"{path} names a file that is not a task's: {entry.file!r}")
-        if len(manifest.places) < len(entries):
+        if len(manifest.places) < len(manifest.tasks):
             raise PiggybackError(f"{path} is damaged: it names a task twice")
         return manifest
 
@@ -199,19 +202,15 @@ def read_header(path: Path) -> dict[str, str]:
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            if length > path.stat().st_size:
-                raise PiggybackError(f"{path} is truncated or not a safetensors file")
-            return parse_header(file.read(length))
+            return parse_header(file.read(min(length, path.stat().st_size)), path)
     except FileNotFoundError:
         raise PiggybackError(f"{path} is missing") from None
     except OSError as error:
         raise PiggybackError(f"{path} can't be read: {error.strerror}") from None
-    except PiggybackError as error:
-        raise error if str(path) in str(error) else PiggybackError(f"{path}: {error}") from None
 
 
-def parse_header(header: bytes) -> dict[str, str]:
-    """Parse a safetensors header, which is JSON, and return its metadata.
+def parse_header(header: bytes, path: Path) -> dict[str, str]:
+    """Parse the safetensors header of a file, which is JSON, and return its metadata.
 
     Raises:
         PiggybackError: it is not one.
@@ -220,7 +219,7 @@ def parse_header(header: bytes) -> dict[str, str]:
         metadata = json.loads(header).get("__metadata__", {})
         return {str(key): str(value) for key, value in metadata.items()}
     except (ValueError, AttributeError, RecursionError):
-        raise PiggybackError("damaged, or not a safetensors file") from None
+        raise PiggybackError(f"{path} is damaged, or not a safetensors file") from None
 
 
 def read_card(path: Path, entry: TaskEntry) -> dict[str, Any]:
@@ -234,12 +233,9 @@ def read_card(path: Path, entry: TaskEntry) -> dict[str, Any]:
     if "card" not in metadata:
         raise PiggybackError(f"{file} is not a task's file")
     try:
-        card = json.loads(metadata["card"])
-    except (ValueError, RecursionError):
-        card = None
-    if not isinstance(card, dict):
-        raise damaged_card(path, entry, "not a JSON object")
-    return card
+        return msgspec.convert(json.loads(metadata["card"]), dict[str, Any])
+    except (ValueError, RecursionError, msgspec.ValidationError):
+        raise damaged_card(path, entry, "not a JSON object") from None
 
 
 def damaged_card(path: Path, entry: TaskEntry, reason: str) -> PiggybackError:

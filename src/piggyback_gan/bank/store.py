@@ -2,15 +2,16 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any
 
-import safetensors
+import msgspec
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from piggyback_gan.bank.manifest import (
@@ -28,8 +29,7 @@ from piggyback_gan.bank.manifest import (
 from piggyback_gan.core.mixings import mixing_from_card
 from piggyback_gan.core.task import Needs, TaskFilters, TaskState
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.names import STORAGES, Storage, check_task_name
-from piggyback_gan.system.checks import check_choice
+from piggyback_gan.names import Storage, check_task_name
 from piggyback_gan.system.files import atomic_write, require_writable
 
 _TASK_FORMAT = "piggyback-gan task"
@@ -39,6 +39,8 @@ _MIXING = "mixing"
 _START = "start"
 _STORAGE = "storage"
 _NEEDS = "needs"
+_DAMAGE = (KeyError, ValueError, RecursionError, SafetensorError, msgspec.MsgspecError)
+_Shares = dict[str, Annotated[float, msgspec.Meta(ge=0, le=1)]]
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,15 @@ class StoredTask:
     state: TaskState
     card: Mapping[str, Any]
     others: Mapping[str, TaskState] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _StoredNeeds:
+    """What a task needs: ranges of numbers of earlier tasks, first and last, and the hash of their files' hashes."""
+
+    tasks: list[tuple[int, int]]
+    sha256: str
+    bank_filters: Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Store:
@@ -77,39 +88,37 @@ class Store:
         Raises:
             PiggybackError: a file is missing, damaged, foreign or of a newer version; it is named.
         """
-        previous = _NO_PREVIOUS
-        for entry in self.manifest.tasks:
-            yield self._read(entry, previous)
-            previous = entry.sha256
+        return map(self.read_task, self.manifest.places)
 
     def check(self) -> Iterator[tuple[TaskEntry, StoredTask | PiggybackError]]:
         """Read all tasks in order, going on after one that is missing or damaged."""
-        previous = _NO_PREVIOUS
         for entry in self.manifest.tasks:
             try:
-                yield entry, self._read(entry, previous)
+                yield entry, self.read_task(entry.name)
             except PiggybackError as error:
                 yield entry, error
-            previous = entry.sha256
 
     def read_task(self, name: str) -> StoredTask:
-        """Read one task.
+        """Read one task, and only its file.
 
         Raises:
-            PiggybackError: a task does not exist, or as `read`.
+            PiggybackError: the task does not exist, or as `read`.
         """
         entry = self.manifest.entry(name)
-        place = self.manifest.places[name]
-        previous = self.manifest.tasks[place - 1].sha256 if place else _NO_PREVIOUS
-        return self._read(entry, previous)
-
-    def read_tasks(self, names: Iterable[str]) -> Iterator[StoredTask]:
-        """Read these tasks, and only their files.
-
-        Raises:
-            PiggybackError: a task does not exist, or as `read`.
-        """
-        return map(self.read_task, names)
+        path = self.path / TASKS_FOLDER / entry.file
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            raise PiggybackError(f"task {name!r}: {path} is missing") from None
+        except OSError as error:
+            raise PiggybackError(f"{path} can't be read: {error.strerror}") from None
+        check_content(entry, content, path)
+        try:
+            return self._parse(entry, path, content)
+        except _DAMAGE as error:
+            if isinstance(error, PiggybackError) and str(path) in str(error):
+                raise
+            raise PiggybackError(f"task {name!r}: {path} is damaged: {error}") from None
 
     def outlines(self) -> Iterator[StoredTask]:
         """Read all tasks without their tensors, from the files' headers, whose hashes are not checked.
@@ -122,7 +131,7 @@ class Store:
             metadata = read_header(path)
             try:
                 yield self._stored(entry, metadata, {})
-            except (KeyError, ValueError, RecursionError) as error:
+            except _DAMAGE as error:
                 raise PiggybackError(f"task {entry.name!r}: {path} is damaged: {error}") from None
 
     def check_new(self, name: str) -> None:
@@ -164,7 +173,7 @@ class Store:
             "task": state.name,
             "architecture": json.dumps(self.manifest.architecture, sort_keys=True),
             "card": json.dumps(card, sort_keys=True),
-            "previous_sha256": tasks[-1].sha256 if tasks else _NO_PREVIOUS,
+            "previous_sha256": self._sha256_before(len(tasks)),
         }
         tensors = dict(state.tensors)
         metadata |= self._state_metadata(state)
@@ -240,31 +249,19 @@ class Store:
             if (unnamed or temporary) and path.is_file():
                 path.unlink(missing_ok=True)
 
-    def _read(self, entry: TaskEntry, previous: str) -> StoredTask:
-        path = self.path / TASKS_FOLDER / entry.file
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError:
-            raise PiggybackError(f"task {entry.name!r}: {path} is missing") from None
-        except OSError as error:
-            raise PiggybackError(f"{path} can't be read: {error.strerror}") from None
-        check_content(entry, content, path)
-        try:
-            return self._parse(entry, path, content, previous)
-        except (KeyError, ValueError, RecursionError, safetensors.SafetensorError) as error:
-            if isinstance(error, PiggybackError) and str(path) in str(error):
-                raise
-            raise PiggybackError(f"task {entry.name!r}: {path} is damaged: {error}") from None
+    def _sha256_before(self, place: int) -> str:
+        """Return the hash of the file of the task before a place."""
+        return self.manifest.tasks[place - 1].sha256 if place else _NO_PREVIOUS
 
-    def _parse(self, entry: TaskEntry, path: Path, content: bytes, previous: str) -> StoredTask:
-        metadata = parse_header(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    def _parse(self, entry: TaskEntry, path: Path, content: bytes) -> StoredTask:
+        metadata = parse_header(content[8 : 8 + int.from_bytes(content[:8], "little")], path)
         if metadata.get("format") != _TASK_FORMAT or metadata.get("task") != entry.name:
             raise PiggybackError(f"task {entry.name!r}: {path} is not this task's file")
         if int(metadata["format_version"]) > FORMAT_VERSION:
             raise PiggybackError(f"{path} was written by a newer version: update piggyback-gan")
         if json.loads(metadata["architecture"]) != self.manifest.architecture:
             raise PiggybackError(f"task {entry.name!r}: {path} belongs to another architecture")
-        if metadata["previous_sha256"] != previous:
+        if metadata["previous_sha256"] != self._sha256_before(self.manifest.places[entry.name]):
             raise PiggybackError(
                 f"task {entry.name!r}: {path} was built on another file of the task before it"
             )
@@ -289,9 +286,7 @@ class Store:
                 }
                 others[network] = self._state(entry.name, words, mine)
         state = self._state(entry.name, metadata, tensors)
-        card = json.loads(metadata["card"])
-        if not isinstance(card, dict):
-            raise PiggybackError("its card is not a JSON object")
+        card = msgspec.convert(json.loads(metadata["card"]), dict[str, Any])
         return StoredTask(state, card, others)
 
     def _state_metadata(self, state: TaskState) -> dict[str, str]:
@@ -315,23 +310,17 @@ class Store:
         self, name: str, metadata: Mapping[str, str], tensors: dict[str, Tensor]
     ) -> TaskState:
         """The inverse of `_state_metadata`."""
-        start = json.loads(metadata[_START])
-        if start is not None:
-            check_task_name(start if isinstance(start, str) else "")
-            if (
-                self.manifest.places.get(start, len(self.manifest.tasks))
-                >= self.manifest.places[name]
-            ):
-                raise PiggybackError(f"it starts from {start!r}, which is not an earlier task")
-        storage = metadata[_STORAGE]
-        check_choice("storage", storage, STORAGES)
+        start = msgspec.json.decode(metadata[_START], type=str | None)
+        places = self.manifest.places
+        if start is not None and places.get(start, len(places)) >= places[name]:
+            raise PiggybackError(f"it starts from {start!r}, which is not an earlier task")
         return TaskState(
             name=name,
             filters=TaskFilters(
-                shares=_shares(metadata[_SHARES]),
+                shares=msgspec.json.decode(metadata[_SHARES], type=_Shares),
                 mixing=mixing_from_card(json.loads(metadata[_MIXING])),
                 start=start,
-                storage=cast(Storage, storage),
+                storage=msgspec.convert(metadata[_STORAGE], Storage),
             ),
             tensors=tensors,
             needs=self._needs(name, metadata[_NEEDS]),
@@ -339,23 +328,19 @@ class Store:
 
     def _needs(self, name: str, text: str) -> Needs:
         """Parse what a task needs; only earlier tasks can be named."""
-        record = json.loads(text)
-        earlier = self.manifest.places[name]
+        words = "what it needs is not given as numbers of earlier tasks"
         try:
-            ranges, bank_filters = record["tasks"], record["bank_filters"]
-            ends = [0, *(end for first, last in ranges for end in (first, last + 1))]
-            whole = all(type(number) is int for number in (*ends, bank_filters))
-            # Ranges do not overlap, so their number is limited by that of the tasks.
-            rising = whole and all(a < b for a, b in pairwise(ends)) and ends[-1] <= earlier + 1
-            sha256 = record["sha256"]
-        except (KeyError, TypeError, ValueError):
-            rising = False
-        if not rising or bank_filters < 0:
-            raise PiggybackError("what it needs is not given as numbers of earlier tasks")
-        numbers = [n for first, last in ranges for n in range(first, last + 1)]
-        if sha256 != self._files_sha256(numbers):
+            needs = msgspec.json.decode(text, type=_StoredNeeds)
+        except msgspec.MsgspecError as error:
+            raise PiggybackError(f"{words}: {error}") from None
+        ends = [0, *(end for first, last in needs.tasks for end in (first, last + 1))]
+        # Ranges do not overlap, so their number is limited by that of the tasks.
+        if not all(a < b for a, b in pairwise(ends)) or ends[-1] > self.manifest.places[name] + 1:
+            raise PiggybackError(words)
+        numbers = [n for first, last in needs.tasks for n in range(first, last + 1)]
+        if needs.sha256 != self._files_sha256(numbers):
             raise PiggybackError("it was built on other files of the tasks that it needs")
-        return Needs(tuple(self.manifest.tasks[n - 1].name for n in numbers), bank_filters)
+        return Needs(tuple(self.manifest.tasks[n - 1].name for n in numbers), needs.bank_filters)
 
     def _files_sha256(self, numbers: Iterable[int]) -> str:
         """Hash the hashes of these tasks' files: the chain covers neighbours only."""
@@ -368,7 +353,7 @@ def _of(network: str, key: str) -> str:
     return f"{network}/{key}"
 
 
-def _ranges(places: Sequence[int]) -> list[list[int]]:
+def _ranges(places: Iterable[int]) -> list[list[int]]:
     """Return rising numbers as ranges [first, last]."""
     ranges: list[list[int]] = []
     for place in places:
@@ -377,14 +362,6 @@ def _ranges(places: Sequence[int]) -> list[list[int]]:
         else:
             ranges.append([place, place])
     return ranges
-
-
-def _shares(text: str) -> dict[str, float]:
-    shares = json.loads(text)
-    numbers = isinstance(shares, dict) and all(type(s) in (int, float) for s in shares.values())
-    if not numbers or not all(0 <= share <= 1 for share in shares.values()):
-        raise PiggybackError("its shares are not numbers from 0 to 1 by layer")
-    return {str(layer): float(share) for layer, share in shares.items()}
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:

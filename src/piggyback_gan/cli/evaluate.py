@@ -174,10 +174,9 @@ def _judge(
 def _row(bank: Bank, task: str, folder: Path, judgement: Judgement) -> dict[str, Any]:
     """Return the JSON object of a task."""
     card = bank.card(task)
-    entry = next(entry for entry in bank.entries if entry.name == task)
     return {
         "task": task,
-        "task_sha256": entry.sha256,
+        "task_sha256": bank.manifest.entry(task).sha256,
         "mode": card.mode,
         "directions": list(bank.directions(task)),
         "image_size": card.image.size,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -13,30 +14,20 @@ from piggyback_gan.cli.arguments import SAME_GROUP, BankPath, optional, parse
 from piggyback_gan.cli.console import new_progress, new_table, wide_console
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.importing.options import ImportOptions
-from piggyback_gan.names import DEFAULT_UNCONSTRAINED, Direction
+from piggyback_gan.names import Direction
 from piggyback_gan.networks.options import GeneratorOptions
 from piggyback_gan.system.option_hints import default_hint
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from rich.progress import TaskID
 
     from piggyback_gan.core.factorize import LayerFit
     from piggyback_gan.importing.folder import Checkpoint
     from piggyback_gan.importing.import_task import Imported
 
 _FAR = 0.01  # L1 distance of outputs above which finetuning is worthwhile
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Options(ImportOptions):
-    unconstrained: Annotated[float | None, default_hint(f"{DEFAULT_UNCONSTRAINED:g}", "FLOAT")] = (
-        None
-    )
-    max_error: Annotated[float | None, optional("FLOAT")] = None
-    finetune: Annotated[int, tyro.conf.arg(metavar="STEPS")] = 0
-    image_size: Annotated[
-        int | None, default_hint("as train_opt.txt says, else 256 or a U-Net's", "INT")
-    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +55,7 @@ class Arguments:
     """Direction of FILE."""
     images: Annotated[Path | None, optional("DIR")] = None
     """Input images, or a data set as for training, to compare outputs on; with --all also DIR/TASK."""
-    options: Annotated[_Options, SAME_GROUP] = field(default_factory=_Options)
+    options: Annotated[ImportOptions, SAME_GROUP] = field(default_factory=ImportOptions)
     architecture: tyro.conf.OmitArgPrefixes[GeneratorOptions] = field(
         default_factory=GeneratorOptions
     )
@@ -84,7 +75,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _import_one(given: Arguments) -> int:
-    from piggyback_gan.importing.folder import recorded_options
+    from piggyback_gan.importing.folder import with_recorded
     from piggyback_gan.importing.import_task import import_task
     from piggyback_gan.importing.public_weights import describe, read_generator
 
@@ -92,20 +83,18 @@ def _import_one(given: Arguments) -> int:
     read = read_generator(given.file, given.architecture)
     dropped = f"; left out: {read.dropped}" if read.dropped else ""
     print(f"{given.file}: {describe(read.config)}{dropped}")
-    record = recorded_options(given.file)
-    with _Bars() as bars:
+    options, direction = with_recorded(given.options, given.direction, given.file)
+    with _finetuning() as stepped:
         imported = import_task(
             given.bank,
             given.task,
             read,
-            replace(given.options, image_size=given.options.image_size or record.image_size),
+            options,
             backward=given.backward,
-            direction=given.direction or record.direction or "AtoB",
+            direction=direction,
             images=given.images,
             architecture=given.architecture,
-            on_step=lambda way, step, steps, loss: bars.stepped(
-                f"{given.task} {way}", step, steps, loss
-            ),
+            on_step=lambda way, *progress: stepped(f"{given.task} {way}", *progress),
         )
     for way, fits in imported.fits.items():
         _print_fits(way, fits)
@@ -119,7 +108,7 @@ def _import_all(given: Arguments) -> int:
 
     assert given.all is not None
     rows: list[tuple[Checkpoint, Imported]] = []
-    with _Bars() as bars:
+    with _finetuning() as stepped:
         for item, imported in import_checkpoints(
             given.bank,
             find_checkpoints(given.all),
@@ -127,9 +116,7 @@ def _import_all(given: Arguments) -> int:
             direction=given.direction,
             images=given.images,
             architecture=given.architecture,
-            on_step=lambda item, way, step, steps, loss: bars.stepped(
-                f"{item.task} {way}", step, steps, loss
-            ),
+            on_step=lambda item, way, *progress: stepped(f"{item.task} {way}", *progress),
         ):
             if imported is None:
                 print(f"pbgan: {item.task} is already in {given.bank}", file=sys.stderr)
@@ -142,36 +129,25 @@ def _import_all(given: Arguments) -> int:
     return 0
 
 
-class _Bars:
-    """Progress bars of finetuning."""
+@contextmanager
+def _finetuning() -> Iterator[Callable[[str, int, int, float], None]]:
+    """Show a progress bar for each finetuning inside the block, given its name, steps done, all steps and the loss."""
+    bars: dict[str, TaskID] = {}
+    with new_progress() as progress:
 
-    def __init__(self) -> None:
-        self._progress = new_progress()
-        self._bars: dict[str, Any] = {}
+        def stepped(what: str, step: int, steps: int, loss: float) -> None:
+            if what not in bars:
+                bars[what] = progress.add_task(what, total=steps)
+            progress.update(bars[what], completed=step, description=f"{what}  L1 {loss:.4f}")
 
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._progress.stop()
-
-    def stepped(self, what: str, step: int, steps: int, loss: float) -> None:
-        if what not in self._bars:
-            self._bars[what] = self._progress.add_task(what, total=steps)
-        self._progress.update(
-            self._bars[what], completed=step, description=f"{what}  L1 {loss:.4f}"
-        )
+        yield stepped
 
 
 def _print_fits(way: str, fits: Sequence[LayerFit]) -> None:
     table = new_table(f"layer, {way}", ">filters", ">new", ">mixed from", ">error")
     for fit in fits:
-        counts = (
-            fit.filters,
-            fit.unconstrained,
-            fit.bank if fit.unconstrained < fit.filters else 0,
-        )
+        mixed_from = fit.bank if fit.unconstrained < fit.filters else 0
+        counts = fit.filters, fit.unconstrained, mixed_from
         table.add_row(fit.layer, *map(str, counts), f"{fit.error:.3f}")
     wide_console().print(table)
     print(

@@ -4,8 +4,7 @@ Option classes are plain dataclasses that do not depend on tyro. `REGISTRY` adds
 """
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -17,7 +16,12 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
-from piggyback_gan.names import DEFAULT_BANK_FILTERS, DEFAULT_BUDGET, DEFAULT_RANK
+from piggyback_gan.names import (
+    DEFAULT_BANK_FILTERS,
+    DEFAULT_BUDGET,
+    DEFAULT_RANK,
+    DEFAULT_UNCONSTRAINED,
+)
 from piggyback_gan.networks.config import GENERATOR_NAMES
 from piggyback_gan.system.option_hints import default_hint
 
@@ -80,20 +84,28 @@ _HINTS: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
         "antialias": (default_hint("none", "{none,down,up,both}"),),
         "weight_init": (default_hint("normal", "{normal,xavier,kaiming,orthogonal}"),),
     },
+    "ServeOptions": {
+        "batch_wait": (tyro.conf.arg(metavar="MS"),),
+        "max_bytes": (tyro.conf.arg(metavar="BYTES"),),
+        "max_pixels": (tyro.conf.arg(metavar="N"),),
+        "whole_pixels": (tyro.conf.arg(metavar="N"),),
+        "timeout": (tyro.conf.arg(metavar="SECONDS"),),
+        "token_file": (tyro.conf.arg(metavar="FILE", help_behavior_hint=""),),
+        "allowed_hosts": (tyro.conf.arg(metavar="NAME...", help_behavior_hint=""),),
+        "samples": (tyro.conf.arg(metavar="DIR", help_behavior_hint=""),),
+        "training_samples": (tyro.conf.Suppress,),
+    },
+    "ImportOptions": {
+        "unconstrained": (default_hint(f"{DEFAULT_UNCONSTRAINED:g}", "FLOAT"),),
+        "max_error": (tyro.conf.arg(metavar="FLOAT", help_behavior_hint=""),),
+        "finetune": (tyro.conf.arg(metavar="STEPS"),),
+        "image_size": (default_hint("as train_opt.txt says, else 256 or a U-Net's", "INT"),),
+    },
 }
 """Name of an option class -> field -> what tyro finds in the field's `Annotated` type."""
 
 REGISTRY = ConstructorRegistry()
 _expanding: set[type] = set()
-
-
-@contextmanager
-def _once(kind: type) -> Iterator[None]:
-    _expanding.add(kind)
-    try:
-        yield
-    finally:
-        _expanding.remove(kind)
 
 
 @REGISTRY.struct_rule
@@ -104,8 +116,11 @@ def _with_hints(info: StructTypeInfo) -> StructConstructorSpec | None:
         hints |= _HINTS.get(base.__name__, {})
     if not hints or info.type in _expanding:
         return None
-    with _once(info.type):
+    _expanding.add(info.type)
+    try:
         spec = ConstructorRegistry.get_struct_spec(info)
+    finally:
+        _expanding.remove(info.type)
     assert isinstance(spec, StructConstructorSpec)
     fields = (
         replace(field, type=Annotated[(field.type, *hints[field.name])])  # type: ignore[arg-type]

@@ -3,13 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 
 from piggyback_gan.cli.console import count, new_progress, new_table, wide_console
 from piggyback_gan.core.allocation import SMALLEST_SHARED_LAYER

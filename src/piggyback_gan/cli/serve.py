@@ -11,23 +11,10 @@ from typing import Annotated
 
 import tyro
 
-from piggyback_gan.cli.arguments import SAME_GROUP, BankPath, optional, parse
+from piggyback_gan.cli.arguments import SAME_GROUP, BankPath, parse
 from piggyback_gan.cli.console import count
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.serve.options import ServeOptions
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Options(ServeOptions):
-    batch_wait: Annotated[float, tyro.conf.arg(metavar="MS")] = ServeOptions.batch_wait
-    max_bytes: Annotated[int, tyro.conf.arg(metavar="BYTES")] = ServeOptions.max_bytes
-    max_pixels: Annotated[int, tyro.conf.arg(metavar="N")] = ServeOptions.max_pixels
-    whole_pixels: Annotated[int, tyro.conf.arg(metavar="N")] = ServeOptions.whole_pixels
-    timeout: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = ServeOptions.timeout
-    token_file: Annotated[Path | None, optional("FILE")] = None
-    allowed_hosts: Annotated[tuple[str, ...], optional("NAME...")] = ()
-    samples: Annotated[Path | None, optional("DIR")] = None
-    training_samples: tyro.conf.Suppress[bool] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +32,7 @@ class Arguments:
     """Port; 0 picks a free one."""
     access_log: tyro.conf.FlagCreatePairsOff[bool] = False
     """Log each request to stderr."""
-    options: Annotated[_Options, SAME_GROUP] = field(default_factory=_Options)
+    options: Annotated[ServeOptions, SAME_GROUP] = field(default_factory=ServeOptions)
 
 
 def run(arguments: list[str]) -> int:

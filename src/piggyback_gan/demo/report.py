@@ -1,9 +1,9 @@
 """Write the demo's report: a contact sheet, and a static HTML page with the sheet and a table."""
 
-import html
 from collections.abc import Sequence
 from pathlib import Path
 
+import jinja2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -44,7 +44,21 @@ def write_report(out: Path, learned: Sequence[Learned]) -> tuple[Path, Path]:
     """Write contact-sheet.png and index.html into a folder and return both paths."""
     sheet, page = out / "contact-sheet.png", out / "index.html"
     _contact_sheet(learned).save(sheet)
-    atomic_write(page, _page(learned, sheet.name).encode())
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("piggyback_gan.demo"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    text = environment.get_template("page.html").render(
+        learned=learned,
+        headings=HEADINGS,
+        rows=table_rows(learned),
+        size=sum(task.parameters for task in learned) / learned[0].parameters,
+        kept=all(task.identical for task in learned),
+        sheet=sheet.name,
+    )
+    atomic_write(page, text.encode())
     return sheet, page
 
 
@@ -79,49 +93,3 @@ def _contact_sheet(learned: Sequence[Learned]) -> Image.Image:
 
 def _enlarged(image: Pixels) -> Image.Image:
     return Image.fromarray(np.repeat(np.repeat(image, _ZOOM, axis=0), _ZOOM, axis=1))
-
-
-def _page(learned: Sequence[Learned], sheet: str) -> str:
-    head = "".join(f"<th scope=col>{html.escape(heading)}</th>" for heading in HEADINGS)
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>\n"
-        for row in table_rows(learned)
-    )
-    whole = sum(task.parameters for task in learned) / learned[0].parameters
-    kept = all(task.identical for task in learned)
-    verdict = (
-        "every output of every task is bit-identical to what it was when the task was learned"
-        if kept
-        else "NOT every output is bit-identical to what it was when its task was learned"
-    )
-    first = learned[0].when_learned.images
-    return f"""<!doctype html>
-<html lang=en>
-<meta charset=utf-8>
-<meta name=viewport content="width=device-width, initial-scale=1">
-<title>Piggyback GAN demo</title>
-<style>
- body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem;
-        color: #1b1b1b; background: #fff }}
- table {{ border-collapse: collapse; display: block; overflow-x: auto }}
- th, td {{ padding: .35rem .9rem; border-bottom: 1px solid #ccc; text-align: right; white-space: nowrap }}
- th:first-child, td:first-child {{ text-align: left }}
- img {{ max-width: 100%; height: auto; image-rendering: pixelated }}
- code {{ background: #f1f1f1; padding: .1rem .3rem }}
-</style>
-<h1>{len(learned)} tasks, one bank</h1>
-<p>One bank learned {len(learned)} image-to-image tasks in turn. Together they take {whole:.2f} times the
-parameters of one network, and {verdict} ({first} test images per task, hashed from the bank on disk).</p>
-<table>
-<thead><tr>{head}</tr></thead>
-<tbody>
-{rows}</tbody>
-</table>
-<h2>Test images</h2>
-<p>For each test pair: the input, the task's output when it was learned, its output after the last
-task, and the target.</p>
-<img src="{html.escape(sheet)}" alt="contact sheet: test images of each task">
-<p>PSNR in dB, the mean over all test images; higher is closer to the target. The bank is in
-<code>bank/</code>: try <code>pbgan tasks bank</code> and <code>pbgan verify bank</code> here.</p>
-</html>
-"""

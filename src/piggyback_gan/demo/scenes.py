@@ -144,9 +144,7 @@ def _backdrop(rng: np.random.Generator, sun: tuple[float, float], horizon: float
         puffs = ((-1.6, 0.3, 0.8), (-0.4, -0.2, 1.15), (1.0, 0.0, 0.95), (2.2, 0.4, 0.6))
         parts = [_ellipse(x + r * a, y + r * b, r * c * 1.2, r * c) for a, b, c in puffs]
         cloud = Shape("cloud", tuple(parts[: rng.integers(3, 5)]))
-        if (
-            _overlap(_box(shapes[1]), _box(cloud)) < 0.5
-        ):  # a hidden sun would leave its light unseen
+        if _overlap(_box(shapes[1]), _box(cloud)) < 0.5:  # else the hidden sun's light is unseen
             shapes.append(cloud)
     for _ in range(rng.integers(4)):
         x, y, wide = rng.uniform(0, 1), horizon - rng.uniform(0.18, 0.3), rng.uniform(0.2, 0.34)
@@ -261,9 +259,8 @@ def _textures(size: int) -> tuple[_Array, _Array]:
     n = size * _FINER
     y, x = np.mgrid[:n, :n] * 64 // size  # so that bricks grow with the picture
     joints = (y % 8 < 2) | ((x + y // 8 % 2 * 8) % 16 < 3)
-    rng = np.random.default_rng(
-        0
-    )  # the same grain and stars in every image, so that they can be learned
+    # The same grain and stars in every image, so that they can be learned.
+    rng = np.random.default_rng(0)
     grain = np.kron(rng.normal(0, 0.035, (size, size)), np.ones((_FINER, _FINER)))
     stars = np.zeros((n, n), np.float32)
     for at_x, at_y, light in rng.random((60, 3)):

@@ -85,7 +85,18 @@ def export_task(
     format = FORMATS[options.format]
     trained = bank.directions(task)[0]
     direction = options.direction or trained
-    contract = _contract(bank, task, direction, options.precision)
+    first, second = bank.formats(task, direction)
+    contract = ImageContract(
+        task=task,
+        direction=direction,
+        input=first,
+        output=second,
+        image_size=bank.card(task).image.size,
+        precision=options.precision,
+        generator=bank.generator_config(task, direction),
+        task_sha256=bank.manifest.entry(task).sha256,
+        library_version=version("piggyback-gan"),
+    )
     if path is None:
         way = "" if direction == trained else f"-{direction}"
         path = f"{task}{way}{format.suffix}"
@@ -94,7 +105,14 @@ def export_task(
     beside = [Path(f"{path}{companion.ending}") for companion in format.companions]
     # Those of a folder come with it.
     places = [*(place for place in beside if path not in place.parents), path]
-    _require_free(places, format, overwrite=options.overwrite)
+    for place in places:
+        if place.exists() and not format.replaces(place):
+            kind = "folder" if place.is_dir() else "file"
+            raise PiggybackError(
+                f"{place} is a {kind} that no such export wrote: give another --out"
+            )
+        if place.exists() and not options.overwrite:
+            raise PiggybackError(f"{place} exists: give --overwrite or another --out")
     # Before the work is done: all of these may be wrong.
     images, calibration = _files(options.images), _files(options.calibration)
     generator = bank.generator(task, direction=direction)
@@ -105,7 +123,8 @@ def export_task(
         with _naming_failures(options.format):
             format.write(generator, contract, written)
             if options.precision == "int8":
-                quantize(written, _fitted(_read(calibration, contract), contract))
+                typical = _read(calibration, contract)
+                quantize(written, (padded(image, contract.generator)[0] for image in typical))
             # As a user's program would: a program that loads may yet refuse an input.
             read = format.read(written, contract)
             inputs = _read(images, contract) if images else _generated(contract)
@@ -130,22 +149,6 @@ def export_task(
     )
 
 
-def _contract(bank: Bank, task: str, direction: str, precision: str) -> ImageContract:
-    first, second = bank.formats(task, direction)
-    image_size = bank.card(task).image.size
-    return ImageContract(
-        task=task,
-        direction=direction,
-        input=first,
-        output=second,
-        image_size=image_size,
-        precision=precision,
-        generator=bank.generator_config(task, direction),
-        task_sha256=bank.manifest.entry(task).sha256,
-        library_version=version("piggyback-gan"),
-    )
-
-
 def _require_name(path: Path, format: Format) -> None:
     """Check the name of an export."""
     if path.name in ("", ".."):
@@ -153,17 +156,6 @@ def _require_name(path: Path, format: Format) -> None:
     if not re.fullmatch(format.names, path.name):
         raise PiggybackError(f"invalid name {path.name!r}: {format.names_rule}")
     require_outside_banks(path)
-
-
-def _require_free(places: Sequence[Path], format: Format, *, overwrite: bool) -> None:
-    for place in places:
-        if place.exists() and not format.replaces(place):
-            kind = "folder" if place.is_dir() else "file"
-            raise PiggybackError(
-                f"{place} is a {kind} that no such export wrote: give another --out"
-            )
-        if place.exists() and not overwrite:
-            raise PiggybackError(f"{place} exists: give --overwrite or another --out")
 
 
 def _put(made: Path, place: Path) -> None:
@@ -204,12 +196,6 @@ def _files(paths: Sequence[Path]) -> list[Path]:
 def _read(files: Sequence[Path], contract: ImageContract) -> Iterator[Tensor]:
     for file in files:
         yield to_tensor(read_image(file, contract.input), contract.input)[None]
-
-
-def _fitted(inputs: Iterable[Tensor], contract: ImageContract) -> Iterator[Tensor]:
-    """Pad inputs to sizes that the network takes."""
-    for images in inputs:
-        yield padded(images, contract.generator)[0]
 
 
 def _generated(contract: ImageContract) -> Iterator[Tensor]:

@@ -38,17 +38,13 @@ Read = Callable[[Path, ImageContract], nn.Module]
 
 @dataclass(frozen=True)
 class Companion:
-    """A text file that is written with an export.
-
-    Attributes:
-        ending: of its path, after the export's path: ".py" is beside a file, "/x" in a folder.
-        says: what it is.
-        text: (contract, name of the export) -> its text.
-    """
+    """A text file that is written with an export."""
 
     ending: str
+    """End of its path, after the export's path: ".py" is beside a file, "/x" in a folder."""
     says: str
     text: Callable[[ImageContract, str], str]
+    """(contract, name of the export) -> its text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,10 +124,6 @@ def _write_onnx(generator: nn.Module, contract: ImageContract, path: Path) -> No
     write_onnx(_program(generator, contract), contract, path)
 
 
-def _read_onnx(path: Path, contract: ImageContract) -> nn.Module:
-    return OnnxGenerator(path)
-
-
 def _write_program(generator: nn.Module, contract: ImageContract, path: Path) -> None:
     with quiet():
         torch.export.save(
@@ -182,18 +174,6 @@ def _write_safetensors(generator: nn.Module, contract: ImageContract, path: Path
     path.write_bytes(safetensors.torch.save(_weights(generator, contract), metadata))
 
 
-def _read_safetensors(path: Path, contract: ImageContract) -> nn.Module:
-    return _with_weights(contract, safetensors.torch.load_file(path))
-
-
-def _write_state_dict(generator: nn.Module, contract: ImageContract, path: Path) -> None:
-    torch.save(_weights(generator, contract), path)
-
-
-def _read_state_dict(path: Path, contract: ImageContract) -> nn.Module:
-    return _with_weights(contract, torch.load(path, map_location="cpu", weights_only=True))
-
-
 def _use(format: ExportFormat, ending: str = ".py") -> Companion:
     return Companion(ending, "its use, without this library", partial(usage_example, format))
 
@@ -202,13 +182,13 @@ FORMATS: Mapping[ExportFormat, Format] = {
     "safetensors": Format(
         suffix=".safetensors",
         write=_write_safetensors,
-        read=_read_safetensors,
+        read=lambda path, contract: _with_weights(contract, safetensors.torch.load_file(path)),
         companions=(_use("safetensors"),),
     ),
     "onnx": Format(
         suffix=".onnx",
         write=_write_onnx,
-        read=_read_onnx,
+        read=lambda path, contract: OnnxGenerator(path),
         companions=(_use("onnx"),),
         is_onnx=True,
     ),
@@ -228,8 +208,10 @@ FORMATS: Mapping[ExportFormat, Format] = {
     ),
     "state-dict": Format(
         suffix=".pth",
-        write=_write_state_dict,
-        read=_read_state_dict,
+        write=lambda generator, contract, path: torch.save(_weights(generator, contract), path),
+        read=lambda path, contract: _with_weights(
+            contract, torch.load(path, map_location="cpu", weights_only=True)
+        ),
         companions=(
             _use("state-dict"),
             Companion(
@@ -240,7 +222,7 @@ FORMATS: Mapping[ExportFormat, Format] = {
     "triton": Format(
         suffix="",
         write=_write_onnx,
-        read=_read_onnx,
+        read=lambda path, contract: OnnxGenerator(path),
         companions=(
             _use("triton", f"/{CLIENT}"),
             Companion(f"/{CONFIG}", "what Triton and its users must know", model_config),

@@ -1,55 +1,46 @@
 """The example beside an export: a short program that translates an image without this library."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from piggyback_gan.export.contract import INPUT_NAME, OUTPUT_NAME, ImageContract
 from piggyback_gan.export.rendering import rendered
 from piggyback_gan.images.encode import tiff_options
 from piggyback_gan.images.format import FULL_RANGE, ImageFormat
 from piggyback_gan.names import ExportFormat
-from piggyback_gan.networks.config import RESNET_BLOCKS, UNET_LEVELS, CustomGeneratorConfig
+from piggyback_gan.networks.config import (
+    RESNET_BLOCKS,
+    UNET_LEVELS,
+    Architecture,
+    CustomGeneratorConfig,
+)
 
 _PILLOW_CHANNELS = (1, 3, 4)
 _WEIGHTS = "weights.py.jinja"
 
 
-@dataclass(frozen=True)
-class _Way:
-    """How a format's example runs the model.
-
-    Attributes:
-        template: its template.
-        modules: the modules that it imports.
-        loaded: the expression that loads the file, where formats share a template.
-    """
+class _Way(NamedTuple):
+    """How a format's example runs the model; `loaded` is the expression that loads the file."""
 
     template: str
-    modules: frozenset[str] = frozenset()
+    modules: tuple[str, ...] = ()
     loaded: str = ""
 
 
-_TORCH = frozenset({"torch"})
 _WAYS: Mapping[ExportFormat, _Way] = {
     "safetensors": _Way(
-        _WEIGHTS, _TORCH | {"safetensors.torch"}, "safetensors.torch.load_file(FILE)"
+        _WEIGHTS, ("torch", "safetensors.torch"), "safetensors.torch.load_file(FILE)"
     ),
-    "onnx": _Way("onnx.py.jinja", frozenset({"onnxruntime"})),
-    "torch-export": _Way("program.py.jinja", _TORCH, "torch.export.load(FILE).module()"),
-    "torchscript": _Way("program.py.jinja", _TORCH, "torch.jit.load(FILE)"),
-    "state-dict": _Way(_WEIGHTS, _TORCH, "torch.load(FILE, weights_only=True)"),
+    "onnx": _Way("onnx.py.jinja", ("onnxruntime",)),
+    "torch-export": _Way("program.py.jinja", ("torch",), "torch.export.load(FILE).module()"),
+    "torchscript": _Way("program.py.jinja", ("torch",), "torch.jit.load(FILE)"),
+    "state-dict": _Way(_WEIGHTS, ("torch",), "torch.load(FILE, weights_only=True)"),
     "triton": _Way("triton.py.jinja"),
 }
 
 
 def usage_example(format: ExportFormat, contract: ImageContract, file: str) -> str:
-    """Return the example program.
-
-    Args:
-        format: of the export.
-        contract: its image contract.
-        file: name of the file or folder.
-    """
+    """Return the example program for a file or folder of this name."""
     way = _WAYS[format]
     generator = contract.generator
     return rendered(
@@ -60,7 +51,7 @@ def usage_example(format: ExportFormat, contract: ImageContract, file: str) -> s
         imports="\n".join(_imports(way, contract)),
         defines_network=not isinstance(generator, CustomGeneratorConfig),
         loaded=way.loaded,
-        build=_build(contract),
+        build=_build(generator),
         generator=generator,
         unet_levels=UNET_LEVELS.get(generator.name),
         resnet_blocks=RESNET_BLOCKS.get(generator.name),
@@ -82,7 +73,9 @@ def _imports(way: _Way, contract: ImageContract) -> list[str]:
     modules = {"numpy as np", *way.modules}
     names = []
     if way.template == _WEIGHTS:
-        names.append(_import_of_network(contract))
+        is_custom = isinstance(contract.generator, CustomGeneratorConfig)
+        module, _, attribute = (contract.generator.name if is_custom else "torch:nn").partition(":")
+        names.append(f"from {module} import {attribute.partition('.')[0]}")
     if _pillow_holds(contract.input):
         names.append("from PIL import Image, ImageOps")
     else:
@@ -94,26 +87,16 @@ def _imports(way: _Way, contract: ImageContract) -> list[str]:
     return [f"import {module}" for module in sorted(modules)] + sorted(names)
 
 
-def _import_of_network(contract: ImageContract) -> str:
-    """Return the import of the network's code: torch, or the user's own."""
-    if isinstance(contract.generator, CustomGeneratorConfig):
-        module, _, attribute = contract.generator.name.partition(":")
-        return f"from {module} import {attribute.partition('.')[0]}"
-    return "from torch import nn"
-
-
-def _build(contract: ImageContract) -> str:
+def _build(generator: Architecture) -> str:
     """Return the call that builds the network."""
-    generator = contract.generator
     if not isinstance(generator, CustomGeneratorConfig):
         return "network()"
-    _, _, attribute = generator.name.partition(":")
     given = {
         "input_channels": generator.input_channels,
         "output_channels": generator.output_channels,
         **generator.arguments,
     }
-    return f"{attribute}(**{given!r})"
+    return f"{generator.name.partition(':')[2]}(**{given!r})"
 
 
 def _pillow_holds(format: ImageFormat) -> bool:

@@ -9,14 +9,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from piggyback_gan.bank.bank import Bank, open_or_new
+from piggyback_gan.bank.bank import open_or_new
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.importing.import_task import (
-    Imported,
-    check_fit,
-    check_pair,
-    import_task,
-)
+from piggyback_gan.importing.import_task import Imported, check_fit, check_pair, import_task
 from piggyback_gan.importing.options import ImportOptions
 from piggyback_gan.importing.public_weights import PublicGenerator, read_generator, same_modules
 from piggyback_gan.names import Direction, check_task_name
@@ -106,7 +101,8 @@ def import_checkpoints(
         read = read_generator(item.forward, architecture)
         first = first or read
         bank = open_or_new(bank_path, first.config)
-        if item.task in bank.tasks and _is_same(bank, item.task, read):
+        imported = bank.card(item.task).imported if item.task in bank.tasks else None
+        if imported and any(file.sha256 == read.sha256 for file in imported.files.values()):
             present.add(item.task)
             continue
         check_fit(bank, item.task, read)
@@ -120,10 +116,7 @@ def import_checkpoints(
         if item.task in present:
             yield item, None
             continue
-        record = recorded_options(item.forward)
-        wanted = options or ImportOptions()
-        if wanted.image_size is None and record.image_size is not None:
-            wanted = replace(wanted, image_size=record.image_size)
+        wanted, way = with_recorded(options or ImportOptions(), direction, item.forward)
         own = None if images is None else Path(images) / item.task
         yield (
             item,
@@ -133,7 +126,7 @@ def import_checkpoints(
                 item.forward,
                 wanted,
                 backward=item.backward,
-                direction=direction or record.direction or "AtoB",
+                direction=way,
                 images=own if own is not None and own.is_dir() else images,
                 architecture=architecture,
                 on_step=partial(on_step, item),
@@ -141,49 +134,30 @@ def import_checkpoints(
         )
 
 
-@dataclass(frozen=True)
-class RecordedOptions:
-    """Training options that pix2pix recorded; None where it did not."""
-
-    direction: Direction | None = None
-    image_size: int | None = None
-
-
-def recorded_options(weights: Path) -> RecordedOptions:
-    """Read `train_opt.txt` beside a weight file, if it exists."""
+def with_recorded(
+    options: ImportOptions, direction: Direction | None, weights: Path
+) -> tuple[ImportOptions, Direction]:
+    """Fill in image size and direction from pix2pix's `train_opt.txt` beside a weight file, where not given."""
     try:
         text = (weights.parent / "train_opt.txt").read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        return RecordedOptions()
+        text = ""
     found = dict(re.findall(r"^\s*(\w+): (\S+)", text, re.MULTILINE))
-    direction = found.get("direction")
     size = found.get("crop_size", "")
-    return RecordedOptions(
-        "AtoB" if direction == "AtoB" else "BtoA" if direction == "BtoA" else None,
-        int(size) if re.fullmatch(r"[1-9]\d{0,4}", size) else None,
-    )
-
-
-def _is_same(bank: Bank, task: str, given: PublicGenerator) -> bool:
-    imported = bank.card(task).imported
-    files = imported.files.values() if imported else ()
-    return any(file.sha256 == given.sha256 for file in files)
+    if options.image_size is None and re.fullmatch(r"[1-9]\d{0,4}", size):
+        options = replace(options, image_size=int(size))
+    return options, direction or ("BtoA" if found.get("direction") == "BtoA" else "AtoB")
 
 
 def _newest(folder: Path, network: str) -> Path | None:
     """Find the weights of a network that are named latest, else those of the last epoch."""
-    found = [
-        path
-        for suffix in _WEIGHT_FILES
-        for path in folder.glob(f"*_net_{network}{suffix}")
-        if re.fullmatch(r"latest|\d+", path.name.partition("_")[0])
-    ]
-
-    def age(path: Path) -> float:
-        epoch = path.name.partition("_")[0]
-        return math.inf if epoch == "latest" else int(epoch)
-
-    return max(found, key=age, default=None)
+    epochs: dict[Path, float] = {}
+    for suffix in _WEIGHT_FILES:
+        for path in folder.glob(f"*_net_{network}{suffix}"):
+            epoch = path.name.partition("_")[0]
+            if re.fullmatch(r"latest|\d+", epoch):
+                epochs[path] = math.inf if epoch == "latest" else int(epoch)
+    return max(epochs, key=epochs.__getitem__, default=None)
 
 
 def _task_name(name: str, path: Path) -> str:

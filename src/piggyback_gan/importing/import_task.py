@@ -65,6 +65,7 @@ class _Made:
     before: dict[str, float] | None
 
 
+_Sources = tuple[Sequence[Source], Sequence[Source]]
 OnStep = Callable[[str, int, int, float], None]
 
 
@@ -139,11 +140,7 @@ def import_task(
                 input=ImageFormat(channels=config.input_channels),
                 output=ImageFormat(channels=config.output_channels),
             ),
-            options={
-                "direction": direction,
-                **asdict(options),
-                "unconstrained": options.share,
-            },
+            options={"direction": direction, **asdict(options), "unconstrained": options.share},
             parameters=ParameterCard(**parameters.as_card()),
             imported=ImportCard(
                 files={
@@ -202,13 +199,14 @@ def _make(
     distance = before = None
     if sources is not None:
         format = ImageFormat(channels=config.input_channels)
-        held_out = load_inputs(sources.held_out, format, size)
+        training_images, held_out_images = sources
+        held_out = load_inputs(held_out_images, format, size)
         distance = output_distance(network.fold(task), module, held_out, device)
         if options.finetune and count.mixing:
             distil(
                 network,
                 module,
-                load_inputs(sources.training, format, size, for_crops=True),
+                load_inputs(training_images, format, size, for_crops=True),
                 crop=size,
                 steps=options.finetune,
                 seed=options.seed,
@@ -260,29 +258,17 @@ def _image_size(config: GeneratorConfig, asked: int | None) -> int:
     return size
 
 
-@dataclass(frozen=True)
-class _Sources:
-    """Input images for finetuning and for evaluation."""
-
-    training: Sequence[Source]
-    held_out: Sequence[Source]
-
-
 def _find_inputs(folder: Path, direction: str) -> _Sources:
-    """Find the inputs of a direction."""
+    """Find the inputs of a direction, for finetuning and for evaluation: every tenth image if none are held out."""
     if not folder.is_dir():
         raise PiggybackError(f"{folder}: this folder of images does not exist")
-    if images := [Source(path) for path in list_images(folder)]:
-        return _sources(images, ())
-    found = find_unpaired(folder)
-    if direction == "AtoB":
-        return _sources(found.train_a, found.held_out_a)
-    return _sources(found.train_b, found.held_out_b)
-
-
-def _sources(training: Sequence[Source], held_out: Sequence[Source]) -> _Sources:
-    """Hold out every tenth image if none are held out."""
+    training: Sequence[Source] = [Source(path) for path in list_images(folder)]
+    held_out: Sequence[Source] = ()
+    if not training:
+        found, is_a = find_unpaired(folder), direction == "AtoB"
+        training = found.train_a if is_a else found.train_b
+        held_out = found.held_out_a if is_a else found.held_out_b
     if not held_out:
         held_out = training[::_HELD_OUT]
         training = [source for source in training if source not in held_out] or held_out
-    return _Sources(training, held_out)
+    return training, held_out

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 
 from piggyback_gan.serve.catalogue import Catalogue
 from piggyback_gan.serve.options import ServeOptions
-from piggyback_gan.serve.problems import MEDIA_TYPE, Problem
+from piggyback_gan.serve.problems import Problem
 from piggyback_gan.serve.responses import NO_CACHE
 from piggyback_gan.serve.routes import make_routes
 from piggyback_gan.serve.schemas import TranslateQuery
@@ -46,14 +46,9 @@ def make_app(catalogue: Catalogue, options: ServeOptions) -> FastAPI:
 
 
 def _add_handlers(app: FastAPI, service: Service) -> None:
-    def respond(problem: Problem, headers: dict[str, str] | None = None) -> Response:
+    def respond(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
         service.metrics.problems.labels(problem.name).inc()
-        return Response(
-            problem.render(),
-            problem.status,
-            {"Cache-Control": "no-store", **problem.headers, **(headers or {})},
-            MEDIA_TYPE,
-        )
+        return problem.response(headers)
 
     @app.exception_handler(Problem)
     async def _problem(request: Request, problem: Problem) -> Response:
@@ -71,7 +66,7 @@ def _add_handlers(app: FastAPI, service: Service) -> None:
             "method-not-allowed": f"this address does not accept {request.method[:20]}",
         }
         problem = Problem(name, detail.get(name, str(error.detail)))
-        return respond(problem, dict(error.headers or {}))
+        return respond(problem, error.headers)
 
     @app.exception_handler(ClientDisconnect)
     async def _gone(request: Request, error: ClientDisconnect) -> Response:

@@ -37,19 +37,12 @@ class _GivenUp(Exception):
 
 @dataclass(eq=False)
 class _Job:
-    """An image in the queue.
-
-    Attributes:
-        pixels: (H, W, C), in the task's input format.
-        tiling: None translates the image whole, in a batch with others.
-        done: receives the output or a `Problem`.
-        arrived: time of `time.monotonic`.
-    """
+    """An image in the queue."""
 
     served: ServedDirection
     pixels: Pixels
-    tiling: Tiling | None
-    done: asyncio.Future[Pixels]
+    tiling: Tiling | None  # None translates it whole, in a batch with others
+    done: asyncio.Future[Pixels]  # receives the output or a `Problem`
     arrived: float = field(default_factory=time.monotonic)
 
 
@@ -155,7 +148,7 @@ class Batcher:
 
     def has_memory(self, pixels: int) -> bool:
         """Whether an image of this many pixels fits beside those in memory."""
-        # A single image always fits: otherwise it could never be translated.
+        # A single image always fits: else it could never be translated.
         limit = _HELD_IMAGES * self._options.max_pixels
         return not self._pixels or self._pixels + pixels <= limit
 

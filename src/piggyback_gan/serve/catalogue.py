@@ -1,6 +1,7 @@
 """The tasks of a served bank, read again whenever the bank changes."""
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Mapping
@@ -10,7 +11,9 @@ from pathlib import Path
 from piggyback_gan.bank.bank import Bank
 from piggyback_gan.bank.manifest import MANIFEST_NAME, NOTES_NAME, TaskEntry
 from piggyback_gan.errors import PiggybackError
+from piggyback_gan.images.encode import best_suffix
 from piggyback_gan.images.format import ImageFormat
+from piggyback_gan.names import Direction
 from piggyback_gan.networks.config import Architecture
 from piggyback_gan.networks.generators import build_outline
 from piggyback_gan.serve.problems import Problem
@@ -21,35 +24,27 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ServedDirection:
-    """A task in one direction.
+    """A task in one direction: the hash of its file, its image formats and its generator's architecture.
 
-    Attributes:
-        task: the task's name.
-        sha256: hash of the task's file: a task that was removed and learned again is a different one.
-        direction: "AtoB" or "BtoA".
-        input, output: image formats.
-        config: architecture of the generator.
+    A task that was removed and learned again has another hash, and is a different one.
     """
 
     task: str
     sha256: str
-    direction: str
+    direction: Direction
     input: ImageFormat = field(compare=False)
     output: ImageFormat = field(compare=False)
     config: Architecture = field(compare=False)
 
+    @property
+    def output_format(self) -> str:
+        """The file format of outputs by default: "png" or "tif"."""
+        return best_suffix(self.output).removeprefix(".")
+
 
 @dataclass(frozen=True)
 class ServedTask:
-    """A task as the server describes it.
-
-    Attributes:
-        entry: its manifest entry.
-        mode: "paired" or "unpaired".
-        image_size: side of the training images, in pixels.
-        directions: the trained direction comes first.
-        notes: description and license from `card.toml`.
-    """
+    """A task as the server describes it; the trained one of its directions comes first."""
 
     entry: TaskEntry
     mode: str
@@ -159,29 +154,16 @@ class Catalogue:
 def _stamp(path: Path) -> tuple[int, ...] | None:
     """A value that changes with `bank.json` or `card.toml`; None if the bank does not exist."""
     try:
-        return *_stamp_of(path / MANIFEST_NAME), *_stamp_of(path / NOTES_NAME, optional=True)
+        files = [os.stat(path / MANIFEST_NAME)]
+        with contextlib.suppress(FileNotFoundError):
+            files.append(os.stat(path / NOTES_NAME))
     except OSError:
         return None
-
-
-def _stamp_of(file: Path, *, optional: bool = False) -> tuple[int, ...]:
-    try:
-        status = os.stat(file)
-    except FileNotFoundError:
-        if optional:
-            return ()
-        raise
-    return status.st_ino, status.st_mtime_ns, status.st_size
+    return tuple(n for file in files for n in (file.st_ino, file.st_mtime_ns, file.st_size))
 
 
 def _read(path: Path, known: Mapping[str, ServedTask], *, lenient: bool) -> _State:
-    """Read a bank's tasks, reusing those that have not changed.
-
-    Args:
-        path: the bank's directory.
-        known: tasks read earlier.
-        lenient: log tasks that can't be read and leave them out.
-    """
+    """Read a bank's tasks, reusing known ones that have not changed; lenient: leave out what can't be read."""
     stamp = _stamp(path) or ()  # before the bank, so that the next look finds a change in between
     bank = Bank.open(path)
     notes = _notes(bank)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from piggyback_gan.serve.problems import MEDIA_TYPE, Problem
+from piggyback_gan.serve.problems import Problem
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 _OPEN = ("/healthz", "/readyz")
@@ -76,7 +76,7 @@ class AccessMiddleware:
         try:
             self._check(scope)
         except Problem as problem:
-            await send_problem(problem, send_with_headers)
+            await problem.response()(scope, receive, send_with_headers)
             return
         await self._app(scope, body.receive, send_with_headers)
 
@@ -135,20 +135,6 @@ class _Body:
             async with asyncio.timeout(_DISCARD_SECONDS):
                 while self._unread and self._invited and count < _DISCARD_BYTES:
                     count += len((await self.receive()).get("body", b""))
-
-
-async def send_problem(problem: Problem, send: Send) -> None:
-    """Send a problem document as the response."""
-    content = problem.render()
-    headers = {
-        "Content-Type": MEDIA_TYPE,
-        "Content-Length": str(len(content)),
-        "Cache-Control": "no-store",
-        **problem.headers,
-    }
-    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": problem.status, "headers": raw})
-    await send({"type": "http.response.body", "body": content})
 
 
 def _name_in(host: str) -> str:

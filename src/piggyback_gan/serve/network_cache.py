@@ -29,10 +29,8 @@ class NetworkCache:
         """Create an empty cache.
 
         Args:
-            compose: makes a task's network; runs in the executor.
+            compose: makes a task's network; runs in the executor, which has one thread.
             limit: the most networks, including one that is being composed.
-            executor: has one thread.
-            metrics: counts networks and their memory.
         """
         self._compose = compose
         self._limit = limit
@@ -52,11 +50,7 @@ class NetworkCache:
         return self._networks[served]
 
     def make_room(self, busy: ServedDirection | None) -> bool:
-        """Evict networks, except the busy one, until one more fits.
-
-        Returns:
-            Whether one more fits.
-        """
+        """Evict networks, except the busy one, until one more fits; return whether it does."""
         for served in [served for served in self._networks if served != busy]:
             if len(self) < self._limit:
                 break

@@ -26,13 +26,7 @@ NO_CACHE = {"Cache-Control": "no-cache"}
 
 @dataclass(frozen=True)
 class File:
-    """A file in a response.
-
-    Attributes:
-        name: file name, derived from the uploaded image's.
-        media_type: MIME type.
-        content: bytes.
-    """
+    """A file in a response; its name is derived from the uploaded image's."""
 
     name: str
     media_type: str

@@ -7,32 +7,14 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 
 from piggyback_gan.serve import metrics, schemas
-from piggyback_gan.serve.problems import Problem
+from piggyback_gan.serve.limits import CountedResponse
+from piggyback_gan.serve.problems import KINDS, Problem
 from piggyback_gan.serve.responses import FORM, NO_CACHE, ZIP, as_form, as_zip
 from piggyback_gan.serve.schemas import TRANSLATE_BODY, TRANSLATED, TranslateQuery, problems
 from piggyback_gan.serve.service import Service
 from piggyback_gan.serve.translator import Translated
 
-_PROBLEMS_OF_TRANSLATE = (
-    "bad-request",
-    "unauthorized",
-    "cross-origin",
-    "unknown-task",
-    "slow-upload",
-    "too-large",
-    "too-many-pixels",
-    "too-many-files",
-    "wrong-host",
-    "not-an-image",
-    "wrong-image",
-    "invalid-request",
-    "none-translated",
-    "queue-full",
-    "server-error",
-    "task-unreadable",
-    "overloaded",
-    "timeout",
-)
+_PROBLEMS_OF_OTHERS = ("not-found", "no-sample", "method-not-allowed", "not-ready")
 
 TaskName = Annotated[str, Path(description="the task's name", examples=["maps"])]
 
@@ -87,7 +69,7 @@ def _add_tasks(router: APIRouter, service: Service) -> None:
         with_sample = await asyncio.to_thread(service.previews.available, bank, found.values())
         listed = schemas.TaskList(
             tasks=[schemas.Task.of(task, name in with_sample) for name, task in found.items()],
-            limits=schemas.Limits.of(service.options),
+            limits=schemas.Limits.model_validate(service.options),
         )
         content = listed.model_dump_json().encode()
         tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
@@ -119,7 +101,10 @@ def _add_translate(router: APIRouter, service: Service) -> None:
         "/v1/tasks/{task}/translate",
         tags=["tasks"],
         response_class=Response,
-        responses={200: TRANSLATED, **problems(*_PROBLEMS_OF_TRANSLATE)},
+        responses={
+            200: TRANSLATED,
+            **problems(*(kind for kind in KINDS if kind not in _PROBLEMS_OF_OTHERS)),
+        },
         openapi_extra=TRANSLATE_BODY,
     )
     async def translate(
@@ -130,15 +115,16 @@ def _add_translate(router: APIRouter, service: Service) -> None:
         headers = {"Pbgan-Task-Sha256": served.sha256, "Cache-Control": "no-store"}
         if len(made) == 1:
             content, media_type = _one(made[0], headers)
-            return service.respond(content, media_type, headers)
-        headers["Pbgan-Failed"] = str(sum(one.failed for one in made))
-        files = [one.output for one in made]
-        if FORM in request.headers.get("accept", ""):
-            parts = [("image", file) for file in files]
-            content, media_type = await asyncio.to_thread(as_form, parts)
         else:
-            content, media_type = await asyncio.to_thread(as_zip, files), ZIP
-        return service.respond(content, media_type, headers)
+            headers["Pbgan-Failed"] = str(sum(one.failed for one in made))
+            files = [one.output for one in made]
+            if FORM in request.headers.get("accept", ""):
+                parts = [("image", file) for file in files]
+                content, media_type = await asyncio.to_thread(as_form, parts)
+            else:
+                content, media_type = await asyncio.to_thread(as_zip, files), ZIP
+        timeout = service.options.timeout
+        return CountedResponse(content, media_type, headers, budget=service.budget, timeout=timeout)
 
 
 def _one(made: Translated, headers: dict[str, str]) -> tuple[bytes, str]:

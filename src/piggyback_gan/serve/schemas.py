@@ -4,12 +4,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from piggyback_gan.images.encode import best_suffix
-from piggyback_gan.images.format import Depth, ImageFormat
+from piggyback_gan.images.format import Depth
 from piggyback_gan.inference.tiling import NormFrom
 from piggyback_gan.names import Direction
-from piggyback_gan.serve.catalogue import ServedDirection, ServedTask
-from piggyback_gan.serve.options import ServeOptions
+from piggyback_gan.serve.catalogue import ServedTask
 from piggyback_gan.serve.problems import KINDS, MEDIA_TYPE, Problem
 from piggyback_gan.serve.responses import FORM, MEDIA_TYPES, ZIP, OutputFormat
 
@@ -19,6 +17,8 @@ _MOST_TILE = 2**16
 class Format(BaseModel):
     """The format of a task's input or output images."""
 
+    model_config = ConfigDict(from_attributes=True)
+
     summary: str = Field(examples=["RGB 8 bit"])
     channels: int = Field(description="1 gray, 3 RGB, 4 RGBA; of label maps, the classes")
     depth: Depth
@@ -26,30 +26,16 @@ class Format(BaseModel):
     high: float = Field(description="value mapped to 1 for the network")
     labels: bool = Field(description="label map: one channel of class indices from 0")
 
-    @classmethod
-    def of(cls, format: ImageFormat) -> "Format":
-        """Convert an image format."""
-        return cls(**{**vars(format), "summary": format.summary})
-
 
 class TaskDirection(BaseModel):
     """A direction in which a task translates."""
+
+    model_config = ConfigDict(from_attributes=True)
 
     direction: Direction
     input: Format
     output: Format
     output_format: Literal["png", "tif"] = Field(description="file format that format=best gives")
-
-    @classmethod
-    def of(cls, served: ServedDirection) -> "TaskDirection":
-        """Convert a served direction."""
-        best: Literal["png", "tif"] = "png" if best_suffix(served.output) == ".png" else "tif"
-        return cls(
-            direction="AtoB" if served.direction == "AtoB" else "BtoA",
-            input=Format.of(served.input),
-            output=Format.of(served.output),
-            output_format=best,
-        )
 
 
 class Task(BaseModel):
@@ -81,12 +67,14 @@ class Task(BaseModel):
             description=task.notes.description,
             license=task.notes.license,
             has_sample=has_sample,
-            directions=[TaskDirection.of(served) for served in task.directions],
+            directions=[TaskDirection.model_validate(served) for served in task.directions],
         )
 
 
 class Limits(BaseModel):
     """The server's limits."""
+
+    model_config = ConfigDict(from_attributes=True)
 
     max_bytes: int = Field(description="most bytes of a request's body")
     max_pixels: int = Field(
@@ -96,18 +84,7 @@ class Limits(BaseModel):
         description="most pixels of an image that is translated whole, not in tiles"
     )
     max_files: int = Field(description="most files in a request")
-    timeout_s: float
-
-    @classmethod
-    def of(cls, options: ServeOptions) -> "Limits":
-        """Convert a server's options."""
-        return cls(
-            max_bytes=options.max_bytes,
-            max_pixels=options.max_pixels,
-            whole_pixels=options.whole_pixels,
-            max_files=options.max_files,
-            timeout_s=options.timeout,
-        )
+    timeout_s: float = Field(validation_alias="timeout")
 
 
 class TaskList(BaseModel):
@@ -208,14 +185,14 @@ def problems(*names: str) -> dict[int | str, dict[str, Any]]:
     """Return OpenAPI responses for kinds of problems, with an example of each."""
     responses: dict[int | str, dict[str, Any]] = {}
     for name in names:
-        kind = KINDS[name]
+        status, title = KINDS[name]
         response = responses.setdefault(
-            kind.status, {"model": ProblemDocument, "content": {MEDIA_TYPE: {"examples": {}}}}
+            status, {"model": ProblemDocument, "content": {MEDIA_TYPE: {"examples": {}}}}
         )
         known = [response["description"]] if "description" in response else []
-        response["description"] = "; ".join([*known, kind.title])
+        response["description"] = "; ".join([*known, title])
         examples = response["content"][MEDIA_TYPE]["examples"]
-        examples[name] = {"value": Problem(name, _EXAMPLES.get(name, f"{kind.title}.")).document}
+        examples[name] = {"value": Problem(name, _EXAMPLES.get(name, f"{title}.")).document}
     return responses
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
@@ -12,13 +12,13 @@ from torch import nn
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.serve.batching import Batcher
 from piggyback_gan.serve.catalogue import Catalogue, ServedDirection
-from piggyback_gan.serve.limits import ByteBudget, CountedResponse
+from piggyback_gan.serve.limits import ByteBudget
 from piggyback_gan.serve.metrics import Metrics
 from piggyback_gan.serve.options import ServeOptions
 from piggyback_gan.serve.previews import Previews
 from piggyback_gan.serve.problems import Problem
 from piggyback_gan.serve.schemas import TranslateQuery
-from piggyback_gan.serve.translator import Translated, TranslateOptions, Translator
+from piggyback_gan.serve.translator import Translated, Translator
 from piggyback_gan.serve.uploads import reading
 from piggyback_gan.system.device import choose_device
 
@@ -40,7 +40,7 @@ class Service:
         batch_pixels = _CPU_BATCH_PIXELS if self.device == "cpu" else None
         self.batcher = Batcher(self._compose, options, self.metrics, batch_pixels)
         self._translator = Translator(self.batcher, options)
-        self._budget = ByteBudget(options)
+        self.budget = ByteBudget(options)
         self.previews = Previews(options)
         self._working: asyncio.Task[None] | None = None
 
@@ -81,16 +81,12 @@ class Service:
             known = task.entry.name
             served = task.find(query.direction)
             self.batcher.require_room()  # before the body is read
-            with reading(request, self.options, self._budget) as body:
+            with reading(request, self.options, self.budget) as body:
                 uploads = await body.uploads()
                 if query.views and len(uploads) > 1:
                     raise Problem("invalid-request", "views needs a single image: send one")
-                options = TranslateOptions(
-                    query.tile, query.overlap, query.norm_from, query.format, query.views
-                )
-                made = await self._within_timeout(
-                    request, self._translator.translate(served, uploads, options)
-                )
+                work = self._translator.translate(served, uploads, query)
+                made = await self._within_timeout(request, work)
             status = 200
             return served, made
         except Problem as problem:
@@ -103,21 +99,8 @@ class Service:
             self.metrics.requests.labels(known, str(status)).inc()
             self.metrics.seconds.labels(known).observe(time.perf_counter() - begun)
 
-    def respond(
-        self, content: bytes, media_type: str, headers: Mapping[str, str]
-    ) -> CountedResponse:
-        """Build the response with a translation."""
-        return CountedResponse(
-            content, media_type, headers, budget=self._budget, timeout=self.options.timeout
-        )
-
     async def _within_timeout(self, request: Request, work: Coroutine[Any, Any, _T]) -> _T:
-        """Wait for work, and cancel it after the timeout or when the client leaves.
-
-        Raises:
-            Problem: the work took too long.
-            ClientDisconnect: the client closed the connection.
-        """
+        """Wait for work, and cancel it after the timeout or when the client leaves."""
         working = asyncio.ensure_future(work)
         leaving = asyncio.ensure_future(_disconnected(request))
         try:

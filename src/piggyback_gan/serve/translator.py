@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar, TypeVarTuple
 
 import numpy as np
 from PIL import Image
@@ -18,51 +18,27 @@ from piggyback_gan.images.encode import best_suffix, can_hold, check_fits, encod
 from piggyback_gan.images.format import ImageFormat
 from piggyback_gan.images.pixels import Pixels, TooManyPixels
 from piggyback_gan.images.read import fitted
-from piggyback_gan.inference.tiling import NormFrom, Tiling, padded_pixels
+from piggyback_gan.inference.tiling import Tiling, padded_pixels
 from piggyback_gan.inference.translate import output_shape
 from piggyback_gan.serve.batching import Batcher, Place
 from piggyback_gan.serve.catalogue import ServedDirection
 from piggyback_gan.serve.options import ServeOptions
 from piggyback_gan.serve.problems import MEDIA_TYPE, Problem
-from piggyback_gan.serve.responses import MEDIA_TYPES, File, OutputFormat, distinct, output_name
+from piggyback_gan.serve.responses import MEDIA_TYPES, File, distinct, output_name
+from piggyback_gan.serve.schemas import TranslateQuery
 from piggyback_gan.serve.uploads import Upload
 
 _TILE = 512
 _LARGEST_VIEW = 2048  # longer side, in pixels
 _MOST_PADDING = 2  # most pixels of a padded image, as a multiple of max_pixels
 
-_P = ParamSpec("_P")
+_Args = TypeVarTuple("_Args")
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class TranslateOptions:
-    """Options of a translation.
-
-    Attributes:
-        tile: side of the tiles in pixels; 0: never in tiles; None: large images only.
-        overlap: overlap of neighbouring tiles, in pixels.
-        norm_from: source of instance norm's statistics in tiles.
-        format: file format of the output.
-        views: also return input and output as pictures for display.
-    """
-
-    tile: int | None = None
-    overlap: int | None = None
-    norm_from: NormFrom | None = None
-    format: OutputFormat = "best"
-    views: bool = False
-
-
-@dataclass(frozen=True)
 class Translated:
-    """The result for an image.
-
-    Attributes:
-        output: the translation, or a problem document.
-        failed: whether the output is a problem document.
-        views: input and output as 8-bit RGB pictures, if requested.
-    """
+    """The result for an image: the translation, or a problem document if it failed; and its views, if requested."""
 
     output: File
     failed: bool = False
@@ -83,7 +59,7 @@ class Translator:
         self.batcher.close()
 
     async def translate(
-        self, served: ServedDirection, uploads: Sequence[Upload], options: TranslateOptions
+        self, served: ServedDirection, uploads: Sequence[Upload], options: TranslateQuery
     ) -> list[Translated]:
         """Translate uploads; of several, failed ones become problem documents.
 
@@ -114,7 +90,7 @@ class Translator:
         served: ServedDirection,
         upload: Upload,
         name: str,
-        options: TranslateOptions,
+        options: TranslateQuery,
         place: Place,
         few: asyncio.Semaphore,
     ) -> Translated:
@@ -122,7 +98,10 @@ class Translator:
             pixels = await self._in_thread(self._decoded, upload, served.input)
             height, width = pixels.shape[:2]
             suffix = PurePosixPath(name).suffix
-            _check_output(served, upload, pixels, suffix)
+            try:  # before translating
+                check_fits(output_shape(pixels, served.output), served.output.depth, suffix)
+            except PiggybackError as error:
+                raise Problem("invalid-request", f"{upload.name}: {error}") from None
             tiling = self._tiling(served, height, width, options)
             async with place.holding(height * width * _planes(served)):
                 made = await self.batcher.translate(served, pixels, tiling)
@@ -135,11 +114,8 @@ class Translator:
                     output, views=tuple([await self._in_thread(_view, *side) for side in shown])
                 )
 
-    async def _in_thread(
-        self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
-    ) -> _T:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._images, lambda: function(*args, **kwargs))
+    async def _in_thread(self, function: Callable[[*_Args], _T], *args: *_Args) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._images, function, *args)
 
     def _decoded(self, upload: Upload, format: ImageFormat) -> Pixels:
         try:
@@ -154,13 +130,9 @@ class Translator:
             raise Problem("wrong-image", f"{upload.name}: {error}") from None
 
     def _tiling(
-        self, served: ServedDirection, height: int, width: int, options: TranslateOptions
+        self, served: ServedDirection, height: int, width: int, options: TranslateQuery
     ) -> Tiling | None:
-        """Return how to cut an image into tiles; None translates it whole.
-
-        Raises:
-            Problem: the image is too large without tiles, or too thin and needs too much padding.
-        """
+        """Return how to cut an image into tiles; None translates it whole."""
         whole = self._options.whole_pixels
         padded = padded_pixels(height, width, served.config)
         if padded > max(_MOST_PADDING * self._options.max_pixels, whole):
@@ -193,7 +165,7 @@ def automatic_tiling(served: ServedDirection, whole_pixels: int) -> Tiling:
 
 
 def _limited(tiling: Tiling, whole_pixels: int) -> Tiling:
-    """Limit the pixels of a tiling's statistics sample to those of a batch."""
+    # A tiling's statistics sample has no more pixels than a batch.
     return replace(tiling, sample_pixels=min(whole_pixels, tiling.sample_pixels))
 
 
@@ -202,24 +174,8 @@ def _planes(served: ServedDirection) -> int:
     return max(-(-side.stored_channels // 4) for side in (served.input, served.output))
 
 
-def _check_output(served: ServedDirection, upload: Upload, pixels: Pixels, suffix: str) -> None:
-    """Check, before translating, that the output's file format can hold it.
-
-    Raises:
-        Problem: the output is too large for the format.
-    """
-    try:
-        check_fits(output_shape(pixels, served.output), served.output.depth, suffix)
-    except PiggybackError as error:
-        raise Problem("invalid-request", f"{upload.name}: {error}") from None
-
-
-def _check_tiles(served: ServedDirection, options: TranslateOptions, limits: ServeOptions) -> None:
-    """Check the options of tiles, before anything is decoded.
-
-    Raises:
-        Problem: the network does not accept such tiles, or they are too large.
-    """
+def _check_tiles(served: ServedDirection, options: TranslateQuery, limits: ServeOptions) -> None:
+    """Check the options of tiles, before anything is decoded."""
     if not options.tile:
         for name, value in (("overlap", options.overlap), ("norm_from", options.norm_from)):
             if value is not None:
@@ -237,11 +193,7 @@ def _check_tiles(served: ServedDirection, options: TranslateOptions, limits: Ser
 
 
 async def _all_or_none(work: Sequence[Any], names: Sequence[str]) -> list[Translated]:
-    """Wait for all results, in order; failed ones become problem documents.
-
-    Raises:
-        Problem: all failed. If one failed because of the server, not its image, this is its problem.
-    """
+    """Wait for all results, in order; failed ones become problem documents, unless all failed."""
     outcomes = await asyncio.gather(*work, return_exceptions=True)
     made: list[Translated] = []
     problems: list[Problem] = []
@@ -255,7 +207,7 @@ async def _all_or_none(work: Sequence[Any], names: Sequence[str]) -> list[Transl
         else:
             made.append(outcome)
     if len(problems) == len(outcomes):
-        for problem in problems:
+        for problem in problems:  # failures of the server, not of an image, come first
             if problem.status >= 500 or problem.name == "queue-full":
                 raise problem
         raise Problem(

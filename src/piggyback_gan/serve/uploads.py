@@ -21,12 +21,7 @@ _LONGEST_NAME = 120
 
 @dataclass(frozen=True)
 class Upload:
-    """An uploaded image file.
-
-    Attributes:
-        name: the client's file name without folders; must not be used as a path.
-        content: bytes.
-    """
+    """An uploaded image file; its name is the client's, without folders, and must not be used as a path."""
 
     name: str
     content: bytes

@@ -28,11 +28,7 @@ def notes_at(site: Site, tasks: Iterable[str]) -> FoundNotes | None:
     Raises:
         PiggybackError: it can't be read, or is invalid.
     """
-    return _found(site.read(NOTES_NAME), site, tasks)
-
-
-def _found(raw: bytes | None, site: Site, tasks: Iterable[str]) -> FoundNotes | None:
-    where = f"{site.name}/{NOTES_NAME}"
+    raw, where = site.read(NOTES_NAME), f"{site.name}/{NOTES_NAME}"
     return None if raw is None else FoundNotes(raw, parse_notes(raw, where, tasks), where)
 
 
@@ -116,15 +112,10 @@ def documents_to_send(
 def _told(
     sender: Bank, site: Site, known: Manifest, notes: FoundNotes | None
 ) -> tuple[FoundNotes | None, list[str]]:
-    """Choose the notes for the receiver: its own, if they have something that the sender's lack.
-
-    Returns:
-        The notes, None if the receiver's are invalid; and remarks for the user.
-    """
+    """Choose the notes for the receiver: its own, if they have something that the sender's lack; None if invalid."""
     remove = f"remove {site.name}/{NOTES_NAME} and push again to send yours" if notes else "mend it"
-    raw = site.read(NOTES_NAME)
     try:
-        theirs = _found(raw, site, sender.tasks)
+        theirs = notes_at(site, sender.tasks)
     except PiggybackError as error:
         return None, [f"{error}; it stays, and what it says is not told: {remove}"]
     if notes is None or theirs is None:

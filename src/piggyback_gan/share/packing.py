@@ -60,7 +60,7 @@ def pack(bank: str | Path, out: str | Path, tasks: Collection[str]) -> Packed:
         place = folder / "bank"
         made = Bank(Store(place, Manifest(store.manifest.architecture)), source.config)
         with made.writing(f"pack {source.path}"):
-            for stored in store.read_tasks(kept):
+            for stored in map(store.read_task, kept):
                 backward = stored.others.get(BACKWARD)
                 made.add(
                     _rooted(stored.state, kept),
@@ -108,14 +108,10 @@ def _with_needed(store: Store, asked: Collection[str]) -> list[str]:
         for state in (stored.state, *stored.others.values()):
             assert state.needs is not None
             wanted.update(state.needs.tasks)
-            if state.filters.start is not None and _adds(state):
+            # Other mixings may add to the start's filters.
+            if state.filters.start and not isinstance(state.filters.mixing, FullMixing):
                 wanted.add(state.filters.start)
     return [stored.state.name for stored in outlines if stored.state.name in wanted]
-
-
-def _adds(state: TaskState) -> bool:
-    """Return whether the mixing may add to the start's filters."""
-    return not isinstance(state.filters.mixing, FullMixing)
 
 
 def _rooted(state: TaskState, kept: Collection[str]) -> TaskState:

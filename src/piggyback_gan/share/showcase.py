@@ -30,15 +30,12 @@ def sample_pictures(bank: Bank, folder: Path) -> Mapping[str, list[bytes]]:
     """
     if not folder.is_dir():
         raise PiggybackError(f"{folder}: no such folder of sample images")
-    chosen = {}
-    for task in bank.tasks:
-        images = chosen_images(folder, task)
-        if images is not None:
-            chosen[task] = images
+    found = {task: chosen_images(folder, task) for task in bank.tasks}
+    chosen = {task: images for task, images in found.items() if images is not None}
     if not chosen:
         raise PiggybackError(f"{folder} has no images, and no folder of images named as a task")
     return {
-        task: task_pictures(bank, task, found) if found else [] for task, found in chosen.items()
+        task: task_pictures(bank, task, images) if images else [] for task, images in chosen.items()
     }
 
 

@@ -3,30 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from piggyback_gan.bank.manifest import SAMPLES_FOLDER
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.share.hub import HubSite, is_address
 from piggyback_gan.system.files import atomic_write, require_writable
-
-
-class Site(Protocol):
-    """A place for a bank."""
-
-    @property
-    def name(self) -> str:
-        """Its name in messages."""
-
-    @property
-    def address(self) -> str:
-        """Its address for readers."""
-
-    def read(self, path: str) -> bytes | None:
-        """Read a file of the bank; None if it does not exist."""
-
-    def names(self) -> frozenset[str]:
-        """Return the paths of its sample pictures, and maybe of other files."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +55,10 @@ class FolderSite:
                 atomic_write(path, content)
 
 
-def site_at(address: str | Path) -> FolderSite | HubSite:
+Site = FolderSite | HubSite
+
+
+def site_at(address: str | Path) -> Site:
     """Return the site of an address.
 
     Raises:

@@ -126,10 +126,7 @@ def push(
 
 
 def _plan(
-    sender: Bank,
-    site: FolderSite | HubSite,
-    notes: FoundNotes | None,
-    pictures: Mapping[str, Sequence[bytes]],
+    sender: Bank, site: Site, notes: FoundNotes | None, pictures: Mapping[str, Sequence[bytes]]
 ) -> tuple[Manifest, dict[str, bytes | None], Transfer]:
     """Compare the two banks and plan the changes: everything of a push that can fail because of their content."""
     known, fresh = _compare(sender.manifest, str(sender.path), site)
@@ -219,11 +216,7 @@ def _receive_task(site: Site, entry: TaskEntry, store: Store) -> None:
 def _compare(
     theirs: Manifest, sender: str, receiver: Site
 ) -> tuple[Manifest, tuple[TaskEntry, ...]]:
-    """Return the receiver's manifest, and the sender's tasks that it lacks.
-
-    Raises:
-        PiggybackError: the tasks that both have are not the same ones, in the same order.
-    """
+    """Return the receiver's manifest, and the sender's tasks that it lacks; check that the others are equal."""
     ours = _manifest(receiver) or Manifest(theirs.architecture)
     if ours.tasks and ours.architecture != theirs.architecture:
         raise PiggybackError(
@@ -245,8 +238,8 @@ def _with_new(known: Manifest, theirs: Manifest) -> Manifest:
 
 def _check_files(path: Path, manifest: Manifest, entries: Sequence[TaskEntry]) -> None:
     """Read the tasks to send, so that damage is found before anything changes."""
-    for _ in Store(path, manifest).read_tasks(entry.name for entry in entries):
-        pass
+    for entry in entries:
+        Store(path, manifest).read_task(entry.name)
 
 
 def _transfer(known: Manifest, fresh: Sequence[TaskEntry]) -> Transfer:
