@@ -5,18 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from piggyback_gan.bank.bank import Bank as Bank
+    from piggyback_gan.bank.card import TaskCard as TaskCard
     from piggyback_gan.bank.manifest import TaskEntry as TaskEntry
     from piggyback_gan.core.factorize import factorize as factorize
     from piggyback_gan.core.filter_options import FilterOptions as FilterOptions
-    from piggyback_gan.core.mixings import (
-        FullMixing as FullMixing,
-    )
-    from piggyback_gan.core.mixings import (
-        LowRankMixing as LowRankMixing,
-    )
-    from piggyback_gan.core.mixings import (
-        SelectedMixing as SelectedMixing,
-    )
     from piggyback_gan.core.network import PiggybackNetwork as PiggybackNetwork
     from piggyback_gan.core.task import ParameterCount as ParameterCount
     from piggyback_gan.errors import PiggybackError as PiggybackError
@@ -69,18 +61,16 @@ _MODULES = {
     "ExportOptions": "export.options",
     "Exported": "export.exporting",
     "FilterOptions": "core.filter_options",
-    "FullMixing": "core.mixings",
     "GeneratorConfig": "networks.config",
     "GeneratorOptions": "networks.options",
     "ImportOptions": "importing.options",
     "Interrupted": "training.callbacks",
     "Judge": "evaluation.judge",
-    "LowRankMixing": "core.mixings",
     "Packed": "share.packing",
     "ParameterCount": "core.task",
     "PiggybackError": "errors",
     "PiggybackNetwork": "core.network",
-    "SelectedMixing": "core.mixings",
+    "TaskCard": "bank.card",
     "TaskEntry": "bank.manifest",
     "Tiling": "inference.tiling",
     "TrainingOptions": "training.options",
