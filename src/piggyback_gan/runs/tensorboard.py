@@ -123,8 +123,8 @@ def _summary_writer() -> Any:
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         # Beside an unfit protobuf or numpy it fails with other errors than ImportError.
         missing = isinstance(error, ModuleNotFoundError) and error.name == "tensorboard"
-        found = (
-            "TensorBoard is not installed" if missing else f"TensorBoard can't be used ({error})"
-        )
-        raise PiggybackError(f"{found}: pip install 'piggyback-gan[tensorboard]'") from None
+        found = "is not installed" if missing else f"can't be used ({error})"
+        raise PiggybackError(
+            f"TensorBoard {found}: pip install 'piggyback-gan[tensorboard]'"
+        ) from None
     return SummaryWriter

@@ -36,13 +36,7 @@ def load_task_data(
     options: TrainingOptions,
     checked: Checked,
 ) -> TaskData:
-    """Decode and check all images of a task.
-
-    Args:
-        folder: the images.
-        formats: of input and output.
-        options: resolved.
-        checked: called with the progress.
+    """Decode and check all images of a task; `checked` is called with the progress.
 
     Raises:
         PiggybackError: names all files of all splits that can't be used.
