@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from banks import contents
+from banks import card, contents, evenly
 from image_files import noise
 from piggyback_gan.bank.bank import Bank
 from piggyback_gan.core.network import PiggybackNetwork
@@ -32,9 +32,9 @@ def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network = PiggybackNetwork(build_generator(new.config))
     with new.writing("test"):
         for name in ("maps", "night"):
-            network.add_task(name)
+            network.add_task(name, evenly())
             network.finish_task()
-            new.add(network.task_state(name), card={})
+            new.add(network.task_state(name), card(network, name))
     return path
 
 
