@@ -21,7 +21,7 @@ from piggyback_gan.cli import verify
 from piggyback_gan.data.datasets import PairedDataset
 from piggyback_gan.data.folders import find_pairs
 from piggyback_gan.experiments.report.page import write_report
-from piggyback_gan.experiments.results import Results, Stage, part_folder
+from piggyback_gan.experiments.results import Results, Stage, held_out_sample, part_folder
 from piggyback_gan.experiments.strategies import STRATEGIES
 from piggyback_gan.experiments.strategies.base import bytes_of, count
 from piggyback_gan.images.display import display
@@ -219,8 +219,8 @@ def test_pictures_of_inputs_targets_and_outputs_are_kept(out: Path) -> None:
     for number in range(2):
         for image, what in zip(dataset.pair(number), ("input", "target"), strict=True):
             expected = display(to_pixels(image, RGB), RGB)
-            assert np.array_equal(picture(results.sample("boxes", number, what)), expected)
-    assert not results.sample("boxes", 2, "input").exists()
+            assert np.array_equal(picture(held_out_sample(out, "boxes", number, what)), expected)
+    assert not held_out_sample(out, "boxes", 2, "input").exists()
     for task in TASKS:
         for stage in results.stages:
             if task in stage.figures:

@@ -280,10 +280,10 @@ def test_a_report_replaces_only_a_report(small: Path, tmp_path: Path) -> None:
     assert (out / "pictures" / "1-maps-0-input-0.png").is_file()
     (out / "notes.txt").write_text("mine")
     words = refusal(lambda: write_report(small, out))
-    assert words == f"{out} is no report's folder: found notes.txt; choose another with --out"
+    assert words == f"{out} is not a report's folder: found notes.txt; choose another with --out"
     assert (out / "notes.txt").read_text() == "mine"
     assert [p.name for p in tmp_path.iterdir()] == ["report"], "nothing is left behind"
-    assert "is no report's folder" in refusal(lambda: write_report(small, small))
+    assert "is not a report's folder" in refusal(lambda: write_report(small, small))
     assert "is a file" in refusal(lambda: write_report(small, out / "notes.txt"))
 
 

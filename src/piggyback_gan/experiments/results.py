@@ -7,16 +7,17 @@ The folder::
     samples/<task>-<n>-target.png
     parts/<strategy>/rate-<r>/          a candidate learning rate, with the same files
     parts/<strategy>/seed-<s>/
-        part.json                           settings when it was started
+        part.json                       settings when it was started
         stage-<k>.json                  all metrics after the k-th task, counted from 1
         samples/after-<k>/<task>-<n>.png    outputs for the same inputs at that stage
         bank/ or kept-<k>/              the tasks themselves
 """
 
+import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Required, TypedDict
 
@@ -119,8 +120,8 @@ class Results:
 
     folder: Path
     experiment: Mapping[str, Any]
-    stages: tuple[Stage, ...] = field(default_factory=tuple)
-    tried: tuple[Stage, ...] = field(default_factory=tuple)
+    stages: tuple[Stage, ...] = ()
+    tried: tuple[Stage, ...] = ()
 
     @classmethod
     def read(cls, folder: Path) -> "Results":
@@ -149,10 +150,6 @@ class Results:
                 tried += found
         return cls(folder, experiment, tuple(stages), tuple(tried))
 
-    def sample(self, task: str, number: int, what: str) -> Path:
-        """Path of the picture of a held-out image: `what` is "input" or "target"."""
-        return held_out_sample(self.folder, task, number, what)
-
     def output_sample(self, stage: Stage, task: str, number: int) -> Path:
         """Path of the picture of a strategy's output for that input after a stage."""
         folder = part_folder(self.folder, stage.strategy, stage.seed)
@@ -165,10 +162,8 @@ def read_experiment_file(folder: Path) -> dict[str, Any]:
     Raises:
         PiggybackError: the folder is not an experiment's, or the file is damaged.
     """
-    return read_table(
-        folder / EXPERIMENT_FILE,
-        f"{folder} is not an experiment's folder (the --out of pbgan experiment)",
-    )
+    problem = f"{folder} is not an experiment's folder (the --out of pbgan experiment)"
+    return read_table(folder / EXPERIMENT_FILE, problem)
 
 
 def part_folder(folder: Path, strategy: str, seed: int) -> Path:
@@ -202,11 +197,7 @@ def stage_file(part: Path, order: int) -> Path:
 
 
 def write_stage(part: Path, stage: Stage) -> None:
-    """Write a stage atomically.
-
-    Raises:
-        PiggybackError: it can't be written.
-    """
+    """Write a stage atomically."""
     atomic_write(stage_file(part, stage.order), to_json(asdict(stage)))
 
 
@@ -216,17 +207,17 @@ def read_stages(part: Path) -> Iterator[Stage]:
     Raises:
         PiggybackError: a file is damaged.
     """
-    order = 1
-    while (path := stage_file(part, order)).exists():
+    for order in itertools.count(1):
+        path = stage_file(part, order)
+        if not path.exists():
+            return
         content = read_table(path, f"{path} is damaged")
         try:
-            stage = _stage(content, order)
+            yield _stage(content, order)
         except ValueError as error:
             raise PiggybackError(
                 f"{path} is damaged ({error}): remove it to measure it again"
             ) from None
-        yield stage
-        order += 1
 
 
 def to_json(content: Mapping[str, Any]) -> bytes:
@@ -256,11 +247,7 @@ def read_table(path: Path, problem: str) -> dict[str, Any]:
 
 
 def _check_experiment(content: Mapping[str, Any]) -> None:
-    """Validate the settings that a report needs; names become parts of file names, and cells of CSV files.
-
-    Raises:
-        PiggybackError: a setting is missing or of another type, or a name is not valid.
-    """
+    """Validate the settings that a report needs; names become parts of file names, and cells of CSV files."""
     try:
         settings = msgspec.convert(content, _Settings)
     except msgspec.ValidationError as error:
@@ -287,35 +274,20 @@ def _check_experiment(content: Mapping[str, Any]) -> None:
 def _checked_stages(
     part: Path, label: str, seed: int | None, tasks: Sequence[str]
 ) -> Iterator[Stage]:
+    """Read the stages of a part; raise PiggybackError if one is of another strategy, seed or task."""
     for stage in read_stages(part):
-        _check_stage(stage, part, label, stage.seed if seed is None else seed, tasks)
+        learned = tasks[: stage.order]
+        is_own = stage.strategy == label and seed in (None, stage.seed)
+        is_of_tasks = stage.order <= len(tasks) and stage.task == learned[-1]
+        if not is_own or not is_of_tasks or {*stage.figures, *stage.identical} - {*learned}:
+            raise PiggybackError(
+                f"{stage_file(part, stage.order)} is of another experiment, strategy or seed: remove it"
+            )
         yield stage
 
 
-def _check_stage(stage: Stage, part: Path, label: str, seed: int, tasks: Sequence[str]) -> None:
-    """Check that a stage belongs to its folder.
-
-    Raises:
-        PiggybackError: the stage is of another strategy, seed or task.
-    """
-    learned = tasks[: stage.order]
-    here = stage.strategy == label and stage.seed == seed and stage.order <= len(tasks)
-    if (
-        not here
-        or stage.task != learned[-1]
-        or not {*stage.figures, *stage.identical} <= {*learned}
-    ):
-        raise PiggybackError(
-            f"{stage_file(part, stage.order)} is of another experiment, strategy or seed: remove it"
-        )
-
-
 def _stage(content: dict[str, Any], order: int) -> Stage:
-    """A stage from its file.
-
-    Raises:
-        msgspec.ValidationError, ValueError: a value is missing, of another type or not possible.
-    """
+    """Convert a stage's file; a ValueError says which value is missing, of another type or not possible."""
     stage = msgspec.convert(content, Stage)
     if unknown := content.keys() - asdict(stage):
         raise ValueError(f"unknown keys: {', '.join(sorted(unknown))}")
@@ -324,10 +296,9 @@ def _stage(content: dict[str, Any], order: int) -> Stage:
             raise ValueError(f"{key} is {value}")
     if stage.order != order or stage.standalone < 1:
         raise ValueError(f"order is {stage.order}, standalone {stage.standalone}")
-    for figures in stage.figures.values():
-        for metric in figures:
-            # Names files of a report; may have capitals, as in _AtoB.
-            check_name(metric.lower(), "a metric")
+    for metric in {metric for figures in stage.figures.values() for metric in figures}:
+        # Names files of a report; may have capitals, as in _AtoB.
+        check_name(metric.lower(), "a metric")
     if not all(isinstance(point.get("step"), int) for point in stage.curve):
         raise ValueError("a point of the curve has no step")
     return stage

@@ -1,6 +1,5 @@
 """Read an experiment's file: tasks, strategies, seeds, training and evaluation."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,10 +82,7 @@ class Search:
     def __post_init__(self) -> None:
         _check_fraction(self.val_fraction)
         check_choice("metric", self.metric, SEARCH_METRICS)
-        for name in ("tasks", "steps"):
-            value = getattr(self, name)
-            if (name, value) != ("steps", None):
-                _check_count(name, value)
+        _check_counts(tasks=self.tasks, steps=self.steps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,18 +114,41 @@ class Experiment:
     seeds: tuple[int, ...]
     first_learning_rate: float
     generator: GeneratorOptions
+    search: Search
     features: str | None
     distance: str | None
     recogniser: str | None
-    samples: int
-    curve_images: int
-    compare_images: int | None
-    search: Search
-    val_fraction: float | None
+    samples: int = 4
+    curve_images: int = 64
+    compare_images: int | None = None
+    val_fraction: float | None = None
     text: str
 
+    def __post_init__(self) -> None:
+        if self.val_fraction is not None:
+            _check_fraction(self.val_fraction)
+        images = {key: getattr(self, key) for key in ("samples", "curve_images", "compare_images")}
+        _check_counts(**images)
+        for label, settings in self.strategies.items():
+            if settings.rate_of is not None and self.strategy(settings.rate_of).rate_of:
+                raise PiggybackError(
+                    f"strategy {label!r}: learning_rate_of must name a strategy with a "
+                    f"learning_rate of its own, {settings.rate_of!r} has none"
+                )
+        metric = self.search.metric
+        network = {"perceptual_distance": "distance", "frechet_distance": "features"}.get(metric)
+        several = [label for label, s in self.strategies.items() if len(s.learning_rates) > 1]
+        if several and network and getattr(self, network) is None:
+            raise PiggybackError(
+                f"strategy {several[0]!r}: its learning rate is chosen by the {metric}, which no "
+                f"network measures: give {network}, or another [search] metric "
+                f"({', '.join(SEARCH_METRICS)})"
+            )
+        if len(self.tasks) < 2:
+            raise PiggybackError("give two or more [[task]]: one task alone can't be forgotten")
+
     def strategy(self, label: str) -> StrategySettings:
-        """A strategy by its label.
+        """Return a strategy by its label.
 
         Raises:
             PiggybackError: it does not exist; the message lists the others.
@@ -139,21 +158,8 @@ class Experiment:
         return self.strategies[label]
 
 
-_KEYS = (
-    *("title", "seeds", "steps", "first_learning_rate", "features", "distance"),
-    *(
-        "recogniser",
-        "samples",
-        "curve_images",
-        "compare_images",
-        "val_fraction",
-        "options",
-        "generator",
-        "search",
-        "task",
-        "strategy",
-    ),
-)
+_TABLES = {"steps", "options", "task", "strategy"}
+_KEYS = _TABLES | set(known_options(Experiment)) - {"tasks", "strategies", "text"}
 
 
 def read_experiment(
@@ -176,49 +182,40 @@ def read_experiment(
     """
     content = read_toml(path)
     check_keys(content, _KEYS, str(path))
+    networks: dict[str, Any]
+    networks = {"features": features, "distance": distance, "recogniser": recogniser}
+    plain = ("samples", "curve_images", "compare_images", "val_fraction")
     try:
         steps = content.get("steps")
-        if steps is not None:
-            _check_count("steps", steps)
-        root = path.parent if data is None else data
-        common = _table(content, "options")
-        check_keys(common, TASK_OPTIONS, "[options]")
+        _check_counts(steps=steps)
+        common = _table(content, "options", TASK_OPTIONS)
         if steps is not None and "epochs" in common:
             raise PiggybackError("give steps or [options] epochs, not both")
+        root = path.parent if data is None else data
         tasks = tuple(_task(table, common, steps, root) for table in _tables(content, "task"))
         _distinct("task", [task.name for task in tasks])
         seeds = _seeds(content.get("seeds", [0]))
         strategies = [_strategy(table, seeds) for table in _tables(content, "strategy")]
         _distinct("strategy", [strategy.label for strategy in strategies])
-        search = _table(content, "search")
-        check_keys(search, known_options(Search), "[search]")
-        fraction = content.get("val_fraction")
-        compared = content.get("compare_images")
-        generator = _table(content, "generator")
-        check_keys(generator, known_options(GeneratorOptions), "[generator]")
-        experiment = Experiment(
+        for key, given in networks.items():
+            networks[key] = _network(content, key, given, path.parent)
+        search = _table(content, "search", known_options(Search))
+        generator = _table(content, "generator", known_options(GeneratorOptions))
+        first_rate = content.get("first_learning_rate", 2e-4)
+        return Experiment(
             title=str(content.get("title", path.stem)),
             tasks=tasks,
             strategies={strategy.label: strategy for strategy in strategies},
             seeds=seeds,
-            first_learning_rate=_rate(
-                content.get("first_learning_rate", 2e-4), "first_learning_rate"
-            ),
+            first_learning_rate=_rate(first_rate, "first_learning_rate"),
             generator=options_from(GeneratorOptions, generator, "[generator]"),
-            features=_network(content, "features", features, path),
-            distance=_network(content, "distance", distance, path),
-            recogniser=_network(content, "recogniser", recogniser, path),
-            samples=_check_count("samples", content.get("samples", 4)),
-            curve_images=_check_count("curve_images", content.get("curve_images", 64)),
-            compare_images=None if compared is None else _check_count("compare_images", compared),
             search=options_from(Search, search, "[search]"),
-            val_fraction=None if fraction is None else _check_fraction(fraction),
             text=path.read_text(encoding="utf-8"),
+            **networks,
+            **{key: content[key] for key in plain if key in content},
         )
-        _check_rates(experiment)
     except PiggybackError as error:
         raise PiggybackError(f"{path}: {error}") from None
-    return experiment
 
 
 def _task(
@@ -235,14 +232,10 @@ def _task(
         raise PiggybackError(f"{where}: data must be a folder, found {folder!r}")
     if {"steps", "epochs"} <= table.keys():
         raise PiggybackError(f"{where}: give steps or epochs, not both")
-    if "steps" in table:
-        steps = _check_count("steps", table["steps"])
-    own = {key: value for key, value in table.items() if key not in ("name", "data", "steps")}
-    if "epochs" in own:
-        steps = None
-    return TaskSettings(
-        name, root / folder, options_from(TrainingOptions, {**common, **own}, where), steps
-    )
+    _check_counts(steps=table.get("steps"))
+    steps = table.get("steps", None if "epochs" in table else steps)
+    options = options_from(TrainingOptions, {**common, **table}, where)
+    return TaskSettings(name, root / folder, options, steps)
 
 
 def _strategy(table: Mapping[str, Any], seeds: tuple[int, ...]) -> StrategySettings:
@@ -258,10 +251,9 @@ def _strategy(table: Mapping[str, Any], seeds: tuple[int, ...]) -> StrategySetti
         raise PiggybackError(
             f"{where}: unknown kind {kind!r}; give one of {', '.join(STRATEGIES)} as its name or kind"
         )
-    chosen = STRATEGIES[kind]
-    own = known_options(chosen)
+    own = known_options(STRATEGIES[kind])
     check_keys(table, ("name", "kind", "seeds", "learning_rate", "learning_rate_of", *own), where)
-    strategy = options_from(chosen, {key: table[key] for key in own if key in table}, where)
+    strategy = options_from(STRATEGIES[kind], table, where)
     init = getattr(strategy, "init", None)
     if init not in (None, STANDALONE, PREVIOUS):
         # Only the first task exists for every later one, in both directions.
@@ -286,33 +278,13 @@ def _strategy(table: Mapping[str, Any], seeds: tuple[int, ...]) -> StrategySetti
     return StrategySettings(label, kind, strategy, rates, rate_of, seeds)
 
 
-def _check_rates(experiment: Experiment) -> None:
-    """Check that every strategy has a learning rate, and that the search's metric is measured."""
-    for settings in experiment.strategies.values():
-        if settings.rate_of is not None and experiment.strategy(settings.rate_of).rate_of:
-            raise PiggybackError(
-                f"strategy {settings.label!r}: learning_rate_of must name a strategy with a "
-                f"learning_rate of its own, {settings.rate_of!r} has none"
-            )
-    metric = experiment.search.metric
-    network = {"perceptual_distance": "distance", "frechet_distance": "features"}.get(metric)
-    several = [s.label for s in experiment.strategies.values() if len(s.learning_rates) > 1]
-    if several and network and getattr(experiment, network) is None:
-        raise PiggybackError(
-            f"strategy {several[0]!r}: its learning rate is chosen by the {metric}, which no network "
-            f"measures: give {network}, or another [search] metric ({', '.join(SEARCH_METRICS)})"
-        )
-    if len(experiment.tasks) < 2:
-        raise PiggybackError("give two or more [[task]]: nothing can be forgotten of one")
-
-
-def _network(content: Mapping[str, Any], key: str, given: str | None, path: Path) -> str | None:
-    """An evaluation network: a file relative to the experiment's, or another name unchanged."""
+def _network(content: Mapping[str, Any], key: str, given: str | None, root: Path) -> str | None:
+    """Return an evaluation network: a file relative to the experiment's, or another name unchanged."""
     word = content.get(key) if given is None else given
     if word is not None and not isinstance(word, str):
         raise PiggybackError(f"{key} must be a file or package.module:callable, found {word!r}")
-    if given is None and word is not None and (path.parent / word).exists():
-        return str(path.parent / word)
+    if given is None and word is not None and (root / word).exists():
+        return str(root / word)
     return word
 
 
@@ -331,24 +303,25 @@ def _rate(value: Any, where: str) -> float:
     return float(value)
 
 
-def _check_fraction(value: Any) -> float:
+def _check_fraction(value: object) -> None:
     if not isinstance(value, float) or not 0 < value < 1:
         raise PiggybackError(
             f"invalid val_fraction: found {value!r}, give a number between 0 and 1"
         )
-    return value
 
 
-def _check_count(name: str, value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise PiggybackError(f"invalid {name}: found {value!r}, give a whole number from 1 on")
-    return value
+def _check_counts(**values: object) -> None:
+    """Check that each value is a whole number from 1 on, or None."""
+    for name, value in values.items():
+        if value is not None and (type(value) is not int or value < 1):
+            raise PiggybackError(f"invalid {name}: found {value!r}, give a whole number from 1 on")
 
 
-def _table(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+def _table(content: Mapping[str, Any], key: str, known: Sequence[str]) -> Mapping[str, Any]:
     table = content.get(key, {})
     if not isinstance(table, dict):
         raise PiggybackError(f"[{key}] must be a table, found {table!r}")
+    check_keys(table, known, f"[{key}]")
     return table
 
 
@@ -365,15 +338,3 @@ def _distinct(what: str, names: Sequence[str]) -> None:
     for name in names:
         if names.count(name) > 1:
             raise PiggybackError(f"there are two [[{what}]] named {name!r}")
-
-
-def describe_strategy(settings: StrategySettings) -> dict[str, Any]:
-    """Describe a strategy for an experiment's folder, as JSON values."""
-    return {
-        "label": settings.label,
-        "kind": settings.kind,
-        "options": dataclasses.asdict(settings.strategy),
-        "learning_rates": list(settings.learning_rates),
-        "learning_rate_of": settings.rate_of,
-        "seeds": list(settings.seeds),
-    }

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from piggyback_gan.data.folders import PairedFolder, UnpairedFolder, find_folder, train_counts
 from piggyback_gan.data.formats import find_formats
-from piggyback_gan.data.loading import Checked, Dataset
+from piggyback_gan.data.loading import Dataset
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.experiments.settings import Experiment, TaskSettings
 from piggyback_gan.images.format import ImageFormat
@@ -51,13 +51,13 @@ class Task:
             return len(self.folder.held_out)
         return len(self.folder.held_out_a) + len(self.folder.held_out_b)
 
-    def load(self, checked: Checked = lambda split, done, total: None) -> TaskData:
+    def load(self) -> TaskData:
         """Decode and check all images.
 
         Raises:
             PiggybackError: names all files that can't be used.
         """
-        return load_task_data(self.folder, self.formats, self.options, checked)
+        return load_task_data(self.folder, self.formats, self.options, lambda *progress: None)
 
     @property
     def networks(self) -> tuple[str, ...]:
@@ -79,35 +79,22 @@ class Task:
 
 
 def find_tasks(experiment: Experiment, device: Device) -> tuple[Task, ...]:
-    """Find the images of all tasks.
-
-    Args:
-        experiment: its settings.
-        device: as returned by `choose_device`.
+    """Find the images of all tasks, for a device as returned by `choose_device`.
 
     Raises:
         PiggybackError: a folder is not of the task's layout, or has no held-out images.
     """
-    fraction = experiment.val_fraction
-    return tuple(_find(task, device, fraction, task.steps) for task in experiment.tasks)
+    own = experiment.val_fraction
+    return tuple(_find(task, device, task.steps, own) for task in experiment.tasks)
 
 
 def find_search_tasks(experiment: Experiment, device: Device) -> tuple[Task, ...]:
     """Find the first task and those of the learning rate search, with training images held out."""
-    search, (first, *later) = experiment.search, experiment.tasks
-    return (
-        _find(first, device, experiment.val_fraction, first.steps),
-        *(
-            _find(
-                task,
-                device,
-                search.val_fraction,
-                search.steps or task.steps,
-                spared=experiment.val_fraction,
-            )
-            for task in later[: search.tasks]
-        ),
-    )
+    search, own, (first, *later) = experiment.search, experiment.val_fraction, experiment.tasks
+    found = [_find(first, device, first.steps, own)]
+    for task in later[: search.tasks]:
+        found.append(_find(task, device, search.steps or task.steps, own, search.val_fraction))
+    return tuple(found)
 
 
 def architecture(experiment: Experiment, tasks: Sequence[Task]) -> GeneratorConfig:
@@ -138,20 +125,16 @@ def architecture(experiment: Experiment, tasks: Sequence[Task]) -> GeneratorConf
 
 
 def _find(
-    settings: TaskSettings,
-    device: Device,
-    val_fraction: float | None,
-    steps: int | None,
-    spared: float | None = None,
+    settings: TaskSettings, device: Device, steps: int | None, *val_fractions: float | None
 ) -> Task:
     """Find a task's images.
 
     Args:
         settings: of the task.
         device: as returned by `choose_device`.
-        val_fraction: hold out this share of the training images in place of the held-out ones.
-        steps: minimum number.
-        spared: leave out this share first, which the experiment itself holds out.
+        steps: minimum number; None: the options' epochs.
+        val_fractions: hold out these shares of the training images, one after the other; the last one's
+            take the place of the held-out ones, the others are left out.
     """
     options = settings.options
     try:
@@ -161,7 +144,7 @@ def _find(
             f"task {settings.name!r}: {error}; its folder is looked for beside the experiment's file, or "
             "where --data says"
         ) from None
-    for fraction in (spared, val_fraction):
+    for fraction in val_fractions:
         if fraction is not None:
             folder = _without_held_out(folder).with_held_out(fraction, seed=0)
     held_out = folder.held_out if isinstance(folder, PairedFolder) else folder.held_out_a

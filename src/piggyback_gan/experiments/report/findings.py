@@ -1,7 +1,8 @@
-"""What an experiment's figures say in words: does the method keep its promises on this data?"""
+"""Findings of a report in words: whether the method keeps its promises on this data."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from piggyback_gan.evaluation.metric_names import higher_is_better
 from piggyback_gan.experiments.report import summary
@@ -11,12 +12,12 @@ from piggyback_gan.experiments.report.table import show
 from piggyback_gan.experiments.results import Results
 
 _RIVALS = ("narrow", "factorization", "mask", "lora")
-"""Kinds that add little for each task, too."""
+"""Other kinds that add little for each task."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What the figures say of one thing the method promises; `held` is None where they can't tell."""
+    """Whether a promise of the method is held; None if the figures can't tell."""
 
     held: bool | None
     promise: str
@@ -24,11 +25,7 @@ class Finding:
 
 
 def findings(results: Results, standalone: str | None) -> dict[str, list[Finding]]:
-    """Whether the method keeps its promises on this data, and what fine-tuning loses.
-
-    Returns:
-        For every strategy of the method's kind, and then for every one of fine-tuning's, what was found.
-    """
+    """Return findings by strategy: whether piggyback keeps its promises, and what fine-tuning loses."""
     kinds = {s["label"]: s.get("kind") for s in results.experiment["strategies"]}
     found = {}
     for label, kind in kinds.items():
@@ -55,25 +52,24 @@ def _par(results: Results, label: str, standalone: str | None) -> Finding:
     higher = higher_is_better(base)
     held, chance = _told(results, label, standalone, base, ratio)
     seeds = f" (seeds: {show(ratio.low, 3)} to {show(ratio.high, 3)})"
-    others = []
-    for other in summary.metrics(results):
-        mean = summary.mean_ratio(results, label, standalone, other) if other != base else None
-        if mean is not None:
-            others.append(f"{heading(other)} {show(mean.mean, 3)}")
+    others = {
+        heading(other): summary.mean_ratio(results, label, standalone, other)
+        for other in summary.metrics(results)
+        if other != base
+    }
     return Finding(
         held,
         promise,
         f"On tasks 2 and on its {name_of(base)} is {show(ratio.mean, 3)} times "
         f"{standalone}'s on average{seeds if len(ratio.by_seed) > 1 else ''}; "
-        f"on par means at {'least' if higher else 'most'} 1.{chance}"
-        + (f" By other metrics: {', '.join(others)}." if others else ""),
+        f"on par means at {'least' if higher else 'most'} 1.{chance}{_by_others(others, 3)}",
     )
 
 
 def _told(
     results: Results, label: str, standalone: str, base: str, ratio: Spread
 ) -> tuple[bool | None, str]:
-    """Whether a strategy is on par, None where chance can't be told from difference; and words on that."""
+    """Whether a strategy is on par, None if it may be chance; and a remark on chance."""
     held = ratio.mean >= 1 if higher_is_better(base) else ratio.mean <= 1
     if ratio.low < 1 < ratio.high:
         return None, " Seeds lie on both sides of 1: chance can't be told from difference."
@@ -85,7 +81,7 @@ def _told(
 
 
 def _overlap(results: Results, label: str, standalone: str, base: str, seed: int) -> bool:
-    """Whether the bootstrap intervals of both overlap for every task but the first, in all directions."""
+    """Whether both bootstrap intervals overlap for every task but the first, in all directions."""
     for task in summary.tasks(results)[1:]:
         for direction in summary.directions(results, task):
             metric = metric_of(results, task, base, direction)
@@ -110,7 +106,7 @@ def _small(results: Results, label: str) -> Finding:
 
 
 def _better(results: Results, label: str, rivals: Sequence[str]) -> list[Finding]:
-    """How it compares with other ways to add little, those that have results with the same seeds."""
+    """Compare with other kinds that add little and have results with the same seeds."""
     base = summary.headline(results)
     ratios = {rival: summary.mean_ratio(results, label, rival, base) for rival in rivals}
     found = {rival: ratio for rival, ratio in ratios.items() if ratio is not None}
@@ -123,20 +119,16 @@ def _better(results: Results, label: str, rivals: Sequence[str]) -> list[Finding
     chance = f" Chance can't be told from difference: {', '.join(open_ones)}." if open_ones else ""
     each = ", ".join(f"{show(ratio.mean, 3)} times {rival}'s" for rival, ratio in found.items())
     shares = ", ".join(f"{other} {_share(results, other)}" for other in (label, *found))
-    return [
-        Finding(
-            held,
-            "Better than other ways to add little",
-            f"On tasks 2 and on its {name_of(base)} is on average {each}; better means "
-            f"{'above' if higher else 'below'} 1.{chance} Parameters that a later task adds, on "
-            f"average as a share of its standalone network's: {shares}.",
-        )
-    ]
+    text = (
+        f"On tasks 2 and on its {name_of(base)} is on average {each}; better means "
+        f"{'above' if higher else 'below'} 1.{chance} Parameters that a later task adds, on "
+        f"average as a share of its standalone network's: {shares}."
+    )
+    return [Finding(held, "Better than other ways to add little", text)]
 
 
 def _share(results: Results, label: str) -> str:
-    shares = [cost.share.mean for cost in summary.cost(results, label)[1:]]
-    return show(sum(shares) / len(shares), 3)
+    return show(fmean(cost.share.mean for cost in summary.cost(results, label)[1:]), 3)
 
 
 def notes_on_rates(results: Results) -> list[str]:
@@ -148,10 +140,8 @@ def notes_on_rates(results: Results) -> list[str]:
         chosen = {s.learning_rate for s in results.stages if s.strategy == label and s.order > 1}
         if len(rates) < 2 or strategy.get("learning_rate_of"):
             continue
-        for end, which, better in (
-            (min(rates), "smallest", "smaller"),
-            (max(rates), "largest", "larger"),
-        ):
+        ends = (min(rates), "smallest", "smaller"), (max(rates), "largest", "larger")
+        for end, which, better in ends:
             if end in chosen:
                 notes.append(
                     f"The best learning rate of {label}, {end:g}, is the {which} that was tried: "
@@ -170,18 +160,23 @@ def _lost(results: Results, label: str) -> Finding:
     lost = summary.forgetting(results, label, base)
     if not before or not after or lost is None:
         return Finding(None, promise, "Not measured after a second task yet.")
-    others = []
-    for other in summary.metrics(results):
-        spread = summary.forgetting(results, label, other) if other != base else None
-        if spread is not None:
-            others.append(f"{name_of(other)} {show(spread.mean)}")
-    # Seeds that are behind have a before and no after.
+    others = {
+        name_of(other): summary.forgetting(results, label, other)
+        for other in summary.metrics(results)
+        if other != base
+    }
+    # Seeds that are behind have no value after.
     before = {seed: figure for seed, figure in before.items() if seed in after}
-    means = [sum(f.value for f in figures.values()) / len(figures) for figures in (before, after)]
+    means = [fmean(f.value for f in figures.values()) for figures in (before, after)]
     return Finding(
         None,
         promise,
         f"The {name_of(base)} of {first}{DIRECTIONS[direction]} goes from {show(means[0])} to "
         f"{show(means[1])}; average forgetting {show(lost.mean)} (positive is lost)."
-        + (f" By other metrics: {', '.join(others)}." if others else ""),
+        f"{_by_others(others)}",
     )
+
+
+def _by_others(spreads: Mapping[str, Spread | None], digits: int = 4) -> str:
+    each = [f"{name} {show(s.mean, digits)}" for name, s in spreads.items() if s is not None]
+    return f" By other metrics: {', '.join(each)}." if each else ""

@@ -1,29 +1,29 @@
-"""How metrics and directions are called in a report."""
+"""Names of metrics and directions in a report."""
 
 from piggyback_gan.evaluation.metric_names import higher_is_better, metric_label
 from piggyback_gan.experiments.report import summary
 from piggyback_gan.experiments.results import Results
 
 DIRECTIONS = {"AtoB": " A → B", "BtoA": " B → A", "": ""}
-"""How a direction is called behind a task's or strategy's name."""
+"""A direction as a suffix of a task's or strategy's name."""
 
 
 def name_of(base: str) -> str:
-    """A metric as it is called in headings."""
+    """Return a metric's name in headings."""
     return metric_label(base, unit=True)
 
 
 def arrow(base: str) -> str:
-    """Which way is better."""
+    """Return an arrow to where values are better."""
     return "↑" if higher_is_better(base) else "↓"
 
 
 def heading(base: str) -> str:
-    """A metric's name, and which way is better."""
+    """Return a metric's name and the arrow to better values."""
     return f"{name_of(base)} {arrow(base)}"
 
 
 def metric_of(results: Results, task: str, base: str, direction: str) -> str:
-    """The name under which a task's figures have a base and a direction."""
+    """Return the name of a base and direction among a task's figures."""
     names = (m for s in results.stages for m in s.figures.get(task, {}))
     return next((m for m in names if summary.base_of(m) == (base, direction)), base)

@@ -1,4 +1,4 @@
-"""The report of an experiment: one static page, with its plots, tables and pictures as files beside it."""
+"""Report of an experiment: a static page, with its plots, tables and pictures as files beside it."""
 
 import tempfile
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ _SECTIONS = {
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot as the page shows it: its files' name without suffix, what it shows, how to read it."""
+    """Plot of the page; `name` is that of its files, without suffix."""
 
     name: str
     alt: str
@@ -52,10 +52,12 @@ def write_report(folder: Path, out: Path | None = None, standalone: str | None =
         The page.
 
     Raises:
-        PiggybackError: the folder holds no experiment, nothing is measured yet, no strategy has the label,
-            or `out` holds other files than a report.
+        PiggybackError: the folder is not an experiment's or is damaged, nothing is measured yet, no strategy
+            has the label, or `out` has other files than a report's.
     """
-    results = _read(folder)
+    results = Results.read(folder)
+    if not results.stages:
+        raise PiggybackError(f"{folder} has no finished task yet: run the experiment first")
     compared = summary.standalone_label(results, standalone)
     out = (out or folder / "report").resolve()
     with _replacing(out) as new:
@@ -72,25 +74,9 @@ def write_report(folder: Path, out: Path | None = None, standalone: str | None =
     return out / PAGE
 
 
-def _read(folder: Path) -> Results:
-    """An experiment's results.
-
-    Raises:
-        PiggybackError: it is none, or is damaged, or nothing is measured yet.
-    """
-    results = Results.read(folder)
-    if not results.stages:
-        raise PiggybackError(f"{folder} has no finished task yet: run the experiment first")
-    return results
-
-
 @contextmanager
 def _replacing(out: Path) -> Iterator[Path]:
-    """A new folder that takes the place of `out` at the end, if all went well.
-
-    Raises:
-        PiggybackError: `out` holds a file that no report wrote.
-    """
+    """Yield a new folder that replaces `out` at the end, if nothing is raised."""
     if out.exists():
         _refuse_foreign(out)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -105,7 +91,8 @@ def _replacing(out: Path) -> Iterator[Path]:
 
 
 def _refuse_foreign(out: Path) -> None:
-    problem = f"{out} is no report's folder" if out.is_dir() else f"{out} is a file"
+    """Raise PiggybackError if `out` has a file that was not written by a report."""
+    problem = f"{out} is not a report's folder" if out.is_dir() else f"{out} is a file"
     contents = out / _CONTENTS
     known = contents.read_text(encoding="utf-8").split("\n") if contents.is_file() else []
     for file in _files(out) if out.is_dir() else [out.name]:
@@ -118,69 +105,51 @@ def _files(folder: Path) -> list[str]:
 
 
 def _content(results: Results, standalone: str | None, new: Path) -> dict[str, Any]:
-    """All that the page shows, after the files that it links to are written."""
+    """Write the files that the page links to, and return the values of its template."""
     experiment = results.experiment
-    bases = _bases(results)
     features = experiment.get("features") or {}
-    tables = {
-        "overview": [views.overview(results, standalone)],
-        "quality": [views.quality(results, task) for task in summary.tasks(results)],
-        "ratios": [views.ratios(results, standalone)] if standalone else [],
-        "identity": [views.identity(results)],
-        "forgetting": [
-            views.by_strategy(results, "forgetting", "Average forgetting", summary.forgetting)
-        ],
-        "backward": [
-            views.by_strategy(
-                results, "backward-transfer", "Backward transfer", summary.backward_transfer
-            )
-        ],
-        "matrices": [views.matrix(results, base) for base in bases],
-        "forward": [views.forward_transfer(results, standalone)] if standalone else [],
-        "costs": [views.costs(results)],
-        "rates": [table] if (table := views.rates_tried(results)) else [],
+    forgetting, backward = summary.forgetting, summary.backward_transfer
+    single = {
+        "overview": views.overview(results, standalone),
+        "ratios": views.ratios(results, standalone) if standalone else None,
+        "identity": views.identity(results),
+        "forgetting": views.by_strategy(results, "forgetting", "Average forgetting", forgetting),
+        "backward": views.by_strategy(results, "backward-transfer", "Backward transfer", backward),
+        "forward": views.forward_transfer(results, standalone) if standalone else None,
+        "costs": views.costs(results),
+        "rates": views.rates_tried(results),
     }
-    for group in tables.values():
-        for table in group:
+    groups = {
+        "quality": [views.quality(results, task) for task in summary.tasks(results)],
+        "matrices": [views.matrix(results, base) for base in _bases(results)],
+    }
+    for table in (*single.values(), *groups["quality"], *groups["matrices"]):
+        if table is not None:
             (new / "tables" / f"{table.name}.csv").write_bytes(table.csv())
             (new / "tables" / f"{table.name}.tex").write_bytes(table.latex())
     (new / "tables" / "figures.csv").write_bytes(views.every_figure(results))
-    single = (
-        "overview",
-        "ratios",
-        "identity",
-        "forgetting",
-        "backward",
-        "forward",
-        "costs",
-        "rates",
-    )
-    shown: dict[str, Any] = {
-        name: next(iter(group), None) if name in single else group for name, group in tables.items()
-    }
     drawn = _plots(results, standalone, new)
     reading, reading_quality = _reading(results)
-    hidden = () if shown["forward"] or drawn["transfer_plots"] else ("transfer",)
-    return (
-        shown
-        | drawn
-        | {
-            "title": experiment.get("title") or experiment.get("name") or results.folder.name,
-            "subtitle": _subtitle(results),
-            "contents": [pair for pair in _SECTIONS.items() if pair[0] not in hidden],
-            "findings": findings(results, standalone),
-            "missing": _missing(results, standalone),
-            "reading": reading,
-            "reading_quality": reading_quality,
-            "notes": notes_on_rates(results),
-            "features": features.get("name", ""),
-            "seed": experiment["seeds"][0],
-            "sheets": write_sheets(results, new),
-            "warnings": _warnings(results),
-            "settings": _settings(results),
-            "file": experiment.get("file", ""),
-        }
-    )
+    hidden = () if single["forward"] or drawn["transfer_plots"] else ("transfer",)
+    return {
+        **single,
+        **groups,
+        **drawn,
+        "title": experiment.get("title") or experiment.get("name") or results.folder.name,
+        "subtitle": _subtitle(results),
+        "contents": [pair for pair in _SECTIONS.items() if pair[0] not in hidden],
+        "findings": findings(results, standalone),
+        "missing": _missing(results, standalone),
+        "reading": reading,
+        "reading_quality": reading_quality,
+        "notes": notes_on_rates(results),
+        "features": features.get("name", ""),
+        "seed": experiment["seeds"][0],
+        "sheets": write_sheets(results, new),
+        "warnings": _warnings(results),
+        "settings": _settings(results),
+        "file": experiment.get("file", ""),
+    }
 
 
 def _plots(results: Results, standalone: str | None, new: Path) -> dict[str, Any]:
@@ -245,19 +214,18 @@ def _plots(results: Results, standalone: str | None, new: Path) -> dict[str, Any
 
 
 def _bases(results: Results) -> list[str]:
-    """All metrics, the one of the summary first."""
+    """All metrics, the summary's first."""
     first = summary.headline(results)
     return [first, *(base for base in summary.metrics(results) if base != first)]
 
 
 def _subtitle(results: Results) -> str:
-    count = {
-        "task": len(summary.tasks(results)),
-        "strategy": len(summary.strategies(results)),
-        "seed": len(results.experiment["seeds"]),
+    counts = {
+        ("task", "tasks"): len(summary.tasks(results)),
+        ("strategy", "strategies"): len(summary.strategies(results)),
+        ("seed", "seeds"): len(results.experiment["seeds"]),
     }
-    plural = {"task": "tasks", "strategy": "strategies", "seed": "seeds"}
-    parts = [f"{n} {name if n == 1 else plural[name]}" for name, n in count.items()]
+    parts = [f"{count} {names[count != 1]}" for names, count in counts.items()]
     started = results.experiment.get("started")
     return ", ".join(parts) + (f". Started {started}." if started else ".")
 
@@ -273,7 +241,7 @@ def _missing(results: Results, standalone: str | None) -> list[str]:
 
 
 def _reading(results: Results) -> tuple[str, str]:
-    """How to read what stands below the cells of most tables, and of those of metrics under Quality."""
+    """Explain the intervals of most tables, and of those of metrics under Quality."""
     if len(results.experiment["seeds"]) == 1:
         figures = "One seed: how far another training would move these figures is unknown."
         metrics = (
@@ -290,18 +258,17 @@ def _reading(results: Results) -> tuple[str, str]:
 
 
 def _warnings(results: Results) -> list[tuple[str, str]]:
-    """Every warning once, and where it was given."""
+    """Every warning once, and its places."""
     found: dict[str, list[str]] = {}
     for stage in results.stages:
+        place = f"{stage.strategy}, seed {stage.seed}, {stage.task}"
         for warning in stage.warnings:
-            found.setdefault(warning, []).append(
-                f"{stage.strategy}, seed {stage.seed}, {stage.task}"
-            )
+            found.setdefault(warning, []).append(place)
     return [(text, first_names(where, 1, ", ")) for text, where in found.items()]
 
 
 def _settings(results: Results) -> list[Table]:
-    """Every setting but the file's text; behind each strategy's candidates the learning rate it used."""
+    """Every setting but the file's text; behind each strategy's candidates the learning rate used."""
     experiment = results.experiment
     apart = ("tasks", "strategies", "file", "generator", "title")
     general = {key: value for key, value in experiment.items() if key not in apart}

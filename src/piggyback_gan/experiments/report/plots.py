@@ -1,4 +1,4 @@
-"""The plots of a report. Every line has a colour, a marker and a line style of its own, and its name beside it."""
+"""Plots of a report. Every strategy has its own colour, marker and line style; lines are labelled at their ends."""
 
 import io
 import math
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart, without the yellow that paper swallows.
+# Okabe and Ito's colours, which colour-blind readers can tell apart, without yellow, which is too pale.
 _COLOURS = ("#000000", "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _MARKERS = "osD^vPX<>*"
 _LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 _LEAST_SHARE = 1e-3
-_WIDE_RANGE = 15  # from this ratio of largest to smallest on, values are read better on a log scale
+_WIDE_RANGE = 15  # ratio of largest to smallest from which a log scale reads better
 _STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -32,11 +32,12 @@ _STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # a task may have a dollar sign in its name
     "svg.hashsalt": "pbgan",  # the same figures give the same bytes
 }
+_POINTER = {"arrowstyle": "-", "linewidth": 0.5, "relpos": (0, 0.5), "shrinkA": 10}
 _Points = Mapping[float, float]
 
 
 class _End(NamedTuple):
-    """Where a line ends, and how it looks."""
+    """End of a line, and the line's style."""
 
     y: float
     x: float
@@ -61,15 +62,14 @@ def quality(results: Results, base: str) -> "Figure":
         metric = metric_of(results, task, base, direction)
         for row, label in enumerate(labels):
             found = summary.final(results, label, task, metric)
-            for place, figure_of_seed in enumerate(found.values()):
-                value, low, high = figure_of_seed.value, figure_of_seed.low, figure_of_seed.high
+            for place, one in enumerate(found.values()):
+                value = one.value
                 if math.isfinite(value):
                     axes.errorbar(
                         value,
                         row + 0.22 * (place - (len(found) - 1) / 2),
-                        xerr=[[max(value - low, 0)], [max(high - value, 0)]],
-                        color=_COLOURS[row % len(_COLOURS)],
-                        marker=_MARKERS[row % len(_MARKERS)],
+                        xerr=[[max(value - one.low, 0)], [max(one.high - value, 0)]],
+                        **_mark(row),
                         markersize=5,
                         capsize=2,
                     )
@@ -82,7 +82,7 @@ def quality(results: Results, base: str) -> "Figure":
 
 
 def first_task(results: Results, base: str) -> "Figure":
-    """How the first task fares as others are learned: the mean over seeds."""
+    """The first task's metric after every task: the mean over seeds."""
     task = summary.tasks(results)[0]
     direction = summary.directions(results, task)[0]
     metric = metric_of(results, task, base, direction)
@@ -91,22 +91,21 @@ def first_task(results: Results, base: str) -> "Figure":
         spreads = summary.matrix(results, label, metric).get(task, [])
         lines[label] = {float(k): s.mean for k, s in enumerate(spreads, 1) if s is not None}
     figure = _figure(7, 3.4)
-    axes = figure.add_subplot()
+    axes = figure.add_subplot(title=f"{task + DIRECTIONS[direction]}, after every task")
     _draw_lines(axes, lines)
     _name_tasks(axes, results)
     axes.set_ylabel(heading(base))
-    axes.set_title(f"{task + DIRECTIONS[direction]}, after every task")
     return figure
 
 
 def parameters(results: Results) -> "Figure":
-    """What is kept of all tasks, in networks; on a log scale where the strategies differ much."""
+    """Stored parameters of all tasks so far, in networks; on a log scale if the strategies differ much."""
     lines = {
         label: {float(cost.order): cost.total.mean for cost in summary.cost(results, label)}
         for label in summary.strategies(results)
     }
     figure = _figure(7, 3.4)
-    axes = figure.add_subplot()
+    axes = figure.add_subplot(title="Parameters of all tasks so far")
     last = [points[max(points)] for points in lines.values() if points]
     if min(last) > 0 and max(last) > _WIDE_RANGE * min(last):
         axes.set_yscale("log")
@@ -115,18 +114,16 @@ def parameters(results: Results) -> "Figure":
     _draw_lines(axes, lines)
     _name_tasks(axes, results)
     axes.set_ylabel("parameters, in networks")
-    axes.set_title("Parameters of all tasks so far")
     return figure
 
 
 def cost(results: Results, standalone: str, base: str) -> "Figure":
-    """A metric against what a later task costs, both relative to standalone networks: means over tasks and seeds.
+    """A metric against a later task's cost, both relative to standalone networks: means over tasks and seeds.
 
-    What costs less than a thousandth of a network, such as finetuning, stands at the left edge.
+    Costs below a thousandth of a network, such as finetuning's, are at the left edge.
     """
     figure = _figure(7.6, 4.2)
-    axes = figure.add_subplot()
-    axes.set_xscale("log")
+    axes = figure.add_subplot(xscale="log")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.axhline(1, color="#777777", linewidth=1, linestyle=":")
     points = []
@@ -140,13 +137,12 @@ def cost(results: Results, standalone: str, base: str) -> "Figure":
         axes.plot(
             share,
             mean,
-            color=_COLOURS[index % len(_COLOURS)],
-            marker=_MARKERS[index % len(_MARKERS)],
+            **_mark(index),
             linestyle="none",
             markersize=6,
             label=label,
         )
-    # In the order of what they cost, beside the axes.
+    # Beside the axes, in the order of cost.
     figure.legend(loc="outside right upper", frameon=False, fontsize=8, handletextpad=0.2)
     axes.set_xlabel("what a later task adds, in networks of its own")
     axes.set_ylabel(f"{heading(base)}, in {standalone}'s")
@@ -156,7 +152,7 @@ def cost(results: Results, standalone: str, base: str) -> "Figure":
 def transfer(results: Results, standalone: str | None, task: str) -> "Figure | None":
     """A task's curves, the mean over seeds; None if there are none.
 
-    A ring marks where a strategy is as good as the standalone network at its end, the dotted line.
+    A ring is where a strategy is as good as the standalone network at its end, the dotted line.
     """
     order = summary.tasks(results).index(task) + 1
     lines, base = {}, ""
@@ -167,7 +163,7 @@ def transfer(results: Results, standalone: str | None, task: str) -> "Figure | N
     if not base:
         return None
     figure = _figure(7, 3.2)
-    axes = figure.add_subplot()
+    axes = figure.add_subplot(title=f"Learning {task}", xlabel="steps")
     _draw_lines(axes, lines)
     whole = lines.get(standalone or "")
     if whole:
@@ -177,25 +173,23 @@ def transfer(results: Results, standalone: str | None, task: str) -> "Figure | N
             good = [step for step, value in points.items() if value <= goal]
             if good:
                 axes.plot(min(good), points[min(good)], "o", ms=11, mfc="none", mec="black")
-    axes.set_title(f"Learning {task}")
-    axes.set_xlabel("steps")
     axes.set_ylabel(f"{name_of(base)}\nof some held-out images ↓")
     return figure
 
 
 def files(figure: "Figure") -> Iterator[tuple[str, bytes]]:
-    """A figure as the bytes of a PNG and an SVG file: pairs of suffix and content."""
+    """Encode a figure as PNG and SVG: yield suffix and content."""
     for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
         written = io.BytesIO()
         figure.savefig(written, format=suffix[1:], dpi=150, metadata=metadata)
-        # Laid out once: that takes most of the time, and both files are to look the same.
+        # Lay out only once: it takes most of the time, and both files must look the same.
         figure.set_layout_engine("none")
         yield suffix, written.getvalue()
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """How all plots look; to be drawn and saved within."""
+    """Context in which all plots are drawn and saved."""
     import matplotlib
 
     with matplotlib.rc_context(_STYLE):
@@ -211,15 +205,18 @@ def _figure(width: float, height: float) -> "Figure":
     return figure
 
 
+def _mark(index: int) -> dict[str, Any]:
+    return {"color": _COLOURS[index % len(_COLOURS)], "marker": _MARKERS[index % len(_MARKERS)]}
+
+
 def _draw_lines(axes: "Axes", lines: Mapping[str, _Points]) -> None:
-    """Lines by name, in the order of all strategies, each named where it ends."""
+    """Draw lines by name, in the order of all strategies, with labels at their ends."""
     ends = []
     for index, (label, points) in enumerate(lines.items()):
         points = {x: y for x, y in points.items() if math.isfinite(y)}
         if points:
-            look: dict[str, Any] = {
-                "color": _COLOURS[index % len(_COLOURS)],
-                "marker": _MARKERS[index % len(_MARKERS)],
+            look = {
+                **_mark(index),
                 "linestyle": _LINES[index % len(_LINES)],
                 "markersize": 5,
                 "linewidth": 1.5,
@@ -230,7 +227,7 @@ def _draw_lines(axes: "Axes", lines: Mapping[str, _Points]) -> None:
 
 
 def _name_ends(axes: "Axes", ends: Sequence[_End]) -> None:
-    """Names right of the axes, so far apart that they can be read, with a thin line to where each belongs."""
+    """Write names right of the axes, far enough apart to be read, with a thin line to each end."""
     limits = axes.get_ylim()
     to_share = axes.transAxes.inverted().transform
     heights = [float(to_share(axes.transData.transform((end.x, end.y)))[1]) for end in ends]
@@ -242,13 +239,7 @@ def _name_ends(axes: "Axes", ends: Sequence[_End]) -> None:
             textcoords="axes fraction",
             va="center",
             annotation_clip=False,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": end.look["color"],
-                "linewidth": 0.5,
-                "relpos": (0, 0.5),
-                "shrinkA": 10,
-            },
+            arrowprops=_POINTER | {"color": end.look["color"]},
         )
         axes.plot(1.075, place, transform=axes.transAxes, clip_on=False, **end.look)
     axes.set_ylim(limits)
@@ -259,7 +250,7 @@ def _apart(heights: Sequence[float], gap: float) -> list[float]:
     groups: list[list[float]] = []
     for height in heights:
         groups.append([height])
-        while len(groups) > 1 and _bottom(groups[-1], gap) < _bottom(groups[-2], gap) + gap * len(
+        while len(groups) > 1 and _bottom(groups[-1], gap) - _bottom(groups[-2], gap) < gap * len(
             groups[-2]
         ):
             groups[-2:] = [groups[-2] + groups[-1]]
@@ -269,8 +260,8 @@ def _apart(heights: Sequence[float], gap: float) -> list[float]:
 
 
 def _bottom(group: Sequence[float], gap: float) -> float:
-    """Where the first of a group stands, if the group stands around its members' mean."""
-    return sum(group) / len(group) - gap * (len(group) - 1) / 2
+    """The place of a group's first height, with the group around its mean."""
+    return fmean(group) - gap * (len(group) - 1) / 2
 
 
 def _name_tasks(axes: "Axes", results: Results) -> None:
@@ -285,12 +276,10 @@ def _name_tasks(axes: "Axes", results: Results) -> None:
 
 
 def _mean_curve(stages: Sequence[Stage]) -> tuple[str, dict[float, float]]:
-    """The mean over seeds of their curves, at the steps that all have."""
+    """Average the seeds' curves at their common steps."""
     found = [curve for stage in stages if (curve := summary.curve(stage))[1]]
     if not found:
         return "", {}
-    steps = set.intersection(*(set(points) for _, points in found))
-    mean = {
-        float(step): sum(points[step] for _, points in found) / len(found) for step in sorted(steps)
-    }
+    steps = sorted(set.intersection(*(set(points) for _, points in found)))
+    mean = {float(step): fmean(points[step] for _, points in found) for step in steps}
     return found[0][0], mean

@@ -1,8 +1,7 @@
-"""What an experiment's figures say: quality, forgetting, transfer and cost of each strategy, seed by seed.
+"""Statistics of an experiment: quality, forgetting, transfer and cost of each strategy, by seed.
 
-Every function takes `Results` and changes nothing. Parts may be unfinished or missing: what was not
-measured is left out, never guessed. "Final" is after the last task that a strategy has reached with any of
-its seeds; seeds that are not that far are left out of it.
+Parts may be unfinished or missing: what was not measured is left out. "Final" is after the last task that a
+strategy has learned with any of its seeds; seeds that are behind are left out of it.
 
 A metric's *base* is its name without the direction: "l1" of "l1_AtoB". Figures of a base are means over
 the directions, ratios are means of the directions' ratios; a task that is learned in one direction has no other.
@@ -24,46 +23,42 @@ _CURVE_METRICS = ("perceptual_distance", "l1")
 
 @dataclass(frozen=True)
 class Spread:
-    """A value of each seed, and what they say together.
-
-    Attributes:
-        by_seed: seed -> value; at least one.
-    """
+    """Values by seed, at least one."""
 
     by_seed: Mapping[int, float]
 
     @property
     def mean(self) -> float:
-        """Over the seeds."""
+        """Mean over the seeds."""
         return fmean(self.by_seed.values())
 
     @property
     def low(self) -> float:
-        """The smallest of any seed."""
+        """Minimum over the seeds."""
         return min(self.by_seed.values())
 
     @property
     def high(self) -> float:
-        """The largest of any seed."""
+        """Maximum over the seeds."""
         return max(self.by_seed.values())
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one task costs a strategy; each value for every seed.
+    """Cost of one task with a strategy.
 
     Attributes:
         task: its name.
-        order: how many tasks are learned then.
-        added: parameters that are kept more than before, in 32-bit values.
+        order: number of tasks learned with it.
+        added: stored parameters that the task adds, in 32-bit values.
         predicted: the same by formula.
         standalone: parameters of the task's standalone network, or networks.
-        share: `added` by `standalone`.
-        total: all that is kept by then, by the parameters of the first task's standalone network.
-        bytes: of the files that keep all tasks by then.
-        steps: that the task was trained.
-        seconds: of training; 0 where the first task's network was taken over.
-        peak_memory: in bytes; None where no seed has it.
+        share: `added` divided by `standalone`.
+        total: parameters of all tasks so far, divided by those of the first task's standalone network.
+        bytes: of the files of all tasks so far.
+        steps: of the task's training.
+        seconds: of training; 0 if the first task's network was taken over.
+        peak_memory: in bytes; None if unknown for all seeds.
     """
 
     task: str
@@ -80,24 +75,24 @@ class Cost:
 
 
 def base_of(metric: str) -> tuple[str, str]:
-    """A metric's base and its direction: "AtoB", "BtoA" or ""."""
+    """Return a metric's base and its direction: "AtoB", "BtoA" or ""."""
     base, suffix = split_metric(metric)
-    # A cycle that begins in A is a matter of A -> B first.
+    # A cycle that begins in A counts as A -> B.
     return base, {"A": "AtoB", "B": "BtoA"}.get(suffix, suffix)
 
 
 def tasks(results: Results) -> tuple[str, ...]:
-    """All tasks of the experiment, learned yet or not, in order."""
+    """Return all tasks of the experiment, learned yet or not, in order."""
     return tuple(task["name"] for task in results.experiment["tasks"])
 
 
 def strategies(results: Results) -> tuple[str, ...]:
-    """The labels of all strategies, in order."""
+    """Return the labels of all strategies, in order."""
     return tuple(strategy["label"] for strategy in results.experiment["strategies"])
 
 
 def metrics(results: Results, task: str | None = None) -> tuple[str, ...]:
-    """The bases of all metrics that were measured, of a task or of any, in the order of `METRICS`."""
+    """Return the bases of all measured metrics, of a task or of any, in the order of `METRICS`."""
     found = {
         base_of(metric)[0]: None
         for stage in results.stages
@@ -110,32 +105,26 @@ def metrics(results: Results, task: str | None = None) -> tuple[str, ...]:
 
 
 def directions(results: Results, task: str) -> tuple[str, ...]:
-    """The directions that a task's metrics name: ("",) for a paired task."""
-    found = {
-        base_of(metric)[1] for stage in results.stages for metric in stage.figures.get(task, {})
-    }
+    """Return the directions of a task's metrics: ("",) for a paired task."""
+    found = {base_of(m)[1] for stage in results.stages for m in stage.figures.get(task, {})}
     return tuple(sorted(found)) or ("",)
 
 
 def standalone_label(results: Results, label: str | None = None) -> str | None:
-    """The strategy that the others are compared with: the label given, or the first of that kind.
-
-    Returns:
-        None if there is none.
+    """Return the strategy to compare with: the given label, or the first of that kind, or None.
 
     Raises:
-        PiggybackError: no strategy has the label given.
+        PiggybackError: no strategy has the given label.
     """
     if label is not None and label not in strategies(results):
-        raise PiggybackError(
-            f"no strategy is called {label!r}; there are: {', '.join(strategies(results))}"
-        )
+        known = ", ".join(strategies(results))
+        raise PiggybackError(f"no strategy is called {label!r}; there are: {known}")
     kinds = (s["label"] for s in results.experiment["strategies"] if s.get("kind") == STANDALONE)
     return label or next(kinds, None)
 
 
 def headline(results: Results) -> str:
-    """The base that most tasks have; of several the first in the order of `METRICS`."""
+    """Return the base that most tasks have; of several the first in the order of `METRICS`."""
 
     def count(base: str) -> int:
         return sum(base in metrics(results, task) for task in tasks(results))
@@ -144,18 +133,14 @@ def headline(results: Results) -> str:
 
 
 def reached(results: Results, strategy: str) -> int:
-    """How many tasks a strategy has learned, with the seed that is furthest."""
+    """Return the number of tasks that a strategy has learned with any seed."""
     return max((s.order for s in results.stages if s.strategy == strategy), default=0)
 
 
 def figures(
     results: Results, strategy: str, task: str, metric: str, order: int
 ) -> dict[int, Figure]:
-    """Each seed's figure, with its bootstrap interval, after so many tasks.
-
-    Args:
-        metric: with its direction, as it was measured.
-    """
+    """Return each seed's figure after `order` tasks; `metric` includes the direction."""
     return {
         stage.seed: stage.figures[task][metric]
         for stage in _stages(results, strategy, order)
@@ -164,20 +149,20 @@ def figures(
 
 
 def final(results: Results, strategy: str, task: str, metric: str) -> dict[int, Figure]:
-    """Each seed's figure after the last task."""
+    """Return each seed's figure after the last task."""
     return figures(results, strategy, task, metric, reached(results, strategy))
 
 
 def when_learned(results: Results, strategy: str, task: str, metric: str) -> dict[int, Figure]:
-    """Each seed's figure when the task was the newest."""
+    """Return each seed's figure when the task was the newest."""
     return figures(results, strategy, task, metric, tasks(results).index(task) + 1)
 
 
 def matrix(results: Results, strategy: str, metric: str) -> dict[str, list[Spread | None]]:
-    """How every task fares as tasks are learned: task -> a spread for each number of tasks, from 1 on.
+    """Return every task's values after each task: task -> a spread for each number of tasks, from 1 on.
 
-    None stands before the task is learned, and where nothing was measured. Only of seeds that are at the
-    end: a mean over other seeds would look like a change.
+    It is None before the task is learned, and if nothing was measured. Seeds that are behind are left out:
+    means over different seeds would look like a change.
     """
     last = {stage.seed for stage in _stages(results, strategy, reached(results, strategy))}
     orders = range(1, len(tasks(results)) + 1)
@@ -189,36 +174,28 @@ def matrix(results: Results, strategy: str, metric: str) -> dict[str, list[Sprea
 
 
 def forgetting(results: Results, strategy: str, base: str) -> Spread | None:
-    """Average forgetting, in the metric's unit: positive is lost.
+    """Return average forgetting, in the metric's unit; positive is worse.
 
     The mean, over all tasks but the newest, of how much worse the task is than it ever was
     (Chaudhry et al., "Riemannian walk", ECCV 2018, section 4.1).
     """
-
-    def lost(goodness: list[float]) -> float:
-        return max(goodness[:-1]) - goodness[-1]
-
-    return _over_earlier_tasks(results, strategy, base, lost)
+    return _over_earlier_tasks(results, strategy, base, lambda good: max(good[:-1]) - good[-1])
 
 
 def backward_transfer(results: Results, strategy: str, base: str) -> Spread | None:
-    """How later tasks changed earlier ones, in the metric's unit: positive is better.
+    """Return backward transfer, in the metric's unit; positive is better.
 
     The mean, over all tasks but the newest, of the final value less the one when learned, with the sign
     turned where lower is better (Lopez-Paz and Ranzato, "Gradient episodic memory", NeurIPS 2017).
     """
-
-    def gained(goodness: list[float]) -> float:
-        return goodness[-1] - goodness[0]
-
-    return _over_earlier_tasks(results, strategy, base, gained)
+    return _over_earlier_tasks(results, strategy, base, lambda good: good[-1] - good[0])
 
 
 def ratio(results: Results, strategy: str, standalone: str, task: str, base: str) -> Spread | None:
-    """A task's final value by that of a standalone network with the same seed, when that was learned.
+    """Return a task's final value divided by a standalone network's of the same seed, when it was learned.
 
-    The mean of the directions' ratios: the direction with larger values weighs no more. None where a value is
-    missing, or a standalone's is not positive.
+    The mean of the directions' ratios, so that both weigh the same. None if a value is missing, or a
+    standalone's is not positive.
     """
     order = tasks(results).index(task) + 1
     reference = {s.seed: _directed(s, task, base) for s in _stages(results, standalone, order)}
@@ -231,9 +208,9 @@ def ratio(results: Results, strategy: str, standalone: str, task: str, base: str
 
 
 def mean_ratio(results: Results, strategy: str, standalone: str, base: str) -> Spread | None:
-    """The mean of `ratio` over tasks 2, 3, ...: the first is the same network for most strategies.
+    """Return the mean of `ratio` over tasks 2, 3, ...: the first is the same network for most strategies.
 
-    Of the seeds that have all of these ratios that any has: tasks weigh alike in every seed.
+    Seeds that lack a task's ratio are left out, so that tasks weigh the same in every seed.
     """
     ratios = [ratio(results, strategy, standalone, task, base) for task in tasks(results)[1:]]
     found = [spread.by_seed for spread in ratios if spread is not None]
@@ -242,9 +219,9 @@ def mean_ratio(results: Results, strategy: str, standalone: str, base: str) -> S
 
 
 def identical(results: Results, strategy: str) -> dict[str, tuple[int, int]]:
-    """Task -> how many outputs still have the bits they had when it was learned, and of how many.
+    """Count outputs that are bit-identical to when their task was learned: task -> (identical, all).
 
-    At the end, of all tasks but the newest, over all seeds.
+    At the end, for all tasks but the newest, over all seeds.
     """
     counts: dict[str, tuple[int, int]] = {}
     for stage in _stages(results, strategy, reached(results, strategy)):
@@ -256,16 +233,16 @@ def identical(results: Results, strategy: str) -> dict[str, tuple[int, int]]:
 
 
 def identical_in_all(results: Results, strategy: str) -> tuple[int, int]:
-    """`identical` of all earlier tasks together."""
+    """Return the sums of `identical` over all earlier tasks."""
     counts = identical(results, strategy).values()
     return sum(same for same, _ in counts), sum(of for _, of in counts)
 
 
 def curve(stage: Stage) -> tuple[str, dict[int, float]]:
-    """What a stage's curve is read by: a base, and the value after so many steps.
+    """Return a stage's learning curve: a base, and steps -> value.
 
     The base is the perceptual distance if the curve has it, else L1; of an unpaired task the mean over
-    both directions. ("", {}) where there is no such curve.
+    both directions. ("", {}) without a curve.
     """
     for base in _CURVE_METRICS:
         points = {}
@@ -281,9 +258,9 @@ def curve(stage: Stage) -> tuple[str, dict[int, float]]:
 def steps_to_reach(
     results: Results, strategy: str, standalone: str, task: str
 ) -> dict[int, int | None]:
-    """Forward transfer: after how many steps a task is as good as the standalone network at its end.
+    """Return forward transfer: seed -> steps until a task is as good as the standalone network at its end.
 
-    Seed -> steps, by `curve`; None for never. Seeds without both curves are left out.
+    By `curve`; None for never. Seeds without both curves are left out.
     """
     order = tasks(results).index(task) + 1
     goals = {s.seed: curve(s) for s in _stages(results, standalone, order)}
@@ -299,7 +276,7 @@ def steps_to_reach(
 
 
 def cost(results: Results, strategy: str) -> list[Cost]:
-    """What each task costs, in the order of learning."""
+    """Return the cost of each task, in the order of learning."""
     costs = []
     for order in range(1, reached(results, strategy) + 1):
         before = {s.seed: s.parameters for s in _stages(results, strategy, order - 1)}
@@ -326,7 +303,7 @@ def cost(results: Results, strategy: str) -> list[Cost]:
 
 
 def missing(results: Results) -> list[tuple[str, int, tuple[str, ...]]]:
-    """What is not done yet: strategy, seed, and the tasks that are to come."""
+    """Return what is not done yet: strategy, seed, and tasks."""
     names, done = tasks(results), {(s.strategy, s.seed, s.order) for s in results.stages}
     gaps = []
     for described in results.experiment["strategies"]:
@@ -356,9 +333,10 @@ def _directed(stage: Stage, task: str, base: str) -> dict[str, float]:
 def _over_earlier_tasks(
     results: Results, strategy: str, base: str, measure: Callable[[list[float]], float]
 ) -> Spread | None:
-    """The mean over all tasks but the newest of a measure, for each seed that is at the end.
+    """Average a measure over all tasks but the newest, for each seed that is at the end.
 
-    The measure gets a task's values from when it was learned to the end, turned so that higher is better.
+    The measure takes a task's values from when it was learned to the end, with the sign such that higher is
+    better.
     """
     by_seed = {}
     sign = 1 if higher_is_better(base) else -1

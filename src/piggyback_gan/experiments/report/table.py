@@ -1,4 +1,4 @@
-"""Tables of a report: the same cells for the page, for CSV (all digits) and for LaTeX (as on the page)."""
+"""Cells and tables of a report, for the page, CSV (all digits) and LaTeX (as on the page)."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ from piggyback_gan.experiments.report.summary import Spread
 NOTHING = "—"
 MINUS = "\u2212"
 WHOLE = 0
-"""In place of a number of digits: show whole numbers."""
+"""A number of digits: show whole numbers."""
 _LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
     "\\": r"\textbackslash{}",
@@ -33,17 +33,17 @@ _LATEX = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell.
+    """Cell of a table.
 
     Attributes:
-        text: what is shown.
-        number: what the text stands for, with all digits; None where it is no number.
-        bounds: the number's interval, shown below it where it is wider than the digits shown.
-        digits: how many are shown of the bounds.
-        of: what the number is a count of; only CSV needs it, the text says it.
-        note: more words below; not in CSV.
-        shade: how strongly the page colours it, 0 to 1; below 0 in the colour of what got better.
-        strong: whether it is set in bold type.
+        text: shown in the page and in LaTeX.
+        number: with all digits; None if the cell is not a number.
+        bounds: the number's interval, shown if its ends differ in the digits shown.
+        digits: significant digits of the bounds.
+        of: for a count, the number of all; for CSV, it is in the text.
+        note: shown below; not in CSV.
+        shade: strength of the page's colour, 0 to 1 for worse, 0 to -1 for better.
+        strong: bold.
     """
 
     text: str
@@ -70,14 +70,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table with a name of its own, which its files have too.
+    """Table of a report.
 
     Attributes:
         name: of its files, without a suffix.
-        title: what it shows, in a few words.
+        title: a caption.
         headings: one for each column.
-        rows: as many cells each as there are headings.
-        words: how many columns, from the left, hold words.
+        rows: one cell for each heading.
+        words: number of columns, from the left, that are text.
     """
 
     name: str
@@ -87,10 +87,10 @@ class Table:
     words: int = 1
 
     def csv(self) -> bytes:
-        """As CSV (RFC 4180, UTF-8).
+        """Encode as CSV (RFC 4180, UTF-8).
 
-        A column with intervals is followed by its "low" and "high", one of counts by its "of". What is not
-        there is an empty field.
+        A column with intervals is followed by its "low" and "high", one of counts by its "of". A missing
+        value is an empty field.
         """
         columns = []
         for index, heading in enumerate(self.headings):
@@ -105,11 +105,10 @@ class Table:
         return csv_bytes(list(zip(*columns, strict=True)))
 
     def latex(self) -> bytes:
-        """As a plain `tabular`, which needs no package; intervals stand behind their values."""
-        lines = [
-            rf"\begin{{tabular}}{{{'l' * self.words}{'r' * (len(self.headings) - self.words)}}}"
-        ]
-        lines += [r"\hline", " & ".join(map(escape, self.headings)) + r" \\", r"\hline"]
+        """Encode as a LaTeX `tabular`, which needs no package; intervals are behind their values."""
+        columns = "l" * self.words + "r" * (len(self.headings) - self.words)
+        lines = [rf"\begin{{tabular}}{{{columns}}}", r"\hline"]
+        lines += [" & ".join(map(escape, self.headings)) + r" \\", r"\hline"]
         for row in self.rows:
             cells = (escape(" ".join((c.text, c.interval, c.note and f"({c.note})"))) for c in row)
             lines.append(" & ".join(cells) + r" \\")
@@ -117,7 +116,7 @@ class Table:
 
 
 def csv_bytes(lines: Sequence[Sequence[str]]) -> bytes:
-    """Lines of cells as a CSV file."""
+    """Encode lines of cells as CSV."""
     written = io.StringIO(newline="")
     csv.writer(written).writerows(lines)
     return written.getvalue().encode()
@@ -135,12 +134,12 @@ def _digits(number: float) -> str:
 
 
 def escape(text: str) -> str:
-    """Text as LaTeX sets it, whatever is in it, on one line."""
+    """Escape text for LaTeX, on one line."""
     return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
 
 
 def show(value: float, digits: int = 4) -> str:
-    """A number for the eye: so many digits that say something, a true minus sign."""
+    """Format a number with this number of significant digits and a typographic minus sign."""
     if math.isnan(value):
         return "not a number"
     if math.isinf(value):
@@ -152,12 +151,12 @@ def show(value: float, digits: int = 4) -> str:
 
 
 def words(text: object) -> Cell:
-    """A cell without a number."""
+    """Make a cell without a number."""
     return Cell(str(text))
 
 
 def spread_cell(spread: Spread | None, digits: int = 4) -> Cell:
-    """The mean over seeds, with the smallest and largest where there are several."""
+    """Make a cell of the mean over seeds, with minimum and maximum of several."""
     if spread is None:
         return Cell(NOTHING)
     bounds = (spread.low, spread.high) if len(spread.by_seed) > 1 else None
@@ -165,7 +164,7 @@ def spread_cell(spread: Spread | None, digits: int = 4) -> Cell:
 
 
 def figure_cell(figures: Mapping[int, Figure]) -> Cell:
-    """A metric: with several seeds their mean, smallest and largest; with one its bootstrap interval."""
+    """Make a cell of a metric: mean, minimum and maximum over seeds, or one seed's bootstrap interval."""
     if len(figures) == 1:
         (figure,) = figures.values()
         return Cell(show(figure.value), figure.value, (figure.low, figure.high))

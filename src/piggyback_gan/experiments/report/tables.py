@@ -1,6 +1,6 @@
 """The tables of a report."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,39 +27,30 @@ _FULL_SHADE = 0.5  # the relative change from which a cell's colour is full
 def overview(results: Results, standalone: str | None) -> Table:
     """One line for each strategy."""
     base = summary.headline(results)
+    name = name_of(base)
     rows = []
     for label in summary.strategies(results):
         costs = summary.cost(results, label)
-        same, of = summary.identical_in_all(results, label)
+        total = costs[-1].total if costs else None
         ratio = summary.mean_ratio(results, label, standalone, base) if standalone else None
+        compared = _ratio(results, label, ratio)
+        forgotten = spread_cell(summary.forgetting(results, label, base))
+        minutes = _sum([cost.seconds for cost in costs[1:]], 1 / 60)
         rows.append(
-            (
-                _label(results, label),
-                _ratio(results, label, ratio),
-                spread_cell(summary.forgetting(results, label, base)),
-                _same(same, of),
-                spread_cell(costs[-1].total if costs else None, 3),
-                spread_cell(_sum([cost.seconds for cost in costs[1:]], 1 / 60), 3),
-            )
+            {
+                "strategy": _label(results, label),
+                f"{name}, ratio to standalone, tasks 2 and on {arrow(base)}": compared,
+                f"{name}, average forgetting ↓": forgotten,
+                "earlier outputs bit-identical": _same(*summary.identical_in_all(results, label)),
+                "parameters of all tasks, in networks ↓": spread_cell(total, 3),
+                "minutes of training, tasks 2 and on": spread_cell(minutes, 3),
+            }
         )
-    name = name_of(base)
-    return Table(
-        "overview",
-        "All strategies, after the last task",
-        (
-            "strategy",
-            f"{name}, ratio to standalone, tasks 2 and on {arrow(base)}",
-            f"{name}, average forgetting ↓",
-            "earlier outputs bit-identical",
-            "parameters of all tasks, in networks ↓",
-            "minutes of training, tasks 2 and on",
-        ),
-        tuple(rows),
-    )
+    return _of_rows("overview", "All strategies, after the last task", rows)
 
 
 def quality(results: Results, task: str) -> Table:
-    """A task's figures at the end; where one changed since it was learned, those of then below."""
+    """A task's figures at the end; if one changed since it was learned, also those when learned."""
     bases = summary.metrics(results, task)
     rows: list[list[Cell]] = []
     for label in summary.strategies(results):
@@ -74,20 +65,15 @@ def quality(results: Results, task: str) -> Table:
             if any(cell.number is not None for cell in now):
                 rows.append([_label(results, label, DIRECTIONS[direction]), *now])
                 if then != now:
-                    rows.append(
-                        [_label(results, label, f"{DIRECTIONS[direction]}, when learned"), *then]
-                    )
+                    earlier = f"{DIRECTIONS[direction]}, when learned"
+                    rows.append([_label(results, label, earlier), *then])
     index = summary.tasks(results).index(task) + 1
-    return Table(
-        f"quality-{index}",
-        f"Task {index}, {task}",
-        ("strategy", *(heading(base) for base in bases)),
-        tuple(map(tuple, rows)),
-    )
+    headings = ("strategy", *map(heading, bases))
+    return Table(f"quality-{index}", f"Task {index}, {task}", headings, tuple(map(tuple, rows)))
 
 
 def ratios(results: Results, standalone: str) -> Table:
-    """Final quality by that of standalone networks."""
+    """Final quality divided by that of standalone networks."""
     bases = summary.metrics(results)
     rows = []
     for label in summary.strategies(results):
@@ -100,17 +86,12 @@ def ratios(results: Results, standalone: str) -> Table:
         means = [summary.mean_ratio(results, label, standalone, base) for base in bases]
         cells = [replace(_ratio(results, label, spread), strong=True) for spread in means]
         rows.append((_label(results, label), words("mean, tasks 2 and on"), *cells))
-    return Table(
-        "ratios",
-        f"Final value by that of {standalone}, the same seed",
-        ("strategy", "task", *(heading(base) for base in bases)),
-        tuple(rows),
-        2,
-    )
+    title = f"Final value by that of {standalone}, the same seed"
+    return Table("ratios", title, ("strategy", "task", *map(heading, bases)), tuple(rows), 2)
 
 
 def matrix(results: Results, base: str) -> Table:
-    """Every task's value after every task; the change since it was learned in percent, and as shade."""
+    """Every task's value after every task, and the change since it was learned in percent and as shade."""
     rows = []
     for label in summary.strategies(results):
         for task in summary.tasks(results):
@@ -125,22 +106,18 @@ def matrix(results: Results, base: str) -> Table:
 
 
 def identity(results: Results) -> Table:
-    """How many outputs of each earlier task have the bits they had when it was learned."""
+    """Number of outputs of each earlier task that are bit-identical to when it was learned."""
     names = summary.tasks(results)[:-1]
+    title = "Outputs with the same bits as when learned"
     rows = []
     for label in summary.strategies(results):
         counts = summary.identical(results, label)
         rows.append((_label(results, label), *(_same(*counts.get(task, (0, 0))) for task in names)))
-    return Table(
-        "identity", "Outputs with the same bits as when learned", ("strategy", *names), tuple(rows)
-    )
+    return Table("identity", title, ("strategy", *names), tuple(rows))
 
 
 def by_strategy(
-    results: Results,
-    name: str,
-    title: str,
-    measure: Callable[[Results, str, str], Spread | None],
+    results: Results, name: str, title: str, measure: Callable[[Results, str, str], Spread | None]
 ) -> Table:
     """A measure of every strategy and metric: forgetting, backward transfer."""
     bases = summary.metrics(results)
@@ -152,7 +129,7 @@ def by_strategy(
 
 
 def forward_transfer(results: Results, standalone: str) -> Table:
-    """After how many steps a task is as good as the standalone network at its end."""
+    """Steps until a task is as good as the standalone network at its end."""
     names = summary.tasks(results)[1:]
     rows = []
     for label in summary.strategies(results):
@@ -173,36 +150,17 @@ def forward_transfer(results: Results, standalone: str) -> Table:
 
 
 def costs(results: Results) -> Table:
-    """What every task costs every strategy."""
-    rows = []
-    for label in summary.strategies(results):
-        for cost in summary.cost(results, label):
-            rows.append((_label(results, label), words(cost.task), *_cost_cells(cost)))
-    return Table(
-        "costs",
-        "Cost of each task",
-        (
-            "strategy",
-            "task",
-            "parameters added",
-            "by formula",
-            "share of standalone",
-            "all tasks, in networks",
-            "all files, MB",
-            "steps",
-            "minutes",
-            "peak memory, MB",
-        ),
-        tuple(rows),
-        2,
-    )
+    """The cost of every task with every strategy."""
+    rows = [
+        {"strategy": _label(results, label), "task": words(cost.task), **_cost_cells(cost)}
+        for label in summary.strategies(results)
+        for cost in summary.cost(results, label)
+    ]
+    return _of_rows("costs", "Cost of each task", rows, 2)
 
 
 def rates_tried(results: Results) -> Table | None:
-    """What each candidate of a learning rate came to on the part of the training images that judged it.
-
-    None if no strategy had several.
-    """
+    """The search metric of each candidate learning rate; None if no strategy had several."""
     metric = (results.experiment.get("search") or {}).get("metric", "")
     directions = {t["name"]: t.get("direction") for t in results.experiment["tasks"]}
     scores: dict[tuple[str, float], dict[str, Cell]] = {}
@@ -257,25 +215,25 @@ def rate_used(results: Results, label: str) -> str:
     return ", ".join(f"{rate:g} (seed {seed})" for seed, rate in by_seed.items())
 
 
-def settings(content: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested settings as lines of a name and a value."""
-    lines = []
-    for key, value in content.items():
-        if isinstance(value, Mapping):
-            lines += settings(value, f"{prefix}{key}.")
-        else:
-            lines.append((f"{prefix}{key}", _plain(value)))
-    return lines
-
-
 def side_by_side(name: str, title: str, columns: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Settings of several things, each a column; a line for each setting that any has."""
-    flat = {key: dict(settings(content)) for key, content in columns.items()}
+    """Settings of several things, each a column; a line for each setting of any."""
+    flat = {key: _flat(content) for key, content in columns.items()}
     keys = dict.fromkeys(key for lines in flat.values() for key in lines)
     rows = tuple(
         (words(key), *(words(lines.get(key, NOTHING)) for lines in flat.values())) for key in keys
     )
     return Table(name, title, ("setting", *flat), rows, 1 + len(flat))
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Flatten nested settings: dotted name -> text."""
+    lines: dict[str, str] = {}
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            lines |= _flat(value, f"{prefix}{key}.")
+        else:
+            lines[f"{prefix}{key}"] = _plain(value)
+    return lines
 
 
 def _plain(value: Any) -> str:
@@ -287,7 +245,7 @@ def _plain(value: Any) -> str:
 
 
 def _label(results: Results, label: str, more: str = "") -> Cell:
-    """A strategy's name, with a note where what follows is not of all tasks or seeds."""
+    """A strategy's name, with a note if its row is not of all tasks or seeds."""
     reached, tasks = summary.reached(results, label), len(summary.tasks(results))
     seeds = _seeds(results, label)
     notes = [f"{reached} of {tasks} tasks"] if reached < tasks else []
@@ -297,7 +255,7 @@ def _label(results: Results, label: str, more: str = "") -> Cell:
 
 
 def _ratio(results: Results, label: str, spread: Spread | None) -> Cell:
-    """A ratio, with a note where it is of fewer seeds than the rest of the strategy's row."""
+    """A ratio, with a note if it is of fewer seeds than the rest of the strategy's row."""
     cell = spread_cell(spread, 3)
     if spread is None or spread.by_seed.keys() == _seeds(results, label):
         return cell
@@ -305,7 +263,7 @@ def _ratio(results: Results, label: str, spread: Spread | None) -> Cell:
 
 
 def _seeds(results: Results, label: str) -> set[int]:
-    """The seeds of a strategy that are as far as any."""
+    """The seeds of a strategy that are not behind."""
     reached = summary.reached(results, label)
     return {s.seed for s in results.stages if (s.strategy, s.order) == (label, reached)}
 
@@ -315,7 +273,6 @@ def _only(seeds: Iterable[int]) -> str:
 
 
 def _same(same: int, of: int) -> Cell:
-    """How many outputs are the same, and of how many."""
     return Cell(f"{same} of {of}", same, of=of, shade=1 - same / of) if of else Cell(NOTHING)
 
 
@@ -342,20 +299,23 @@ def _sum(spreads: list[Spread], scale: float) -> Spread | None:
     return Spread({seed: scale * sum(s.by_seed[seed] for s in spreads) for seed in seeds})
 
 
-def _cost_cells(cost: Cost) -> list[Cell]:
+def _cost_cells(cost: Cost) -> dict[str, Cell]:
     def scaled(spread: Spread | None, scale: float) -> Cell:
         return spread_cell(_sum([spread], scale) if spread else None, 3)
 
-    minutes = scaled(cost.seconds, 1 / 60)
-    if cost.seconds.high == 0:
-        minutes = Cell(NOTHING, note="taken over")
-    return [
-        spread_cell(cost.added, WHOLE),
-        spread_cell(cost.predicted, WHOLE),
-        spread_cell(cost.share, 3),
-        spread_cell(cost.total, 3),
-        scaled(cost.bytes, 1e-6),
-        spread_cell(cost.steps, WHOLE),
-        minutes,
-        scaled(cost.peak_memory, 1e-6),
-    ]
+    taken_over = cost.seconds.high == 0
+    return {
+        "parameters added": spread_cell(cost.added, WHOLE),
+        "by formula": spread_cell(cost.predicted, WHOLE),
+        "share of standalone": spread_cell(cost.share, 3),
+        "all tasks, in networks": spread_cell(cost.total, 3),
+        "all files, MB": scaled(cost.bytes, 1e-6),
+        "steps": spread_cell(cost.steps, WHOLE),
+        "minutes": Cell(NOTHING, note="taken over") if taken_over else scaled(cost.seconds, 1 / 60),
+        "peak memory, MB": scaled(cost.peak_memory, 1e-6),
+    }
+
+
+def _of_rows(name: str, title: str, rows: Sequence[Mapping[str, Cell]], words: int = 1) -> Table:
+    """Make a table of rows that map headings to cells."""
+    return Table(name, title, tuple(rows[0]), tuple(tuple(row.values()) for row in rows), words)

@@ -1,12 +1,11 @@
 """Evaluate the tasks of a part after each task: from disk, on all held-out images."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from piggyback_gan.data.datasets import PairedDataset
 from piggyback_gan.data.loading import Dataset
@@ -21,10 +20,12 @@ from piggyback_gan.experiments.results import (
     to_json,
 )
 from piggyback_gan.experiments.run.plan import PartPlan
-from piggyback_gan.experiments.run.samples import save_held_out, save_outputs
 from piggyback_gan.experiments.strategies.base import count
 from piggyback_gan.experiments.tasks import Task
-from piggyback_gan.names import BACKWARD, FORWARD
+from piggyback_gan.images.display import display
+from piggyback_gan.images.encode import encode
+from piggyback_gan.images.format import ImageFormat
+from piggyback_gan.images.tensors import to_pixels
 from piggyback_gan.networks.generators import build_generator
 from piggyback_gan.system.files import atomic_write
 
@@ -39,7 +40,6 @@ class Examiner:
     Args:
         plan: of the part.
         judge: the evaluator after each task.
-        watcher: a fast evaluator after each epoch.
         device: to compute on.
         say: called with one line for each result.
         between: called after every batch; it may raise to stop.
@@ -49,14 +49,12 @@ class Examiner:
         self,
         plan: PartPlan,
         judge: Judge,
-        watcher: Judge,
         device: torch.device,
         say: Say,
         between: Callable[[], None],
     ) -> None:
         self.plan = plan
         self.judge = judge
-        self.watcher = watcher
         self.device = device
         self.say = say
         self.between = between
@@ -80,9 +78,7 @@ class Examiner:
                 networks = [build_generator(self.plan.config_of(w)) for w in task.networks]
             generators: list[nn.Module] = [n.to(self.device).eval() for n in networks]
             try:
-                judged = self._judged(
-                    self._judge_of(task), task, generators, task.held_out(_REHEARSED)
-                )
+                judged = self._judged(self.judge, task, generators, task.held_out(_REHEARSED))
             except PiggybackError as error:
                 raise PiggybackError(f"task {task.name!r} can't be evaluated: {error}") from None
             names[task.name] = frozenset(judged.figures)
@@ -91,8 +87,9 @@ class Examiner:
     def watch(
         self, task: Task, generators: Sequence[nn.Module], dataset: Dataset
     ) -> dict[str, float]:
-        """Evaluate a task in training, in eval mode, on some images: metric -> value."""
-        figures = self._judged(self.watcher, task, generators, dataset).figures
+        """Evaluate a task in training by fast metrics, on some images: metric -> value."""
+        watcher = Judge(distance=self.judge.distance)
+        figures = self._judged(watcher, task, generators, dataset).figures
         return {name: figure.value for name, figure in figures.items()}
 
     def examine(self, order: int, training: Mapping[str, Any], done: Mapping[int, Stage]) -> Stage:
@@ -109,37 +106,33 @@ class Examiner:
             PiggybackError: a file is damaged.
         """
         plan = self.plan
+        newest = plan.tasks[order - 1]
         figures: dict[str, Mapping[str, Figure]] = {}
         identical: dict[str, tuple[int, int]] = {}
         warnings: list[str] = []
         for learned, task in enumerate(plan.tasks[:order], 1):
             dataset = self._held_out_of(task)
             generators = [self._generator(task, which) for which in task.networks]
-            self._save_pictures(order, task, generators[0], dataset, is_new=learned == order)
-            if learned < order:
+            self._save_pictures(order, task, generators[0], dataset)
+            if task is not newest:
                 # Bit-identical outputs have the same figures.
-                some = None if order == len(plan.tasks) else plan.compare_images
+                some = None if order == len(plan.tasks) else plan.experiment.compare_images
                 identical[task.name] = same, of = self._compared(task, generators, some)
                 if same == of:
                     figures[task.name] = done[learned].figures[task.name]
                     continue
-            judged = self._judged(self._judge_of(task), task, generators, dataset)
-            if learned == order:
-                self._remember(task, judged.output_hashes)
+            judged = self._judged(self.judge, task, generators, dataset)
+            if task is newest:
+                hashes = to_json({"sha256": list(judged.output_hashes)})
+                atomic_write(self._hashes_file(task), hashes)
             identical[task.name] = _same(self._remembered(task), judged.output_hashes)
             figures[task.name] = judged.figures
             warnings += [f"{task.name}: {words}" for words in judged.warnings]
             found = in_words({name: figure.value for name, figure in judged.figures.items()})
-            self.say(f"after {plan.tasks[order - 1].name}: {task.name} {found}")
+            self.say(f"after {newest.name}: {task.name} {found}")
         size = plan.strategy.size(plan.folder)
-        newest = plan.tasks[order - 1]
-        networks: dict[str, nn.Module] = {
-            which: build_generator(plan.config_of(which)) for which in newest.networks
-        }
-        before = {
-            FORWARD: order - 1,
-            BACKWARD: sum(BACKWARD in task.networks for task in plan.tasks[: order - 1]),
-        }
+        networks = {which: build_generator(plan.config_of(which)) for which in newest.networks}
+        earlier = [which for task in plan.tasks[: order - 1] for which in task.networks]
         return Stage(
             strategy=plan.label,
             seed=plan.seed,
@@ -150,7 +143,9 @@ class Examiner:
             seconds=training["seconds"],
             peak_memory=training["peak_memory"],
             parameters=size.parameters,
-            predicted=sum(plan.strategy.predicted(n, before[w]) for w, n in networks.items()),
+            predicted=sum(
+                plan.strategy.predicted(n, earlier.count(w)) for w, n in networks.items()
+            ),
             standalone=sum(map(count, networks.values())),
             bytes=size.bytes,
             figures=figures,
@@ -164,16 +159,12 @@ class Examiner:
         folder = self.plan.folder
         return self.plan.strategy.generator(folder, task.name, which, fresh).to(self.device).eval()
 
-    def _judge_of(self, task: Task) -> Judge:
-        """The evaluator, without the recogniser if the inputs are not label maps."""
-        judge = self.judge
-        if judge.recogniser is None or any(format.labels for format in task.formats):
-            return judge
-        return Judge(judge.features, judge.distance, cache=judge.cache, seed=judge.seed)
-
     def _judged(
         self, judge: Judge, task: Task, generators: Sequence[nn.Module], dataset: Dataset
     ) -> Judgement:
+        if not any(format.labels for format in task.formats):
+            # The recogniser is for label maps.
+            judge = Judge(judge.features, judge.distance, cache=judge.cache)
         return judge.judge(
             generators,
             dataset,
@@ -183,24 +174,22 @@ class Examiner:
             between=self.between,
         )
 
+    @torch.inference_mode()
     def _save_pictures(
-        self, order: int, task: Task, generator: nn.Module, dataset: Dataset, *, is_new: bool
+        self, order: int, task: Task, generator: nn.Module, dataset: Dataset
     ) -> None:
-        plan = self.plan
-        save_outputs(
-            partial(output_sample, plan.folder, order, task.name),
-            *(task, generator, dataset, plan.samples, self.device),
-        )
-        if is_new and plan.pictures is not None:
-            save_held_out(
-                partial(held_out_sample, plan.pictures, task.name),
-                *(task, dataset, plan.samples),
-                partners=task.partners,
-            )
-
-    def _remember(self, task: Task, hashes: Sequence[str]) -> None:
-        """Store the hashes of a task's outputs when it is learned."""
-        atomic_write(self._hashes_file(task), to_json({"sha256": list(hashes)}))
+        """Save the first held-out images once, and the generator's outputs for them."""
+        plan, (of_input, of_output) = self.plan, task.formats
+        is_new = task is plan.tasks[order - 1]
+        for number in range(min(plan.experiment.samples, len(dataset))):
+            first, second = dataset.pair(number)
+            output = generator(first.unsqueeze(0).to(self.device))[0].float().cpu()
+            _save(output_sample(plan.folder, order, task.name, number), output, of_output)
+            if is_new and plan.pictures is not None:
+                _save(held_out_sample(plan.pictures, task.name, number, "input"), first, of_input)
+                if task.partners:
+                    path = held_out_sample(plan.pictures, task.name, number, "target")
+                    _save(path, second, of_output)
 
     def _remembered(self, task: Task) -> list[str]:
         """Read the hashes of a task's outputs when it was learned.
@@ -246,6 +235,11 @@ class Examiner:
         if (task.name, count) not in self._held_out:
             self._held_out[task.name, count] = task.held_out(count)
         return self._held_out[task.name, count]
+
+
+def _save(path: Path, image: Tensor, format: ImageFormat) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, encode(display(to_pixels(image, format), format), ".png"))
 
 
 def _sides(dataset: Dataset) -> tuple[int, ...]:

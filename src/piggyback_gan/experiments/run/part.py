@@ -41,7 +41,6 @@ class Part:
     Args:
         plan: of the part.
         judge: the evaluator after each task.
-        watcher: a fast evaluator after each epoch.
         device: to compute on.
         say: called with one line of progress.
         should_stop: called in every step.
@@ -51,13 +50,12 @@ class Part:
         self,
         plan: PartPlan,
         judge: Judge,
-        watcher: Judge,
         device: torch.device,
         say: Say,
         should_stop: Callable[[], bool],
     ) -> None:
         self.plan = plan
-        self.examiner = Examiner(plan, judge, watcher, device, say, self._stop_if_asked)
+        self.examiner = Examiner(plan, judge, device, say, self._stop_if_asked)
         self.device = device
         self.say = say
         self.should_stop = should_stop
@@ -87,8 +85,6 @@ class Part:
             write_stage(plan.folder, stage)
             done[order] = stage
 
-    # Learning
-
     def _learn(self, order: int, task: Task) -> None:
         """Train and store the strategy's next task."""
         plan = self.plan
@@ -98,22 +94,16 @@ class Part:
         spec = TaskSpec(task.name, networks, plan.config, partial(self._card, task))
         torch.manual_seed(seed_of(plan.seed, order, 1))
         learners = plan.strategy.begin(plan.folder, spec)
-        curve: list[Mapping[str, float]] = []
-        # Outside the measured time, which is to compare strategies.
-        images = None if taken_over else task.load()
-        reset_peak(self.device)
-        started = time.monotonic()
-        spent = 0.0
-        if images is not None:
-            spent = self._train(task, images, learners, curve)
-        seconds = time.monotonic() - started - spent
-        training = {
-            "steps": 0 if taken_over else task.steps,
-            "seconds": 0.0 if taken_over else round(seconds, 3),
-            "peak_memory": None if taken_over else peak(self.device),
-            "learning_rate": plan.rate(task),
-            "curve": curve,
-        }
+        training: dict[str, Any] = {"steps": 0, "seconds": 0.0, "peak_memory": None}
+        training |= {"learning_rate": plan.rate(task), "curve": []}
+        if not taken_over:
+            # Outside the measured time, which is to compare strategies.
+            images = task.load()
+            reset_peak(self.device)
+            started = time.monotonic()
+            spent = self._train(task, images, learners, training["curve"])
+            training["seconds"] = round(time.monotonic() - started - spent, 3)
+            training["steps"], training["peak_memory"] = task.steps, peak(self.device)
         plan.folder.mkdir(parents=True, exist_ok=True)
         atomic_write(self._training_file(order), to_json(training))
         plan.strategy.finish(plan.folder, spec, learners)
@@ -125,16 +115,12 @@ class Part:
         learners: Mapping[str, nn.Module],
         curve: list[Mapping[str, float]],
     ) -> float:
-        """Train all epochs.
-
-        Returns:
-            Seconds spent on evaluation for the curve.
-        """
+        """Train all epochs; return the seconds spent on evaluation for the curve."""
         options = self.plan.options(task)
         for learner in learners.values():
             learner.to(self.device)
         generators = [learners[which] for which in task.networks]
-        some = task.held_out(self.plan.curve_images)
+        some = task.held_out(self.plan.experiment.curve_images)
         spent = 0.0
 
         def validate() -> Mapping[str, float]:
@@ -195,11 +181,7 @@ class Part:
         )
 
     def _training(self, order: int) -> dict[str, Any]:
-        """Read how the task of a stage was trained.
-
-        Raises:
-            PiggybackError: the file can't be read.
-        """
+        """Read how the task of a stage was trained; raise PiggybackError if the file can't be read."""
         path = self._training_file(order)
         training = read_table(path, f"{path} is damaged")
         if missing := {"steps", "seconds", "peak_memory", "learning_rate", "curve"} - set(training):
@@ -221,11 +203,7 @@ class _Curve(Callback):
     """Records a task's learning curve, and calls the learners before each epoch."""
 
     def __init__(
-        self,
-        task: str,
-        learners: Sequence[Learner],
-        curve: list[Mapping[str, float]],
-        say: Say,
+        self, task: str, learners: Sequence[Learner], curve: list[Mapping[str, float]], say: Say
     ) -> None:
         self.task = task
         self.learners = learners

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from piggyback_gan.experiments.settings import Experiment
 from piggyback_gan.experiments.strategies import Strategy
 from piggyback_gan.experiments.tasks import Task
 from piggyback_gan.names import FORWARD
@@ -22,12 +23,9 @@ class PartPlan:
         folder: of the part.
         tasks: in order.
         config: the forward generator of all tasks.
+        experiment: its settings.
         first: the folder of the shared first network, for a strategy that uses it.
-        first_rate, later_rate: the generator's learning rates.
-        curve_images: number of held-out images to evaluate after each epoch.
-        compare_images: number of outputs of each earlier task to compare before the last is learned;
-            None: all.
-        samples: number of outputs to keep as pictures.
+        later_rate: the generator's learning rate for all tasks but the first.
         pictures: the folder for pictures of the held-out images; None for no pictures.
     """
 
@@ -37,12 +35,9 @@ class PartPlan:
     folder: Path
     tasks: Sequence[Task]
     config: GeneratorConfig
+    experiment: Experiment
     first: Path | None
-    first_rate: float
     later_rate: float
-    curve_images: int
-    compare_images: int | None
-    samples: int
     pictures: Path | None
 
     def config_of(self, which: str) -> GeneratorConfig:
@@ -54,15 +49,14 @@ class PartPlan:
 
     def rate(self, task: Task) -> float:
         """The forward generator's learning rate for a task."""
-        return self.first_rate if task is self.tasks[0] else self.later_rate
+        is_first = task is self.tasks[0]
+        return self.experiment.first_learning_rate if is_first else self.later_rate
 
     def options(self, task: Task) -> TrainingOptions:
         """A task's options with seed and learning rates; a network's first task has the first task's rate."""
-        unpaired = [t for t in self.tasks if t.options.mode == "unpaired"]
-        is_first_backward = bool(unpaired) and task is unpaired[0]
+        first_unpaired = next((t for t in self.tasks if t.options.mode == "unpaired"), None)
+        rate = self.rate(task)
+        backward = self.experiment.first_learning_rate if task is first_unpaired else rate
         return replace(
-            task.options,
-            seed=self.seed,
-            learning_rate=self.rate(task),
-            backward_learning_rate=self.first_rate if is_first_backward else self.rate(task),
+            task.options, seed=self.seed, learning_rate=rate, backward_learning_rate=backward
         )

@@ -27,8 +27,8 @@ from piggyback_gan.experiments.results import (
 from piggyback_gan.experiments.settings import (
     TASK_OPTIONS,
     Experiment,
+    StrategySettings,
     TaskSettings,
-    describe_strategy,
 )
 from piggyback_gan.experiments.tasks import Task
 from piggyback_gan.names import Device
@@ -37,6 +37,7 @@ from piggyback_gan.system.files import atomic_write, require_writable
 
 # May change in a folder with results: strategies and seeds can be added.
 _FREE = ("title", "strategies", "seeds", "file")
+_NETWORKS = ("features", "distance", "recogniser")
 
 
 def describe(
@@ -52,22 +53,17 @@ def describe(
         "generator": asdict(config),
         "first_learning_rate": experiment.first_learning_rate,
         "val_fraction": experiment.val_fraction,
-        "tasks": [
-            _describe_task(task, settings)
-            for task, settings in zip(tasks, experiment.tasks, strict=True)
-        ],
-        "strategies": [describe_strategy(s) for s in experiment.strategies.values()],
+        "tasks": [_describe_task(*pair) for pair in zip(tasks, experiment.tasks, strict=True)],
+        "strategies": [_describe_strategy(s) for s in experiment.strategies.values()],
         "search": asdict(experiment.search),
         "seeds": sorted({seed for s in experiment.strategies.values() for seed in s.seeds}),
         "samples": experiment.samples,
         "curve_images": experiment.curve_images,
         "compare_images": experiment.compare_images,
-        "features": _describe_network(experiment.features),
-        "distance": _describe_network(experiment.distance),
-        "recogniser": _describe_network(experiment.recogniser),
+        **{key: _describe_network(getattr(experiment, key)) for key in _NETWORKS},
         "file": experiment.text,
     }
-    return dict(through_json(content))
+    return through_json(content)
 
 
 def write_record(out: Path, content: Mapping[str, Any], device: Device, command: str) -> None:
@@ -88,6 +84,8 @@ def write_record(out: Path, content: Mapping[str, Any], device: Device, command:
         before = read_experiment_file(out)
         # Of the first call: parts that run side by side have other command lines.
         calls = {key: before.get(key, value) for key, value in calls.items()}
+    is_cuda = device.startswith("cuda")
+    cpu = f"{device}, {torch.get_num_threads()} threads"
     surroundings = {
         "library_version": version("piggyback-gan"),
         "torch": torch.__version__,
@@ -95,7 +93,7 @@ def write_record(out: Path, content: Mapping[str, Any], device: Device, command:
         "machine": {
             "architecture": platform.machine(),
             "cores": os.cpu_count(),
-            "device": _device_name(device),
+            "device": torch.cuda.get_device_name() if is_cuda else cpu,
         },
     }
     atomic_write(out / EXPERIMENT_FILE, to_json({**content, **surroundings, **calls}))
@@ -147,8 +145,18 @@ def _describe_task(task: Task, settings: TaskSettings) -> dict[str, Any]:
     }
 
 
+def _describe_strategy(settings: StrategySettings) -> dict[str, Any]:
+    return {
+        "label": settings.label,
+        "kind": settings.kind,
+        "options": asdict(settings.strategy),
+        "learning_rates": settings.learning_rates,
+        "learning_rate_of": settings.rate_of,
+        "seeds": settings.seeds,
+    }
+
+
 def _describe_network(spec: str | None) -> dict[str, str | None] | None:
-    """Describe an evaluation network: name, and SHA-256 of its file if it is one."""
     if spec is None:
         return None
     path = Path(spec)
@@ -157,16 +165,9 @@ def _describe_network(spec: str | None) -> dict[str, str | None] | None:
     return {"name": path.stem, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
-def through_json(content: Mapping[str, Any]) -> Mapping[str, Any]:
+def through_json(content: Mapping[str, Any]) -> dict[str, Any]:
     """Convert settings as writing and reading JSON does."""
-    read: Mapping[str, Any] = json.loads(json.dumps(content))
-    return read
-
-
-def _device_name(device: str) -> str:
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name()
-    return f"{device}, {torch.get_num_threads()} threads"
+    return dict(json.loads(json.dumps(content)))
 
 
 @functools.cache

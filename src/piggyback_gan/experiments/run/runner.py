@@ -4,7 +4,9 @@ import contextlib
 import functools
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean
 from typing import Any, TypeVar
 
 import filelock
@@ -33,12 +35,7 @@ from piggyback_gan.experiments.run.record import (
     through_json,
     write_record,
 )
-from piggyback_gan.experiments.settings import (
-    FIRST,
-    Experiment,
-    StrategySettings,
-    describe_strategy,
-)
+from piggyback_gan.experiments.settings import FIRST, Experiment, StrategySettings
 from piggyback_gan.experiments.strategies import Strategy
 from piggyback_gan.experiments.strategies.whole_networks import Standalone
 from piggyback_gan.experiments.tasks import Task, architecture, find_search_tasks, find_tasks
@@ -71,7 +68,12 @@ class Runner:
         self.tasks = find_tasks(experiment, device)
         self.config = architecture(experiment, self.tasks)
         self.names = part_names(experiment)
-        self._check_strategies()
+        for label, settings in experiment.strategies.items():
+            try:
+                # A second task of this architecture must be possible.
+                settings.strategy.predicted(build_generator(self.config), 1)
+            except PiggybackError as error:
+                raise PiggybackError(f"strategy {label!r}: {error}") from None
 
     def check(self) -> None:
         """Check that the folder's results, if any, are of the same settings.
@@ -120,12 +122,9 @@ class Runner:
 
     def is_done(self, part: PartName) -> bool:
         """Whether a part is finished."""
-        if part.label == FIRST:
-            count = 1
-        elif part.rate is not None:
-            count = 1 + len(self.experiment.tasks[1 : 1 + self.experiment.search.tasks])
-        else:
-            count = len(self.tasks)
+        count = 1 if part.label == FIRST else len(self.tasks)
+        if part.rate is not None:
+            count = min(count, 1 + self.experiment.search.tasks)
         folder = self.folder(part)
         return stage_file(folder, count).exists() or has_diverged(folder)
 
@@ -154,16 +153,19 @@ class Runner:
         with self._alone(part):
             self.remember(part)
             say(f"learning rate {plan.later_rate:g}{self._candidates(part)}")
-            near = self._network("distance", load_distance)
-            far = self._network("features", load_features)
-            seen = self._network("recogniser", load_recogniser)
-            judge, watcher = Judge(far, near, seen, self.out / "cache"), Judge(distance=near)
+            distance = self._network("distance", load_distance)
+            features = self._network("features", load_features)
+            recogniser = self._network("recogniser", load_recogniser)
+            judge = Judge(features, distance, recogniser, self.out / "cache")
             if part.rate is not None and self.experiment.search.metric != "frechet_distance":
-                judge = watcher
-            work = Part(plan, judge, watcher, torch.device(self.device), say, should_stop)
+                judge = Judge(distance=distance)
+            work = Part(plan, judge, torch.device(self.device), say, should_stop)
             # The first part serves all later ones.
             tasks = self.tasks if part.label == FIRST else plan.tasks
-            self._check_search(part, work.examiner.rehearse(tasks))
+            measured = work.examiner.rehearse(tasks)
+            if part.rate is not None:
+                for task, figures in list(measured.items())[1:]:
+                    self._search_figure(task, figures)
             try:
                 work.run()
             except Diverged as error:
@@ -174,11 +176,7 @@ class Runner:
                 say(str(error))
 
     def _network(self, key: str, load: Callable[[str, str], _Network]) -> _Network | None:
-        """Load an evaluation network, if the file names one.
-
-        Raises:
-            PiggybackError: it can't be loaded.
-        """
+        """Load an evaluation network, if the file names one."""
         spec = getattr(self.experiment, key)
         try:
             return load(spec, self.device) if spec else None
@@ -194,34 +192,31 @@ class Runner:
         settings = self.experiment.strategy(settings.rate_of or settings.label)
         if len(settings.learning_rates) == 1:
             return settings.learning_rates[0]
-        found: dict[float, list[float]] = {}
-        for part in self.names:
-            if part.label != settings.label or part.rate is None:
-                continue
-            if has_diverged(self.folder(part)):
-                continue
-            scores = self._scores(part)
-            if all(map(math.isfinite, scores)):
-                found[part.rate] = scores
+        scores = {
+            part.rate: self._scores(part)
+            for part in self.names
+            if part.label == settings.label
+            and part.rate is not None
+            and not has_diverged(self.folder(part))
+        }
+        found = {rate: own for rate, own in scores.items() if all(map(math.isfinite, own))}
         if not found:
             raise PiggybackError(
                 f"strategy {settings.label!r} diverged at every learning rate: give lower ones"
             )
         # Relative to the candidates' mean, so that tasks have equal weight.
-        means = [sum(task) / len(task) for task in zip(*found.values(), strict=True)]
-        return min(
-            found,
-            key=lambda rate: sum(s / m for s, m in zip(found[rate], means, strict=True)),
-        )
+        means = [fmean(task) for task in zip(*found.values(), strict=True)]
+
+        def score(rate: float) -> float:
+            return sum(s / m for s, m in zip(found[rate], means, strict=True))
+
+        return min(found, key=score)
 
     def _scores(self, part: PartName) -> list[float]:
         """The search metric of each task after the first, when it was learned."""
-        return [
-            stage.figures[stage.task][
-                self._search_figure(stage.task, stage.figures[stage.task])
-            ].value
-            for stage in list(read_stages(self.folder(part)))[1:]
-        ]
+        later = list(read_stages(self.folder(part)))[1:]
+        own = [(stage.task, stage.figures[stage.task]) for stage in later]
+        return [figures[self._search_figure(task, figures)].value for task, figures in own]
 
     def _candidates(self, part: PartName) -> str:
         """Describe the candidates of a part's learning rate."""
@@ -232,9 +227,8 @@ class Runner:
             for need in part.needs
             if need.rate is not None and not has_diverged(self.folder(need))
         ]
-        return (
-            f", the best by {self.experiment.search.metric} of {'; '.join(found)}" if found else ""
-        )
+        metric = self.experiment.search.metric
+        return f", the best by {metric} of {'; '.join(found)}" if found else ""
 
     def _search_figure(self, task: str, figures: Collection[str]) -> str:
         """The name of a task's search metric; of an unpaired task, in the trained direction.
@@ -252,28 +246,22 @@ class Runner:
             f"{', '.join(sorted(figures))}"
         )
 
-    def _check_search(self, part: PartName, figures: Mapping[str, Collection[str]]) -> None:
-        """Check that the search metric will be measured."""
-        if part.rate is not None:
-            for task, names in list(figures.items())[1:]:
-                self._search_figure(task, names)
-
     def _plan(self, part: PartName) -> PartPlan:
-        first = self.out / PARTS / FIRST / f"seed-{part.seed}"
         tasks: Sequence[Task] = self.tasks
-        first_rate = self.experiment.first_learning_rate
+        rate = self.experiment.first_learning_rate
         strategy: Strategy = Standalone()
-        rate = first_rate
+        first = None
         if part.label == FIRST:
             tasks = tasks[:1]
         else:
             settings = self.experiment.strategy(part.label)
             strategy = settings.strategy
+            if strategy.shares_first_task:
+                first = self.folder(PartName(FIRST, part.seed))
             if part.rate is None:
                 rate = self.chosen_rate(settings)
             else:
                 rate, tasks = part.rate, find_search_tasks(self.experiment, self.device)
-        takes_over = part.label != FIRST and strategy.shares_first_task
         return PartPlan(
             label=part.label,
             strategy=strategy,
@@ -281,12 +269,9 @@ class Runner:
             folder=self.folder(part),
             tasks=tasks,
             config=self.config,
-            first=first if takes_over else None,
-            first_rate=first_rate,
+            experiment=self.experiment,
+            first=first,
             later_rate=rate,
-            curve_images=self.experiment.curve_images,
-            compare_images=self.experiment.compare_images,
-            samples=self.experiment.samples,
             pictures=self.out if part.rate is None else None,
         )
 
@@ -323,7 +308,7 @@ class Runner:
             kind, options, rate = FIRST, {}, self.experiment.first_learning_rate
         else:
             settings = self.experiment.strategy(part.label)
-            kind, options = settings.kind, describe_strategy(settings)["options"]
+            kind, options = settings.kind, asdict(settings.strategy)
             rate = self.chosen_rate(settings) if part.rate is None else part.rate
         return {
             "kind": kind,
@@ -335,11 +320,7 @@ class Runner:
         }
 
     def _check_unchanged(self, part: PartName) -> None:
-        """Check that a part was begun with these settings.
-
-        Raises:
-            PiggybackError: names the difference.
-        """
+        """Raise PiggybackError if a part was begun with other settings."""
         path = self.folder(part) / _BEGUN
         if not path.exists():
             return
@@ -356,11 +337,3 @@ class Runner:
                     f"{part} was begun with {key} {before.get(key)}, this is {now[key]}: its outputs would "
                     f"have other bits; go on there, or remove {path.parent}"
                 )
-
-    def _check_strategies(self) -> None:
-        """Check that every strategy can learn a second task of this architecture."""
-        for label, settings in self.experiment.strategies.items():
-            try:
-                settings.strategy.predicted(build_generator(self.config), 1)
-            except PiggybackError as error:
-                raise PiggybackError(f"strategy {label!r}: {error}") from None

@@ -16,7 +16,9 @@ from piggyback_gan.bank.card import TaskCard
 from piggyback_gan.core.filters import ConvLayer
 from piggyback_gan.core.task import ParameterCount
 from piggyback_gan.errors import PiggybackError
+from piggyback_gan.names import BACKWARD, FORWARD
 from piggyback_gan.networks.config import GeneratorConfig
+from piggyback_gan.system.checks import is_number
 
 Tensors = Mapping[str, Tensor]
 
@@ -79,7 +81,7 @@ class Strategy(ABC):
     """A way to learn a sequence of tasks and store them in a folder.
 
     A strategy is a frozen dataclass; its fields are its options in an experiment's file. Most derive
-    from `KeptStrategy`, which stores tensors, and define three methods for one network.
+    from `KeptStrategy`, which stores tensors, and define their methods for one network.
     """
 
     shares_first_task: ClassVar[bool] = True
@@ -147,7 +149,10 @@ class Kept:
 
 @dataclass(frozen=True, kw_only=True)
 class KeptStrategy(Strategy):
-    """A strategy that stores tensors in safetensors files, defined for one network at a time."""
+    """A strategy that stores tensors in safetensors files, defined for one network at a time.
+
+    By default all tensors of each task are stored.
+    """
 
     @abstractmethod
     def learner(self, kept: Kept, fresh: nn.Module) -> Learner:
@@ -158,17 +163,18 @@ class KeptStrategy(Strategy):
             fresh: the initial network if nothing is stored; it may be changed.
         """
 
-    @abstractmethod
     def keep(self, kept: Kept, task: str, learner: Learner) -> Kept:
         """Return what to store for all tasks."""
+        return kept.with_task(task, values_of(learner.module))
 
-    @abstractmethod
     def rebuild(self, kept: Kept, task: str, fresh: nn.Module) -> nn.Module:
         """Load a task's network into `fresh`, and return it."""
+        fresh.load_state_dict({**kept.shared, **kept.tasks[task]})
+        return fresh
 
     def tasks(self, folder: Path) -> tuple[str, ...]:
         newest = _newest(folder)
-        return () if newest is None else tuple(_names(newest / "forward"))
+        return () if newest is None else tuple(_names(newest / FORWARD))
 
     def begin(self, folder: Path, spec: TaskSpec) -> dict[str, nn.Module]:
         return {
@@ -178,7 +184,7 @@ class KeptStrategy(Strategy):
 
     def finish(self, folder: Path, spec: TaskSpec, learners: Mapping[str, nn.Module]) -> None:
         before = _newest(folder)
-        every = {which: _read(before, which) for which in ("forward", "backward")}
+        every = {which: _read(before, which) for which in (FORWARD, BACKWARD)}
         with torch.no_grad():
             for which, learner in learners.items():
                 assert isinstance(learner, Learner)
@@ -187,7 +193,7 @@ class KeptStrategy(Strategy):
         shutil.rmtree(temporary, ignore_errors=True)
         for which, kept in every.items():
             _write(temporary / which, kept)
-        temporary.rename(folder / f"{_KEPT}{len(every['forward'].tasks):04}")
+        temporary.rename(folder / f"{_KEPT}{len(every[FORWARD].tasks):04}")
         if before is not None:
             shutil.rmtree(before)
 
@@ -210,16 +216,15 @@ class KeptStrategy(Strategy):
     def size(self, folder: Path) -> Size:
         newest = _newest(folder)
         parameters = 0.0
-        for which in ("forward", "backward"):
+        for which in (FORWARD, BACKWARD):
             kept = _read(newest, which)
-            for tensors in (kept.shared, *kept.tasks.values()):
-                parameters += count_values(tensors)
+            parameters += sum(map(count_values, (kept.shared, *kept.tasks.values())))
         return Size(parameters, bytes_of(newest))
 
 
-def check_share(field: str, value: object) -> None:
+def check_share(field: str, value: float) -> None:
     """Raise PiggybackError unless an option's value is a number above 0 and up to 1."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+    if not is_number(value) or not 0 < value <= 1:
         raise PiggybackError(f"invalid {field}: found {value!r}, give a number above 0 and up to 1")
 
 
@@ -246,9 +251,7 @@ def count_values(tensors: Tensors) -> float:
 
 def conv_layers(network: nn.Module) -> dict[str, ConvLayer]:
     """All conv and deconv layers by name, in the order in which they were defined."""
-    return {
-        name: module for name, module in network.named_modules() if isinstance(module, ConvLayer)
-    }
+    return {name: m for name, m in network.named_modules() if isinstance(m, ConvLayer)}
 
 
 def _newest(folder: Path) -> Path | None:
@@ -292,6 +295,5 @@ def _write(folder: Path, kept: Kept) -> None:
 
 
 def _save(tensors: Tensors, path: Path) -> None:
-    safetensors.torch.save_file(
-        {k: t.detach().cpu().contiguous() for k, t in tensors.items()}, path
-    )
+    values = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+    safetensors.torch.save_file(values, path)

@@ -20,6 +20,7 @@ from piggyback_gan.experiments.strategies.base import (
     count,
     values_of,
 )
+from piggyback_gan.system.checks import is_number
 
 
 class _DistillLearner(Learner):
@@ -86,11 +87,7 @@ class Distill(KeptStrategy):
     weight: float = 100.0
 
     def __post_init__(self) -> None:
-        if (
-            isinstance(self.weight, bool)
-            or not isinstance(self.weight, int | float)
-            or not 0 <= self.weight < math.inf
-        ):
+        if not is_number(self.weight) or not 0 <= self.weight < math.inf:
             raise PiggybackError(f"invalid weight: found {self.weight!r}, give a number from 0 on")
 
     def learner(self, kept: Kept, fresh: nn.Module) -> Learner:
@@ -113,10 +110,6 @@ class Distill(KeptStrategy):
             for earlier, head in zip(kept.tasks, learner.heads, strict=True)
         }
         return Kept(shared, {**tasks, task: {key: values[key] for key in own}})
-
-    def rebuild(self, kept: Kept, task: str, fresh: nn.Module) -> nn.Module:
-        fresh.load_state_dict({**kept.shared, **kept.tasks[task]})
-        return fresh
 
     def predicted(self, network: nn.Module, order: int) -> float:
         return count(_output_layer(network)[1]) if order else count(network)

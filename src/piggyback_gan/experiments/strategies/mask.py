@@ -15,11 +15,13 @@ from piggyback_gan.experiments.strategies.weights import (
     pack,
     packed_count,
     parametrize_shared,
+    parts,
     private_values,
     shared_count,
     shared_layers,
     unpack,
 )
+from piggyback_gan.system.checks import is_number
 
 _START = 1e-2
 _THRESHOLD = 5e-3
@@ -50,13 +52,9 @@ class _Masked(nn.Module):
         self._rate = rate
         self.scores = nn.Parameter(torch.full_like(layer.weight, _START / rate))
 
-    def mask(self) -> Tensor:
-        """The mask: 1 for weights that are used, else 0."""
-        chosen: Tensor = _Binary.apply(self.scores * self._rate)  # type: ignore[no-untyped-call]
-        return chosen
-
     def forward(self, weight: Tensor) -> Tensor:
-        return weight * self.mask()
+        mask: Tensor = _Binary.apply(self.scores * self._rate)  # type: ignore[no-untyped-call]
+        return weight * mask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +74,7 @@ class Mask(KeptStrategy):
 
     def __post_init__(self) -> None:
         rate = self.score_rate
-        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < math.inf:
+        if not is_number(rate) or not 0 < rate < math.inf:
             raise PiggybackError(f"invalid score_rate: found {rate!r}, give a number above 0")
 
     def learner(self, kept: Kept, fresh: nn.Module) -> Learner:
@@ -88,10 +86,8 @@ class Mask(KeptStrategy):
     def keep(self, kept: Kept, task: str, learner: Learner) -> Kept:
         if not kept.tasks:
             return kept.with_task(task, values_of(learner.module))
-        masks = {}
-        for name, layer in shared_layers(learner.module).items():
-            (masked,) = layer.parametrizations["weight"]  # type: ignore[index]
-            masks[f"{name}.mask"] = pack(masked.mask() > 0)
+        scores = parts(learner.module, "0.scores")
+        masks = {f"{n}.mask": pack(s * self.score_rate > _THRESHOLD) for n, s in scores.items()}
         return kept.with_task(task, private_values(learner.module) | masks)
 
     def rebuild(self, kept: Kept, task: str, fresh: nn.Module) -> nn.Module:

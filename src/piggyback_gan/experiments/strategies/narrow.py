@@ -15,7 +15,6 @@ from piggyback_gan.experiments.strategies.base import (
     check_share,
     conv_layers,
     count,
-    values_of,
 )
 from piggyback_gan.experiments.strategies.piggyback import Piggyback
 from piggyback_gan.names import DEFAULT_UNCONSTRAINED
@@ -48,9 +47,6 @@ class Narrow(KeptStrategy):
             return Learner(fresh)
         width = self._width(fresh, len(kept.tasks))
         return Learner(build_generator(replace(_config(fresh), ngf=width)))
-
-    def keep(self, kept: Kept, task: str, learner: Learner) -> Kept:
-        return kept.with_task(task, values_of(learner.module))
 
     def rebuild(self, kept: Kept, task: str, fresh: nn.Module) -> nn.Module:
         values = kept.tasks[task]

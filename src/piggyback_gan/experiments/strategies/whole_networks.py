@@ -15,13 +15,6 @@ class Standalone(KeptStrategy):
     def learner(self, kept: Kept, fresh: nn.Module) -> Learner:
         return Learner(fresh)
 
-    def keep(self, kept: Kept, task: str, learner: Learner) -> Kept:
-        return kept.with_task(task, values_of(learner.module))
-
-    def rebuild(self, kept: Kept, task: str, fresh: nn.Module) -> nn.Module:
-        fresh.load_state_dict(kept.tasks[task])
-        return fresh
-
     def predicted(self, network: nn.Module, order: int) -> float:
         return count(network)
 
@@ -39,10 +32,6 @@ class Finetune(KeptStrategy):
 
     def keep(self, kept: Kept, task: str, learner: Learner) -> Kept:
         return kept.with_task(task, {}, values_of(learner.module))
-
-    def rebuild(self, kept: Kept, task: str, fresh: nn.Module) -> nn.Module:
-        fresh.load_state_dict(kept.shared)
-        return fresh
 
     def predicted(self, network: nn.Module, order: int) -> float:
         return 0 if order else count(network)
