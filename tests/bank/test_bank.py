@@ -34,10 +34,10 @@ from banks import (
     in_process,
     learn,
     network,
-    pbgan,
     pipe,
     start,
 )
+from commands import pbgan
 from piggyback_gan.bank.bank import Bank, open_or_new
 from piggyback_gan.bank.store import Store
 from piggyback_gan.core.network import PiggybackNetwork

@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import nn
 
-from banks import evenly, file_of, forge, pbgan, with_metadata
+from banks import evenly, file_of, forge, with_metadata
+from commands import pbgan
 from mixed_banks import CONFIG, FIRST, FULL, LAST, LOW, MIXED, SELECTED, Task, bits, fill, learn
 from piggyback_gan.bank.bank import Bank
 from piggyback_gan.bank.manifest import Manifest, read_header

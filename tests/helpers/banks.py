@@ -5,8 +5,6 @@ import json
 import multiprocessing
 import os
 import random
-import subprocess
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -33,14 +31,21 @@ LAMBDAS: dict[str, Shares] = {"maps": 1.0, "night": 0.25, "sketch": {"*": 0.5, "
 """The tasks of `fill`, in order, and lambda of each."""
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-# With what takes seconds to import, so that each process does not do it anew.
+# What takes seconds to import is imported once, not by each process.
 _CONTEXT.set_forkserver_preload(
     [
         "pytest",
         "piggyback_gan.bank.bank",
+        "piggyback_gan.cli.evaluate",
+        "piggyback_gan.cli.train",
+        "piggyback_gan.cli.translate",
         "piggyback_gan.runs.teach",
-        "torch._dynamo",
         "matplotlib.figure",
+        "onnxruntime",
+        "onnxscript",
+        "torch._dynamo",
+        "torch.onnx._internal.exporter._core",
+        "torchmetrics",
     ]
 )
 
@@ -231,19 +236,3 @@ def _call(sender: Connection, function: Callable[..., Any], args: tuple[object, 
     except PiggybackError as error:
         result = error
     sender.send(result)
-
-
-def pbgan(
-    *arguments: str | Path, columns: int = 120, folder: Path | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run the command line without a terminal, in a working folder."""
-    program = "import sys; from piggyback_gan.cli.main import main; sys.exit(main())"
-    return subprocess.run(
-        [sys.executable, "-c", program, *map(str, arguments)],
-        check=False,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"COLUMNS": str(columns)},
-        cwd=folder,
-    )

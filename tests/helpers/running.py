@@ -1,14 +1,12 @@
 """Small training runs for tests: options, what to compare, and stops at any moment."""
 
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from commands import Program
 from piggyback_gan import GeneratorOptions, TrainingOptions
 from piggyback_gan.training.callbacks import Callback, Position
 
@@ -96,13 +94,6 @@ def wait_for(what: Callable[[], bool], runs: Callable[[], bool], seconds: float 
         time.sleep(0.002)
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
+def start(*arguments: object) -> Program:
     """The command line in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "piggyback_gan", *map(str, arguments)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | SAME_TIME,
-    )
+    return Program(*arguments, environment=SAME_TIME)

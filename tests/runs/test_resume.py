@@ -32,7 +32,7 @@ from running import (
     wait_for,
 )
 
-pytestmark = pytest.mark.usefixtures("without_curves", "same_time")
+pytestmark = [pytest.mark.trains, pytest.mark.usefixtures("without_curves", "same_time")]
 
 
 def whole_run(bank: Path) -> dict[str, bytes]:

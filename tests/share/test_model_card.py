@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from banks import card, contents, file_of, forge, pbgan, with_metadata
+from banks import card, contents, file_of, forge, with_metadata
+from commands import pbgan
 from mixed_banks import CONFIG, FULL, LOW, Task, learn
 from piggyback_gan import Bank, PiggybackError, Transfer, push
 from piggyback_gan.bank.bank import open_or_new
@@ -168,13 +169,7 @@ def test_what_it_tells_to_do_works_as_it_is_written(bank: Path, dest: Path, tmp_
     for line in shell.splitlines():
         program, *arguments = shlex.split(line, comments=True)
         assert program == "pbgan"
-        done = subprocess.run(
-            [sys.executable, "-m", "piggyback_gan", *arguments],
-            cwd=away,
-            check=False,
-            capture_output=True,
-            text=True,
-        )
+        done = pbgan(*arguments, folder=away)
         assert done.returncode == 0, done.stderr
     subprocess.run([sys.executable, "-c", python], cwd=away, check=True)
     expected = np.asarray(Bank.open(bank).translate("maps", Image.open(away / "photo.png")))

@@ -14,7 +14,7 @@ from piggyback_gan.experiments.results import part_folder
 from running import GENERATOR, OPTIONS, Watch, bank_files
 from tiny_experiments import HEAD, TASKS, draw, run, strategies_text, tasks_text
 
-pytestmark = pytest.mark.usefixtures("without_curves", "same_time")
+pytestmark = [pytest.mark.trains, pytest.mark.usefixtures("without_curves", "same_time")]
 
 BATCH_NORM = GeneratorOptions(generator="resnet-6", ngf=4, norm="batch", dropout=True)
 SELECTS = {"unconstrained": 0.25, "mixing": "selected", "bank_filters": 2}

@@ -2,7 +2,6 @@
 
 import dataclasses
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from commands import run_here
 from piggyback_gan.bank.bank import Bank
 from piggyback_gan.core.network import PiggybackNetwork
 from piggyback_gan.errors import PiggybackError
@@ -361,9 +361,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(*arguments: object) -> subprocess.CompletedProcess[str]:
-    program = "import sys; from piggyback_gan.cli.main import main; sys.exit(main())"
-    command = [sys.executable, "-c", program, "train", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return run_here("train", *arguments)
 
 
 def one_line(done: subprocess.CompletedProcess[str]) -> str:
