@@ -402,10 +402,7 @@ def test_a_second_writer_is_told_who_holds_the_bank_and_kill_9_frees_it(bank: Pa
     receiver, sender = pipe()
     holder = start(hold, bank, "train summer", sender)
     pid = receiver.recv()
-    with (
-        pytest.raises(PiggybackError) as caught,
-        writer_lock(bank, "train winter"),
-    ):
+    with pytest.raises(PiggybackError) as caught, writer_lock(bank, "train winter"):
         pass
     assert_one_line(caught.value, f"process {pid} on ", "(train summer, since 20", "wait for it")
     assert Manifest.read(bank).tasks, "readers are not kept waiting"

@@ -98,8 +98,7 @@ def training(file: Path, out: Path) -> Iterator[Program]:
     log = out / "parts/first/seed-0/log.txt"
     with start("experiment", slow, "--out", out, "--device", "cpu", "--jobs", "2") as process:
         wait_for(
-            lambda: log.exists() and "epoch 2 of" in log.read_text(),
-            lambda: process.poll() is None,
+            lambda: log.exists() and "epoch 2 of" in log.read_text(), lambda: process.poll() is None
         )
         yield process
 

@@ -243,9 +243,7 @@ def test_a_file_says_what_its_images_are(format: ExportFormat, tmp_path: Path) -
     assert ImageContract.from_json(text) == made.contract
 
 
-def test_an_onnx_file_names_its_axes(
-    exported: Callable[[str, ExportFormat], Exported],
-) -> None:
+def test_an_onnx_file_names_its_axes(exported: Callable[[str, ExportFormat], Exported]) -> None:
     model = onnx.load(exported("resnet", "onnx").path)
     for value in (model.graph.input[0], model.graph.output[0]):
         axes = [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
@@ -301,10 +299,7 @@ def test_examples_for_weights_have_the_network_that_they_are_of(
     ("formats", "suffixes"),
     [
         ((ImageFormat(channels=1), ImageFormat(channels=4)), (".png", ".png")),
-        (
-            (ImageFormat(depth="uint16", high=65535.0), ImageFormat(channels=1)),
-            (".tif", ".png"),
-        ),
+        ((ImageFormat(depth="uint16", high=65535.0), ImageFormat(channels=1)), (".tif", ".png")),
         (
             (
                 ImageFormat(channels=5, depth="float32", low=-2.0, high=3.0),

@@ -396,9 +396,7 @@ def test_a_checkpoint_that_can_not_be_written_leaves_the_last_one(tmp_path: Path
     assert torch.equal(content["weights"], torch.arange(10))
 
 
-def test_tasks_of_the_bank_can_be_used_while_another_is_stopped(
-    stopped: tuple[Path, Path],
-) -> None:
+def test_tasks_of_the_bank_can_be_used_while_another_is_stopped(stopped: tuple[Path, Path]) -> None:
     bank, data = stopped
     teach(bank, "two", data, dataclasses.replace(OPTIONS, epochs=1), GENERATOR)
     assert Bank.open(bank).translate("two", Image.new("RGB", (16, 16))).size == (16, 16)

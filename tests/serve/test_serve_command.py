@@ -155,10 +155,7 @@ def test_without_its_libraries_the_server_says_what_to_install(
 
 
 def test_who_opens_the_server_to_others_without_a_token_is_warned(
-    bank: Bank,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(cli_serve, "_log_to_stderr", lambda: None)
     monkeypatch.setattr(server, "serve", lambda config, sock: None)

@@ -170,11 +170,7 @@ def flipped(content: bytes) -> bytes:
     ],
 )
 def test_a_damaged_file_is_refused_on_arrival_and_the_bank_is_as_it_was(
-    hub: FakeHub,
-    there: Repository,
-    tmp_path: Path,
-    change: Callable[[bytes], bytes],
-    words: str,
+    hub: FakeHub, there: Repository, tmp_path: Path, change: Callable[[bytes], bytes], words: str
 ) -> None:
     pulled(HERE, tmp_path / "copy", "first")
     before = contents(tmp_path / "copy")

@@ -499,10 +499,7 @@ def test_notes_at_the_destination_that_nothing_can_be_made_of_stay_and_are_told(
     dest.mkdir()
     (dest / "card.toml").write_text("license = mit")
     damaged = f"{dest}/card.toml is not valid TOML: "
-    for advice in (
-        "mend it",
-        f"remove {dest}/card.toml and push again to send yours",
-    ):
+    for advice in ("mend it", f"remove {dest}/card.toml and push again to send yours"):
         remark = push(bank, dest).remarks[0]
         assert remark.startswith(damaged)
         assert remark.endswith(f"; it stays, and what it says is not told: {advice}")

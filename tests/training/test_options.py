@@ -223,11 +223,7 @@ def test_a_new_bank_gets_a_resnet_by_its_image_size() -> None:
 
 def test_a_new_bank_gets_what_was_chosen() -> None:
     chosen = GeneratorOptions(
-        generator="unet-64",
-        ngf=8,
-        norm="batch",
-        dropout=True,
-        weight_init="xavier",
+        generator="unet-64", ngf=8, norm="batch", dropout=True, weight_init="xavier"
     )
     expected = GeneratorConfig(
         name="unet-64",
