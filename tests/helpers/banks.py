@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import random
+import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from piggyback_gan.bank.bank import Bank, open_or_new
 from piggyback_gan.bank.card import DataCard, ImageCard, ParameterCard, TaskCard
+from piggyback_gan.bank.lock import writer_lock
 from piggyback_gan.bank.manifest import Manifest, TaskEntry
 from piggyback_gan.bank.store import Store
 from piggyback_gan.core.allocation import Shares
@@ -145,6 +147,11 @@ def problems(store: Store) -> dict[str, str]:
     return {name: str(error) for name, error in found.items() if isinstance(error, ValueError)}
 
 
+def faults(bank: Bank) -> dict[str, str]:
+    """Which parts of a bank fail to verify, and why."""
+    return {f.part: f.problem for f in Bank.open(bank.path).verify() if f.problem is not None}
+
+
 # --- forged files ---
 
 
@@ -215,6 +222,20 @@ def _in_environment(
 def pipe() -> tuple[Connection, Connection]:
     """What a process started by `start` can talk through: (receiving end, sending end)."""
     return _CONTEXT.Pipe(duplex=False)
+
+
+def writer(bank: Path, purpose: str) -> multiprocessing.process.BaseProcess:
+    """Start a process that holds a bank's lock until it is killed."""
+    receiver, sender = pipe()
+    process = start(_hold, bank, purpose, sender)
+    receiver.recv()
+    return process
+
+
+def _hold(bank: Path, purpose: str, sender: Connection) -> None:
+    with writer_lock(bank, purpose):
+        sender.send("held")
+        signal.pause()
 
 
 def in_process(function: Callable[..., Any], *args: object) -> Any:

@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from commands import Program
-from piggyback_gan import GeneratorOptions, TrainingOptions
+from piggyback_gan import GeneratorOptions, Interrupted, TrainingOptions, teach
 from piggyback_gan.training.callbacks import Callback, Position
 
 GENERATOR = GeneratorOptions(generator="resnet-6", ngf=4)
@@ -61,13 +63,14 @@ class Watch(Callback):
     Attributes:
         at: the moment to stop at, counted from 1; never if None.
         moments: how many there were.
+        step: after which step `stop` ended it.
         resumed_at: where the run went on.
         early: (epoch, best) where patience ended it.
     """
 
     def __init__(self, at: int | None = None) -> None:
         self.at = at
-        self.moments = 0
+        self.moments = self.step = 0
         self.resumed_at: Position | None = None
         self.early: tuple[int, int] | None = None
 
@@ -84,6 +87,15 @@ class Watch(Callback):
 
     def stopped_early(self, epoch: int, best: int) -> None:
         self.early = epoch, best
+
+
+def stop(at: int, *arguments: Any, **more: Any) -> Watch:
+    """Train until a moment of `Watch`, counted from 1."""
+    watch = Watch(at)
+    with pytest.raises(Interrupted) as stopped:
+        teach(*arguments, **more, callback=watch, should_stop=watch.asked)
+    watch.step = stopped.value.position.step
+    return watch
 
 
 def wait_for(what: Callable[[], bool], runs: Callable[[], bool], seconds: float = 120) -> None:
