@@ -1,4 +1,5 @@
 # The two commands: `make demo` and `make test`. Both make .venv themselves.
+# `make test TESTS="tests/core -k allocation"` runs some of the tests.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -8,7 +9,7 @@ demo: .venv/installed
 	$(BIN)/pbgan demo --out demo-out --overwrite
 
 test: .venv/installed
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(TESTS)
 
 lint: .venv/installed
 	$(BIN)/ruff check

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -32,6 +33,22 @@ def same_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name, value in SAME_TIME.items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six pairs of coloured boxes, and two to validate. No test changes them."""
+    from drawn import draw_pairs
+
+    return draw_pairs(tmp_path_factory.mktemp("pairs") / "boxes")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """The same, for a test to change."""
+    from drawn import draw_pairs
+
+    return draw_pairs(tmp_path / "boxes")
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import random
 import re
 import resource
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -28,16 +27,19 @@ from banks import (
     card,
     contents,
     evenly,
+    faults,
+    file_of,
     fill,
     flips,
     images,
     in_process,
     learn,
     network,
-    pbgan,
     pipe,
     start,
+    writer,
 )
+from commands import pbgan
 from piggyback_gan.bank.bank import Bank, open_or_new
 from piggyback_gan.bank.store import Store
 from piggyback_gan.core.network import PiggybackNetwork
@@ -58,22 +60,8 @@ LAYERS = {
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three tasks: maps, night, sketch."""
     return fill(tmp_path_factory.mktemp("template") / "bank").path
-
-
-@pytest.fixture
-def bank(template: Path, tmp_path: Path) -> Bank:
-    """A bank of three tasks: maps, night, sketch."""
-    return Bank.open(shutil.copytree(template, tmp_path / "bank"))
-
-
-def file_of(bank: Bank, task: str) -> Path:
-    (entry,) = (entry for entry in bank.entries if entry.name == task)
-    return bank.path / "tasks" / entry.file
-
-
-def problems(bank: Bank) -> dict[str, str]:
-    return {f.part: f.problem for f in Bank.open(bank.path).verify() if f.problem is not None}
 
 
 # --- nothing is forgotten ---
@@ -421,7 +409,7 @@ def test_a_flipped_bit_anywhere_is_found_and_named(bank: Bank, task: str) -> Non
     )
     for damaged in flips(good, offsets):
         path.write_bytes(damaged)
-        found = problems(bank)
+        found = faults(bank)
         assert next(iter(found)) == task
         assert found[task].startswith(f"task {task!r}: {path} is damaged")
         # The later tasks mix the damaged one's filters.
@@ -442,7 +430,7 @@ def test_a_whole_task_of_another_shape_is_found(bank: Bank) -> None:
     assert contents(bank.path) == before
     Store.open(bank.path).append(state, {})
     bank = Bank.open(bank.path)
-    assert "task 'wider' does not fit the network: model.1" in problems(bank)["wider"]
+    assert "task 'wider' does not fit the network: model.1" in faults(bank)["wider"]
 
 
 def test_values_that_are_not_finite_are_found(bank: Bank) -> None:
@@ -451,8 +439,8 @@ def test_values_that_are_not_finite_are_found(bank: Bank) -> None:
         math.nan
     )
     bank.add(state, {})
-    assert problems(bank).keys() == {"winter"}
-    assert "has values that are not finite" in problems(bank)["winter"]
+    assert faults(bank).keys() == {"winter"}
+    assert "has values that are not finite" in faults(bank)["winter"]
 
 
 def test_pbgan_verify_says_which_task_is_damaged_by_its_exit_status_too(bank: Bank) -> None:
@@ -513,11 +501,11 @@ def test_kill_9_at_any_moment_leaves_a_bank_that_opens_and_verifies(
     while trials < 12 or (with_leftovers < 3 and trials < 100):
         trials += 1
         receiver, sender = pipe()
-        writer = start(write_for_ever, path, template, sender)
+        process = start(write_for_ever, path, template, sender)
         assert receiver.recv() == "ready"
         time.sleep(delays.uniform(0, 0.15))
-        writer.kill()
-        writer.join()
+        process.kill()
+        process.join()
         if not (path / "bank.json").exists():
             Bank.new(path, CONFIG)
             continue
@@ -536,32 +524,23 @@ def test_kill_9_at_any_moment_leaves_a_bank_that_opens_and_verifies(
     assert with_leftovers >= 3, "too few of the kills hit a writer at work"
 
 
-def hold(path: Path, sender: Connection) -> None:
-    bank = Bank.open(path)
-    with bank.writing("train winter"):
-        sender.send(os.getpid())
-        signal.pause()
-
-
 def test_readers_read_while_a_writer_holds_the_bank_and_a_second_writer_is_told_who_does(
     bank: Bank,
 ) -> None:
     before = contents(bank.path)
-    receiver, sender = pipe()
-    writer = start(hold, bank.path, sender)
-    pid = receiver.recv()
+    holder = writer(bank.path, "train winter")
     reader = Bank.open(bank.path)
     assert [f.problem for f in reader.verify()] == [None] * 3
     assert reader.translate("night", images(9, 7)).shape == (3, 9, 7)
     said = pbgan("remove", bank.path, "sketch", "--yes")
     assert said.returncode == 2
     assert re.fullmatch(
-        rf"pbgan: error: {bank.path} is being written by process {pid} on .* "
+        rf"pbgan: error: {bank.path} is being written by process {holder.pid} on .* "
         r"\(train winter, since .*\): wait for it\n",
         said.stderr,
     )
-    writer.kill()
-    writer.join()
+    holder.kill()
+    holder.join()
     with reader.writing("test"):
         pass
     assert contents(bank.path) == before
@@ -737,7 +716,7 @@ def test_pbgan_remove_takes_the_newest_task_only_and_only_when_told_to(bank: Ban
     assert contents(bank.path) == before
     assert pbgan("remove", bank.path, "sketch", "--yes").returncode == 0
     assert Bank.open(bank.path).tasks == ("maps", "night")
-    assert problems(bank) == {}
+    assert faults(bank) == {}
     assert before.keys() - contents(bank.path).keys() == {"tasks/0003-sketch.safetensors"}
 
 
@@ -749,4 +728,4 @@ def test_a_removed_task_can_be_learned_again_with_other_filters(bank: Bank) -> N
     learner = bank.network()
     bank.add(learn(learner, "sketch", 0.75), card(learner, "sketch", 0.75))
     assert not torch.equal(bank.translate("sketch", images(9, 7)), before)
-    assert problems(bank) == {}
+    assert faults(bank) == {}

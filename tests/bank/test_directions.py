@@ -11,7 +11,7 @@ import safetensors
 import torch
 from torch import Tensor
 
-from banks import CONFIG, card, contents, images, learn, network
+from banks import CONFIG, card, contents, faults, images, learn, network
 from piggyback_gan.bank.bank import Bank, open_or_new
 from piggyback_gan.bank.store import Store, tensors_sha256
 from piggyback_gan.errors import PiggybackError
@@ -42,16 +42,11 @@ def add(path: Path, task: str, *, unpaired: bool = False, direction: str = "AtoB
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Paired maps, unpaired seasons, paired night, unpaired hours (trained from B to A)."""
     path = tmp_path_factory.mktemp("template") / "bank"
     for task in TASKS:
         add(path, task, unpaired=task in UNPAIRED, direction="BtoA" if task == "hours" else "AtoB")
     return path
-
-
-@pytest.fixture
-def bank(template: Path, tmp_path: Path) -> Bank:
-    """Paired maps, unpaired seasons, paired night, unpaired hours (trained from B to A)."""
-    return Bank.open(shutil.copytree(template, tmp_path / "bank"))
 
 
 def outputs(bank: Bank) -> dict[tuple[str, str], Tensor]:
@@ -158,12 +153,8 @@ def rewritten(bank: Bank, task: str, change: Any) -> Bank:
     return Bank.open(bank.path)
 
 
-def problems(bank: Bank) -> dict[str, str]:
-    return {f.part: f.problem for f in bank.verify() if f.problem is not None}
-
-
 def test_a_whole_bank_with_two_directions_verifies(bank: Bank) -> None:
-    assert problems(bank) == {}
+    assert faults(bank) == {}
 
 
 def test_a_flipped_bit_in_the_backward_tensors_is_found_and_named(bank: Bank) -> None:
@@ -174,7 +165,7 @@ def test_a_flipped_bit_in_the_backward_tensors_is_found_and_named(bank: Bank) ->
     start, _ = next(v for k, v in header.items() if k.startswith("backward/"))["data_offsets"]
     content[8 + length + start] ^= 1
     path.write_bytes(content)
-    found = problems(bank)
+    found = faults(bank)
     assert list(found) == ["seasons", "night", "hours"]
     assert f"{path} is damaged" in found["seasons"]
     assert "can't be composed without 'seasons'" in found["hours"]
@@ -203,7 +194,7 @@ def test_backward_tensors_that_do_not_fit_or_are_not_finite_are_found_and_named(
         ]
     ):
         copy = Bank.open(shutil.copytree(bank.path, tmp_path / str(number)))
-        found = problems(rewritten(copy, "hours", change))
+        found = faults(rewritten(copy, "hours", change))
         assert list(found) == ["hours"]
         assert words in found["hours"]
 

@@ -5,7 +5,6 @@ import json
 import os
 import resource
 import shutil
-import signal
 import stat
 import sys
 import tempfile
@@ -18,7 +17,17 @@ from typing import Any
 
 import pytest
 
-from banks import ARCHITECTURE, append, contents, flips, in_process, pipe, start, with_metadata
+from banks import (
+    ARCHITECTURE,
+    append,
+    contents,
+    flips,
+    in_process,
+    pipe,
+    start,
+    with_metadata,
+    writer,
+)
 from piggyback_gan.bank.lock import writer_lock
 from piggyback_gan.bank.manifest import (
     FORMAT_VERSION,
@@ -392,24 +401,14 @@ def test_a_read_only_folder_is_said_to_be_and_stays_as_it_is(open_folder: Path) 
 # --- the lock ---
 
 
-def hold(bank: Path, purpose: str, sender: Connection) -> None:
-    """Hold the lock until killed."""
-    with writer_lock(bank, purpose):
-        sender.send(os.getpid())
-        signal.pause()
-
-
 def test_a_second_writer_is_told_who_holds_the_bank_and_kill_9_frees_it(bank: Path) -> None:
     before = contents(bank)
-    receiver, sender = pipe()
-    holder = start(hold, bank, "train summer", sender)
-    pid = receiver.recv()
-    with (
-        pytest.raises(PiggybackError) as caught,
-        writer_lock(bank, "train winter"),
-    ):
+    holder = writer(bank, "train summer")
+    with pytest.raises(PiggybackError) as caught, writer_lock(bank, "train winter"):
         pass
-    assert_one_line(caught.value, f"process {pid} on ", "(train summer, since 20", "wait for it")
+    assert_one_line(
+        caught.value, f"process {holder.pid} on ", "(train summer, since 20", "wait for it"
+    )
     assert Manifest.read(bank).tasks, "readers are not kept waiting"
     holder.kill()
     holder.join()

@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import nn
 
-from banks import evenly, file_of, forge, pbgan, with_metadata
+from banks import evenly, faults, file_of, forge, with_metadata
+from commands import pbgan
 from mixed_banks import CONFIG, FIRST, FULL, LAST, LOW, MIXED, SELECTED, Task, bits, fill, learn
 from piggyback_gan.bank.bank import Bank
 from piggyback_gan.bank.manifest import Manifest, read_header
@@ -32,11 +33,6 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return fill(tmp_path_factory.mktemp("template") / "bank", *MIXED).path
 
 
-@pytest.fixture
-def bank(template: Path, tmp_path: Path) -> Bank:
-    return Bank.open(shutil.copytree(template, tmp_path / "bank"))
-
-
 def needs(bank: Bank, name: str, which: str = FORWARD) -> tuple[str, ...]:
     """The tasks that a task's file names."""
     stored = Store.open(bank.path).read_task(name)
@@ -53,10 +49,6 @@ def before(bank: Bank, name: str) -> PiggybackNetwork:
             break
         network.restore_task(state)
     return network
-
-
-def problems(bank: Bank) -> dict[str, str]:
-    return {f.part: f.problem for f in Bank.open(bank.path).verify() if f.problem is not None}
 
 
 def keep_only(bank: Bank, *names: str) -> None:
@@ -114,7 +106,7 @@ def test_a_task_gives_the_same_bits_from_what_it_needs_as_from_the_whole_bank(ba
             direction = bank.directions(task)[place]
             alone = bits(bank.generator(task, direction=direction))
             assert alone == bits(whole.fold(task)), (task, which)
-    assert problems(bank) == {}
+    assert faults(bank) == {}
 
 
 @pytest.mark.parametrize("mixing", [FULL, LOW, SELECTED])
@@ -154,7 +146,7 @@ def test_what_a_task_does_not_need_may_be_missing_or_damaged(bank: Bank) -> None
 
 def test_verify_goes_on_with_tasks_that_do_not_need_a_damaged_one(bank: Bank) -> None:
     file_of(bank, "even").unlink()
-    found = problems(bank)
+    found = faults(bank)
     assert list(found) == ["even", "full", "far", "chosen", "chain"]
     assert found["far"] == "task 'far': can't be composed without 'even'"
     said = pbgan("verify", bank.path).stdout.split("\n")
@@ -180,7 +172,7 @@ def refused(bank: Bank, task: str, record: object) -> str:
         forged.generator(task)
     said = str(caught.value)
     assert "\n" not in said and f"task {task!r}" in said
-    assert problems(forged)[task] != ""
+    assert faults(forged)[task] != ""
     return said
 
 

@@ -1,9 +1,7 @@
 """Claims about `pbgan translate`: files, folders and lists, several processes, tiles, and what is refused."""
 
 import io
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ import torch
 from PIL import Image
 
 from banks import card, contents, evenly
+from commands import Program, pbgan
 from image_files import noise
 from piggyback_gan.bank.bank import Bank
 from piggyback_gan.core.network import PiggybackNetwork
@@ -38,15 +37,8 @@ def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-PROGRAM = "import sys; from piggyback_gan.cli.main import main; sys.exit(main())"
-
-
 def translate(*arguments: object, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", PROGRAM, "translate", *map(str, arguments)]
-    done = subprocess.run(command, input=stdin, capture_output=True, timeout=120, check=False)
-    return subprocess.CompletedProcess(
-        command, done.returncode, done.stdout.decode(), done.stderr.decode()
-    )
+    return pbgan("translate", *arguments, stdin=stdin)
 
 
 def test_files_and_folders_are_translated_and_a_corrupt_one_is_named_with_status_1(
@@ -148,20 +140,13 @@ def test_two_processes_translate_what_one_does_each_its_own_half(
 ) -> None:
     folder = files(tmp_path / "in", *(f"{i}/a.png" for i in range(3)))
     (folder / "bad.png").write_text("hello")
-    command = [sys.executable, "-c", PROGRAM, "translate", str(bank), "maps", str(folder)]
-    command += ["--recursive", "--out"]
     both = tmp_path / "both"
+    command = ("translate", bank, "maps", folder, "--recursive", "--out", both)
     processes = [
-        subprocess.Popen(
-            [*command, str(both)],
-            env=os.environ | {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
+        Program(*command, environment={"RANK": rank, "WORLD_SIZE": "2", "LOCAL_RANK": rank})
+        for rank in ("0", "1")
     ]
-    said = [process.communicate(timeout=120) for process in processes]
+    said = [process.communicate() for process in processes]
     # By name: 0/a, 1/a, 2/a and bad, or bad first; the others are of the process without it.
     assert sorted(process.returncode for process in processes) == [0, 1], said
     assert sorted(out.partition(": ")[2].split(" image")[0] for out, _ in said) == ["1", "2"]

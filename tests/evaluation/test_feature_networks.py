@@ -108,10 +108,7 @@ class Asserts(nn.Module):
 @pytest.mark.parametrize(
     ("module", "words"),
     [
-        (
-            Asserts(),
-            "can't judge images of 2x3x8x8: RuntimeError: AssertionError: too small",
-        ),
+        (Asserts(), "can't judge images of 2x3x8x8: RuntimeError: AssertionError: too small"),
         (Wrong(), "should give a row for each of 2 images; found a single number"),
         (Fails(), "can't judge images of 2x3x8x8: RuntimeError: shape '[7, 7]'"),
         (Thirds(), "should give features (N, F); found 2x3x8x8"),

@@ -4,7 +4,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from banks import contents, pbgan
+from banks import contents
+from commands import pbgan
 from exports import (
     MIXED,
     bank_of,
@@ -33,7 +33,7 @@ from piggyback_gan.export.contract import ImageContract
 from piggyback_gan.names import EXPORT_FORMATS, ExportFormat
 from piggyback_gan.networks.config import CustomGeneratorConfig
 from piggyback_gan.system.user_code import VARIABLE
-from running import start
+from running import start, wait_for
 
 # --- networks of a user's own ---
 
@@ -150,9 +150,7 @@ def test_a_signal_leaves_nothing_half_written(
     process = start(
         "export", resnet.path, "second", "--format", "onnx", "--out", tmp_path / "second.onnx"
     )
-    while not any(tmp_path.iterdir()):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
+    wait_for(lambda: any(tmp_path.iterdir()), lambda: process.poll() is None)
     process.send_signal(number)
     process.communicate()
     assert process.returncode == 128 + number

@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,14 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from banks import contents, pbgan
+from banks import contents
+from commands import pbgan
 from exports import bank_of, photograph, pixels, run_alone, run_example
 from fake_triton import read_config, serving
 from piggyback_gan import Exported, ExportOptions, PiggybackError, export_task
 from piggyback_gan.bank.bank import Bank
 from piggyback_gan.images.format import ImageFormat
 from piggyback_gan.images.read import read_image
-from running import start
+from running import start, wait_for
 
 FILES = ["1/model.onnx", "client.py", "config.pbtxt"]
 OPTIONS = ExportOptions(format="triton")
@@ -231,9 +231,7 @@ def test_outputs_over_the_tolerance_leave_the_old_folder(bank: Bank, folder: Pat
 def test_a_signal_leaves_no_part_of_a_folder(bank: Bank, tmp_path: Path) -> None:
     words = ("second", "--format", "triton", "--out", tmp_path / "models/second")
     process = start("export", bank.path, *words)
-    while not any(tmp_path.iterdir()):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
+    wait_for(lambda: any(tmp_path.iterdir()), lambda: process.poll() is None)
     process.send_signal(signal.SIGTERM)
     process.communicate()
     assert process.returncode == 128 + signal.SIGTERM

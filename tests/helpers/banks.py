@@ -5,8 +5,7 @@ import json
 import multiprocessing
 import os
 import random
-import subprocess
-import sys
+import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from piggyback_gan.bank.bank import Bank, open_or_new
 from piggyback_gan.bank.card import DataCard, ImageCard, ParameterCard, TaskCard
+from piggyback_gan.bank.lock import writer_lock
 from piggyback_gan.bank.manifest import Manifest, TaskEntry
 from piggyback_gan.bank.store import Store
 from piggyback_gan.core.allocation import Shares
@@ -33,14 +33,21 @@ LAMBDAS: dict[str, Shares] = {"maps": 1.0, "night": 0.25, "sketch": {"*": 0.5, "
 """The tasks of `fill`, in order, and lambda of each."""
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-# With what takes seconds to import, so that each process does not do it anew.
+# What takes seconds to import is imported once, not by each process.
 _CONTEXT.set_forkserver_preload(
     [
         "pytest",
         "piggyback_gan.bank.bank",
+        "piggyback_gan.cli.evaluate",
+        "piggyback_gan.cli.train",
+        "piggyback_gan.cli.translate",
         "piggyback_gan.runs.teach",
-        "torch._dynamo",
         "matplotlib.figure",
+        "onnxruntime",
+        "onnxscript",
+        "torch._dynamo",
+        "torch.onnx._internal.exporter._core",
+        "torchmetrics",
     ]
 )
 
@@ -140,6 +147,11 @@ def problems(store: Store) -> dict[str, str]:
     return {name: str(error) for name, error in found.items() if isinstance(error, ValueError)}
 
 
+def faults(bank: Bank) -> dict[str, str]:
+    """Which parts of a bank fail to verify, and why."""
+    return {f.part: f.problem for f in Bank.open(bank.path).verify() if f.problem is not None}
+
+
 # --- forged files ---
 
 
@@ -212,6 +224,20 @@ def pipe() -> tuple[Connection, Connection]:
     return _CONTEXT.Pipe(duplex=False)
 
 
+def writer(bank: Path, purpose: str) -> multiprocessing.process.BaseProcess:
+    """Start a process that holds a bank's lock until it is killed."""
+    receiver, sender = pipe()
+    process = start(_hold, bank, purpose, sender)
+    receiver.recv()
+    return process
+
+
+def _hold(bank: Path, purpose: str, sender: Connection) -> None:
+    with writer_lock(bank, purpose):
+        sender.send("held")
+        signal.pause()
+
+
 def in_process(function: Callable[..., Any], *args: object) -> Any:
     """What a function returns, or the PiggybackError that it raises, in a process of its own."""
     receiver, sender = pipe()
@@ -231,19 +257,3 @@ def _call(sender: Connection, function: Callable[..., Any], args: tuple[object, 
     except PiggybackError as error:
         result = error
     sender.send(result)
-
-
-def pbgan(
-    *arguments: str | Path, columns: int = 120, folder: Path | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run the command line without a terminal, in a working folder."""
-    program = "import sys; from piggyback_gan.cli.main import main; sys.exit(main())"
-    return subprocess.run(
-        [sys.executable, "-c", program, *map(str, arguments)],
-        check=False,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"COLUMNS": str(columns)},
-        cwd=folder,
-    )

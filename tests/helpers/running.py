@@ -1,15 +1,15 @@
 """Small training runs for tests: options, what to compare, and stops at any moment."""
 
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from piggyback_gan import GeneratorOptions, TrainingOptions
+import pytest
+
+from commands import Program
+from piggyback_gan import GeneratorOptions, Interrupted, TrainingOptions, teach
 from piggyback_gan.training.callbacks import Callback, Position
 
 GENERATOR = GeneratorOptions(generator="resnet-6", ngf=4)
@@ -63,13 +63,14 @@ class Watch(Callback):
     Attributes:
         at: the moment to stop at, counted from 1; never if None.
         moments: how many there were.
+        step: after which step `stop` ended it.
         resumed_at: where the run went on.
         early: (epoch, best) where patience ended it.
     """
 
     def __init__(self, at: int | None = None) -> None:
         self.at = at
-        self.moments = 0
+        self.moments = self.step = 0
         self.resumed_at: Position | None = None
         self.early: tuple[int, int] | None = None
 
@@ -88,6 +89,15 @@ class Watch(Callback):
         self.early = epoch, best
 
 
+def stop(at: int, *arguments: Any, **more: Any) -> Watch:
+    """Train until a moment of `Watch`, counted from 1."""
+    watch = Watch(at)
+    with pytest.raises(Interrupted) as stopped:
+        teach(*arguments, **more, callback=watch, should_stop=watch.asked)
+    watch.step = stopped.value.position.step
+    return watch
+
+
 def wait_for(what: Callable[[], bool], runs: Callable[[], bool], seconds: float = 120) -> None:
     """Wait until a process has done something; fail if it ends before."""
     deadline = time.monotonic() + seconds
@@ -96,13 +106,6 @@ def wait_for(what: Callable[[], bool], runs: Callable[[], bool], seconds: float 
         time.sleep(0.002)
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
+def start(*arguments: object) -> Program:
     """The command line in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "piggyback_gan", *map(str, arguments)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | SAME_TIME,
-    )
+    return Program(*arguments, environment=SAME_TIME)

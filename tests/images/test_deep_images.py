@@ -20,11 +20,7 @@ from piggyback_gan.errors import PiggybackError
 from piggyback_gan.images.encode import SUFFIXES, best_suffix, can_hold, encode
 from piggyback_gan.images.format import ImageFormat
 from piggyback_gan.images.pixels import Pixels
-from piggyback_gan.images.read import (
-    Source,
-    read_image,
-    value_ranges,
-)
+from piggyback_gan.images.read import Source, read_image, value_ranges
 
 
 def write_tiff(path: Path, pixels: Pixels, **options: Any) -> None:

@@ -300,9 +300,7 @@ def test_the_five_commands_of_the_docs_work_as_written(
     assert len(list(Path("translated").iterdir())) == 2
 
 
-def test_a_network_with_anti_alias_layers_shares_filters_as_others_do(
-    tmp_path: Path,
-) -> None:
+def test_a_network_with_anti_alias_layers_shares_filters_as_others_do(tmp_path: Path) -> None:
     config = replace(CONFIG, antialias="both")
     bank = tmp_path / "bank"
     for seed, name in enumerate(("one", "two")):

@@ -22,10 +22,7 @@ from piggyback_gan.networks.generators import build_generator
 from translated import RGB, expected_pixels, files
 
 SIZES = [(1, 1), (5, 3), (1, 40), (37, 51), (64, 64), (130, 70)]
-FITTING = {
-    "resnet-6": [(8, 8), (12, 20), (64, 64), (132, 72)],
-    "unet-64": [(64, 64), (128, 64)],
-}
+FITTING = {"resnet-6": [(8, 8), (12, 20), (64, 64), (132, 72)], "unet-64": [(64, 64), (128, 64)]}
 
 
 def batch(height: int, width: int, channels: int = 3, count: int = 1) -> Tensor:

@@ -17,7 +17,6 @@ from piggyback_gan import (
     Bank,
     GeneratorOptions,
     ImportOptions,
-    Interrupted,
     PiggybackError,
     Tiling,
     import_task,
@@ -32,7 +31,7 @@ from piggyback_gan.networks.custom import build_custom, fitted
 from piggyback_gan.networks.generators import build_generator
 from piggyback_gan.system.user_code import VARIABLE
 from piggyback_gan.training.plan import plan_task
-from running import GENERATOR, OPTIONS, Watch, bank_files, files, run_folder
+from running import GENERATOR, OPTIONS, bank_files, files, run_folder, stop
 
 pytestmark = pytest.mark.usefixtures("without_curves", "same_time", "consent")
 
@@ -277,18 +276,7 @@ def test_a_run_that_was_stopped_ends_as_one_left_alone(
     alone, stopped = tmp_path / "alone", tmp_path / "stopped"
     teach(alone, "one", pairs, options, MIXED)
     for at in (1, 2):
-        watch = Watch(at)
-        with pytest.raises(Interrupted):
-            teach(
-                stopped,
-                "one",
-                pairs,
-                options,
-                MIXED,
-                resume=at > 1,
-                callback=watch,
-                should_stop=watch.asked,
-            )
+        stop(at, stopped, "one", pairs, options, MIXED, resume=at > 1)
     teach(stopped, "one", resume=True)
     assert bank_files(stopped) == bank_files(alone)
     name = "metrics.jsonl"

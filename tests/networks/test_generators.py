@@ -177,11 +177,7 @@ def plain_unet(state: dict[str, Tensor], images: Tensor, levels: int) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("name", "plain", "depth"),
-    [
-        ("resnet-6", plain_resnet, 6),
-        ("unet-64", plain_unet, 6),
-    ],
+    ("name", "plain", "depth"), [("resnet-6", plain_resnet, 6), ("unet-64", plain_unet, 6)]
 )
 def test_output_and_gradients_are_those_of_the_written_out_network(
     name: str, plain: Callable[[dict[str, Tensor], Tensor, int], Tensor], depth: int
@@ -275,9 +271,7 @@ def test_the_global_seed_decides_the_weights() -> None:
 
 
 @pytest.mark.parametrize("layer", [nn.Conv2d(64, 48, 3), nn.ConvTranspose2d(64, 48, 3)])
-def test_init_schemes_have_their_standard_deviations(
-    layer: nn.Conv2d | nn.ConvTranspose2d,
-) -> None:
+def test_init_schemes_have_their_standard_deviations(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
     torch.manual_seed(0)
     fan_in, fan_out = layer.weight.shape[1] * 9, layer.weight.shape[0] * 9
     expected = {

@@ -76,11 +76,7 @@ def test_both_sides_of_an_unpaired_task_share_panel_and_colour_and_differ_in_das
     validation: dict[str, Any],
 ) -> None:
     drawn = panels([record(1, validation, **dict.fromkeys(UNPAIRED, 0.5))])
-    assert list(drawn) == [
-        "adversarial losses",
-        "other losses",
-        "held-out L1: lower is better",
-    ]
+    assert list(drawn) == ["adversarial losses", "other losses", "held-out L1: lower is better"]
     assert legend(drawn["adversarial losses"]) == UNPAIRED[:4]
     for axes in drawn.values():
         first, second = [line for line in axes.lines if line.get_marker() != "o"][:2]

@@ -19,7 +19,7 @@ from piggyback_gan.images.format import ImageFormat
 from piggyback_gan.runs import run as training_run
 from running import GENERATOR, OPTIONS, Watch, records, run_folder
 
-pytestmark = pytest.mark.usefixtures("without_curves")
+pytestmark = [pytest.mark.trains, pytest.mark.usefixtures("without_curves")]
 
 CPU = torch.device("cpu")
 RGB = (ImageFormat(), ImageFormat())

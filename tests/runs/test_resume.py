@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from piggyback_gan import Bank, GeneratorOptions, Interrupted, TrainingOptions, teach
+from piggyback_gan import Bank, GeneratorOptions, Interrupted, teach
 from piggyback_gan.cli import runs as runs_command
 from piggyback_gan.cli import train as train_command
 from piggyback_gan.errors import PiggybackError
@@ -22,6 +22,7 @@ from running import (
     CONFIG,
     GENERATOR,
     OPTIONS,
+    SAME_TIME,
     Watch,
     bank_files,
     files,
@@ -29,10 +30,11 @@ from running import (
     run_folder,
     run_state,
     start,
+    stop,
     wait_for,
 )
 
-pytestmark = pytest.mark.usefixtures("without_curves", "same_time")
+pytestmark = [pytest.mark.trains, pytest.mark.usefixtures("without_curves", "same_time")]
 
 
 def whole_run(bank: Path) -> dict[str, bytes]:
@@ -68,30 +70,17 @@ def test_a_run_stopped_in_an_epoch_and_in_validation_ends_as_one_left_alone(
     options = dataclasses.replace(OPTIONS, **changes)
     alone, stopped = tmp_path / "alone", tmp_path / "stopped"
     undisturbed = Watch()
-    teach(
-        alone, "one", pairs, options, generator, callback=undisturbed, should_stop=undisturbed.asked
-    )
+    whole = {"callback": undisturbed, "should_stop": undisturbed.asked}
+    teach(alone, "one", pairs, options, generator, **whole)
 
     epoch_steps = 3 if options.accumulate * options.batch_size == 2 else 2
-    moments, resume = 0, False
+    moments, given = 0, (pairs, options, generator)
     # After the first step; in validation; in the second epoch.
     for at in (1, epoch_steps, 1):
-        watch = Watch(at)
-        with pytest.raises(Interrupted):
-            teach(
-                stopped,
-                "one",
-                None if resume else pairs,
-                None if resume else options,
-                None if resume else generator,
-                resume=resume,
-                callback=watch,
-                should_stop=watch.asked,
-            )
+        moments += stop(at, stopped, "one", *given, resume=not given).moments
         assert bank_files(stopped) == {}
         assert run_state(stopped, "one")["state"] == "interrupted"
-        moments += watch.moments
-        resume = True
+        given = ()
     last = Watch()
     teach(stopped, "one", resume=True, callback=last, should_stop=last.asked)
     assert last.resumed_at is not None
@@ -103,19 +92,25 @@ def test_a_run_stopped_in_an_epoch_and_in_validation_ends_as_one_left_alone(
     assert not (run_folder(stopped, "one") / "checkpoint.pt").exists()
 
 
-def test_a_run_stopped_in_every_step_ends_as_one_left_alone(tmp_path: Path, pairs: Path) -> None:
-    alone, stopped = tmp_path / "alone", tmp_path / "stopped"
-    teach(alone, "one", pairs, OPTIONS, GENERATOR)
-    steps = []
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, pairs: Path) -> Path:
+    """The bank of a run that nothing disturbed."""
+    bank = tmp_path_factory.mktemp("alone") / "bank"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("piggyback_gan.runs.recorder.plot_curves", lambda records, path: None)
+        patch.setenv(*next(iter(SAME_TIME.items())))
+        teach(bank, "one", pairs, OPTIONS, GENERATOR)
+    return bank
+
+
+def test_a_run_stopped_in_every_step_ends_as_one_left_alone(
+    tmp_path: Path, pairs: Path, alone: Path
+) -> None:
+    stopped, steps = tmp_path / "stopped", []
     # After an epoch's last step, the first moment of the next try is its validation.
     for at in (1, 1, 1, 2, 1, 1):
-        watch = Watch(at)
-        with pytest.raises(Interrupted) as stop:
-            teach(
-                stopped, "one", pairs, OPTIONS, GENERATOR,
-                resume=bool(steps), callback=watch, should_stop=watch.asked,
-            )  # fmt: skip
-        steps.append(stop.value.position.step)
+        run = stop(at, stopped, "one", pairs, OPTIONS, GENERATOR, resume=bool(steps))
+        steps.append(run.step)
     teach(stopped, "one", resume=True)
     assert steps == [1, 2, 3, 4, 5, 6]
     assert whole_run(stopped) == whole_run(alone)
@@ -182,11 +177,10 @@ def test_a_run_killed_right_after_its_task_entered_the_bank_is_found_done(
 
 
 def test_a_run_killed_before_its_first_checkpoint_is_resumed_from_the_beginning(
-    tmp_path: Path, pairs: Path
+    tmp_path: Path, pairs: Path, alone: Path
 ) -> None:
-    alone, killed = tmp_path / "alone", tmp_path / "killed"
-    teach(alone, "one", pairs, OPTIONS, GENERATOR)
-    stop(killed, pairs)
+    killed = tmp_path / "killed"
+    stop(2, killed, "one", pairs, OPTIONS, GENERATOR)
     for name in ("checkpoint.pt", "data.json"):
         (run_folder(killed, "one") / name).unlink()
     teach(killed, "one", resume=True)
@@ -194,11 +188,10 @@ def test_a_run_killed_before_its_first_checkpoint_is_resumed_from_the_beginning(
 
 
 def test_a_line_that_was_written_after_the_last_checkpoint_is_not_in_the_metrics_twice(
-    tmp_path: Path, pairs: Path
+    tmp_path: Path, pairs: Path, alone: Path
 ) -> None:
-    alone, killed = tmp_path / "alone", tmp_path / "killed"
-    teach(alone, "one", pairs, OPTIONS, GENERATOR)
-    stop(killed, pairs, at=5)  # after the first step of the second epoch
+    killed = tmp_path / "killed"
+    stop(5, killed, "one", pairs, OPTIONS, GENERATOR)  # after the first step of the second epoch
     metrics = run_folder(killed, "one") / "metrics.jsonl"
     metrics.write_bytes((run_folder(alone, "one") / "metrics.jsonl").read_bytes())
     teach(killed, "one", resume=True)
@@ -226,20 +219,13 @@ def test_a_resumed_run_stopped_while_its_images_are_read_is_as_it_was(
 # What is refused
 
 
-def stop(bank: Path, data: Path, at: int = 2, options: TrainingOptions = OPTIONS) -> None:
-    """A run that was stopped."""
-    watch = Watch(at)
-    with pytest.raises(Interrupted):
-        teach(bank, "one", data, options, GENERATOR, callback=watch, should_stop=watch.asked)
-
-
 @pytest.fixture(scope="module")
 def stopped_once(tmp_path_factory: pytest.TempPathFactory, pairs: Path) -> Path:
     place = tmp_path_factory.mktemp("stopped")
     shutil.copytree(pairs, place / "boxes")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("piggyback_gan.runs.recorder.plot_curves", lambda records, path: None)
-        stop(place / "bank", place / "boxes")
+        stop(2, place / "bank", "one", place / "boxes", OPTIONS, GENERATOR)
     return place
 
 
@@ -264,16 +250,13 @@ def test_changed_data_is_refused_and_every_changed_file_named(stopped: tuple[Pat
 
 
 def test_moved_data_is_accepted_and_its_new_place_remembered(
-    stopped: tuple[Path, Path], pairs: Path, tmp_path: Path
+    stopped: tuple[Path, Path], alone: Path
 ) -> None:
     bank, data = stopped
-    teach(tmp_path / "alone", "one", pairs, OPTIONS, GENERATOR)
-    watch = Watch(1)
-    with pytest.raises(Interrupted):
-        teach(bank, "one", data, resume=True, callback=watch, should_stop=watch.asked)
+    stop(1, bank, "one", data, resume=True)
     assert run_state(bank, "one")["data"] == str(data)
     teach(bank, "one", resume=True)
-    assert whole_run(bank) == whole_run(tmp_path / "alone")
+    assert whole_run(bank) == whole_run(alone)
 
 
 def test_data_that_is_gone_is_refused_in_one_line(stopped: tuple[Path, Path]) -> None:
@@ -396,9 +379,7 @@ def test_a_checkpoint_that_can_not_be_written_leaves_the_last_one(tmp_path: Path
     assert torch.equal(content["weights"], torch.arange(10))
 
 
-def test_tasks_of_the_bank_can_be_used_while_another_is_stopped(
-    stopped: tuple[Path, Path],
-) -> None:
+def test_tasks_of_the_bank_can_be_used_while_another_is_stopped(stopped: tuple[Path, Path]) -> None:
     bank, data = stopped
     teach(bank, "two", data, dataclasses.replace(OPTIONS, epochs=1), GENERATOR)
     assert Bank.open(bank).translate("two", Image.new("RGB", (16, 16))).size == (16, 16)
@@ -406,33 +387,21 @@ def test_tasks_of_the_bank_can_be_used_while_another_is_stopped(
 
 
 def test_a_resumed_run_keeps_the_defaults_of_the_version_that_began_it(
-    tmp_path: Path, pairs: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, pairs: Path, alone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    teach(tmp_path / "whole", "one", pairs, OPTIONS, GENERATOR)
-    bank, watch = tmp_path / "bank", Watch(3)
-    with pytest.raises(Interrupted):
-        teach(bank, "one", pairs, OPTIONS, GENERATOR, callback=watch, should_stop=watch.asked)
+    bank = tmp_path / "bank"
+    stop(3, bank, "one", pairs, OPTIONS, GENERATOR)
     monkeypatch.setattr("piggyback_gan.training.options.FIRST_TASK_RATE", 1.0)
     monkeypatch.setattr("piggyback_gan.training.options.SMALL_DATA", 0)
     teach(bank, "one", resume=True)
-    assert files(bank / "tasks") == files(tmp_path / "whole" / "tasks")
+    assert files(bank / "tasks") == files(alone / "tasks")
 
 
 def test_a_resumed_run_whose_data_is_gone_says_how_to_name_its_new_place(
     tmp_path: Path, pairs: Path
 ) -> None:
-    data, watch = tmp_path / "data", Watch(2)
-    shutil.copytree(pairs, data)
-    with pytest.raises(Interrupted):
-        teach(
-            tmp_path / "bank",
-            "one",
-            data,
-            OPTIONS,
-            GENERATOR,
-            callback=watch,
-            should_stop=watch.asked,
-        )
+    data = shutil.copytree(pairs, tmp_path / "data")
+    stop(2, tmp_path / "bank", "one", data, OPTIONS, GENERATOR)
     data.rename(tmp_path / "elsewhere")
     with pytest.raises(PiggybackError, match="no such folder of data; if it moved, give --data"):
         teach(tmp_path / "bank", "one", resume=True)

@@ -11,8 +11,8 @@ from PIL import Image
 from drawn import draw_pairs
 from piggyback_gan import Bank, PiggybackError, teach
 from piggyback_gan.runs.run_folder import RunFolder
-from piggyback_gan.training.callbacks import Callback, Interrupted, Position
-from running import GENERATOR, OPTIONS, Watch, files, records, run_folder, run_state
+from piggyback_gan.training.callbacks import Callback, Position
+from running import GENERATOR, OPTIONS, files, records, run_folder, run_state, stop
 
 
 @pytest.fixture
@@ -130,9 +130,8 @@ def test_what_a_killed_process_was_writing_stands_in_nobodys_way(
 def test_a_run_whose_word_of_its_data_is_lost_keeps_its_checkpoint(
     tmp_path: Path, data: Path
 ) -> None:
-    bank, watch = tmp_path / "bank", Watch(2)
-    with pytest.raises(Interrupted):
-        teach(bank, "task", data, OPTIONS, GENERATOR, callback=watch, should_stop=watch.asked)
+    bank = tmp_path / "bank"
+    stop(2, bank, "task", data, OPTIONS, GENERATOR)
     (run_folder(bank, "task") / "data.json").unlink()
     with pytest.raises(PiggybackError, match="is damaged: it has a checkpoint, but no hashes of"):
         teach(bank, "task", resume=True)

@@ -2,21 +2,22 @@
 
 import json
 import shlex
-import subprocess
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from banks import writer
 from drawn import draw_pairs
-from piggyback_gan import Bank, Interrupted, PiggybackError, teach
+from piggyback_gan import Bank, PiggybackError, teach
 from piggyback_gan.bank.lock import writer_lock
 from piggyback_gan.cli import main as command_line
 from piggyback_gan.cli import runs as runs_command
 from piggyback_gan.runs.run_folder import RunFolder, training_purpose
 from piggyback_gan.training.options import TrainingOptions
-from running import GENERATOR, OPTIONS, Watch, bank_files, files, run_folder, run_state
+from running import GENERATOR, OPTIONS, bank_files, files, run_folder, run_state, stop
 
 pytestmark = pytest.mark.usefixtures("without_curves")
 
@@ -26,15 +27,20 @@ def data(tmp_path: Path) -> Path:
     return draw_pairs(tmp_path / "boxes", train=2, test=1)
 
 
-@pytest.fixture
-def bank(tmp_path: Path, data: Path) -> Path:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bank with the task one, and a run of two that was stopped after its first step."""
-    bank = tmp_path / "my bank"
-    teach(bank, "one", data, ONE_EPOCH, GENERATOR)
-    watch = Watch(1)
-    with pytest.raises(Interrupted):
-        teach(bank, "two", data, OPTIONS, callback=watch, should_stop=watch.asked)
-    return bank
+    folder = tmp_path_factory.mktemp("made")
+    data = draw_pairs(folder / "boxes", train=2, test=1)
+    teach(folder / "bank", "one", data, ONE_EPOCH, GENERATOR)
+    stop(1, folder / "bank", "two", data, OPTIONS)
+    return folder / "bank"
+
+
+@pytest.fixture
+def bank(made: Path, tmp_path: Path) -> Path:
+    """A copy of it that a test may change."""
+    return shutil.copytree(made, tmp_path / "my bank")
 
 
 ONE_EPOCH = TrainingOptions(**vars(OPTIONS) | {"epochs": 1})
@@ -83,23 +89,15 @@ def test_a_run_is_running_while_its_process_holds_the_bank_and_killed_after(
     bank: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     set_state(bank, "two", "running")
-    script = (
-        "import sys, time\nfrom pathlib import Path\n"
-        "from piggyback_gan.bank.lock import writer_lock\n"
-        "with writer_lock(Path(sys.argv[1]), sys.argv[2]):\n"
-        "    print('held', flush=True)\n    time.sleep(60)\n"
-    )
-    command = [sys.executable, "-c", script, str(bank), training_purpose("two")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        row = rows(bank, capsys)["two"]
-        assert (row["state"], row["go_on"]) == ("running", None)
-        before = files(run_folder(bank, "two"))
-        with pytest.raises(PiggybackError, match=rf"written by process {process.pid} .*train two"):
-            runs_command.run([str(bank), "--discard", "two"])
-        assert files(run_folder(bank, "two")) == before
-        process.kill()
+    process = writer(bank, training_purpose("two"))
+    row = rows(bank, capsys)["two"]
+    assert (row["state"], row["go_on"]) == ("running", None)
+    before = files(run_folder(bank, "two"))
+    with pytest.raises(PiggybackError, match=rf"written by process {process.pid} .*train two"):
+        runs_command.run([str(bank), "--discard", "two"])
+    assert files(run_folder(bank, "two")) == before
+    process.kill()
+    process.join()
     row = rows(bank, capsys)["two"]
     assert row["state"] == "killed"
     assert row["go_on"].endswith("two --resume")
@@ -113,10 +111,11 @@ def test_while_another_task_is_trained_a_killed_run_is_not_called_running(
         assert rows(bank, capsys)["two"]["state"] == "killed"
 
 
+@pytest.mark.trains
 def test_a_failed_run_says_why(
     tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    wild = TrainingOptions(**vars(OPTIONS) | {"learning_rate": 1e30, "epochs": 5})
+    wild = TrainingOptions(**vars(OPTIONS) | {"learning_rate": 3e38, "epochs": 5})
     with pytest.raises(PiggybackError, match="held-out images is nan"):
         teach(tmp_path / "bank", "one", data, wild, GENERATOR)
     row = rows(tmp_path / "bank", capsys)["one"]

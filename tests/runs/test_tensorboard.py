@@ -106,10 +106,7 @@ def test_closing_twice_is_once(tmp_path: Path) -> None:
     ids=["float", "two dimensions", "five channels"],
 )
 def test_other_than_8_bit_pictures_are_refused(tmp_path: Path, pixels: np.ndarray) -> None:
-    with (
-        TensorBoardLog(tmp_path) as log,
-        pytest.raises(PiggybackError, match="must be uint8"),
-    ):
+    with TensorBoardLog(tmp_path) as log, pytest.raises(PiggybackError, match="must be uint8"):
         log.samples(1, pixels)
 
 

@@ -14,7 +14,7 @@ from piggyback_gan.cli import translate as translate_command
 from piggyback_gan.training.plan import plan_task
 from running import GENERATOR, OPTIONS, bank_files, records, run_folder
 
-pytestmark = pytest.mark.usefixtures("without_curves")
+pytestmark = [pytest.mark.trains, pytest.mark.usefixtures("without_curves")]
 
 UNPAIRED = dataclasses.replace(OPTIONS, mode="unpaired", epochs=1)
 PAIRED = dataclasses.replace(OPTIONS, epochs=1)

@@ -231,11 +231,7 @@ def test_who_gave_up_is_not_translated_for() -> None:
 
 @pytest.mark.parametrize(
     ("task", "name"),
-    [
-        ("broken", "task-unreadable"),
-        ("failing", "server-error"),
-        ("greedy", "overloaded"),
-    ],
+    [("broken", "task-unreadable"), ("failing", "server-error"), ("greedy", "overloaded")],
 )
 def test_what_fails_fails_for_those_who_wait_and_for_no_one_else(
     task: str, name: str, caplog: pytest.LogCaptureFixture

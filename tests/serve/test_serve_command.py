@@ -7,15 +7,15 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
-from banks import pbgan
+from commands import Program, pbgan, run_here
 from exports import MIXED, bank_of
 from paths import ROOT
 from piggyback_gan import Bank, PiggybackError, allow_generator
@@ -29,28 +29,18 @@ from served import Served, png, translate_head, wait_for
 @contextlib.contextmanager
 def started(
     *arguments: str | Path, environment: dict[str, str] | None = None
-) -> Iterator[tuple[Served, "subprocess.Popen[str]", str]]:
+) -> Iterator[tuple[Served, Program, str]]:
     """Run a command that serves; it must end with status 0 when it is terminated."""
-    command = [sys.executable, "-m", "piggyback_gan", *map(str, arguments)]
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | (environment or {}),
-    ) as process:
-        try:
-            assert process.stdout is not None and process.stderr is not None
-            line = process.stdout.readline()
-            found = re.search(r"http://127\.0\.0\.1:(\d+)/", line)
-            assert found, process.stderr.read()
-            served = Served(int(found[1]))
-            wait_for(lambda: answers(served))
-            yield served, process, line
-            process.terminate()
-            assert process.wait(60) == 0
-        finally:
-            process.kill()
+    with Program(*arguments, environment=environment) as process:
+        wait_for(lambda: "\n" in process.output[0] or process.poll() is not None)
+        line, errors = process.output
+        found = re.search(r"http://127\.0\.0\.1:(\d+)/", line)
+        assert found, errors
+        served = Served(int(found[1]))
+        wait_for(lambda: answers(served))
+        yield served, process, line
+        process.terminate()
+        assert process.wait(60) == 0
 
 
 def answers(served: Served) -> bool:
@@ -86,7 +76,7 @@ def test_a_bank_is_served_until_a_signal_and_what_was_begun_is_finished(bank: Ba
             with Image.open(io.BytesIO(answer.read())) as made:
                 assert (answer.status, made.size) == (200, (30, 20))
         assert process.wait(60) == 0
-        assert process.stderr is not None and process.stderr.read() == ""
+        assert process.output[1] == ""
 
 
 def test_a_second_signal_ends_it_at_once_and_requests_are_logged_if_that_is_asked_for(
@@ -103,8 +93,7 @@ def test_a_second_signal_ends_it_at_once_and_requests_are_logged_if_that_is_aske
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
-        assert process.stderr is not None
-        assert '"POST /v1/tasks/nobody/translate HTTP/1.1" 404' in process.stderr.read()
+        assert '"POST /v1/tasks/nobody/translate HTTP/1.1" 404' in process.output[1]
 
 
 def test_try_opens_the_page_in_a_browser(bank: Bank, tmp_path: Path) -> None:
@@ -119,8 +108,8 @@ def test_try_opens_the_page_in_a_browser(bank: Bank, tmp_path: Path) -> None:
         assert b"<html" in served.ask("/").content
 
 
-def refused(*arguments: str | Path) -> str:
-    ran = pbgan(*arguments)
+def refused(*arguments: str | Path, run: Callable[..., Any] = pbgan) -> str:
+    ran = run(*arguments)
     assert ran.returncode == 2 and not ran.stdout
     assert ran.stderr.startswith("pbgan: error: ") and ran.stderr.count("\n") == 1
     return ran.stderr
@@ -156,27 +145,17 @@ def test_code_that_a_bank_names_runs_only_with_consent(
     assert "PBGAN_GENERATORS" in refused("serve", tmp_path / "bank", "--port", "0")
 
 
-def test_without_its_libraries_the_server_says_what_to_install(bank: Bank) -> None:
-    program = (
-        "import sys; sys.modules['uvicorn'] = None\n"
-        "from piggyback_gan.cli.main import main\n"
-        f"sys.argv = ['pbgan', 'serve', {str(bank.path)!r}]\n"
-        "sys.exit(main())"
-    )
-    ran = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
-    )
-    assert ran.returncode == 2
-    assert ran.stderr == (
+def test_without_its_libraries_the_server_says_what_to_install(
+    bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    assert refused("serve", bank.path, run=run_here) == (
         "pbgan: error: the server needs uvicorn: pip install 'piggyback-gan[serve]'\n"
     )
 
 
 def test_who_opens_the_server_to_others_without_a_token_is_warned(
-    bank: Bank,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(cli_serve, "_log_to_stderr", lambda: None)
     monkeypatch.setattr(server, "serve", lambda config, sock: None)

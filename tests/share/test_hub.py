@@ -1,8 +1,6 @@
 """Claims about banks on the Hugging Face hub, with huggingface_hub itself and a hub on loopback."""
 
-import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,7 +10,8 @@ from signal import SIGKILL
 import pytest
 
 import running as processes
-from banks import contents, flips, in_process, pbgan
+from banks import contents, flips, in_process
+from commands import pbgan, run_here
 from fake_hub import TOKEN, FakeHub, Repository, running
 from mixed_banks import MIXED, all_bits, fill
 from piggyback_gan import Bank, PiggybackError, Transfer, pull, push
@@ -171,11 +170,7 @@ def flipped(content: bytes) -> bytes:
     ],
 )
 def test_a_damaged_file_is_refused_on_arrival_and_the_bank_is_as_it_was(
-    hub: FakeHub,
-    there: Repository,
-    tmp_path: Path,
-    change: Callable[[bytes], bytes],
-    words: str,
+    hub: FakeHub, there: Repository, tmp_path: Path, change: Callable[[bytes], bytes], words: str
 ) -> None:
     pulled(HERE, tmp_path / "copy", "first")
     before = contents(tmp_path / "copy")
@@ -347,18 +342,11 @@ def test_the_other_end_is_a_directory(tmp_path: Path) -> None:
             mistake()
 
 
-def test_without_the_library_one_line_says_how_to_install_it(tmp_path: Path) -> None:
-    program = (
-        "import sys; sys.modules['huggingface_hub'] = None\n"
-        "from piggyback_gan.cli.main import main; sys.exit(main())"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program, "pull", HERE, tmp_path / "copy"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ,
-    )
+def test_without_the_library_one_line_says_how_to_install_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    done = run_here("pull", HERE, tmp_path / "copy")
     assert done.returncode == 2
     assert done.stderr == (
         "pbgan: error: the hub needs huggingface_hub: pip install 'piggyback-gan[hub]'\n"

@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from banks import card, contents, file_of, forge, pbgan, with_metadata
+from banks import card, contents, file_of, forge, with_metadata
+from commands import pbgan
 from mixed_banks import CONFIG, FULL, LOW, Task, learn
 from piggyback_gan import Bank, PiggybackError, Transfer, push
 from piggyback_gan.bank.bank import open_or_new
@@ -168,13 +169,7 @@ def test_what_it_tells_to_do_works_as_it_is_written(bank: Path, dest: Path, tmp_
     for line in shell.splitlines():
         program, *arguments = shlex.split(line, comments=True)
         assert program == "pbgan"
-        done = subprocess.run(
-            [sys.executable, "-m", "piggyback_gan", *arguments],
-            cwd=away,
-            check=False,
-            capture_output=True,
-            text=True,
-        )
+        done = pbgan(*arguments, folder=away)
         assert done.returncode == 0, done.stderr
     subprocess.run([sys.executable, "-c", python], cwd=away, check=True)
     expected = np.asarray(Bank.open(bank).translate("maps", Image.open(away / "photo.png")))
@@ -504,10 +499,7 @@ def test_notes_at_the_destination_that_nothing_can_be_made_of_stay_and_are_told(
     dest.mkdir()
     (dest / "card.toml").write_text("license = mit")
     damaged = f"{dest}/card.toml is not valid TOML: "
-    for advice in (
-        "mend it",
-        f"remove {dest}/card.toml and push again to send yours",
-    ):
+    for advice in ("mend it", f"remove {dest}/card.toml and push again to send yours"):
         remark = push(bank, dest).remarks[0]
         assert remark.startswith(damaged)
         assert remark.endswith(f"; it stays, and what it says is not told: {advice}")

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from banks import contents, evenly, file_of, flips, pbgan
+from banks import contents, evenly, file_of, flips
+from commands import pbgan
 from mixed_banks import FIRST, FULL, LAST, LOW, MIXED, Task, all_bits, fill
 from piggyback_gan import Bank, Packed, PiggybackError, pack
 from piggyback_gan.bank.store import Store

@@ -17,10 +17,10 @@ from banks import (
     flips,
     forge,
     in_process,
-    pbgan,
     problems,
     with_metadata,
 )
+from commands import pbgan
 from mixed_banks import all_bits
 from piggyback_gan import Bank, PiggybackError, Transfer, pack, pull, push
 from piggyback_gan.bank.lock import writer_lock

@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from banks import contents, pbgan
+from banks import contents
+from commands import pbgan
 from data_sets import refusal
 from drawn import draw_pairs
 from paths import ROOT

@@ -7,22 +7,16 @@ from typing import Any
 import pytest
 import torch
 
-from drawn import draw_pairs
-from piggyback_gan import Bank, GeneratorOptions, Interrupted, teach
+from piggyback_gan import Bank, GeneratorOptions, teach
 from piggyback_gan.core.mixings import SELECTED, SelectedMixing
 from piggyback_gan.experiments.results import part_folder
-from running import GENERATOR, OPTIONS, Watch, bank_files
+from running import GENERATOR, OPTIONS, bank_files, stop
 from tiny_experiments import HEAD, TASKS, draw, run, strategies_text, tasks_text
 
-pytestmark = pytest.mark.usefixtures("without_curves", "same_time")
+pytestmark = [pytest.mark.trains, pytest.mark.usefixtures("without_curves", "same_time")]
 
 BATCH_NORM = GeneratorOptions(generator="resnet-6", ngf=4, norm="batch", dropout=True)
 SELECTS = {"unconstrained": 0.25, "mixing": "selected", "bank_filters": 2}
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return draw_pairs(tmp_path_factory.mktemp("pairs") / "boxes")
 
 
 def selected(bank: Path, task: str) -> dict[str, Any]:
@@ -43,14 +37,8 @@ def test_a_task_stopped_while_or_after_it_selects_ends_as_one_left_alone(
         teach(bank, "one", pairs, first, generator)
     teach(alone, "two", pairs, options)
     # The first try ends while filters are selected, of which nothing is kept; the second after a step.
-    probing = Watch(1)
-    with pytest.raises(Interrupted) as stop:
-        teach(stopped, "two", pairs, options, callback=probing, should_stop=probing.asked)
-    assert stop.value.position.step == 0
-    after = Watch(1 + 3)
-    with pytest.raises(Interrupted) as stop:
-        teach(stopped, "two", resume=True, callback=after, should_stop=after.asked)
-    assert stop.value.position.step == 1
+    assert stop(1, stopped, "two", pairs, options).step == 0
+    assert stop(1 + 3, stopped, "two", resume=True).step == 1
     teach(stopped, "two", resume=True)
     assert bank_files(stopped) == bank_files(alone)
     chosen = selected(alone, "two")

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from drawn import draw_pairs
 from piggyback_gan import Interrupted
 from piggyback_gan.training.callbacks import Callback, Diverged, Position
 from piggyback_gan.training.loop import TrainingLoop
@@ -39,11 +38,6 @@ class Noted(Callback):
     def checkpoint(self, position: Position, state: Mapping[str, Any]) -> None:
         self.events.append(("checkpoint", position.step))
         self.states.append(copy.deepcopy(state))
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return draw_pairs(tmp_path_factory.mktemp("pairs") / "boxes")
 
 
 def loop_of(pairs: Path, callback: Callback, *values: float, stop_at: int = 0) -> TrainingLoop:

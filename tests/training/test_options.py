@@ -2,7 +2,6 @@
 
 import dataclasses
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from PIL import Image
 
 from banks import card
+from commands import run_here
 from piggyback_gan.bank.bank import Bank
 from piggyback_gan.core.network import PiggybackNetwork
 from piggyback_gan.errors import PiggybackError
@@ -224,11 +224,7 @@ def test_a_new_bank_gets_a_resnet_by_its_image_size() -> None:
 
 def test_a_new_bank_gets_what_was_chosen() -> None:
     chosen = GeneratorOptions(
-        generator="unet-64",
-        ngf=8,
-        norm="batch",
-        dropout=True,
-        weight_init="xavier",
+        generator="unet-64", ngf=8, norm="batch", dropout=True, weight_init="xavier"
     )
     expected = GeneratorConfig(
         name="unet-64",
@@ -362,9 +358,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(*arguments: object) -> subprocess.CompletedProcess[str]:
-    program = "import sys; from piggyback_gan.cli.main import main; sys.exit(main())"
-    command = [sys.executable, "-c", program, "train", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return run_here("train", *arguments)
 
 
 def one_line(done: subprocess.CompletedProcess[str]) -> str:

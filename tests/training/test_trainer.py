@@ -25,6 +25,8 @@ from piggyback_gan.training.paired import PairedTrainer
 from piggyback_gan.training.trainer import Batch, Trainer
 from piggyback_gan.training.unpaired import UnpairedTrainer
 
+pytestmark = pytest.mark.trains
+
 CONFIG = GeneratorConfig(name="resnet-6", ngf=4)
 PAIRED = TrainingOptions(
     epochs=4, batch_size=2, image_size=16, discriminator_layers=1, ndf=4, device="cpu"
