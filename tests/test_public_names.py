@@ -34,3 +34,12 @@ def test_the_version_is_that_of_the_distribution() -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         piggyback_gan.nothing  # noqa: B018
+
+
+def test_every_hint_of_the_command_line_is_of_an_option() -> None:
+    from piggyback_gan.cli.option_hints import _HINTS
+    from piggyback_gan.serve.options import ServeOptions
+
+    for name, hints in _HINTS.items():
+        kind = ServeOptions if name == "ServeOptions" else getattr(piggyback_gan, name)
+        assert hints.keys() <= kind.__dataclass_fields__.keys()

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from piggyback_gan.evaluation.feature_networks import (
         load_features as load_features,
     )
+    from piggyback_gan.evaluation.feature_networks import (
+        load_recogniser as load_recogniser,
+    )
     from piggyback_gan.evaluation.held_out import load_held_out as load_held_out
     from piggyback_gan.evaluation.judge import Judge as Judge
     from piggyback_gan.export.exporting import (
@@ -49,7 +52,9 @@ if TYPE_CHECKING:
     from piggyback_gan.share.transfer import pull as pull
     from piggyback_gan.share.transfer import push as push
     from piggyback_gan.system.user_code import allow_generator as allow_generator
+    from piggyback_gan.training.callbacks import Callback as Callback
     from piggyback_gan.training.callbacks import Interrupted as Interrupted
+    from piggyback_gan.training.callbacks import Position as Position
     from piggyback_gan.training.options import TrainingOptions as TrainingOptions
 
     __version__: str
@@ -57,6 +62,7 @@ if TYPE_CHECKING:
 # Imported on first access, so that the command line starts without torch.
 _MODULES = {
     "Bank": "bank.bank",
+    "Callback": "training.callbacks",
     "DiscriminatorConfig": "networks.config",
     "ExportOptions": "export.options",
     "Exported": "export.exporting",
@@ -70,6 +76,7 @@ _MODULES = {
     "ParameterCount": "core.task",
     "PiggybackError": "errors",
     "PiggybackNetwork": "core.network",
+    "Position": "training.callbacks",
     "TaskCard": "bank.card",
     "TaskEntry": "bank.manifest",
     "Tiling": "inference.tiling",
@@ -84,6 +91,7 @@ _MODULES = {
     "load_distance": "evaluation.feature_networks",
     "load_features": "evaluation.feature_networks",
     "load_held_out": "evaluation.held_out",
+    "load_recogniser": "evaluation.feature_networks",
     "pack": "share.packing",
     "plot_curves": "runs.curves",
     "pull": "share.transfer",

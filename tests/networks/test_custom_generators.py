@@ -199,7 +199,9 @@ def test_the_plan_says_how_much_can_not_be_shared(tmp_path: Path, pairs: Path) -
     teach(tmp_path / "bank", "one", pairs, dataclasses.replace(BUDGET, epochs=1), narrow)
     said = refusal(lambda: plan_task(tmp_path / "bank", "two", pairs, small, narrow))
     assert said.startswith("budget 0.05 is too small")
-    assert "for what is no conv filter (norms, biases, linear and attention layers)" in said
+    assert (
+        "for parameters outside conv filters (norms, biases, linear and attention layers)" in said
+    )
 
 
 def test_the_bank_says_which_code_makes_its_network(tmp_path: Path, pairs: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from piggyback_gan import GeneratorOptions, PiggybackError
 from piggyback_gan.networks.config import GENERATOR_NAMES, INITS, NORMS, GeneratorConfig
 from piggyback_gan.networks.generators import build_generator
 from piggyback_gan.networks.layers import init_weights
@@ -354,3 +355,11 @@ def test_a_wrong_field_is_refused_in_one_line(field: str, value: object, message
         GeneratorConfig(**{field: value})
     assert str(raised.value).startswith(message)
     assert "\n" not in str(raised.value)
+
+
+def test_options_that_exclude_each_other_are_refused_when_the_bank_is_made_not_before() -> None:
+    """A file may set one of two options, and the command line the other."""
+    of_file = GeneratorOptions(generator="unet-256", antialias="up")
+    with pytest.raises(PiggybackError, match="unet-256 has no anti-alias layers"):
+        of_file.for_new_bank(256)
+    assert dataclasses.replace(of_file, generator="resnet-9").for_new_bank(256).antialias == "up"

@@ -4,6 +4,7 @@ import json
 import shlex
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -146,10 +147,12 @@ def test_discarding_leaves_what_others_put_into_the_folder(bank: Path) -> None:
     assert sorted(files(folder)) == sorted(foreign)
 
 
+@pytest.mark.parametrize("change", [lambda text: text[:9], lambda text: '{"zz": 1,' + text[1:]])
 def test_a_damaged_run_is_shown_and_can_be_discarded(
-    bank: Path, data: Path, capsys: pytest.CaptureFixture[str]
+    bank: Path, data: Path, capsys: pytest.CaptureFixture[str], change: Callable[[str], str]
 ) -> None:
-    (run_folder(bank, "two") / "run.json").write_bytes(b'{"format"')
+    file = run_folder(bank, "two") / "run.json"
+    file.write_text(change(file.read_text()))
     found = rows(bank, capsys)
     assert found["two"]["state"] == "damaged"
     assert "run.json is damaged" in found["two"]["problem"]

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from drawn import draw_pairs
-from piggyback_gan import Bank, teach
+from piggyback_gan import Bank, PiggybackError, teach
 from piggyback_gan.images.encode import encode
+from piggyback_gan.runs import teach as teach_module
 from running import GENERATOR, OPTIONS
 
 pytestmark = pytest.mark.usefixtures("without_curves")
@@ -70,28 +71,35 @@ def test_float_images_are_decoded_for_their_range_and_to_be_trained_on(
     assert set(read.values()) == {2 + halves}, "hashed, measured, and loaded"
 
 
-def test_the_bank_is_opened_and_the_device_chosen_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_bank_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = draw_pairs(tmp_path / "boxes")
     teach(tmp_path / "bank", "one", data, ONE_EPOCH, GENERATOR)
-    counts: Counter[str] = Counter()
+    opened: list[Any] = []
     open_bank = Bank.open
-
-    def counting(path: Any) -> Bank:
-        counts["bank"] += 1
-        return open_bank(path)
-
-    monkeypatch.setattr(Bank, "open", counting)
-    from piggyback_gan.training import plan
-
-    choose = plan.choose_device
-
-    def choosing(asked: str) -> str:
-        counts["device"] += 1
-        return choose(asked)
-
-    for module in ("piggyback_gan.system.device", "piggyback_gan.training.plan"):
-        monkeypatch.setattr(f"{module}.choose_device", choosing)
+    monkeypatch.setattr(Bank, "open", lambda path: opened.append(path) or open_bank(path))
     teach(tmp_path / "bank", "two", data, ONE_EPOCH)
-    assert counts == {"bank": 1, "device": 1}
+    assert len(opened) == 1
+
+
+def test_the_device_is_chosen_before_other_threads_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Flushing denormals counts for threads that are started later."""
+    calls: list[str] = []
+
+    def note(name: str) -> None:
+        real = getattr(teach_module, name)
+        monkeypatch.setattr(teach_module, name, lambda *given: calls.append(name) or real(*given))
+
+    note("choose_device")
+    note("processes")
+    teach(tmp_path / "bank", "one", draw_pairs(tmp_path / "boxes"), ONE_EPOCH, GENERATOR)
+    assert calls == ["choose_device", "processes"]
+
+
+def test_a_damaged_bank_is_named_before_the_data_and_nothing_is_left_in_it(tmp_path: Path) -> None:
+    (tmp_path / "bank").mkdir()
+    (tmp_path / "bank" / "bank.json").write_text("{")
+    with pytest.raises(PiggybackError, match=r"bank\.json is damaged"):
+        teach(tmp_path / "bank", "one", tmp_path / "nothing", ONE_EPOCH, GENERATOR)
+    assert [path.name for path in (tmp_path / "bank").iterdir()] == ["bank.json"]

@@ -111,7 +111,7 @@ def allot(
         raise PiggybackError(
             f"budget {options.budget:g} is too small: without any new filters, {mixing.kind} mixing and "
             f"the small layers take {(least + private) / whole:.4f} of a network, with {private / whole:.4f} for "
-            "what is no conv filter (norms, biases, linear and attention layers); give a larger budget, or a "
+            "parameters outside conv filters (norms, biases, linear and attention layers); give a larger budget, or a "
             "mixing of fewer values"
         )
     if options.allocation == "last":

@@ -38,9 +38,9 @@ class FilterOptions:
     rank: int | None = None
     """Low-rank mixing: the rank. By a budget, as much as a third of it pays for."""
     bank_filters: int | None = None
-    """Selected mixing: of so many earlier filters in each layer."""
+    """Selected mixing: number of earlier filters in each layer."""
     storage: Storage = "fp32"
-    """In what a task's filters are kept, and trained."""
+    """Storage dtype of a task's filters; training rounds to it (straight-through)."""
     init: str | None = None
     """Where a later task starts: an earlier task's name, previous or standalone."""
 

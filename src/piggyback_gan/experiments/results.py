@@ -214,7 +214,7 @@ def read_stages(part: Path) -> Iterator[Stage]:
         content = read_table(path, f"{path} is damaged")
         try:
             yield _stage(content, order)
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise PiggybackError(
                 f"{path} is damaged ({error}): remove it to measure it again"
             ) from None
@@ -289,10 +289,12 @@ def _checked_stages(
 def _stage(content: dict[str, Any], order: int) -> Stage:
     """Convert a stage's file; a ValueError says which value is missing, of another type or not possible."""
     stage = msgspec.convert(content, Stage)
-    if unknown := content.keys() - asdict(stage):
-        raise ValueError(f"unknown keys: {', '.join(sorted(unknown))}")
+    if other := content.keys() ^ asdict(stage).keys():
+        raise ValueError(f"unknown or missing keys: {', '.join(sorted(other))}")
+    if msgspec.to_builtins(stage.figures) != content["figures"]:
+        raise ValueError("a figure has unknown or missing values")
     for key, value in content.items():
-        if isinstance(value, float) and not math.isfinite(value):
+        if isinstance(value, int | float) and not math.isfinite(value):
             raise ValueError(f"{key} is {value}")
     if stage.order != order or stage.standalone < 1:
         raise ValueError(f"order is {stage.order}, standalone {stage.standalone}")

@@ -63,7 +63,10 @@ class GeneratorOptions:
             check_choice("generator", self.generator, (*GENERATOR_NAMES, _CODE))
         if self.weight_init is not None:
             check_choice("weight_init", self.weight_init, INITS)
-        GeneratorConfig(**{k: v for k, v in self._chosen().items() if k != "arguments"})
+        # Values one by one: a file may set one of two that belong together, and the command line the other.
+        GeneratorConfig(
+            **{k: v for k, v in self._chosen().items() if k not in ("name", "arguments")}
+        )
 
     @property
     def code(self) -> str | None:

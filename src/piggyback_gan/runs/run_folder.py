@@ -124,9 +124,12 @@ class RunFolder:
                 f"{path} is of format {found}, this version knows {_FORMAT_VERSION}"
             )
         try:
-            return msgspec.convert(content, Run)
-        except msgspec.ValidationError as error:
+            run = msgspec.convert(content, Run)
+            if other := (asdict(run).keys() | {"format", "format_version"}) ^ content.keys():
+                raise ValueError(f"unknown or missing keys: {', '.join(sorted(other))}")
+        except ValueError as error:
             raise PiggybackError(f"{path} is damaged: {error}") from None
+        return run
 
     def read_fingerprint(self) -> dict[str, str] | None:
         """Read the hashes of the data's files; None if the run was killed before it wrote them.

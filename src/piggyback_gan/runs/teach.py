@@ -8,12 +8,13 @@ from typing import Any, TypeVar
 
 from piggyback_gan.bank.bank import has_bank
 from piggyback_gan.bank.lock import writer_lock
-from piggyback_gan.bank.manifest import TaskEntry
+from piggyback_gan.bank.manifest import Manifest, TaskEntry
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.networks.options import GeneratorOptions
 from piggyback_gan.runs.run import TrainingRun
 from piggyback_gan.runs.run_folder import Run, RunFolder, training_purpose
 from piggyback_gan.runs.tensorboard import require_tensorboard
+from piggyback_gan.system.device import choose_device
 from piggyback_gan.system.distributed import Processes, processes
 from piggyback_gan.system.user_code import allow_generator
 from piggyback_gan.training.callbacks import Callback, Position
@@ -82,7 +83,11 @@ def teach(
     options, generator = options or TrainingOptions(), generator or GeneratorOptions()
     if options.log == "tensorboard":
         require_tensorboard()
-    has_bank(bank_path)  # refuses a folder of other things before the lock is put into it
+    # It configures threads that are started later, those of the processes' sums among them.
+    choose_device(options.device)
+    # A folder of other things, or a damaged bank, is refused before the lock is put into it.
+    if has_bank(bank_path):
+        Manifest.read(bank_path)
     with processes() as team:
         purpose = training_purpose(task)
         with writer_lock(bank_path, purpose) if team.is_first else contextlib.nullcontext():

@@ -342,9 +342,10 @@ class Batcher:
             pass
         except Exception as error:  # noqa: BLE001 - other images go on
             self._fail([job], error, "server-error")
-        self._metrics.computing.inc(time.perf_counter() - begun)
-        self._long_at_work -= 1
-        self._changed.set()
+        finally:
+            self._metrics.computing.inc(time.perf_counter() - begun)
+            self._long_at_work -= 1
+            self._changed.set()
 
     def _translated_in_tiles(self, network: nn.Module, job: _Job) -> Pixels:
         def on_tile() -> None:

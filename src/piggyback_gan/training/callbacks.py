@@ -68,7 +68,7 @@ class Callback:
 
 @dataclass(frozen=True)
 class Position:
-    """`step` of `steps` in total, in `epoch` of `epochs`, both counted from 1."""
+    """Progress of a training: `step` of `steps` in total, in `epoch` of `epochs`, both counted from 1."""
 
     epoch: int
     epochs: int

@@ -103,7 +103,6 @@ def plan_task(
             differs from the bank's, or the bank is damaged.
     """
     check_task_name(task)
-    # First, as it configures threads that are started later.
     device = cast(Device, choose_device(options.device))
     folder = find_folder(data, options.mode)
     if options.val_fraction:
