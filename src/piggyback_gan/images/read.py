@@ -30,13 +30,21 @@ class Source:
     path: Path
     half: Literal["left", "right"] | None = None
 
+    @property
+    def name(self) -> str:
+        """Name of the file."""
+        return self.path.name
+
     def read(self, format: ImageFormat, *, max_pixels: int = MAX_PIXELS) -> Pixels:
         """Read the image as pixels (H, W, C) of the format.
 
         Raises:
             PiggybackError: as `read_image`, or a half is wanted of an odd width.
         """
-        decoded = decode(self.path, max_pixels=max_pixels)
+        return self.fit(decode(self.path, max_pixels=max_pixels), format)
+
+    def fit(self, decoded: Decoded, format: ImageFormat) -> Pixels:
+        """Convert this image of a decoded file to pixels (H, W, C) of the format; errors as `read`."""
         with naming_file(self.path):
             return fitted(self.part_of(decoded), format)
 
@@ -46,7 +54,13 @@ class Source:
         Raises:
             PiggybackError: the image is a half, and the file's width is odd.
         """
-        return _halves(decoded)[self.half == "right"] if self.half else decoded
+        if self.half is None:
+            return decoded
+        width = decoded.pixels.shape[1]
+        if width % 2:
+            raise PiggybackError(f"odd width {width}: it can't hold two halves")
+        start = 0 if self.half == "left" else width // 2
+        return decoded.cut(start, start + width // 2)
 
 
 def list_images(folder: Path, recursive: bool = False) -> list[Path]:
@@ -94,20 +108,6 @@ def read_image(path: Path, format: ImageFormat, *, max_pixels: int = MAX_PIXELS)
             transparency that would be lost, values that are not finite, a class index out of range.
     """
     return Source(path).read(format, max_pixels=max_pixels)
-
-
-def read_halves(
-    path: Path, left: ImageFormat, right: ImageFormat, *, max_pixels: int = MAX_PIXELS
-) -> tuple[Pixels, Pixels]:
-    """Read both halves of a side-by-side file, each as pixels (H, W / 2, C) of its format.
-
-    Raises:
-        PiggybackError: as `read_image`, or the width is odd.
-    """
-    decoded = decode(path, max_pixels=max_pixels)
-    with naming_file(path):
-        halves = _halves(decoded)
-        return fitted(halves[0], left), fitted(halves[1], right)
 
 
 def from_pil(image: Image.Image, format: ImageFormat) -> Pixels:
@@ -188,13 +188,6 @@ def value_ranges(
         if not low < high:
             raise PiggybackError(f"the images have no range of values: all values are {low}")
     return ranges
-
-
-def _halves(decoded: Decoded) -> tuple[Decoded, Decoded]:
-    width = decoded.pixels.shape[1]
-    if width % 2:
-        raise PiggybackError(f"odd width {width}: it can't hold two halves")
-    return decoded.cut(0, width // 2), decoded.cut(width // 2, width)
 
 
 def fitted(decoded: Decoded, format: ImageFormat) -> Pixels:

@@ -15,7 +15,6 @@ from piggyback_gan.data.folders import (
     UnpairedFolder,
     find_pairs,
     find_unpaired,
-    train_counts,
 )
 from piggyback_gan.data.formats import find_formats
 from piggyback_gan.errors import PiggybackError
@@ -139,7 +138,7 @@ def plan_task(
         earlier=bank.tasks,
         device=device,
         earlier_backward=backward_tasks,
-        train_images=min(train_counts(folder)),
+        train_images=min(map(len, folder.train_sides)),
         equal_channels=channels[0] == channels[1],
     )
     check_size(bank.config, options)
@@ -164,7 +163,7 @@ def plan_task(
         layers=layers,
         parameters=sum(counts[1:], counts[0]),
         effective_batch=batch,
-        epoch_steps=-(-max(train_counts(folder)) // batch),
+        epoch_steps=-(-max(map(len, folder.train_sides)) // batch),
         memory=estimate_memory(networks, bank.config, channels, options),
     )
     if options.keep_best is not None and options.keep_best not in plan.metrics:

@@ -1,13 +1,12 @@
 """Data sets of a task: training, held-out and sample images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from piggyback_gan.data.folders import Pair, PairedFolder, UnpairedFolder
-from piggyback_gan.data.loading import Checked, Dataset, held_out_sides, load_sides
+from piggyback_gan.data.folders import PairedFolder, Sides, UnpairedFolder
+from piggyback_gan.data.loading import Checked, Dataset, load_sides
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.images.format import ImageFormat
-from piggyback_gan.images.read import Source
 from piggyback_gan.training.options import TrainingOptions
 
 
@@ -46,26 +45,19 @@ def load_task_data(
         PiggybackError: names all files of all splits that can't be used.
     """
     assert options.load_size is not None
-    name = folder.held_out_name or "held-out"
-    sizes = {"train": options.load_size}
-    some = slice(options.samples)
+    name, size = folder.held_out_name or "held-out", options.image_size
+    load_size = options.load_size
 
-    def load(split: str, *sides: Sequence[Pair] | Sequence[Source]) -> Dataset:
-        total, size = sum(map(len, sides)), sizes.get(split, options.image_size)
-        return load_sides(
-            sides, options.direction, formats, size, lambda done: checked(split, done, total)
-        )
+    def load(split: str, sides: Sides, size: int = size, count: int | None = None) -> Dataset:
+        return load_sides(sides, options.direction, formats, size, split, checked, count)
 
-    if isinstance(folder, PairedFolder):
-        train, held_out = _all_or_faults(
-            lambda: load("train", folder.train), lambda: load(name, folder.held_out)
-        )
-        shown = held_out if len(held_out) else load("samples", folder.train[some])
-    else:
-        a, b = folder.train_a, folder.train_b
-        out = held_out_sides(folder)
-        train, held_out = _all_or_faults(lambda: load("train", a, b), lambda: load(name, *out))
-        shown = held_out if len(held_out) else load("samples", a[some], b[some])
+    train, held_out = _all_or_faults(
+        lambda: load("train", folder.train_sides, load_size),
+        lambda: load(name, folder.held_out_sides),
+    )
+    shown = held_out
+    if not len(held_out):
+        shown = load("samples", folder.train_sides, count=options.samples)
     partners = isinstance(folder, UnpairedFolder) and bool(folder.paired_held_out)
     return TaskData(train, held_out if len(held_out) else None, shown, partners)
 
@@ -81,10 +73,9 @@ def load_held_out_of(
     Raises:
         PiggybackError: names all files that can't be used.
     """
-    sides: tuple[Sequence[Pair] | Sequence[Source], ...]
-    sides = (folder.held_out,) if isinstance(folder, PairedFolder) else held_out_sides(folder)
-    some = [side[:count] for side in sides]
-    return load_sides(some, options.direction, formats, options.image_size, lambda done: None)
+    return load_sides(
+        folder.held_out_sides, options.direction, formats, options.image_size, count=count
+    )
 
 
 def _all_or_faults(*loaders: Callable[[], Dataset]) -> list[Dataset]:
