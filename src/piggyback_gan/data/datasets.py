@@ -16,7 +16,7 @@ from torch import Tensor
 
 from piggyback_gan.data.folders import Pair
 from piggyback_gan.errors import PiggybackError, first_names
-from piggyback_gan.images.format import FULL_RANGE, ImageFormat
+from piggyback_gan.images.format import FULL_RANGE, Formats, ImageFormat
 from piggyback_gan.images.pixels import Pixels
 from piggyback_gan.images.read import Source
 from piggyback_gan.images.tensors import normalize, resize
@@ -42,7 +42,7 @@ class _Dataset(ABC):
 
     def __init__(
         self,
-        formats: tuple[ImageFormat, ImageFormat],
+        formats: Formats,
         size: int,
         items: tuple[int, str],
         is_cached: bool,
@@ -158,7 +158,7 @@ class PairedDataset(_Dataset):
         pairs: Sequence[Pair],
         *,
         direction: str,
-        formats: tuple[ImageFormat, ImageFormat],
+        formats: Formats,
         size: int,
         cache_bytes: int = CACHE_BYTES,
         on_progress: Callable[[int], None] = lambda count: None,
@@ -220,7 +220,7 @@ class UnpairedDataset(_Dataset):
         first: Sequence[Source],
         second: Sequence[Source],
         *,
-        formats: tuple[ImageFormat, ImageFormat],
+        formats: Formats,
         size: int,
         cache_bytes: int = CACHE_BYTES,
         on_progress: Callable[[int], None] = lambda count: None,

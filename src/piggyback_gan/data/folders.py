@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from piggyback_gan.errors import PiggybackError, first_names
 from piggyback_gan.images.decode import decode
-from piggyback_gan.images.format import ImageFormat
+from piggyback_gan.images.format import Formats
 from piggyback_gan.images.pixels import Pixels
 from piggyback_gan.images.read import Source, list_images
 
@@ -39,9 +39,7 @@ class Pair:
             return Source(self.a, "left"), Source(self.b, "right")
         return Source(self.a), Source(self.b)
 
-    def read(
-        self, direction: str, formats: tuple[ImageFormat, ImageFormat]
-    ) -> tuple[Pixels, Pixels]:
+    def read(self, direction: str, formats: Formats) -> tuple[Pixels, Pixels]:
         """Read input and target, each as pixels (H, W, C) of its format.
 
         Args:
@@ -217,15 +215,10 @@ def find_unpaired(root: Path) -> UnpairedFolder:
             )
         if held_out_a:
             break
+    layout, held_out_name = _LAYOUTS[together], name if held_out_a else None
+    pairs = _all_pairs(held_out_a, held_out_b)
     return UnpairedFolder(
-        root,
-        _LAYOUTS[together],
-        name if held_out_a else None,
-        train_a,
-        train_b,
-        held_out_a,
-        held_out_b,
-        _all_pairs(held_out_a, held_out_b),
+        root, layout, held_out_name, train_a, train_b, held_out_a, held_out_b, pairs
     )
 
 

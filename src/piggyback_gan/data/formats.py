@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from piggyback_gan.data.folders import PairedFolder, UnpairedFolder, sides_of_pairs
 from piggyback_gan.images.decode import decode, naming_file
-from piggyback_gan.images.format import ImageFormat
+from piggyback_gan.images.format import Formats
 from piggyback_gan.images.read import detect_format, value_ranges
 
 Range = tuple[float, float]
@@ -18,7 +18,7 @@ def find_formats(
     ranges: tuple[Range | None, Range | None] = (None, None),
     labels: int | None = None,
     bank_channels: tuple[int | None, int | None] = (None, None),
-) -> tuple[ImageFormat, ImageFormat]:
+) -> Formats:
     """Detect the formats of inputs and outputs from the first file of each side.
 
     Of float32 files whose range is not given, all files are read.

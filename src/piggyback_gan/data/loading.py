@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from piggyback_gan.data.datasets import PairedDataset, UnpairedDataset
 from piggyback_gan.data.folders import Sides
-from piggyback_gan.images.format import ImageFormat
+from piggyback_gan.images.format import Formats
 
 Dataset = PairedDataset | UnpairedDataset
 Checked = Callable[[str, int, int], None]
@@ -14,7 +14,7 @@ Checked = Callable[[str, int, int], None]
 def load_sides(
     sides: Sides,
     direction: str,
-    formats: tuple[ImageFormat, ImageFormat],
+    formats: Formats,
     size: int,
     split: str = "held-out",
     checked: Checked = lambda split, done, total: None,
