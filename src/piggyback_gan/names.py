@@ -31,15 +31,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
 def check_name(name: str, of: str) -> None:
-    """Check that a name can be part of a file name.
-
-    Args:
-        name: the name.
-        of: what it would name, for the error: "a task".
-
-    Raises:
-        PiggybackError: it does not match `[a-z0-9][a-z0-9._-]{0,63}`.
-    """
+    """Raise PiggybackError unless a name of, say, "a task" matches `[a-z0-9][a-z0-9._-]{0,63}`."""
     if not _NAME.fullmatch(name):
         raise PiggybackError(
             f"{name!r} can't name {of}: use 1 to 64 of a-z, 0-9, '.', '_' and '-', "
@@ -48,11 +40,7 @@ def check_name(name: str, of: str) -> None:
 
 
 def check_task_name(name: str) -> None:
-    """Check a task's name.
-
-    Raises:
-        PiggybackError: it does not match `[a-z0-9][a-z0-9._-]{0,63}`, or is a reserved value of `init`.
-    """
+    """Raise PiggybackError unless a task's name is valid (`check_name`) and not a reserved value of `init`."""
     check_name(name, "a task")
     if name in (STANDALONE, PREVIOUS):
         raise PiggybackError(f"{name!r} can't name a task: it is a reserved value of init")

@@ -8,12 +8,18 @@ import pytest
 from PIL import Image
 
 from image_files import DEPTHS, classes, form, noise, png_by_hand, png_chunk, read, refusal
+from piggyback_gan.data.folders import Pair
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.images.decode import decode, naming_file
 from piggyback_gan.images.encode import encode
 from piggyback_gan.images.format import ImageFormat
 from piggyback_gan.images.pixels import Pixels
-from piggyback_gan.images.read import Source, detect_format, read_halves, read_image, value_ranges
+from piggyback_gan.images.read import (
+    Source,
+    detect_format,
+    read_image,
+    value_ranges,
+)
 
 
 def detected(path: Path, **settings: Any) -> ImageFormat:
@@ -82,6 +88,10 @@ def test_what_can_be_no_label_map_is_refused(tmp_path: Path) -> None:
 
 
 # Halves, detection, ranges
+
+
+def read_halves(path: Path, *formats: ImageFormat) -> tuple[Any, Any]:
+    return Pair(path.name, path, path).read("AtoB", (formats[0], formats[1]))
 
 
 def test_halves_have_formats_of_their_own(tmp_path: Path) -> None:

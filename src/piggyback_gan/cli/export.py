@@ -11,10 +11,10 @@ import tyro
 
 from piggyback_gan.cli.arguments import SAME_GROUP, BankPath, TaskName, parse
 from piggyback_gan.cli.console import count
+from piggyback_gan.cli.option_hints import default_hint
 from piggyback_gan.cli.signals import ended_by_signals
 from piggyback_gan.export.options import ExportOptions
 from piggyback_gan.names import Direction, ExportFormat
-from piggyback_gan.system.option_hints import default_hint
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,11 +12,11 @@ import tyro
 
 from piggyback_gan.cli.arguments import SAME_GROUP, BankPath, optional, parse
 from piggyback_gan.cli.console import new_progress, new_table, wide_console
+from piggyback_gan.cli.option_hints import default_hint
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.importing.options import ImportOptions
 from piggyback_gan.names import Direction
 from piggyback_gan.networks.options import GeneratorOptions
-from piggyback_gan.system.option_hints import default_hint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -23,7 +23,16 @@ from piggyback_gan.names import (
     DEFAULT_UNCONSTRAINED,
 )
 from piggyback_gan.networks.config import GENERATOR_NAMES
-from piggyback_gan.system.option_hints import default_hint
+
+
+def default_hint(words: str, metavar: str | None = None) -> object:
+    """What --help says in place of None, where no configuration file says otherwise."""
+
+    def hint(default: str) -> str:
+        return f"(default: {words if default == 'None' else default})"
+
+    return tyro.conf.arg(help_behavior_hint=hint, metavar=metavar)
+
 
 _JSON_TABLE: PrimitiveConstructorSpec[Mapping[str, Any] | None] = PrimitiveConstructorSpec(
     nargs=1,

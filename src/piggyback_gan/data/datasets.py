@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,7 +16,7 @@ from torch import Tensor
 
 from piggyback_gan.data.folders import Pair
 from piggyback_gan.errors import PiggybackError, first_names
-from piggyback_gan.images.format import FULL_RANGE, ImageFormat
+from piggyback_gan.images.format import FULL_RANGE, Formats, ImageFormat
 from piggyback_gan.images.pixels import Pixels
 from piggyback_gan.images.read import Source
 from piggyback_gan.images.tensors import normalize, resize
@@ -26,60 +28,49 @@ _AHEAD = 4 * DECODING_THREADS
 Part = tuple[int, int]
 """(rank, world): a process and the number of processes; each gets a share of every batch."""
 
+_Cut = tuple[int, int, bool]
+"""Top and left of a crop, and whether it is mirrored."""
+_Draw = tuple[tuple[int, ...], tuple[_Cut, _Cut]]
+"""The items that hold the images of both sides, and the crop of each."""
+
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
-class PairedDataset:
-    """Pairs of one split, resized; all files are decoded once to check them.
-
-    Decoded images are cached in their files' dtype if all take at most `cache_bytes`; a larger set is decoded
-    again for each batch.
-
-    Args:
-        pairs: pairs to read.
-        direction: "AtoB" or "BtoA".
-        formats: of the input and of the target.
-        size: all images are resized to (size, size).
-        cache_bytes: memory for decoded images.
-        on_progress: called with the number of pairs checked so far.
-
-    Raises:
-        PiggybackError: names all files that can't be used, in one message; also targets with values
-            beyond their format's range, which outputs can't reach.
-    """
+class _Dataset(ABC):
+    """Decoded items of a split, pairs or single images: from the cache if it holds them, else decoded again."""
 
     def __init__(
         self,
-        pairs: Sequence[Pair],
-        *,
-        direction: str,
-        formats: tuple[ImageFormat, ImageFormat],
+        formats: Formats,
         size: int,
-        cache_bytes: int = CACHE_BYTES,
-        on_progress: Callable[[int], None] = lambda count: None,
+        items: tuple[int, str],
+        is_cached: bool,
+        on_progress: Callable[[int], None],
     ) -> None:
-        self.pairs = pairs
-        self.size = size
-        self.formats = formats
-        self._direction = direction
-        keep = len(pairs) * sum(_bytes(format, size) for format in formats) <= cache_bytes
-        self._store = _Store(len(pairs), self._decode, keep, "pairs", on_progress)
+        self.formats, self.size = formats, size
+        self._kept: dict[int, tuple[Pixels, ...]] = {}
+        count, kind = items
+        faults: list[str] = []
+        with ThreadPoolExecutor(DECODING_THREADS) as pool:
+            for index, result in enumerate(_ahead(pool, self._try, range(count))):
+                if isinstance(result, PiggybackError):
+                    faults.append(str(result))
+                elif is_cached:
+                    self._kept[index] = result
+                on_progress(index + 1)
+        if faults:
+            raise PiggybackError(
+                f"{len(faults)} of {count} {kind} can't be used: {first_names(faults)}"
+            )
 
-    def __len__(self) -> int:
-        return len(self.pairs)
+    @abstractmethod
+    def _decode(self, index: int) -> tuple[Pixels, ...]:
+        """Decode an item to planes (C, size, size) of its one or two images."""
 
-    def pair(self, index: int) -> tuple[Tensor, Tensor]:
-        """Return input and target, float32 (C, size, size) in [-1, 1]."""
-        input, target = self._store.get(index)
-        return normalize(input, self.formats[0]), normalize(target, self.formats[1])
-
-    def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield all pairs in order, without crop or flip: float32 (B, C, size, size) in [-1, 1]."""
-        for start in range(0, len(self), batch_size):
-            pairs = [self.pair(i) for i in range(start, min(start + batch_size, len(self)))]
-            inputs, targets = (torch.stack(images) for images in zip(*pairs, strict=True))
-            yield inputs, targets
+    @abstractmethod
+    def _draws(self, crop: int, flip: bool, generator: torch.Generator) -> list[_Draw]:
+        """Draw the order and the crops of an epoch."""
 
     def epoch(
         self,
@@ -101,40 +92,116 @@ class PairedDataset:
             number: number of the epoch.
             batch_size: images per batch, over all processes.
             crop: side of the crops in pixels.
-            flip: mirror each pair with probability 1/2.
+            flip: mirror with probability 1/2.
             seed: random seed of the training.
             start: first batch to yield; those before it are not decoded.
             part: yield only this process's share of each batch. Shares are contiguous, differ by at most one
                 image, and may be empty.
 
         Yields:
-            Inputs and targets, float32 (B, C, crop, crop) in [-1, 1]; the last batch may be smaller.
+            Images of the two sides, float32 (B, C, crop, crop) in [-1, 1]; the last batch may be smaller.
         """
         generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
+        batches = _shares(self._draws(crop, flip, generator), batch_size, start, part)
+        items = [index for batch in batches for indices, _ in batch for index in indices]
+        with self._reading(items) as images:
+            for batch in batches:
+                drawn = [((next(images), next(images)), cuts) for _, cuts in batch]
+                first, second = (
+                    _batch([(pair[side], cuts[side]) for pair, cuts in drawn], crop, format)
+                    for side, format in enumerate(self.formats)
+                )
+                yield first, second
+
+    def _item(self, index: int) -> tuple[Pixels, ...]:
+        return self._kept.get(index) or self._decode(index)
+
+    @contextmanager
+    def _reading(self, indices: Sequence[int]) -> Generator[Iterator[Pixels], None, None]:
+        """Iterate over the images of items in order; without a cache they are decoded ahead in threads."""
+        if self._kept:
+            yield chain.from_iterable(map(self._item, indices))
+            return
+        with ThreadPoolExecutor(DECODING_THREADS) as pool:
+            # The threads only decode: tensor work in them would compete with the network for cores (a step
+            # took 1.5 times as long).
+            yield chain.from_iterable(_ahead(pool, self._decode, indices))
+
+    def _try(self, index: int) -> tuple[Pixels, ...] | PiggybackError:
+        try:
+            return self._decode(index)
+        except PiggybackError as error:
+            return error
+
+
+class PairedDataset(_Dataset):
+    """Pairs of one split, resized; all files are decoded once to check them.
+
+    Decoded images are cached in their files' dtype if all take at most `cache_bytes`; a larger set is decoded
+    again for each batch. Input and target get the same crops and flips.
+
+    Args:
+        pairs: pairs to read.
+        direction: "AtoB" or "BtoA".
+        formats: of the input and of the target.
+        size: all images are resized to (size, size).
+        cache_bytes: memory for decoded images.
+        on_progress: called with the number of pairs checked so far.
+
+    Raises:
+        PiggybackError: names all files that can't be used, in one message; also targets with values
+            beyond their format's range, which outputs can't reach.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        *,
+        direction: str,
+        formats: Formats,
+        size: int,
+        cache_bytes: int = CACHE_BYTES,
+        on_progress: Callable[[int], None] = lambda count: None,
+    ) -> None:
+        self.pairs, self._direction = pairs, direction
+        needed = len(pairs) * sum(_bytes(format, size) for format in formats)
+        super().__init__(formats, size, (len(pairs), "pairs"), needed <= cache_bytes, on_progress)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def pair(self, index: int) -> tuple[Tensor, Tensor]:
+        """Return input and target, float32 (C, size, size) in [-1, 1]."""
+        input, target = self._item(index)
+        return normalize(input, self.formats[0]), normalize(target, self.formats[1])
+
+    def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield all pairs in order, without crop or flip: float32 (B, C, size, size) in [-1, 1]."""
+        for start in range(0, len(self), batch_size):
+            pairs = [self.pair(i) for i in range(start, min(start + batch_size, len(self)))]
+            inputs, targets = (torch.stack(images) for images in zip(*pairs, strict=True))
+            yield inputs, targets
+
+    def _draws(self, crop: int, flip: bool, generator: torch.Generator) -> list[_Draw]:
         order = torch.randperm(len(self), generator=generator).tolist()
         cuts = _random_cuts(len(self), self.size, crop, flip, generator)
-        batches = _shares(order, batch_size, start, part)
-        with self._store.reading([i for batch in batches for i in batch]) as pairs:
-            for batch in batches:
-                drawn = [(next(pairs), cuts[index]) for index in batch]
-                yield (
-                    _batch([(pair[0], cut) for pair, cut in drawn], crop, self.formats[0]),
-                    _batch([(pair[1], cut) for pair, cut in drawn], crop, self.formats[1]),
-                )
+        return [((i,), (cuts[i], cuts[i])) for i in order]
 
     def _decode(self, index: int) -> tuple[Pixels, Pixels]:
-        pair = self.pairs[index]
+        pair, (input_format, target_format) = self.pairs[index], self.formats
         input, target = pair.read(self._direction, self.formats)
         path = pair.b if self._direction == "AtoB" else pair.a
-        input_format, target_format = self.formats
         return (
             _resized(input, self.size, input_format),
             _resized_target(target, self.size, target_format, path),
         )
 
 
-class UnpairedDataset:
+class UnpairedDataset(_Dataset):
     """The two sides of one unpaired split; checked and cached as in `PairedDataset`.
+
+    In an epoch each side is shuffled, cropped and flipped by itself: each image of the larger side is used once;
+    the smaller side is reshuffled and repeated to the same length.
 
     Args:
         first, second: images of the two sides; counts may differ.
@@ -153,20 +220,17 @@ class UnpairedDataset:
         first: Sequence[Source],
         second: Sequence[Source],
         *,
-        formats: tuple[ImageFormat, ImageFormat],
+        formats: Formats,
         size: int,
         cache_bytes: int = CACHE_BYTES,
         on_progress: Callable[[int], None] = lambda count: None,
     ) -> None:
         self.first, self.second = first, second
-        self.size = size
-        self.formats = formats
-        self._sources = [(source, formats[0]) for source in first]
-        self._sources += [(source, formats[1]) for source in second]
+        sides = zip((first, second), formats, strict=True)
+        self._sources = [(source, format) for side, format in sides for source in side]
         needed = sum(_bytes(format, size) for _, format in self._sources)
-        self._store = _Store(
-            len(self._sources), self._decode, needed <= cache_bytes, "images", on_progress
-        )
+        items = len(self._sources), "images"
+        super().__init__(formats, size, items, needed <= cache_bytes, on_progress)
 
     def __len__(self) -> int:
         """Images per epoch and side: the count of the larger side; 0 if a side is empty."""
@@ -178,7 +242,7 @@ class UnpairedDataset:
 
     def image(self, side: int, index: int) -> Tensor:
         """Return an image of side 0 or 1: float32 (C, size, size) in [-1, 1]."""
-        stored = self._store.get(index + side * len(self.first))
+        (stored,) = self._item(index + side * len(self.first))
         return normalize(stored, self.formats[side])
 
     def in_order(self, batch_size: int, side: int) -> Iterator[Tensor]:
@@ -188,98 +252,16 @@ class UnpairedDataset:
             indices = range(start, min(start + batch_size, count))
             yield torch.stack([self.image(side, index) for index in indices])
 
-    def epoch(
-        self,
-        number: int,
-        *,
-        batch_size: int,
-        crop: int,
-        flip: bool,
-        seed: int,
-        start: int = 0,
-        part: Part = (0, 1),
-    ) -> Generator[tuple[Tensor, Tensor], None, None]:
-        """Yield the training batches of one epoch, as `PairedDataset.epoch`, but shuffle each side by itself.
-
-        Each image of the larger side is used once; the smaller side is reshuffled and repeated to the same
-        length. Crops and flips of the two sides are independent.
-
-        Yields:
-            Images of the first and of the second side, float32 (B, C, crop, crop) in [-1, 1].
-        """
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
+    def _draws(self, crop: int, flip: bool, generator: torch.Generator) -> list[_Draw]:
         counts = (len(self.first), len(self.second))
         orders = [_repeated_order(count, len(self), generator) for count in counts]
         cuts = [_random_cuts(len(self), self.size, crop, flip, generator) for _ in counts]
-        batches = _shares(range(len(self)), batch_size, start, part)
-        wanted = [
-            index
-            for batch in batches
-            for i in batch
-            for index in (orders[0][i], counts[0] + orders[1][i])
-        ]
-        with self._store.reading(wanted) as images:
-            for batch in batches:
-                drawn = [((next(images), cuts[0][i]), (next(images), cuts[1][i])) for i in batch]
-                yield (
-                    _batch([sides[0] for sides in drawn], crop, self.formats[0]),
-                    _batch([sides[1] for sides in drawn], crop, self.formats[1]),
-                )
+        items = ((a, counts[0] + b) for a, b in zip(*orders, strict=True))
+        return list(zip(items, zip(*cuts, strict=True), strict=True))
 
-    def _decode(self, index: int) -> Pixels:
+    def _decode(self, index: int) -> tuple[Pixels]:
         source, format = self._sources[index]
-        return _resized_target(source.read(format), self.size, format, source.path)
-
-
-class _Store(Generic[_Result]):
-    """Decoded items by index: from the cache if it holds them, else decoded again."""
-
-    def __init__(
-        self,
-        count: int,
-        decode: Callable[[int], _Result],
-        keep: bool,
-        what: str,
-        on_progress: Callable[[int], None],
-    ) -> None:
-        self._decode = decode
-        self._kept: dict[int, _Result] = {}
-        faults: list[str] = []
-        with ThreadPoolExecutor(DECODING_THREADS) as pool:
-            for index, result in enumerate(_ahead(pool, self._try, range(count))):
-                if isinstance(result, PiggybackError):
-                    faults.append(str(result))
-                elif keep:
-                    self._kept[index] = result
-                on_progress(index + 1)
-        if faults:
-            raise PiggybackError(
-                f"{len(faults)} of {count} {what} can't be used: {first_names(faults)}"
-            )
-
-    def get(self, index: int) -> _Result:
-        return self._kept[index] if index in self._kept else self._decode(index)
-
-    @contextmanager
-    def reading(self, indices: Sequence[int]) -> Generator[Iterator[_Result], None, None]:
-        """Iterate over items in order; without a cache they are decoded ahead in threads."""
-        if self._kept:
-            yield map(self.get, indices)
-            return
-        with ThreadPoolExecutor(DECODING_THREADS) as pool:
-            # The threads only decode: tensor work in them would compete with the network for cores (a step
-            # took 1.5 times as long).
-            yield _ahead(pool, self.get, indices)
-
-    def _try(self, index: int) -> _Result | PiggybackError:
-        try:
-            return self._decode(index)
-        except PiggybackError as error:
-            return error
-
-
-_Cut = tuple[int, int, bool]
-"""Top and left of a crop, and whether it is mirrored."""
+        return (_resized_target(source.read(format), self.size, format, source.path),)
 
 
 def _random_cuts(
@@ -288,8 +270,8 @@ def _random_cuts(
     tops, lefts = (
         torch.randint(size - crop + 1, (count,), generator=generator).tolist() for _ in range(2)
     )
-    flips = torch.rand((count,), generator=generator) < 0.5
-    return list(zip(tops, lefts, flips.logical_and(torch.tensor(flip)).tolist(), strict=True))
+    flips = torch.rand((count,), generator=generator) < (0.5 if flip else 0)
+    return list(zip(tops, lefts, flips.tolist(), strict=True))
 
 
 def _repeated_order(count: int, length: int, generator: torch.Generator) -> list[int]:
@@ -300,13 +282,13 @@ def _repeated_order(count: int, length: int, generator: torch.Generator) -> list
     return order[:length]
 
 
-def _shares(order: Sequence[int], batch_size: int, start: int, part: Part) -> list[Sequence[int]]:
+def _shares(
+    order: Sequence[_Item], batch_size: int, start: int, part: Part
+) -> list[Sequence[_Item]]:
     """Return one process's share of each batch, from batch `start` on."""
-    shares = []
-    for begin in range(start * batch_size, len(order), batch_size):
-        batch = order[begin : begin + batch_size]
-        shares.append(batch[share_of(len(batch), part)])
-    return shares
+    starts = range(start * batch_size, len(order), batch_size)
+    batches = [order[begin : begin + batch_size] for begin in starts]
+    return [batch[share_of(len(batch), part)] for batch in batches]
 
 
 def share_of(count: int, part: Part) -> slice:
@@ -333,10 +315,7 @@ def _resized(pixels: Pixels, size: int, format: ImageFormat) -> Pixels:
 
 
 def _resized_target(pixels: Pixels, size: int, format: ImageFormat, path: Path) -> Pixels:
-    """Resize as `_resized`; raise PiggybackError for values beyond the format's range.
-
-    Overshoots of bicubic interpolation at edges are clipped.
-    """
+    """Resize, clip bicubic overshoots at edges, and raise PiggybackError for values beyond the format's range."""
     planes = _resized(pixels, size, format)
     if format.labels or (format.low, format.high) == FULL_RANGE.get(format.depth):
         return planes
@@ -354,9 +333,7 @@ def _bytes(format: ImageFormat, size: int) -> int:
 
 
 def _ahead(
-    pool: ThreadPoolExecutor,
-    work: Callable[[_Item], _Result],
-    items: Sequence[_Item],
+    pool: ThreadPoolExecutor, work: Callable[[_Item], _Result], items: Sequence[_Item]
 ) -> Iterator[_Result]:
     """Yield the results of `work` in order, computing up to `_AHEAD` of them in advance."""
     waiting = [pool.submit(work, item) for item in items[:_AHEAD]]

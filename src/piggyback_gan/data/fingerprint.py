@@ -11,20 +11,11 @@ _HASHING_THREADS = 4
 
 
 def fingerprint(
-    paths: Sequence[Path],
-    *,
-    root: Path,
-    on_progress: Callable[[int], None] = lambda count: None,
+    paths: Sequence[Path], *, root: Path, on_progress: Callable[[int], None] = lambda count: None
 ) -> dict[str, str]:
-    """Hash the content of each file.
+    """Hash the files: SHA-256 in hexadecimal by path relative to `root`, the data set's folder.
 
-    Args:
-        paths: files below `root`.
-        root: the data set's folder; the fingerprint does not depend on where it is.
-        on_progress: called with the number of files read so far.
-
-    Returns:
-        SHA-256 in hexadecimal by the file's path relative to `root`.
+    `on_progress` is called with the number of files read so far.
 
     Raises:
         PiggybackError: a file can't be read.

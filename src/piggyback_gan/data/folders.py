@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 from piggyback_gan.errors import PiggybackError, first_names
-from piggyback_gan.images.format import ImageFormat
+from piggyback_gan.images.decode import decode
+from piggyback_gan.images.format import Formats
 from piggyback_gan.images.pixels import Pixels
-from piggyback_gan.images.read import Source, list_images, read_halves, read_image
+from piggyback_gan.images.read import Source, list_images
 
 HELD_OUT = ("val", "test")
+_LAYOUTS = {True: "side-by-side", False: "two folders"}
+_Named = TypeVar("_Named", "Pair", Source)
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,7 @@ class Pair:
             return Source(self.a, "left"), Source(self.b, "right")
         return Source(self.a), Source(self.b)
 
-    def read(
-        self, direction: str, formats: tuple[ImageFormat, ImageFormat]
-    ) -> tuple[Pixels, Pixels]:
+    def read(self, direction: str, formats: Formats) -> tuple[Pixels, Pixels]:
         """Read input and target, each as pixels (H, W, C) of its format.
 
         Args:
@@ -48,27 +49,26 @@ class Pair:
         Raises:
             PiggybackError: a file can't be read, has an odd width, or the two differ in size.
         """
-        format_a, format_b = formats if direction == "AtoB" else formats[::-1]
-        if self.side_by_side:
-            a, b = read_halves(self.a, format_a, format_b)
-        else:
-            a, b = read_image(self.a, format_a), read_image(self.b, format_b)
-            if a.shape[:2] != b.shape[:2]:
-                raise PiggybackError(
-                    f"{self.a} and {self.b.parent.name}/{self.b.name} differ in size: "
-                    f"{a.shape[1]}x{a.shape[0]} and {b.shape[1]}x{b.shape[0]}"
-                )
+        decoded = decode(self.a)
+        files = decoded, decoded if self.side_by_side else decode(self.b)
+        sides = zip(self.sources, files, formats[:: 1 if direction == "AtoB" else -1], strict=True)
+        a, b = (source.fit(file, format) for source, file, format in sides)
+        if a.shape[:2] != b.shape[:2]:
+            raise PiggybackError(
+                f"{self.a} and {self.b.parent.name}/{self.b.name} differ in size: "
+                f"{a.shape[1]}x{a.shape[0]} and {b.shape[1]}x{b.shape[0]}"
+            )
         return (a, b) if direction == "AtoB" else (b, a)
 
 
-@dataclass(frozen=True)
-class PairedFolder:
-    """Paired data set on disk; `layout` is "side-by-side" or "two folders"."""
+Sides = tuple[Sequence[Pair]] | tuple[Sequence[Source], Sequence[Source]]
+"""The pairs of a paired split, or the images of A and of B of an unpaired one."""
 
+
+@dataclass(frozen=True)
+class _Folder:
     root: Path
     layout: str
-    train: tuple[Pair, ...]
-    held_out: tuple[Pair, ...]
     held_out_name: str | None
 
     @property
@@ -76,11 +76,38 @@ class PairedFolder:
         """Name of the folder without its parents."""
         return self.root.resolve().name
 
+    def _name_of_part(self, fraction: float) -> str:
+        if self.held_out_name is not None:
+            raise PiggybackError(
+                f"{self.root}: {self.held_out_name} is held out already: leave out --val-fraction"
+            )
+        if not 0 < fraction < 1:
+            raise PiggybackError(f"--val-fraction is {fraction:g}: give a number between 0 and 1")
+        return f"{fraction:g} of train"
+
+
+@dataclass(frozen=True)
+class PairedFolder(_Folder):
+    """Paired data set on disk; `layout` is "side-by-side" or "two folders"."""
+
+    train: tuple[Pair, ...]
+    held_out: tuple[Pair, ...]
+
     @property
     def paths(self) -> tuple[Path, ...]:
         """All files, sorted and without duplicates."""
         pairs = self.train + self.held_out
         return tuple(sorted({path for pair in pairs for path in (pair.a, pair.b)}))
+
+    @property
+    def train_sides(self) -> Sides:
+        """The training pairs."""
+        return (self.train,)
+
+    @property
+    def held_out_sides(self) -> Sides:
+        """The held-out pairs."""
+        return (self.held_out,)
 
     def with_held_out(self, fraction: float, seed: int) -> PairedFolder:
         """Hold out a fraction of the training pairs, chosen by seed and name alone.
@@ -89,32 +116,24 @@ class PairedFolder:
             PiggybackError: there is a held-out split already, the fraction is not between 0 and 1, or no pair
                 would be left to train on.
         """
-        _refuse_second_split(self.root, self.held_out_name)
-        train, held_out = _split(self.train, _pair_name, fraction, seed, f"{self.root}: pairs")
-        return replace(self, train=train, held_out=held_out, held_out_name=_part_of_train(fraction))
+        name = self._name_of_part(fraction)
+        train, held_out = _split(self.train, fraction, seed, f"{self.root}: pairs")
+        return replace(self, held_out_name=name, train=train, held_out=held_out)
 
 
 @dataclass(frozen=True)
-class UnpairedFolder:
+class UnpairedFolder(_Folder):
     """Unpaired data set on disk; the sides may differ in names, counts and sizes.
 
     `paired_held_out` has the held-out images as pairs if each has a partner: halves of one file, or files of the
     same name apart from the suffix. Else it is empty.
     """
 
-    root: Path
-    layout: str
     train_a: tuple[Source, ...]
     train_b: tuple[Source, ...]
     held_out_a: tuple[Source, ...]
     held_out_b: tuple[Source, ...]
-    held_out_name: str | None
     paired_held_out: tuple[Pair, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """Name of the folder without its parents."""
-        return self.root.resolve().name
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -122,36 +141,33 @@ class UnpairedFolder:
         sources = self.train_a + self.train_b + self.held_out_a + self.held_out_b
         return tuple(sorted({source.path for source in sources}))
 
+    @property
+    def train_sides(self) -> Sides:
+        """The training images of A and B."""
+        return self.train_a, self.train_b
+
+    @property
+    def held_out_sides(self) -> Sides:
+        """The held-out images of A and B, in matching order if they are pairs."""
+        if self.paired_held_out:
+            return sides_of_pairs(self.paired_held_out)
+        return self.held_out_a, self.held_out_b
+
     def with_held_out(self, fraction: float, seed: int) -> UnpairedFolder:
-        """Hold out a fraction of the training images of each side, chosen by seed and name alone.
+        """Hold out a fraction of the training images of each side, as `PairedFolder.with_held_out` does.
 
         If all training images have partners, both of a pair are held out.
-
-        Raises:
-            PiggybackError: there is a held-out split already, the fraction is not between 0 and 1, or no image
-                would be left to train on.
         """
-        _refuse_second_split(self.root, self.held_out_name)
-        named = replace(self, held_out_name=_part_of_train(fraction))
+        name, held_out = self._name_of_part(fraction), tuple[Pair, ...]()
         if pairs := _all_pairs(self.train_a, self.train_b):
-            train, held_out = _split(pairs, _pair_name, fraction, seed, f"{self.root}: pairs")
-            (train_a, train_b), (out_a, out_b) = (
-                zip(*(pair.sources for pair in part), strict=True) for part in (train, held_out)
-            )
-            return replace(
-                named,
-                train_a=train_a,
-                train_b=train_b,
-                held_out_a=out_a,
-                held_out_b=out_b,
-                paired_held_out=held_out,
-            )
-        sides = (self.train_a, self.train_b)
-        (train_a, out_a), (train_b, out_b) = (
-            _split(side, _source_name, fraction, seed, f"{self.root}: images of {letter}")
-            for side, letter in zip(sides, "AB", strict=True)
+            train, held_out = _split(pairs, fraction, seed, f"{self.root}: pairs")
+            (train_a, train_b), (out_a, out_b) = map(sides_of_pairs, (train, held_out))
+        else:
+            train_a, out_a = _split(self.train_a, fraction, seed, f"{self.root}: images of A")
+            train_b, out_b = _split(self.train_b, fraction, seed, f"{self.root}: images of B")
+        return UnpairedFolder(
+            self.root, self.layout, name, train_a, train_b, out_a, out_b, held_out
         )
-        return replace(named, train_a=train_a, train_b=train_b, held_out_a=out_a, held_out_b=out_b)
 
 
 def find_folder(root: Path, mode: str) -> PairedFolder | UnpairedFolder:
@@ -169,21 +185,16 @@ def find_pairs(root: Path) -> PairedFolder:
         PiggybackError: the folder does not exist, has neither or both layouts, has no images, or files without
             a partner.
     """
-    together = _is_side_by_side(root)
-    find = _side_by_side if together else _two_folders
-    faults: list[str] = []
-    train = find(root, "train", faults)
-    held_out_name: str | None = None
-    held_out: tuple[Pair, ...] = ()
+    together, faults = _is_side_by_side(root), list[str]()
+    train = _pairs(root, "train", together, faults)
     for name in HELD_OUT:
-        if held_out := find(root, name, faults):
-            held_out_name = name
+        if held_out := _pairs(root, name, together, faults):
             break
     if faults:
         raise PiggybackError(f"{root}: {'; '.join(faults)}")
     if not train:
         raise PiggybackError(f"{root}: there are no images in {'train' if together else 'trainA'}/")
-    return PairedFolder(root, _layout(together), train, held_out, held_out_name)
+    return PairedFolder(root, _LAYOUTS[together], name if held_out else None, train, held_out)
 
 
 def find_unpaired(root: Path) -> UnpairedFolder:
@@ -209,15 +220,10 @@ def find_unpaired(root: Path) -> UnpairedFolder:
             )
         if held_out_a:
             break
+    layout, held_out_name = _LAYOUTS[together], name if held_out_a else None
+    pairs = _all_pairs(held_out_a, held_out_b)
     return UnpairedFolder(
-        root,
-        _layout(together),
-        train_a,
-        train_b,
-        held_out_a,
-        held_out_b,
-        name if held_out_a else None,
-        _all_pairs(held_out_a, held_out_b),
+        root, layout, held_out_name, train_a, train_b, held_out_a, held_out_b, pairs
     )
 
 
@@ -237,18 +243,9 @@ def _is_side_by_side(root: Path) -> bool:
     return together
 
 
-def _layout(together: bool) -> str:
-    return "side-by-side" if together else "two folders"
-
-
-def _side_by_side(root: Path, split: str, faults: list[str]) -> tuple[Pair, ...]:
-    folder = root / split
-    if not folder.is_dir():
-        return ()
-    return tuple(Pair(path.name, path, path) for path in list_images(folder))
-
-
-def _two_folders(root: Path, split: str, faults: list[str]) -> tuple[Pair, ...]:
+def _pairs(root: Path, split: str, together: bool, faults: list[str]) -> tuple[Pair, ...]:
+    if together:
+        return tuple(Pair(s.name, s.path, s.path) for s in _sides(root, split, together)[0])
     if split != "train" and not any((root / f"{split}{side}").is_dir() for side in "AB"):
         return ()
     a, b = (_by_stem(root / f"{split}{side}", faults) for side in "AB")
@@ -270,14 +267,14 @@ def _by_stem(folder: Path, faults: list[str]) -> dict[str, Path]:
 
 def _sides(root: Path, split: str, together: bool) -> tuple[tuple[Source, ...], tuple[Source, ...]]:
     """List both sides of one split of an unpaired folder."""
+
+    def images(folder: Path) -> list[Path]:
+        return list_images(folder) if folder.is_dir() else []
+
     if together:
-        folder = root / split
-        paths = list_images(folder) if folder.is_dir() else []
+        paths = images(root / split)
         return tuple(Source(p, "left") for p in paths), tuple(Source(p, "right") for p in paths)
-    folders = [root / f"{split}{side}" for side in "AB"]
-    a, b = (
-        tuple(map(Source, list_images(folder))) if folder.is_dir() else () for folder in folders
-    )
+    a, b = (tuple(map(Source, images(root / f"{split}{side}"))) for side in "AB")
     return a, b
 
 
@@ -287,59 +284,31 @@ def _all_pairs(a: Sequence[Source], b: Sequence[Source]) -> tuple[Pair, ...]:
     alike = sorted(source.path.stem for source in a) == sorted(source.path.stem for source in b)
     if not alike or len(by_stem) < len(b):
         return ()
-    return tuple(Pair(s.path.name, s.path, by_stem[s.path.stem].path) for s in a)
+    return tuple(Pair(s.name, s.path, by_stem[s.path.stem].path) for s in a)
 
 
-def _refuse_second_split(root: Path, held_out_name: str | None) -> None:
-    if held_out_name is not None:
-        raise PiggybackError(
-            f"{root}: {held_out_name} is held out already: leave out --val-fraction"
-        )
-
-
-def _part_of_train(fraction: float) -> str:
-    return f"{fraction:g} of train"
-
-
-_Named = TypeVar("_Named")
-
-
-def _pair_name(pair: Pair) -> str:
-    return pair.name
-
-
-def _source_name(source: Source) -> str:
-    return source.path.name
+def sides_of_pairs(pairs: Iterable[Pair]) -> tuple[tuple[Source, ...], tuple[Source, ...]]:
+    """Return the sources of A and of B, in the order of the pairs."""
+    a, b = zip(*(pair.sources for pair in pairs), strict=True)
+    return a, b
 
 
 def _split(
-    items: Iterable[_Named], name: Callable[[_Named], str], fraction: float, seed: int, what: str
+    items: tuple[_Named, ...], fraction: float, seed: int, what: str
 ) -> tuple[tuple[_Named, ...], tuple[_Named, ...]]:
     """Split into items to train on and items held out, both in their old order."""
-    if not 0 < fraction < 1:
-        raise PiggybackError(f"--val-fraction is {fraction:g}: give a number between 0 and 1")
-    items = tuple(items)
     count = max(1, round(fraction * len(items)))
     if count >= len(items):
         raise PiggybackError(
             f"{what}: of {len(items)}, {count} would be held out, and none left to train on"
         )
+
+    def by_hash(item: _Named) -> bytes:
+        return hashlib.sha256(f"{seed}/{item.name}".encode(errors="surrogateescape")).digest()
+
     # By hash, so that the choice depends neither on the order nor on a library's random numbers.
-    chosen = sorted(
-        items,
-        key=lambda item: hashlib.sha256(
-            f"{seed}/{name(item)}".encode(errors="surrogateescape")
-        ).digest(),
-    )
-    held_out = set(chosen[:count])
+    held_out = set(sorted(items, key=by_hash)[:count])
     return (
         tuple(item for item in items if item not in held_out),
         tuple(item for item in items if item in held_out),
     )
-
-
-def train_counts(folder: PairedFolder | UnpairedFolder) -> tuple[int, ...]:
-    """Return the number of training pairs, or of training images of A and of B."""
-    if isinstance(folder, PairedFolder):
-        return (len(folder.train),)
-    return len(folder.train_a), len(folder.train_b)

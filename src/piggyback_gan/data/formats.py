@@ -1,14 +1,11 @@
 """Detect the image format of each side of a data set."""
 
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
-from piggyback_gan.data.folders import PairedFolder, UnpairedFolder
+from piggyback_gan.data.folders import PairedFolder, UnpairedFolder, sides_of_pairs
 from piggyback_gan.images.decode import decode, naming_file
-from piggyback_gan.images.format import ImageFormat
-from piggyback_gan.images.pixels import Decoded
-from piggyback_gan.images.read import Source, detect_format, value_ranges
+from piggyback_gan.images.format import Formats
+from piggyback_gan.images.read import detect_format, value_ranges
 
 Range = tuple[float, float]
 
@@ -21,7 +18,7 @@ def find_formats(
     ranges: tuple[Range | None, Range | None] = (None, None),
     labels: int | None = None,
     bank_channels: tuple[int | None, int | None] = (None, None),
-) -> tuple[ImageFormat, ImageFormat]:
+) -> Formats:
     """Detect the formats of inputs and outputs from the first file of each side.
 
     Of float32 files whose range is not given, all files are read.
@@ -37,48 +34,33 @@ def find_formats(
     Raises:
         PiggybackError: a file can't be read, or does not fit what is given.
     """
-    sides: tuple[Sequence[Source], ...]
     if isinstance(folder, PairedFolder):
-        pairs = [pair.sources for pair in folder.train + folder.held_out]
-        sides = tuple(zip(*pairs, strict=True))
+        sides = sides_of_pairs(folder.train + folder.held_out)
     else:
-        sides = (folder.train_a + folder.held_out_a, folder.train_b + folder.held_out_b)
+        sides = folder.train_a + folder.held_out_a, folder.train_b + folder.held_out_b
     if direction == "BtoA":
         sides = sides[::-1]
     paths = [side[0].path for side in sides]
     decoded = {path: decode(path) for path in dict.fromkeys(paths)}
-    known = list(ranges)
+    known, classes = list(ranges), (labels, None)
     unknown = [
         index
         for index, path in enumerate(paths)
         if decoded[path].pixels.dtype == "float32"
         and known[index] is None
-        and (index == 1 or labels is None)
+        and classes[index] is None
     ]
     found = value_ranges([sides[index] for index in unknown], decoded)
     for index, value_range in zip(unknown, found, strict=True):
         known[index] = value_range
-    first, second = (
-        _format(
-            paths[i], decoded[paths[i]], channels[i], known[i], (labels, None)[i], bank_channels[i]
-        )
-        for i in (0, 1)
-    )
-    return first, second
-
-
-def _format(
-    path: Path,
-    decoded: Decoded,
-    channels: int | None,
-    value_range: Range | None,
-    labels: int | None,
-    bank_channels: int | None,
-) -> ImageFormat:
-    with naming_file(path):
-        found = detect_format(decoded, channels=channels, labels=labels, value_range=value_range)
-    # In a bank of gray images RGB files are read as gray, as for its first task.
-    is_plain = found.depth == "uint8" and found.channels == 3 and labels is None
-    if channels is None and bank_channels == 1 and is_plain:
-        return replace(found, channels=1)
-    return found
+    formats = []
+    for i, path in enumerate(paths):
+        with naming_file(path):
+            format = detect_format(
+                decoded[path], channels=channels[i], labels=classes[i], value_range=known[i]
+            )
+        # In a bank of gray images RGB files are read as gray, as for its first task.
+        is_plain = format.depth == "uint8" and format.channels == 3 and classes[i] is None
+        is_gray = channels[i] is None and bank_channels[i] == 1 and is_plain
+        formats.append(replace(format, channels=1) if is_gray else format)
+    return formats[0], formats[1]

@@ -1,13 +1,11 @@
 """Load the held-out images of a task that is in a bank."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from piggyback_gan.bank.bank import Bank
-from piggyback_gan.data.folders import Pair, PairedFolder, find_folder, find_pairs
-from piggyback_gan.data.loading import Checked, Dataset, held_out_sides, load_sides, sides_of_pairs
+from piggyback_gan.data.folders import Pair, PairedFolder, find_folder, find_pairs, sides_of_pairs
+from piggyback_gan.data.loading import Checked, Dataset, load_sides
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.images.read import Source
 
 
 def load_held_out(
@@ -35,25 +33,25 @@ def load_held_out(
     folder, options = find_folder(root, card.mode), card.options
     if folder.held_out_name is None and options.get("val_fraction") and not split_free:
         folder = folder.with_held_out(options["val_fraction"], options["seed"])
-    sides: tuple[Sequence[Pair] | Sequence[Source], ...]
+    sides, partners = folder.held_out_sides, True
     if isinstance(folder, PairedFolder):
-        sides = (folder.train + folder.held_out if split_free else folder.held_out,)
-        partners = True
+        if split_free:
+            sides = (folder.train + folder.held_out,)
     elif split_free:
         pairs = _all_pairs(root)
-        apart = (folder.train_a + folder.held_out_a, folder.train_b + folder.held_out_b)
-        sides, partners = sides_of_pairs(pairs) if pairs else apart, bool(pairs)
+        sides = folder.train_a + folder.held_out_a, folder.train_b + folder.held_out_b
+        sides = sides_of_pairs(pairs) if pairs else sides
+        partners = bool(pairs)
     else:
-        sides, partners = held_out_sides(folder), bool(folder.paired_held_out)
+        partners = bool(folder.paired_held_out)
     name = "all" if split_free else folder.held_out_name or "held-out"
-    total = sum(map(len, sides))
-    if not total:
+    if not any(map(len, sides)):
         raise PiggybackError(
             f"{root}: no images are held out, in val/ or test/: hold some out; or give --split-free, if "
             f"{task!r} was not trained on these images"
         )
-    direction, formats, size = bank.directions(task)[0], bank.formats(task), card.image.size
-    dataset = load_sides(sides, direction, formats, size, lambda done: checked(name, done, total))
+    direction = bank.directions(task)[0]
+    dataset = load_sides(sides, direction, bank.formats(task), card.image.size, name, checked)
     return dataset, partners
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from piggyback_gan.data.folders import PairedFolder, UnpairedFolder, find_folder, train_counts
+from piggyback_gan.data.folders import PairedFolder, UnpairedFolder, find_folder
 from piggyback_gan.data.formats import find_formats
 from piggyback_gan.data.loading import Dataset
 from piggyback_gan.errors import PiggybackError
@@ -42,14 +42,12 @@ class Task:
     @property
     def train_images(self) -> int:
         """Number of training images, pairs, or images of the larger side."""
-        return max(train_counts(self.folder))
+        return max(map(len, self.folder.train_sides))
 
     @property
     def held_out_images(self) -> int:
         """Number of held-out pairs, or images of both sides."""
-        if isinstance(self.folder, PairedFolder):
-            return len(self.folder.held_out)
-        return len(self.folder.held_out_a) + len(self.folder.held_out_b)
+        return sum(map(len, self.folder.held_out_sides))
 
     def load(self) -> TaskData:
         """Decode and check all images.
@@ -147,8 +145,7 @@ def _find(
     for fraction in val_fractions:
         if fraction is not None:
             folder = _without_held_out(folder).with_held_out(fraction, seed=0)
-    held_out = folder.held_out if isinstance(folder, PairedFolder) else folder.held_out_a
-    if not held_out:
+    if not folder.held_out_sides[0]:
         raise PiggybackError(
             f"task {settings.name!r}: {settings.data} has no val or test images to evaluate on: add some, or set "
             "val_fraction for all tasks"
@@ -160,13 +157,13 @@ def _find(
         ranges=(options.input_range, options.output_range),
         labels=options.input_labels,
     )
-    epoch_steps = -(-max(train_counts(folder)) // (options.batch_size * options.accumulate))
+    epoch_steps = -(-max(map(len, folder.train_sides)) // (options.batch_size * options.accumulate))
     if steps is not None:
         options = replace(options, epochs=-(-steps // epoch_steps))
     options = options.resolved(
         earlier=(),
         device=device,
-        train_images=min(train_counts(folder)),
+        train_images=min(map(len, folder.train_sides)),
         equal_channels=formats[0].channels == formats[1].channels,
     )
     return Task(settings.name, folder, formats, options, epoch_steps)

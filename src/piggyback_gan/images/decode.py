@@ -87,10 +87,12 @@ def _decode(file: BinaryIO, max_pixels: int) -> Decoded:
 
         return decode_tiff(file, max_pixels)
     if start.startswith(_PNG):
-        if start[24:25] == b"\x10" or _is_large_plain_png(start):
+        width, height, bits, color_type = struct.unpack(">IIBB", start[16:26].ljust(10, b"\0"))
+        large_plain = bits == 8 and color_type in (0, 2, 6) and is_large(width, height)
+        if bits == 16 or large_plain:
             return _decode_with_imagecodecs(file, max_pixels)
         image: ImageFile.ImageFile = PngImagePlugin.PngImageFile(file, "")
-        return decode_with_pillow(image, max_pixels, start[24])
+        return decode_with_pillow(image, max_pixels, bits)
     if start.startswith(b"\xff\xd8\xff"):
         image = JpegImagePlugin.jpeg_factory(file, "")
         # A JPEG is lossy, so it can't be a label map.
@@ -100,14 +102,6 @@ def _decode(file: BinaryIO, max_pixels: int) -> Decoded:
     if start.startswith(b"BM"):
         return decode_with_pillow(BmpImagePlugin.BmpImageFile(file, ""), max_pixels)
     raise PiggybackError("can't be read: not an image")
-
-
-def _is_large_plain_png(start: bytes) -> bool:
-    """Return whether a PNG that begins so is a large one of 8-bit gray, RGB or RGBA."""
-    if len(start) < 26:
-        return False
-    width, height, bits, color_type = struct.unpack(">IIBB", start[16:26])
-    return bits == 8 and color_type in (0, 2, 6) and is_large(width, height)
 
 
 def _decode_with_imagecodecs(file: BinaryIO, max_pixels: int) -> Decoded:

@@ -49,9 +49,9 @@ def grid(rows: Iterable[Iterable[Pixels]], gap: int = 2) -> Pixels:
 
 def _class_colors(count: int) -> NDArray[np.uint8]:
     """Return (count, 3): black for class 0, then hues spaced by the golden ratio."""
-    colors = [(0.0, 0.0, 0.0)]
-    for i in range(1, count):
-        colors.append(
-            colorsys.hsv_to_rgb(i * 0.618034 % 1, 0.9 - 0.3 * (i % 3 == 0), 1 - 0.2 * (i % 2))
-        )
-    return np.array([[round(255 * c) for c in color] for color in colors], dtype=np.uint8)
+    hues = [
+        colorsys.hsv_to_rgb(i * 0.618034 % 1, 0.9 - 0.3 * (i % 3 == 0), 1 - 0.2 * (i % 2))
+        for i in range(1, count)
+    ]
+    colors = np.array([(0.0, 0.0, 0.0), *hues])
+    return np.asarray((255 * colors).round(), dtype=np.uint8)

@@ -14,13 +14,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 _JPEG_SUFFIXES = (".jpg", ".jpeg")
-_CHANNELS_OF_8_BITS = {
-    ".png": (1, 3, 4),
-    ".webp": (1, 3, 4),
-    ".bmp": (1, 3),
-    ".jpg": (1, 3),
-    ".jpeg": (1, 3),
-}
+_ALPHA_SUFFIXES = (".png", ".webp")
 _LARGEST_SIDE = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500}
 
 
@@ -63,15 +57,19 @@ def encode(pixels: Pixels, suffix: str) -> bytes:
     suffix = suffix.lower()
     height, width, channels = pixels.shape
     check_fits((height, width, channels), pixels.dtype.name, suffix)
+    buffer = io.BytesIO()
+    plain = pixels[:, :, 0] if channels == 1 else pixels
     if suffix in TIFF_SUFFIXES and (pixels.dtype != np.uint8 or channels not in (1, 3)):
-        return _encode_tiff(pixels)
+        import tifffile
+
+        plain = np.ascontiguousarray(plain)
+        tifffile.imwrite(buffer, plain, metadata=None, software=False, **tiff_options(channels))
+        return buffer.getvalue()
     if pixels.dtype == np.uint16:
         import imagecodecs
 
-        plain = pixels[:, :, 0] if channels == 1 else pixels
         # Level 1 is three times as fast as the default, and compresses noisy images as well.
         return bytes(imagecodecs.png_encode(np.ascontiguousarray(plain), level=1))
-    buffer = io.BytesIO()
     options: dict[str, Any] = {"quality": 95} if suffix in _JPEG_SUFFIXES else {}
     if suffix == ".webp":
         # exact: keep the colours of fully transparent pixels.
@@ -81,15 +79,9 @@ def encode(pixels: Pixels, suffix: str) -> bytes:
 
 
 def check_fits(shape: tuple[int, int, int], depth: str, suffix: str) -> None:
-    """Check that files of a kind can hold an image.
+    """Raise PiggybackError, which names a better suffix, if files with this one (".png") can't hold an image.
 
-    Args:
-        shape: (H, W, C).
-        depth: dtype of the values: "uint8", "uint16" or "float32".
-        suffix: kind of file: ".png".
-
-    Raises:
-        PiggybackError: they can't; the message names a kind that can.
+    The image has the shape (H, W, C), and values of the dtype `depth`.
     """
     suffix = suffix.lower()
     height, width, channels = shape
@@ -106,9 +98,8 @@ def fits(suffix: str, depth: str, channels: int) -> bool:
     """Return whether files of this kind can hold arrays (H, W, `channels`) of dtype `depth`."""
     if suffix in TIFF_SUFFIXES:
         return depth in ("uint8", "uint16", "float32")
-    if depth == "uint16":
-        return suffix == ".png" and channels in (1, 3, 4)
-    return depth == "uint8" and channels in _CHANNELS_OF_8_BITS.get(suffix, ())
+    known = {"uint8": SUFFIXES, "uint16": (".png",)}.get(depth, ())
+    return suffix in known and channels in ((1, 3, 4) if suffix in _ALPHA_SUFFIXES else (1, 3))
 
 
 def tiff_options(channels: int) -> dict[str, Any]:
@@ -121,19 +112,3 @@ def tiff_options(channels: int) -> dict[str, Any]:
     if channels == 4:
         options["extrasamples"] = ["unassalpha"]
     return options
-
-
-def _encode_tiff(pixels: Pixels) -> bytes:
-    """Encode one page, not compressed."""
-    import tifffile
-
-    channels = pixels.shape[2]
-    buffer = io.BytesIO()
-    tifffile.imwrite(
-        buffer,
-        np.ascontiguousarray(pixels[:, :, 0] if channels == 1 else pixels),
-        metadata=None,
-        software=False,
-        **tiff_options(channels),
-    )
-    return buffer.getvalue()

@@ -71,3 +71,7 @@ class ImageFormat:
             return cls(**content)
         except (TypeError, PiggybackError) as error:
             raise PiggybackError(f"unknown image format in this version: {error}") from None
+
+
+Formats = tuple[ImageFormat, ImageFormat]
+"""Formats of a task's inputs and outputs."""

@@ -63,12 +63,9 @@ def _values(image: Image.Image) -> Pixels:
     height, width = image.height, image.width
     if not is_large(width, height):
         return np.asarray(image).reshape(height, width, -1)
-    rows = max(LARGE // width, 1)
-    values: Pixels | None = None
+    bands, rows = len(image.getbands()), max(LARGE // width, 1)
+    values = np.empty((height, width, bands), bool if image.mode == "1" else np.uint8)
     for top in range(0, height, rows):
-        part = np.asarray(image.crop((0, top, width, min(top + rows, height))))
-        if values is None:
-            values = np.empty((height, *part.shape[1:]), part.dtype)
-        values[top : top + rows] = part
-    assert values is not None
-    return values.reshape(height, width, -1)
+        part = image.crop((0, top, width, min(top + rows, height)))
+        values[top : top + rows] = np.asarray(part).reshape(-1, width, bands)
+    return values

@@ -30,13 +30,21 @@ class Source:
     path: Path
     half: Literal["left", "right"] | None = None
 
+    @property
+    def name(self) -> str:
+        """Name of the file."""
+        return self.path.name
+
     def read(self, format: ImageFormat, *, max_pixels: int = MAX_PIXELS) -> Pixels:
         """Read the image as pixels (H, W, C) of the format.
 
         Raises:
             PiggybackError: as `read_image`, or a half is wanted of an odd width.
         """
-        decoded = decode(self.path, max_pixels=max_pixels)
+        return self.fit(decode(self.path, max_pixels=max_pixels), format)
+
+    def fit(self, decoded: Decoded, format: ImageFormat) -> Pixels:
+        """Convert this image of a decoded file to pixels (H, W, C) of the format; errors as `read`."""
         with naming_file(self.path):
             return fitted(self.part_of(decoded), format)
 
@@ -46,7 +54,13 @@ class Source:
         Raises:
             PiggybackError: the image is a half, and the file's width is odd.
         """
-        return _halves(decoded)[self.half == "right"] if self.half else decoded
+        if self.half is None:
+            return decoded
+        width = decoded.pixels.shape[1]
+        if width % 2:
+            raise PiggybackError(f"odd width {width}: it can't hold two halves")
+        start = 0 if self.half == "left" else width // 2
+        return decoded.cut(start, start + width // 2)
 
 
 def list_images(folder: Path, recursive: bool = False) -> list[Path]:
@@ -61,22 +75,22 @@ def list_images(folder: Path, recursive: bool = False) -> list[Path]:
     """
     found: list[Path] = []
     seen: set[tuple[int, int]] = set()
-    waiting = [folder]
+
+    def fail(error: OSError) -> None:
+        raise error
+
     try:
-        while waiting:
-            current = waiting.pop()
-            status = current.stat()
-            if (status.st_dev, status.st_ino) in seen:
-                continue
+        for current, folders, names in os.walk(folder, onerror=fail, followlinks=True):
+            status = os.stat(current)
+            is_new = (status.st_dev, status.st_ino) not in seen
             seen.add((status.st_dev, status.st_ino))
-            with os.scandir(current) as entries:
-                # By name, so that of several links to one folder always the same is followed.
-                inside = sorted((e for e in entries if e.name[0] != "."), key=lambda e: e.name)
-            folders = [current / entry.name for entry in inside if _is_folder(entry)]
-            waiting += reversed(folders if recursive else [])
-            images = (e for e in inside if Path(e.name).suffix.lower() in SUFFIXES)
+            # By name, so that of several links to one folder always the same is followed.
+            below = sorted(name for name in folders if name[0] != ".")
+            folders[:] = below if recursive and is_new else []
+            paths = [Path(current, name) for name in names if is_new and name[0] != "."]
+            images = (path for path in paths if path.suffix.lower() in SUFFIXES)
             # Reading a broken link raises an error that names it; reading a pipe or socket would block.
-            found += [current / e.name for e in images if os.path.isfile(e) or _is_broken(e)]
+            found += [p for p in images if os.path.isfile(p) or not os.path.exists(p)]
     except OSError as error:
         where = error.filename or folder
         raise PiggybackError(f"{where} can't be read: {error.strerror}") from None
@@ -94,20 +108,6 @@ def read_image(path: Path, format: ImageFormat, *, max_pixels: int = MAX_PIXELS)
             transparency that would be lost, values that are not finite, a class index out of range.
     """
     return Source(path).read(format, max_pixels=max_pixels)
-
-
-def read_halves(
-    path: Path, left: ImageFormat, right: ImageFormat, *, max_pixels: int = MAX_PIXELS
-) -> tuple[Pixels, Pixels]:
-    """Read both halves of a side-by-side file, each as pixels (H, W / 2, C) of its format.
-
-    Raises:
-        PiggybackError: as `read_image`, or the width is odd.
-    """
-    decoded = decode(path, max_pixels=max_pixels)
-    with naming_file(path):
-        halves = _halves(decoded)
-        return fitted(halves[0], left), fitted(halves[1], right)
 
 
 def from_pil(image: Image.Image, format: ImageFormat) -> Pixels:
@@ -190,13 +190,6 @@ def value_ranges(
     return ranges
 
 
-def _halves(decoded: Decoded) -> tuple[Decoded, Decoded]:
-    width = decoded.pixels.shape[1]
-    if width % 2:
-        raise PiggybackError(f"odd width {width}: it can't hold two halves")
-    return decoded.cut(0, width // 2), decoded.cut(width // 2, width)
-
-
 def fitted(decoded: Decoded, format: ImageFormat) -> Pixels:
     """Convert decoded pixels to (H, W, C) of the format, if that loses nothing.
 
@@ -210,9 +203,7 @@ def fitted(decoded: Decoded, format: ImageFormat) -> Pixels:
         raise PiggybackError(f"its values are {pixels.dtype}, the task takes {format.depth}")
     _refuse_not_finite(pixels)
     found = pixels.shape[2]
-    if found == wanted:
-        return np.ascontiguousarray(pixels)
-    if decoded.alpha:
+    if decoded.alpha and found != wanted:
         if not decoded.opaque:
             raise PiggybackError(
                 f"it has transparency, which would be lost: flatten it, or give {_GIVE_CHANNELS} {found} "
@@ -255,14 +246,3 @@ def _refuse_not_finite(pixels: Pixels) -> None:
     if pixels.dtype == np.float32 and not np.isfinite(pixels).all():
         count = int((~np.isfinite(pixels)).sum())
         raise PiggybackError(f"{count} of its values are NaN or infinite: replace them first")
-
-
-def _is_broken(entry: os.DirEntry[str]) -> bool:
-    return entry.is_symlink() and not os.path.exists(entry.path)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False

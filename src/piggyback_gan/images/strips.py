@@ -2,7 +2,7 @@
 
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from piggyback_gan.images.encode import TIFF_SUFFIXES, encode, fits, tiff_options
 from piggyback_gan.images.pixels import Pixels
-from piggyback_gan.system.files import atomic_file, atomic_write
+from piggyback_gan.system.files import atomic_file
 
 _COLOR_TYPES = {1: 0, 3: 2, 4: 6}
 _ROWS_AT_ONCE = 64
@@ -35,21 +35,17 @@ def write_strips(
         PiggybackError: the file can't be written, or files of this kind can't hold such an image.
     """
     suffix = path.suffix.lower()
-    kind: Callable[[IO[bytes], Iterable[Pixels], tuple[int, int, int], str], None] | None = None
-    if suffix in TIFF_SUFFIXES:
-        kind = _write_tiff
-    elif suffix == ".png" and fits(suffix, depth, shape[2]):
-        kind = _write_png
-    if kind is not None:
-        with atomic_file(path) as file:
-            kind(file, strips, shape, depth)
-        return
-    whole = np.empty(shape, depth)
-    top = 0
-    for strip in strips:
-        whole[top : top + len(strip)] = strip
-        top += len(strip)
-    atomic_write(path, encode(whole, suffix))
+    with atomic_file(path) as file:
+        if suffix in TIFF_SUFFIXES:
+            _write_tiff(file, strips, shape, depth)
+        elif suffix == ".png" and fits(suffix, depth, shape[2]):
+            _write_png(file, strips, shape, depth)
+        else:
+            whole, top = np.empty(shape, depth), 0
+            for strip in strips:
+                whole[top : top + len(strip)] = strip
+                top += len(strip)
+            file.write(encode(whole, suffix))
 
 
 def _write_tiff(

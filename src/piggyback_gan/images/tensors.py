@@ -55,17 +55,11 @@ def resize(pixels: Pixels, size: int, *, labels: bool = False) -> Pixels:
         rows, columns = ((np.arange(size) + 0.5) * side / size for side in pixels.shape[:2])
         return np.asarray(pixels[rows.astype(int)[:, None], columns.astype(int)])
     if pixels.dtype == np.uint8 and channels in (1, 3):
-        resized = np.asarray(to_pil(pixels).resize((size, size), Image.Resampling.BICUBIC))
-        return resized.reshape(size, size, channels)
-    planes = [
-        np.asarray(
-            Image.fromarray(pixels[:, :, i].astype(np.float32)).resize(
-                (size, size), Image.Resampling.BICUBIC
-            )
-        )
-        for i in range(channels)
-    ]
-    values = np.stack(planes, axis=2)
+        image = to_pil(pixels).resize((size, size), Image.Resampling.BICUBIC)
+        return np.asarray(image).reshape(size, size, channels)
+    planes = (Image.fromarray(pixels[:, :, i].astype(np.float32)) for i in range(channels))
+    resized = [np.asarray(p.resize((size, size), Image.Resampling.BICUBIC)) for p in planes]
+    values = np.stack(resized, axis=2)
     if pixels.dtype.name in FULL_RANGE:
         values = values.round().clip(*FULL_RANGE[pixels.dtype.name])
     return np.asarray(values.astype(pixels.dtype))

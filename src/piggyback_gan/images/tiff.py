@@ -12,13 +12,13 @@ import tifffile
 from PIL import ImageFile, TiffImagePlugin
 
 from piggyback_gan.errors import PiggybackError
+from piggyback_gan.images.format import DEPTHS
 from piggyback_gan.images.pillow import decode_with_pillow
-from piggyback_gan.images.pixels import Decoded, Pixels, check_size, is_large
+from piggyback_gan.images.pixels import Decoded, Pixels, check_size
 
 # tifffile logs faults of damaged files; here they are errors, or the file is readable.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
-_DEPTHS = ("uint8", "uint16", "float32")
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
 _COLORS = {
     3: "a palette",
@@ -29,8 +29,7 @@ _COLORS = {
     32803: "a camera's raw mosaic",
 }
 _JPEG = (6, 7)
-_LOSSLESS = (1, 5, 8, 32946)  # none, LZW, deflate
-_ALSO_LOSSLESS = (32773, 34925, 50000)  # PackBits, LZMA, Zstandard
+_LOSSLESS = (1, 5, 8, 32946, 32773, 34925, 50000)  # none, LZW, deflate, PackBits, LZMA, Zstandard
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 _REDUCED = 1
 _LAYOUT_TAGS = range(256, 340)
@@ -56,14 +55,13 @@ def decode_tiff(file: BinaryIO, max_pixels: int) -> Decoded:
         check_size(width, length, values, max_pixels)
         _refuse_pages(tiff)
         depth = "none" if page.dtype is None else page.dtype.name
-        small = page.bitspersample <= 8 and depth in ("uint8", "bool")
-        if small and _is_for_pillow(page) and not _is_large_plain(page):
+        if _is_for_pillow(page, depth):
             file.seek(0)
             image: ImageFile.ImageFile = TiffImagePlugin.TiffImageFile(file, "")
             decoded = decode_with_pillow(image, max_pixels, page.bitspersample)
             exact = page.photometric in (_BLACK_IS_ZERO, _PALETTE) and page.compression not in _JPEG
             return decoded if exact else replace(decoded, indices=None)
-        if depth not in _DEPTHS or page.bitspersample != np.dtype(depth).itemsize * 8:
+        if depth not in DEPTHS or page.bitspersample != np.dtype(depth).itemsize * 8:
             raise PiggybackError(
                 f"its values are {depth} of {page.bitspersample} bits: 8-bit, 16-bit (unsigned) and "
                 "float32 are supported"
@@ -72,21 +70,22 @@ def decode_tiff(file: BinaryIO, max_pixels: int) -> Decoded:
             name = _COLORS.get(int(page.photometric), f"of kind {int(page.photometric)}")
             raise PiggybackError(f"its colours are {name}: save it as gray or RGB")
         _refuse_missing_parts(page, file)
-        decoded = _described(page, _contiguous(page)).turned(_orientation(page))
+        orientation = int(page.tags.valueof(_ORIENTATION, 1))
+        decoded = _described(page, _contiguous(page)).turned(orientation)
         # Label maps need the stored values, so no lossy compression.
-        exact = page.compression in (*_LOSSLESS, *_ALSO_LOSSLESS)
+        exact = page.compression in _LOSSLESS
         return decoded if exact else replace(decoded, indices=None)
 
 
-def _is_for_pillow(page: tifffile.TiffPage) -> bool:
+def _is_for_pillow(page: tifffile.TiffPage, depth: str) -> bool:
     """Return whether Pillow decodes it: palettes, fewer than 8 bits, white as zero, YCbCr and JPEG."""
-    channels = page.samplesperpixel
-    return (
+    special = (
         page.bitspersample < 8
-        or (channels == 1 and page.photometric != _BLACK_IS_ZERO)
+        or (page.samplesperpixel == 1 and page.photometric != _BLACK_IS_ZERO)
         or page.photometric == _YCBCR
         or page.compression in _JPEG
     )
+    return special and page.bitspersample <= 8 and depth in ("uint8", "bool")
 
 
 def _refuse_unread_tags(tiff: tifffile.TiffFile, page: tifffile.TiffPage, file: BinaryIO) -> None:
@@ -101,16 +100,6 @@ def _refuse_unread_tags(tiff: tifffile.TiffFile, page: tifffile.TiffPage, file: 
     }
     if unread := sorted(code for code in codes if code in _LAYOUT_TAGS and code not in page.tags):
         raise PiggybackError(f"can't be read: the file is truncated or damaged (tag {unread[0]})")
-
-
-def _is_large_plain(page: tifffile.TiffPage) -> bool:
-    """Return whether it is large and tifffile reads the same values as Pillow, with half of the memory."""
-    return (
-        page.bitspersample == 8
-        and page.photometric in (_BLACK_IS_ZERO, _RGB)
-        and page.compression in _LOSSLESS
-        and is_large(page.imagewidth, page.imagelength)
-    )
 
 
 def _refuse_pages(tiff: tifffile.TiffFile) -> None:
@@ -165,8 +154,3 @@ def _described(page: tifffile.TiffPage, pixels: Pixels) -> Decoded:
     if alpha and page.extrasamples == (_ASSOCIATED,) and not decoded.opaque:
         raise PiggybackError("its colours are multiplied by its alpha: save it with straight alpha")
     return decoded
-
-
-def _orientation(page: tifffile.TiffPage) -> int:
-    tag = page.tags.get(_ORIENTATION)
-    return int(tag.value) if tag else 1

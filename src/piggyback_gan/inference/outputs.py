@@ -102,13 +102,9 @@ def _sources(inputs: Sequence[Path], out: Path, recursive: bool) -> Iterator[tup
         elif path.suffix.lower() not in SUFFIXES:
             raise PiggybackError(f"{path}: not an image; known are {', '.join(SUFFIXES)}")
         else:
-            yield path, _tree_of(path) if recursive else Path()
-
-
-def _tree_of(path: Path) -> Path:
-    """Return the folders of a relative path without "..", so that `find . | ...` keeps its tree."""
-    parent = path.parent
-    return Path() if parent.is_absolute() or ".." in parent.parts else parent
+            # So that `find . | ...` keeps its tree.
+            is_below = recursive and not path.is_absolute() and ".." not in path.parent.parts
+            yield path, path.parent if is_below else Path()
 
 
 def _is_inside(path: Path, folder: Path) -> bool:

@@ -76,8 +76,9 @@ class _SharedNorm(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         if self.counting is not None:
+            # Averaged to the resolution of the layer's features.
             rows, columns = (
-                _shrunk(weights, size)
+                F.adaptive_avg_pool1d(weights[:, None], size)[:, 0]
                 for weights, size in zip(self.counting, features.shape[2:], strict=True)
             )
             total = rows.sum(1) @ columns.sum(1)
@@ -99,8 +100,3 @@ def _replace_norms(network: nn.Module) -> list[_SharedNorm]:
                 setattr(module, name, norm)
                 norms.append(norm)
     return norms
-
-
-def _shrunk(weights: Tensor, size: int) -> Tensor:
-    """Average weights (B, pixels) to (B, size), the resolution of a layer's features."""
-    return F.adaptive_avg_pool1d(weights[:, None], size)[:, 0]

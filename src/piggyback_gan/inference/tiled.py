@@ -91,13 +91,8 @@ def sample_windows(
     """Read the parts of an image from which norm layers take their statistics.
 
     That is the whole image if it has at most `tiling.sample_pixels`; else windows, one at a random place (with a
-    fixed seed) in each cell of a grid. Their margins, where the network lacks context, have no weight.
-
-    Args:
-        config: the network's architecture.
-        size: (H, W) of the image.
-        read: reads a part of it.
-        tiling: tile size, overlap and number of pixels to read.
+    fixed seed) in each cell of a grid. Their margins, where the network lacks context, have no weight. The
+    arguments are those of `translated_strips`.
     """
     lines = [lay_tiles(length, config) for length in size]
     lengths = [line.size for line in lines]
@@ -113,19 +108,13 @@ def sample_windows(
     random = np.random.default_rng(_SEED)
     windows = []
     for cell in np.ndindex(grid):
-        places = []
-        for i in range(2):
-            room = (lengths[i] - sides[i]) // config.size_multiple
-            place = (cell[i] + random.random()) / grid[i] * (room + 1)
-            places.append(int(place) * config.size_multiple)
-        pixels = [
-            line.indices[place : place + side]
-            for line, place, side in zip(lines, places, sides, strict=True)
-        ]
-        counting = [
-            _without_margins(place, side, length, tiling.overlap)
-            for place, side, length in zip(places, sides, lengths, strict=True)
-        ]
+        pixels, counting = [], []
+        for i, (line, length, side) in enumerate(zip(lines, lengths, sides, strict=True)):
+            room = (length - side) // config.size_multiple
+            step = int((cell[i] + random.random()) / grid[i] * (room + 1))
+            place = step * config.size_multiple
+            pixels.append(line.indices[place : place + side])
+            counting.append(_without_margins(place, side, length, tiling.overlap))
         windows.append(Window(read(*pixels), *counting))
     return windows
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.images.decode import naming_file
 from piggyback_gan.images.encode import check_fits, encode
-from piggyback_gan.images.format import ImageFormat
+from piggyback_gan.images.format import Formats, ImageFormat
 from piggyback_gan.images.pixels import MAX_PIXELS, Pixels
 from piggyback_gan.images.read import read_image
 from piggyback_gan.images.strips import write_strips
@@ -22,9 +22,6 @@ from piggyback_gan.inference.tiling import Tiling, lay_tiles
 from piggyback_gan.networks.config import Architecture
 from piggyback_gan.system.device import device_of
 from piggyback_gan.system.files import atomic_write
-
-Formats = tuple[ImageFormat, ImageFormat]
-"""Formats of a task's inputs and outputs."""
 
 
 def translate_batch(
@@ -62,11 +59,7 @@ def translate_batch(
 
 
 def padded(images: Tensor, config: Architecture) -> tuple[Tensor, tuple[int, int]]:
-    """Pad images by reflection to a size that a network takes.
-
-    Args:
-        images: (B, C, H, W), any H and W from 1 on.
-        config: the network's architecture.
+    """Pad images (B, C, H, W) of any H and W from 1 on by reflection to a size that a network takes.
 
     Returns:
         The padded images, and the numbers of rows and columns that were added before theirs.
@@ -126,8 +119,7 @@ def translate_files(
             images = [pixels for _, pixels in batch]
             translated = translate_pixels(generator, config, images, formats)
             for (outcome, _), made in zip(batch, translated, strict=True):
-                suffix = outcome.output.suffix.lower()
-                atomic_write(outcome.output, encode(made, suffix))
+                atomic_write(outcome.output, encode(made, outcome.output.suffix))
                 outcomes.append(outcome)
             on_done(len(outcomes))
     on_done(len(outcomes))
@@ -151,17 +143,7 @@ def _translate_tiled(
 def translate_pixels(
     generator: nn.Module, config: Architecture, images: Sequence[Pixels], formats: Formats
 ) -> list[Pixels]:
-    """Translate images of one size.
-
-    Args:
-        generator: a folded task.
-        config: its architecture, with the task's channels.
-        images: one or more, (H, W, C) of the task's input format.
-        formats: formats of the task's inputs and outputs.
-
-    Returns:
-        Pixels (H, W, C) of the task's output format.
-    """
+    """Translate images (H, W, C) of one size and the task's input format to pixels of its output format."""
     batch = torch.stack([to_tensor(pixels, formats[0]) for pixels in images])
     return [to_pixels(image, formats[1]) for image in translate_batch(generator, config, batch)]
 
@@ -174,15 +156,7 @@ def translate_strips(
     tiling: Tiling,
     on_tile: Callable[[], None] = lambda: None,
 ) -> Iterator[Pixels]:
-    """Translate an image (H, W, C) in tiles.
-
-    Args:
-        generator: a folded task.
-        config: its architecture, with the task's channels.
-        pixels: the image, in the task's input format.
-        formats: formats of the task's inputs and outputs.
-        tiling: tile size, overlap and source of norm statistics.
-        on_tile: called before each tile is read.
+    """Translate an image (H, W, C) of the task's input format in tiles; call `on_tile` before each is read.
 
     Yields:
         Strips (rows, W, C) of the task's output format, from top to bottom.

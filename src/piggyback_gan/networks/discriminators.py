@@ -4,7 +4,9 @@ Source: Isola et al., "Image-to-Image Translation with Conditional Adversarial N
 sections 3.2.2 and 6.1.2.
 """
 
-from torch import Tensor, nn
+from collections import OrderedDict
+
+from torch import nn
 
 from piggyback_gan.networks.config import DiscriminatorConfig
 from piggyback_gan.networks.layers import init_weights, make_norm, needs_bias
@@ -17,56 +19,41 @@ def build_discriminator(config: DiscriminatorConfig) -> nn.Module:
     real images: (B, 1, H, W) for ``"pixel"``; (B, 1, H // 2**layers - 2, W // 2**layers - 2) for
     ``"patch"``, so that H and W must be at least 3 * 2**layers.
     """
-    network = PatchDiscriminator(config) if config.name == "patch" else PixelDiscriminator(config)
+    layers = _patch_layers(config) if config.name == "patch" else _pixel_layers(config)
+    name = "model" if config.name == "patch" else "net"
+    network = nn.Sequential(OrderedDict([(name, nn.Sequential(*layers))]))
     init_weights(network, config.init)
     return network
 
 
-class PatchDiscriminator(nn.Module):
+def _patch_layers(config: DiscriminatorConfig) -> list[nn.Module]:
     """PatchGAN: scores whether each patch of an image is real (70x70 pixels with 3 layers)."""
-
-    def __init__(self, config: DiscriminatorConfig) -> None:
-        super().__init__()
-        bias = needs_bias(config.norm)
-        channels = config.ndf
-        layers: list[nn.Module] = [
-            nn.Conv2d(config.input_channels, channels, 4, stride=2, padding=1),
+    bias = needs_bias(config.norm)
+    channels = config.ndf
+    layers: list[nn.Module] = [
+        nn.Conv2d(config.input_channels, channels, 4, stride=2, padding=1),
+        nn.LeakyReLU(0.2, inplace=True),
+    ]
+    for n in range(1, config.layers + 1):
+        wider = config.ndf * min(2**n, 8)
+        stride = 2 if n < config.layers else 1
+        layers += [
+            nn.Conv2d(channels, wider, 4, stride=stride, padding=1, bias=bias),
+            make_norm(config.norm, wider),
             nn.LeakyReLU(0.2, inplace=True),
         ]
-        for n in range(1, config.layers + 1):
-            wider = config.ndf * min(2**n, 8)
-            stride = 2 if n < config.layers else 1
-            layers += [
-                nn.Conv2d(channels, wider, 4, stride=stride, padding=1, bias=bias),
-                make_norm(config.norm, wider),
-                nn.LeakyReLU(0.2, inplace=True),
-            ]
-            channels = wider
-        layers.append(nn.Conv2d(channels, 1, 4, stride=1, padding=1))
-        self.model = nn.Sequential(*layers)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Score images (B, C, H, W): (B, 1, H // 2**layers - 2, W // 2**layers - 2), unbounded."""
-        scores: Tensor = self.model(images)
-        return scores
+        channels = wider
+    return [*layers, nn.Conv2d(channels, 1, 4, stride=1, padding=1)]
 
 
-class PixelDiscriminator(nn.Module):
+def _pixel_layers(config: DiscriminatorConfig) -> list[nn.Module]:
     """PixelGAN: three 1x1 convolutions, which score each pixel by its colour alone."""
-
-    def __init__(self, config: DiscriminatorConfig) -> None:
-        super().__init__()
-        ndf, bias = config.ndf, needs_bias(config.norm)
-        self.net = nn.Sequential(
-            nn.Conv2d(config.input_channels, ndf, 1),
-            nn.LeakyReLU(0.2, inplace=True),
-            nn.Conv2d(ndf, 2 * ndf, 1, bias=bias),
-            make_norm(config.norm, 2 * ndf),
-            nn.LeakyReLU(0.2, inplace=True),
-            nn.Conv2d(2 * ndf, 1, 1, bias=bias),
-        )
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Score images (B, C, H, W): (B, 1, H, W), unbounded."""
-        scores: Tensor = self.net(images)
-        return scores
+    ndf, bias = config.ndf, needs_bias(config.norm)
+    return [
+        nn.Conv2d(config.input_channels, ndf, 1),
+        nn.LeakyReLU(0.2, inplace=True),
+        nn.Conv2d(ndf, 2 * ndf, 1, bias=bias),
+        make_norm(config.norm, 2 * ndf),
+        nn.LeakyReLU(0.2, inplace=True),
+        nn.Conv2d(2 * ndf, 1, 1, bias=bias),
+    ]

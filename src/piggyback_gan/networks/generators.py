@@ -88,11 +88,10 @@ class ResnetGenerator(nn.Module):
                 layers.append(BlurUp(2 * channels))
                 layers.append(nn.Conv2d(2 * channels, channels, 3, padding=1, bias=bias))
             else:
-                layers.append(
-                    nn.ConvTranspose2d(
-                        2 * channels, channels, 3, stride=2, padding=1, output_padding=1, bias=bias
-                    )
+                grow = nn.ConvTranspose2d(
+                    2 * channels, channels, 3, stride=2, padding=1, output_padding=1, bias=bias
                 )
+                layers.append(grow)
             layers += [make_norm(norm, channels), nn.ReLU(inplace=True)]
         layers += [nn.ReflectionPad2d(3), nn.Conv2d(ngf, config.output_channels, 7), nn.Tanh()]
         self.model = nn.Sequential(*layers)
@@ -108,21 +107,13 @@ class ResnetBlock(nn.Module):
 
     def __init__(self, channels: int, norm: str, *, dropout: bool) -> None:
         super().__init__()
-        bias = needs_bias(norm)
-        layers: list[nn.Module] = [
-            nn.ReflectionPad2d(1),
-            nn.Conv2d(channels, channels, 3, bias=bias),
-            make_norm(norm, channels),
-            nn.ReLU(inplace=True),
-        ]
-        if dropout:
-            layers.append(nn.Dropout(0.5))
-        layers += [
-            nn.ReflectionPad2d(1),
-            nn.Conv2d(channels, channels, 3, bias=bias),
-            make_norm(norm, channels),
-        ]
-        self.conv_block = nn.Sequential(*layers)
+
+        def conv() -> list[nn.Module]:
+            layer = nn.Conv2d(channels, channels, 3, bias=needs_bias(norm))
+            return [nn.ReflectionPad2d(1), layer, make_norm(norm, channels)]
+
+        between = [nn.ReLU(inplace=True), *([nn.Dropout(0.5)] if dropout else [])]
+        self.conv_block = nn.Sequential(*conv(), *between, *conv())
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features (B, C, H, W) to features of the same shape."""
@@ -143,31 +134,19 @@ class UnetGenerator(nn.Module):
             block = UnetBlock(8 * ngf, 8 * ngf, inside=block, norm=norm, dropout=config.dropout)
         for channels in (4 * ngf, 2 * ngf, ngf):
             block = UnetBlock(channels, 2 * channels, inside=block, norm=norm)
-        self.model = UnetOutermostBlock(config, inside=block)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Translate images (B, C_in, H, W) to images (B, C_out, H, W) in [-1, 1]."""
-        translated: Tensor = self.model(images)
-        return translated
-
-
-class UnetOutermostBlock(nn.Module):
-    """The U-Net's outermost level: first and last convolution, Tanh; no skip, no norm."""
-
-    def __init__(self, config: GeneratorConfig, *, inside: nn.Module) -> None:
-        super().__init__()
-        ngf = config.ngf
-        self.model = nn.Sequential(
-            _down_conv(config.input_channels, ngf, bias=needs_bias(config.norm)),
-            inside,
+        outermost = nn.Sequential(
+            _down_conv(config.input_channels, ngf, bias=needs_bias(norm)),
+            block,
             nn.ReLU(inplace=True),
             _up_conv(2 * ngf, config.output_channels, bias=True),
             nn.Tanh(),
         )
+        # The public network's outermost level is a module with a `model` of its own.
+        self.model = nn.ModuleDict({"model": outermost})
 
     def forward(self, images: Tensor) -> Tensor:
         """Translate images (B, C_in, H, W) to images (B, C_out, H, W) in [-1, 1]."""
-        translated: Tensor = self.model(images)
+        translated: Tensor = self.model["model"](images)
         return translated
 
 

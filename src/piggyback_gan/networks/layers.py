@@ -1,13 +1,19 @@
 """Norms, blur layers and weight initialization of generators and discriminators."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from piggyback_gan.networks.config import INITS
-from piggyback_gan.system.checks import check_choice
-
 _GAIN = 0.02
+_WEIGHTS: dict[str, Callable[[Tensor], object]] = {
+    "normal": partial(nn.init.normal_, std=_GAIN),
+    "xavier": partial(nn.init.xavier_normal_, gain=_GAIN),
+    "kaiming": nn.init.kaiming_normal_,
+    "orthogonal": partial(nn.init.orthogonal_, gain=_GAIN),
+}
 
 
 class BlurDown(nn.Module):
@@ -84,26 +90,12 @@ def init_weights(module: nn.Module, init: str) -> None:
     Args:
         module: the network; other kinds of layers are unchanged.
         init: one of `INITS`.
-
-    Raises:
-        PiggybackError: ``init`` is not one of `INITS`.
     """
-    check_choice("init", init, INITS)
-    module.apply(lambda layer: _init_layer(layer, init))
-
-
-def _init_layer(layer: nn.Module, init: str) -> None:
-    if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-        if init == "normal":
-            nn.init.normal_(layer.weight, 0.0, _GAIN)
-        elif init == "xavier":
-            nn.init.xavier_normal_(layer.weight, gain=_GAIN)
-        elif init == "kaiming":
-            nn.init.kaiming_normal_(layer.weight)
-        else:
-            nn.init.orthogonal_(layer.weight, gain=_GAIN)
-        if layer.bias is not None:
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            _WEIGHTS[init](layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.BatchNorm2d):
+            nn.init.normal_(layer.weight, 1.0, _GAIN)
             nn.init.zeros_(layer.bias)
-    elif isinstance(layer, nn.BatchNorm2d):
-        nn.init.normal_(layer.weight, 1.0, _GAIN)
-        nn.init.zeros_(layer.bias)

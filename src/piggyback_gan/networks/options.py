@@ -1,6 +1,5 @@
 """Options of a bank's generator."""
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -123,8 +122,8 @@ class GeneratorOptions:
         return config
 
     def _chosen(self) -> dict[str, Any]:
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(GeneratorOptions)}
-        return {_CONFIG_FIELDS.get(k, k): value for k, value in values.items() if value is not None}
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        return {_CONFIG_FIELDS.get(name, name): value for name, value in given.items()}
 
 
 _CONFIG_FIELDS = {"generator": "name", "generator_arguments": "arguments", "weight_init": "init"}

@@ -30,23 +30,18 @@ def choose_device(asked: str) -> str:
         torch.set_flush_denormal(True)
     place = find_place()
     if device == "cuda" and place.count > 1:
-        _take_own_gpu(place.local_rank)
+        count = torch.cuda.device_count()
+        # A launcher may have hidden all but one GPU from each process.
+        index = place.local_rank if count > 1 else 0
+        if index >= count:
+            raise PiggybackError(
+                f"process {index} on this machine has no GPU: found {count} GPUs, start at most {count} "
+                "processes"
+            )
+        torch.cuda.set_device(index)
     return device
 
 
 def device_of(network: nn.Module) -> torch.device:
     """Return the device of a network's parameters; the CPU where it has none, such as onnxruntime's."""
     return next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
-
-
-def _take_own_gpu(local_rank: int) -> None:
-    """Make "cuda" mean this process's own GPU."""
-    count = torch.cuda.device_count()
-    # A launcher may have hidden all but one GPU from each process.
-    index = local_rank if count > 1 else 0
-    if index >= count:
-        raise PiggybackError(
-            f"process {local_rank} on this machine has no GPU: found {count} GPUs, start at most {count} "
-            "processes"
-        )
-    torch.cuda.set_device(index)

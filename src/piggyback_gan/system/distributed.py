@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -57,11 +56,9 @@ class Processes:
         flags = gradients[0].new_full((1,), float(flag))
         flat = torch.cat([*(gradient.flatten() for gradient in gradients), flags])
         self.sum_all(flat)
-        start = 0
-        for parameter in parameters:
-            part = flat[start : start + parameter.numel()]
+        parts = torch.split(flat[:-1], [parameter.numel() for parameter in parameters])
+        for parameter, part in zip(parameters, parts, strict=True):
             parameter.grad = part.view_as(parameter)
-            start += parameter.numel()
         return bool(flat[-1] > 0)
 
     def sum_all(self, values: Tensor) -> Tensor:
@@ -93,11 +90,9 @@ class Processes:
         """Broadcast rank 0's buffers, such as batch norm's running statistics: once for each dtype."""
         if self.world == 1:
             return
-        kinds: dict[torch.dtype, list[Tensor]] = defaultdict(list)
-        for network in networks:
-            for buffer in network.buffers():
-                kinds[buffer.dtype].append(buffer)
-        for buffers in kinds.values():
+        every = [buffer for network in networks for buffer in network.buffers()]
+        for kind in dict.fromkeys(buffer.dtype for buffer in every):
+            buffers = [buffer for buffer in every if buffer.dtype == kind]
             flat = torch.cat([buffer.flatten() for buffer in buffers])
             with _together():
                 dist.broadcast(flat, src=0)
@@ -129,11 +124,9 @@ def processes() -> Iterator[Processes]:
     """
     place = find_place()
     rank, world = place.rank, place.count
-    if dist.is_available() and dist.is_initialized():
-        yield Processes(dist.get_rank(), dist.get_world_size())
-        return
-    if world == 1:
-        yield Processes()
+    is_joined = dist.is_available() and dist.is_initialized()
+    if is_joined or world == 1:
+        yield Processes(dist.get_rank(), dist.get_world_size()) if is_joined else Processes()
         return
     store = _join(rank, world)
     try:

@@ -21,14 +21,9 @@ def cache_folder() -> Path:
 
 
 def fetch(url: str, sha256: str, path: Path) -> Path:
-    """Download a file to `path`, unless it is there with this hash already; return `path`.
+    """Download a file to `path`, unless it is there with this SHA-256 (hexadecimal) already; return `path`.
 
     The file appears at `path` complete and checked, or not at all.
-
-    Args:
-        url: address of the file.
-        sha256: expected SHA-256 of its content, in hexadecimal.
-        path: where to keep it.
 
     Raises:
         PiggybackError: it can't be downloaded, has another hash, or can't be written.

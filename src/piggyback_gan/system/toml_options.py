@@ -12,11 +12,7 @@ _Options = TypeVar("_Options")
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file.
-
-    Raises:
-        PiggybackError: it can't be read, or is not valid TOML.
-    """
+    """Read a TOML file; raise PiggybackError if it can't be read or is not valid TOML."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -31,11 +27,7 @@ def known_options(*classes: type) -> list[str]:
 
 
 def check_keys(content: Mapping[str, Any], known: Collection[str], where: str) -> None:
-    """Check that all keys are known.
-
-    Raises:
-        PiggybackError: some are not; it names them and the known ones.
-    """
+    """Raise PiggybackError, which names the known keys, if `content` has others."""
     if unknown := sorted(content.keys() - set(known)):
         raise PiggybackError(
             f"{where}: unknown options {', '.join(unknown)}; known: {', '.join(sorted(known))}"

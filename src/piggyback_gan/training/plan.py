@@ -10,7 +10,7 @@ import torch
 from piggyback_gan.bank.bank import Bank, open_or_new
 from piggyback_gan.core.network import PiggybackNetwork
 from piggyback_gan.core.task import LayerPlan, ParameterCount
-from piggyback_gan.data.folders import PairedFolder, UnpairedFolder, find_folder, train_counts
+from piggyback_gan.data.folders import PairedFolder, UnpairedFolder, find_folder
 from piggyback_gan.data.formats import find_formats
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.evaluation.evaluate import unpaired_metric_names
@@ -129,7 +129,7 @@ def plan_task(
         earlier=bank.tasks,
         device=device,
         earlier_backward=backward_tasks,
-        train_images=min(train_counts(folder)),
+        train_images=min(map(len, folder.train_sides)),
         equal_channels=channels[0] == channels[1],
     )
     check_size(bank.config, options)
@@ -154,7 +154,7 @@ def plan_task(
         layers=layers,
         parameters=sum(counts[1:], counts[0]),
         effective_batch=batch,
-        epoch_steps=-(-max(train_counts(folder)) // batch),
+        epoch_steps=-(-max(map(len, folder.train_sides)) // batch),
         memory=estimate_memory(networks, bank.config, channels, options),
     )
     if options.keep_best is not None and options.keep_best not in plan.metrics:

@@ -1,16 +1,13 @@
 """Data sets of a task: training, held-out and sample images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from piggyback_gan.data.folders import Pair, PairedFolder, UnpairedFolder
-from piggyback_gan.data.loading import Checked, Dataset, held_out_sides, load_sides
+from piggyback_gan.data.folders import PairedFolder, Sides, UnpairedFolder
+from piggyback_gan.data.loading import Checked, Dataset, load_sides
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.images.format import ImageFormat
-from piggyback_gan.images.read import Source
 from piggyback_gan.training.options import TrainingOptions
-
-_Sides = Sequence[Sequence[Pair] | Sequence[Source]]
 
 
 @dataclass(frozen=True)
@@ -42,27 +39,21 @@ def load_task_data(
         PiggybackError: names all files of all splits that can't be used.
     """
     assert options.load_size is not None
-    sizes = {"train": options.load_size}
+    name, size = folder.held_out_name or "held-out", options.image_size
+    load_size = options.load_size
 
-    def load(split: str, sides: _Sides) -> Dataset:
-        total, size = sum(map(len, sides)), sizes.get(split, options.image_size)
-        return load_sides(
-            sides, options.direction, formats, size, lambda done: checked(split, done, total)
-        )
+    def load(split: str, sides: Sides, size: int = size, count: int | None = None) -> Dataset:
+        return load_sides(sides, options.direction, formats, size, split, checked, count)
 
-    sides: _Sides
-    if isinstance(folder, PairedFolder):
-        sides, partners = (folder.train,), False
-    else:
-        sides, partners = (folder.train_a, folder.train_b), bool(folder.paired_held_out)
-    name = folder.held_out_name or "held-out"
     train, held_out = _all_or_faults(
-        lambda: load("train", sides), lambda: load(name, _held_out(folder))
+        lambda: load("train", folder.train_sides, load_size),
+        lambda: load(name, folder.held_out_sides),
     )
+    shown = held_out
     if not len(held_out):
-        shown = load("samples", [side[: options.samples] for side in sides])
-        return TaskData(train, None, shown)
-    return TaskData(train, held_out, held_out, partners)
+        shown = load("samples", folder.train_sides, count=options.samples)
+    partners = isinstance(folder, UnpairedFolder) and bool(folder.paired_held_out)
+    return TaskData(train, held_out if len(held_out) else None, shown, partners)
 
 
 def load_held_out_of(
@@ -76,12 +67,9 @@ def load_held_out_of(
     Raises:
         PiggybackError: names all files that can't be used.
     """
-    some = [side[:count] for side in _held_out(folder)]
-    return load_sides(some, options.direction, formats, options.image_size, lambda done: None)
-
-
-def _held_out(folder: PairedFolder | UnpairedFolder) -> _Sides:
-    return (folder.held_out,) if isinstance(folder, PairedFolder) else held_out_sides(folder)
+    return load_sides(
+        folder.held_out_sides, options.direction, formats, options.image_size, count=count
+    )
 
 
 def _all_or_faults(*loaders: Callable[[], Dataset]) -> list[Dataset]:
