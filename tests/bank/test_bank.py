@@ -115,10 +115,7 @@ def test_a_task_file_holds_only_what_the_task_added(bank: Bank) -> None:
         values = sum(map(math.prod, shapes.values()))
         expected = {key: tuple(shape) for key, shape in private.items()}
         for layer in LAYERS:
-            filters, length = (
-                whole.layouts[layer].filters,
-                whole.layouts[layer].length,
-            )
+            filters, length = (whole.layouts[layer].filters, whole.layouts[layer].length)
             added = math.ceil(round(shares[layer] * filters, 9))
             if added:
                 expected[f"{layer}.unconstrained_filters"] = (added, length)
