@@ -520,21 +520,6 @@ def test_a_task_of_another_network_or_of_other_layers_does_not_fit() -> None:
         PiggybackNetwork(Net()).restore_task(TaskState("one", TaskFilters({}), mine.tensors))
 
 
-def test_a_folded_network_composes_the_same_bits_on_any_number_of_threads() -> None:
-    network = learned("one")
-    learn(network, "two", replace(ALL_LAYERS, init="standalone"))
-    before = torch.get_num_threads()
-    folds = []
-    try:
-        for threads in (1, 2, 4):
-            torch.set_num_threads(threads)
-            folds.append(network.fold("two").state_dict())
-    finally:
-        torch.set_num_threads(before)
-    for other in folds[1:]:
-        assert all(torch.equal(folds[0][key], other[key]) for key in other)
-
-
 def test_calls_and_edits_of_a_finished_task_do_not_change_it(x: Tensor) -> None:
     network = PiggybackNetwork(Net())
     network.add_task("one")
