@@ -83,6 +83,13 @@ def assert_one_line(error: BaseException, *words: str) -> None:
         assert word in str(error)
 
 
+def refuse_manifest(folder: Path, *words: str) -> None:
+    """Check that the folder's manifest is refused in one line with these words."""
+    with pytest.raises(PiggybackError) as caught:
+        Manifest.read(folder)
+    assert_one_line(caught.value, *words)
+
+
 # --- what it says ---
 
 
@@ -126,16 +133,13 @@ def test_a_flipped_bit_in_any_byte_of_the_manifest_is_found(bank: Path) -> None:
     path = bank / MANIFEST_NAME
     for damaged in flips(path.read_bytes()):
         path.write_bytes(damaged)
-        with pytest.raises(PiggybackError) as caught:
-            Manifest.read(bank)
-        assert_one_line(caught.value, MANIFEST_NAME)
+        refuse_manifest(bank, MANIFEST_NAME)
 
 
 def test_a_manifest_truncated_anywhere_is_found(bank: Path) -> None:
-    path = bank / MANIFEST_NAME
-    good = path.read_bytes()
+    good = (bank / MANIFEST_NAME).read_bytes()
     for length in range(len(good)):
-        path.write_bytes(good[:length])
+        (bank / MANIFEST_NAME).write_bytes(good[:length])
         with pytest.raises(PiggybackError, match="damaged"):
             Manifest.read(bank)
 
@@ -188,38 +192,20 @@ def test_a_manifest_that_is_too_deep_is_called_damaged_at_any_depth(bank: Path) 
     for depth in (300, 600, 900, 950, 1000, 100_000):
         deep = good.replace(old, b"[" * depth + b"]" * depth)
         (bank / MANIFEST_NAME).write_bytes(deep)
-        with pytest.raises(PiggybackError, match="is damaged") as caught:
-            Manifest.read(bank)
-        assert_one_line(caught.value, MANIFEST_NAME)
+        refuse_manifest(bank, MANIFEST_NAME, "is damaged")
 
 
 @pytest.mark.parametrize(
     "file",
-    [
-        "../../x",
-        "../bank.json",
-        "/etc/passwd",
-        "..",
-        ".",
-        "",
-        "sub/0001-maps.safetensors",
-        "0001-maps.safetensors\n",
-        "0001-maps.safetensors\0",
-        "0001-night.safetensors",
-        "0001-maps.pt",
-        "maps.safetensors",
-        7,
-        None,
-        ["0001-maps.safetensors"],
-    ],
-)
+    ["../../x", "../bank.json", "/etc/passwd", "..", ".", "", "sub/0001-maps.safetensors",
+     "0001-maps.safetensors\n", "0001-maps.safetensors\0", "0001-night.safetensors",
+     "0001-maps.pt", "maps.safetensors", 7, None, ["0001-maps.safetensors"]],
+)  # fmt: skip
 def test_a_file_outside_the_tasks_folder_is_refused_even_with_a_right_checksum(
     tmp_path: Path, file: object
 ) -> None:
     Manifest({}, (entry(file=file),)).write(tmp_path)
-    with pytest.raises(PiggybackError) as caught:
-        Manifest.read(tmp_path)
-    assert_one_line(caught.value, repr(file) if isinstance(file, str) else "$.tasks[0].file")
+    refuse_manifest(tmp_path, repr(file) if isinstance(file, str) else "$.tasks[0].file")
 
 
 @pytest.mark.parametrize("name", ["../x", "..", "", "A", "a b", "a\n", "a" * 65, "../../x"])
@@ -227,9 +213,7 @@ def test_a_name_that_leads_elsewhere_is_refused_even_with_its_own_file(
     tmp_path: Path, name: str
 ) -> None:
     Manifest({}, (entry(name=name, file=f"0001-{name}.safetensors"),)).write(tmp_path)
-    with pytest.raises(PiggybackError) as caught:
-        Manifest.read(tmp_path)
-    assert_one_line(caught.value)
+    refuse_manifest(tmp_path)
 
 
 # --- headers and cards ---
@@ -324,20 +308,25 @@ def test_a_file_is_synced_before_it_takes_its_name_and_its_folder_after(tmp_path
     assert calls == ["fsync", "replace", "fsync"]
 
 
-def write_on_a_full_disk(path: Path, limit: int) -> str | None:
+def on_a_full_disk(limit: int, write: Callable[[Path], None], path: Path) -> str | None:
+    """The error of writing where no file may be larger than `limit` bytes."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     try:
-        atomic_write(path, b"new" * 10_000)
+        write(path)
     except PiggybackError as error:
         return str(error)
     return None
+
+
+def write_new(path: Path) -> None:
+    atomic_write(path, b"new" * 10_000)
 
 
 @pytest.mark.parametrize("limit", [0, 1, 8192, 29_999])
 def test_a_full_disk_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path, limit: int) -> None:
     path = tmp_path / "x"
     path.write_bytes(b"old")
-    message = in_process(write_on_a_full_disk, path, limit)
+    message = in_process(on_a_full_disk, limit, write_new, path)
     assert message == f"{path} can't be written: File too large; what was there is unchanged"
     assert contents(tmp_path) == {"x": b"old"}
 
@@ -364,7 +353,7 @@ def test_a_signal_in_the_moment_of_making_leaves_nothing(
 
 
 def test_a_write_that_just_fits_the_disk_succeeds(tmp_path: Path) -> None:
-    assert in_process(write_on_a_full_disk, tmp_path / "x", 30_000) is None
+    assert in_process(on_a_full_disk, 30_000, write_new, tmp_path / "x") is None
     assert (tmp_path / "x").stat().st_size == 30_000
 
 
@@ -466,14 +455,11 @@ def test_of_many_writers_never_two_write_at_once(bank: Path) -> None:
     assert (bank / "count").read_text() == "100"
 
 
-def test_a_failed_start_of_a_new_bank_leaves_no_folder(tmp_path: Path) -> None:
+def test_a_failed_start_leaves_no_folder_but_one_that_was_there(tmp_path: Path) -> None:
     with pytest.raises(KeyError), writer_lock(tmp_path / "bank", "train maps"):
         (tmp_path / "bank" / "tasks").mkdir()
         raise KeyError
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_failed_start_in_a_folder_that_was_there_leaves_the_folder(tmp_path: Path) -> None:
     (tmp_path / "bank").mkdir()
     with pytest.raises(KeyError), writer_lock(tmp_path / "bank", "train maps"):
         raise KeyError
@@ -481,23 +467,17 @@ def test_a_failed_start_in_a_folder_that_was_there_leaves_the_folder(tmp_path: P
     assert (tmp_path / "bank").is_dir()
 
 
-def lock_on_a_full_disk(bank: Path) -> str | None:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10, resource.RLIM_INFINITY))
-    try:
-        with writer_lock(bank, "train maps"):
-            pass
-    except PiggybackError as error:
-        return str(error)
-    return None
+def lock(bank: Path) -> None:
+    with writer_lock(bank, "train maps"):
+        pass
 
 
 def test_a_disk_too_full_for_the_writers_note_is_said_to_be(bank: Path) -> None:
     before = contents(bank)
-    message = in_process(lock_on_a_full_disk, bank)
+    message = in_process(on_a_full_disk, 10, lock, bank)
     assert message is not None and "can't be written: File too large" in message
     assert contents(bank) == before
-    with writer_lock(bank, "train maps"):
-        pass
+    lock(bank)
 
 
 # --- time ---

@@ -114,14 +114,8 @@ def test_any_kind_of_tensor_comes_back_bit_for_bit(tmp_path: Path) -> None:
 
 def test_the_hash_of_tensors_tells_names_types_and_shapes_apart() -> None:
     zeros = torch.zeros(2, 3)
-    others = [
-        {"b": zeros},
-        {"a": zeros.reshape(3, 2)},
-        {"a": zeros.int()},
-        {"a": -zeros},
-        {"a": zeros, "b": zeros},
-        {},
-    ]
+    others = [{"b": zeros}, {"a": zeros.reshape(3, 2)}, {"a": zeros.int()}, {"a": -zeros}]
+    others += [{"a": zeros, "b": zeros}, {}]
     hashes = {tensors_sha256(tensors) for tensors in ({"a": zeros}, *others)}
     assert len(hashes) == 1 + len(others)
     one = torch.ones(1)
@@ -175,25 +169,9 @@ def test_task_files_are_equal_whenever_they_were_made(
 # --- names ---
 
 BAD_NAMES = [
-    "",
-    "../x",
-    "..",
-    ".x",
-    "-x",
-    "_x",
-    "A",
-    "maps and more",
-    "a/b",
-    "a\\b",
-    "a\n",
-    "\na",
-    "a\0",
-    "ä",
-    "\N{ARABIC-INDIC DIGIT ONE}",
-    "a" * 65,
-    "standalone",
-    "previous",
-]
+    "", "../x", "..", ".x", "-x", "_x", "A", "maps and more", "a/b", "a\\b", "a\n", "\na",
+    "a\0", "ä", "\N{ARABIC-INDIC DIGIT ONE}", "a" * 65, "standalone", "previous",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)

@@ -200,19 +200,13 @@ def test_only_one_of_share_and_error_is_taken() -> None:
 
 @pytest.mark.parametrize(
     "places",
-    [
-        torch.tensor([3, 2, 1, 0]),
-        torch.tensor([0, 1, 2, 16]),
-        torch.tensor([-1, 0, 1, 2]),
-        torch.tensor([0, 1, 1, 2]),
-        torch.tensor([0.0, 1.0, 2.0, 3.0]),
-        torch.tensor([0, 1, 2]),
-    ],
+    [[3, 2, 1, 0], [0, 1, 2, 16], [-1, 0, 1, 2], [0, 1, 1, 2], [0.0, 1.0, 2.0, 3.0], [0, 1, 2]],
+    ids=str,
 )
-def test_places_that_are_none_are_refused_and_nothing_is_added(places: Tensor) -> None:
+def test_places_that_are_none_are_refused_and_nothing_is_added(places: list[float]) -> None:
     network = with_first()
     state = factorize(network, "second", module(1), unconstrained=0.25)
-    state.tensors["0.unconstrained_places"] = places
+    state.tensors["0.unconstrained_places"] = torch.tensor(places)
     for add in (network.restore_task, network.train_task):
         with pytest.raises(PiggybackError, match="unconstrained_places"):
             add(state)

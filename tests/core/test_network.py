@@ -60,6 +60,29 @@ def learn(network: PiggybackNetwork, task: str, options: FilterOptions = evenly(
     network.finish_task()
 
 
+def learned(*tasks: str, training: str | None = None) -> PiggybackNetwork:
+    """A network that learned these tasks, with the options `ALL_LAYERS` from the second on."""
+    network = PiggybackNetwork(Net())
+    for task in tasks:
+        learn(network, task, ALL_LAYERS if network.tasks else evenly())
+    if training:
+        network.add_task(training, ALL_LAYERS)
+    return network
+
+
+def learn_nothing(network: PiggybackNetwork, task: str) -> None:
+    network.add_task(task, evenly())
+    network.finish_task()
+
+
+def untrained(*tasks: str) -> PiggybackNetwork:
+    """A network with these tasks as they started."""
+    network = PiggybackNetwork(Net())
+    for task in tasks:
+        learn_nothing(network, task)
+    return network
+
+
 def output(network: PiggybackNetwork, task: str, x: Tensor) -> Tensor:
     network.set_task(task)
     network.eval()
@@ -133,8 +156,7 @@ def test_wrapping_leaves_the_given_module_alone(x: Tensor) -> None:
 
 
 def test_earlier_tasks_are_bit_identical_after_a_new_one(x: Tensor) -> None:
-    network = PiggybackNetwork(Net())
-    learn(network, "one")
+    network = learned("one")
     first = output(network, "one", x)
     learn(network, "two", ALL_LAYERS)
     second = output(network, "two", x)
@@ -148,8 +170,7 @@ def test_earlier_tasks_are_bit_identical_after_a_new_one(x: Tensor) -> None:
 
 
 def test_stored_tensors_of_a_task_never_change(x: Tensor) -> None:
-    network = PiggybackNetwork(Net())
-    learn(network, "one")
+    network = learned("one")
     before = network.task_state("one").tensors
     learn(network, "two", ALL_LAYERS)
     learn(network, "three", replace(ALL_LAYERS, init="standalone"))
@@ -171,9 +192,7 @@ def test_a_restored_task_is_the_same_network(x: Tensor) -> None:
 
 
 def test_a_fold_has_the_keys_of_the_original_and_shares_no_memory(x: Tensor) -> None:
-    network = PiggybackNetwork(Net())
-    learn(network, "one")
-    learn(network, "two", ALL_LAYERS)
+    network = learned("one", "two")
     folded = network.fold("two")
     assert type(folded) is Net
     assert list(folded.state_dict()) == list(Net().state_dict())
@@ -185,8 +204,7 @@ def test_a_fold_has_the_keys_of_the_original_and_shares_no_memory(x: Tensor) -> 
 
 
 def test_a_task_that_is_not_active_can_be_folded(x: Tensor) -> None:
-    network = PiggybackNetwork(Net())
-    learn(network, "one")
+    network = learned("one")
     expected = output(network, "one", x)
     network.add_task("two", ALL_LAYERS)
     train(network, network.trainable_parameters())
@@ -196,27 +214,17 @@ def test_a_task_that_is_not_active_can_be_folded(x: Tensor) -> None:
     assert torch.equal(network.fold("two")(x), network(x))
 
 
-@pytest.mark.parametrize("source", ["one", "two", "three", "previous"])
+@pytest.mark.parametrize("source", [None, "one", "two", "three", "previous"])
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_a_warm_start_begins_with_exactly_the_earlier_task(
-    x: Tensor, source: str, share: float
+def test_a_warm_start_begins_with_exactly_the_earlier_task_or_else_the_first(
+    x: Tensor, source: str | None, share: float
 ) -> None:
-    network = PiggybackNetwork(Net())
-    learn(network, "one")
+    network = learned("one")
     learn(network, "two", evenly({"*": 0.25}, init="standalone"))
     learn(network, "three", evenly({"*": 0.5}, init="standalone"))
-    expected = output(network, "three" if source == "previous" else source, x)
+    expected = output(network, {None: "one", "previous": "three"}.get(source, source), x)
     network.add_task("four", evenly({"*": share}, init=source))
     assert torch.equal(output(network, "four", x), expected)
-
-
-def test_without_init_a_task_starts_from_the_first(x: Tensor) -> None:
-    network = PiggybackNetwork(Net())
-    learn(network, "one")
-    learn(network, "two")
-    expected = output(network, "one", x)
-    network.add_task("three", evenly())
-    assert torch.equal(output(network, "three", x), expected)
 
 
 def test_a_random_start_has_piggyback_filters_of_the_scale_of_the_others() -> None:
@@ -235,11 +243,6 @@ def test_a_random_start_has_piggyback_filters_of_the_scale_of_the_others() -> No
         assert 0.018 < piggyback.std() < 0.022
 
 
-def learn_nothing(network: PiggybackNetwork, task: str) -> None:
-    network.add_task(task, evenly())
-    network.finish_task()
-
-
 def test_a_random_start_has_fresh_private_parameters(x: Tensor) -> None:
     network = PiggybackNetwork(Net())
     given = {key: value.clone() for key, value in network.module.norm.state_dict().items()}
@@ -250,9 +253,7 @@ def test_a_random_start_has_fresh_private_parameters(x: Tensor) -> None:
 
 
 def test_filters_are_composed_once_for_each_optimizer_step(x: Tensor) -> None:
-    network = PiggybackNetwork(Net())
-    learn(network, "one")
-    network.add_task("two", ALL_LAYERS)
+    network = learned("one", training="two")
     for make in (torch.optim.Adam, torch.optim.SGD, partial(torch.optim.AdamW, fused=True)):
         optimizer = make(network.trainable_parameters(), lr=1e-3)
         network.train()
@@ -276,9 +277,7 @@ def test_filters_are_composed_once_for_each_optimizer_step(x: Tensor) -> None:
 
 
 def test_gradient_accumulation_gives_the_sum_of_the_gradients(x: Tensor) -> None:
-    network = PiggybackNetwork(Net())
-    learn(network, "one")
-    network.add_task("two", ALL_LAYERS)
+    network = learned("one", training="two")
     network.eval()
     parameters = network.trainable_parameters()
     together = torch.autograd.grad(network(x).mean() + network(-x).mean(), parameters)
@@ -303,8 +302,7 @@ def test_nothing_is_composed_in_evaluation_after_the_first_call(x: Tensor) -> No
 
 
 def test_evaluation_in_inference_mode_does_not_spoil_training(x: Tensor) -> None:
-    network = PiggybackNetwork(Net())
-    learn(network, "one")
+    network = learned("one")
     network.add_task("two", evenly())
     undisturbed = copy.deepcopy(network)
     for each in (network, undisturbed):
@@ -320,9 +318,7 @@ def test_evaluation_in_inference_mode_does_not_spoil_training(x: Tensor) -> None
 
 
 def test_the_bank_has_no_gradient_and_no_optimizer_state(x: Tensor) -> None:
-    network = PiggybackNetwork(Net())
-    learn(network, "one")
-    network.add_task("two", ALL_LAYERS)
+    network = learned("one", training="two")
     parameters = network.trainable_parameters()
     count = network.parameter_count("two")
     assert sum(p.numel() for p in parameters) == count.total
@@ -334,8 +330,7 @@ def test_the_bank_has_no_gradient_and_no_optimizer_state(x: Tensor) -> None:
 
 
 def test_training_works_under_autocast_with_full_precision_filters(x: Tensor) -> None:
-    network = PiggybackNetwork(Net())
-    learn(network, "one")
+    network = learned("one")
     network.add_task("two", replace(ALL_LAYERS, init="standalone"))
     train(network, network.trainable_parameters(), steps=1)  # else it is composed for use
     network(x)
@@ -350,9 +345,7 @@ def test_training_works_under_autocast_with_full_precision_filters(x: Tensor) ->
 
 
 def test_setting_another_task_while_one_trains_loses_nothing(x: Tensor) -> None:
-    network = PiggybackNetwork(Net())
-    learn(network, "one")
-    network.add_task("two", ALL_LAYERS)
+    network = learned("one", training="two")
     train(network, network.trainable_parameters())
     network.eval()
     before = network(x).detach()
@@ -364,10 +357,14 @@ def test_setting_another_task_while_one_trains_loses_nothing(x: Tensor) -> None:
     assert network.active_task == "two"
 
 
-def test_the_task_in_training_is_visible_and_finished_ones_can_not_be_trained() -> None:
+def test_the_task_in_training_is_visible_and_the_only_one_and_finished_ones_can_not_be_trained() -> (
+    None
+):
     network = PiggybackNetwork(Net())
     network.add_task("one")
     assert (network.tasks, network.task_in_training) == (("one",), "one")
+    with pytest.raises(PiggybackError, match="'one' is in training"):
+        network.add_task("two")
     network.finish_task()
     assert (network.tasks, network.task_in_training) == (("one",), None)
     for act in (network.trainable_parameters, network.finish_task, network.discard_task):
@@ -378,16 +375,8 @@ def test_the_task_in_training_is_visible_and_finished_ones_can_not_be_trained() 
         network.add_task("one")
 
 
-def test_a_second_task_waits_for_the_first_to_finish() -> None:
-    network = PiggybackNetwork(Net())
-    network.add_task("one")
-    with pytest.raises(PiggybackError, match="'one' is in training"):
-        network.add_task("two")
-
-
 def test_a_discarded_task_leaves_no_trace(x: Tensor) -> None:
-    network = PiggybackNetwork(Net())
-    learn(network, "one")
+    network = learned("one")
     before = output(network, "one", x)
     network.add_task("two", ALL_LAYERS)
     train(network, network.trainable_parameters())
@@ -410,30 +399,20 @@ def test_a_task_with_values_that_are_not_finite_can_not_be_finished() -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "task_2_3_4", "four_tasks"),
+    ("name", "standalone", "share", "later", "total"),
     [
-        (0.0, (0.113, 0.113, 0.113), 1.339),
-        (0.125, (0.224, 0.236, 0.249), 1.709),
-        (0.25, (0.335, 0.356, 0.377), 2.068),
-        (0.5, (0.557, 0.585, 0.613), 2.755),
+        ("resnet-9", 11.373e6, 0.0, [0.113, 0.113, 0.113], 1.339),
+        ("resnet-9", 11.373e6, 0.125, [0.224, 0.236, 0.249], 1.709),
+        ("resnet-9", 11.373e6, 0.25, [0.335, 0.356, 0.377], 2.068),
+        ("resnet-9", 11.373e6, 0.5, [0.557, 0.585, 0.613], 2.755),
+        ("unet-256", 54.404e6, 0.25, [0.285, 0.294, 0.302], 1.881),
     ],
 )
-def test_parameters_of_resnet_9_are_those_of_the_method(
-    share: float, task_2_3_4: tuple[float, ...], four_tasks: float
+def test_parameters_of_the_built_in_networks_are_those_of_the_method(
+    name: str, standalone: float, share: float, later: list[float], total: float
 ) -> None:
-    check_counts("resnet-9", 11.373e6, share, task_2_3_4, four_tasks)
-
-
-def test_parameters_of_unet_256_are_those_of_the_method() -> None:
-    check_counts("unet-256", 54.404e6, 0.25, (0.285, 0.294, 0.302), 1.881)
-
-
-def check_counts(
-    name: str, standalone: float, share: float, later: tuple[float, ...], total: float
-) -> None:
-    config = GeneratorConfig(name=name)
     with torch.device("meta"):
-        network = PiggybackNetwork(build_generator(config))
+        network = PiggybackNetwork(build_generator(GeneratorConfig(name=name)))
     added = []
     for task in ("one", "two", "three", "four"):
         network.add_task(task, evenly({"*": share}))
@@ -443,7 +422,7 @@ def check_counts(
         finish_without_values(network, share)
     assert added[0] == pytest.approx(standalone, rel=1e-4)
     relative = [filters / added[0] for filters in added]
-    assert [round(r, 3) for r in relative[1:]] == list(later)
+    assert [round(r, 3) for r in relative[1:]] == later
     assert round(sum(relative), 3) == total
 
 
@@ -456,24 +435,21 @@ def finish_without_values(network: PiggybackNetwork, share: float) -> None:
     network.restore_task(TaskState(name, TaskFilters(shares), tensors))
 
 
-def test_small_layers_stay_free_unless_a_pattern_names_them() -> None:
-    network = PiggybackNetwork(Net())
-    learn_nothing(network, "one")
-    assert {p.name: p.share for p in network.plan(evenly())}["leave"] == 1.0
-    assert {p.name: p.share for p in network.plan(evenly())}["twice"] == 0.25
-    assert {p.share for p in network.plan(evenly({"*": 0.25}))} == {0.25}
-
-
-def test_an_exact_name_goes_before_patterns_and_an_earlier_pattern_before_a_later() -> None:
-    network = PiggybackNetwork(Net())
-    learn_nothing(network, "one")
-    plan = network.plan(evenly({"t*": 0.5, "*": 0.75, "enter": 0.0, "?p": 0.1}))
-    assert {p.name: p.share for p in plan} == {
-        "enter": 0.0,
-        "twice": 0.5,
-        "up": 0.75,
-        "leave": 0.75,
-    }
+@pytest.mark.parametrize(
+    ("unconstrained", "shares"),
+    [
+        (None, (0.25, 0.25, 0.25, 1.0)),  # small layers stay free unless a pattern names them
+        ({"*": 0.25}, (0.25, 0.25, 0.25, 0.25)),
+        # An exact name goes before patterns, and an earlier pattern before a later one.
+        ({"t*": 0.5, "*": 0.75, "enter": 0.0, "?p": 0.1}, (0.0, 0.5, 0.75, 0.75)),
+    ],
+)
+def test_shares_are_those_of_the_first_name_or_pattern_that_fits(
+    unconstrained: dict[str, float] | None, shares: tuple[float, ...]
+) -> None:
+    plan = untrained("one").plan(evenly() if unconstrained is None else evenly(unconstrained))
+    names = ("enter", "twice", "up", "leave")
+    assert {p.name: p.share for p in plan} == dict(zip(names, shares, strict=True))
 
 
 def test_a_pattern_that_matches_nothing_is_an_error_that_names_the_layers() -> None:
@@ -499,9 +475,7 @@ def test_a_name_that_could_do_harm_is_refused(name: str) -> None:
 
 
 def test_an_unknown_task_is_an_error_that_lists_the_tasks() -> None:
-    network = PiggybackNetwork(Net())
-    learn_nothing(network, "maps")
-    learn_nothing(network, "night")
+    network = untrained("maps", "night")
     for act in (network.set_task, network.fold, network.parameter_count, network.task_state):
         with pytest.raises(PiggybackError, match=r"no task 'map'; tasks: maps, night"):
             act("map")
@@ -522,57 +496,28 @@ def test_a_call_without_any_task_is_refused(x: Tensor) -> None:
 
 
 def test_another_dtype_is_refused_as_it_would_change_earlier_tasks() -> None:
-    network = PiggybackNetwork(Net())
-    learn_nothing(network, "one")
+    network = untrained("one")
     with pytest.raises(PiggybackError, match="convert the folded network"):
         network.half()
     assert network.fold("one").half().twice.weight.dtype == torch.float16
 
 
-def test_moving_a_network_moves_the_banks_too(x: Tensor) -> None:
-    network = PiggybackNetwork(Net())
-    learn(network, "one")
-    learn(network, "two", ALL_LAYERS)
-    network.to("meta")
-    assert network(x.to("meta")).device.type == "meta"
-    network.set_task("one")
-    assert network(x.to("meta")).shape == x.shape
-
-
 def test_a_network_can_be_copied_and_pickled_after_a_call(x: Tensor) -> None:
-    network = PiggybackNetwork(Net())
-    learn(network, "one")
-    network.add_task("two", ALL_LAYERS)
+    network = learned("one", training="two")
     expected = output(network, "two", x)
     assert torch.equal(output(copy.deepcopy(network), "two", x), expected)
     assert torch.equal(output(pickle.loads(pickle.dumps(network)), "two", x), expected)
 
 
-def test_a_task_of_another_network_does_not_fit() -> None:
-    network, other = PiggybackNetwork(Net()), PiggybackNetwork(nn.Conv2d(3, 8, 3))
-    learn_nothing(network, "one")
+def test_a_task_of_another_network_or_of_other_layers_does_not_fit() -> None:
+    network, other = untrained("one"), PiggybackNetwork(nn.Conv2d(3, 8, 3))
     learn_nothing(other, "two")
+    mine, tensors = network.task_state("one"), other.task_state("two").tensors
     with pytest.raises(PiggybackError, match=r"does not fit the network"):
-        network.restore_task(
-            TaskState("two", network.task_state("one").filters, other.task_state("two").tensors)
-        )
+        network.restore_task(TaskState("two", mine.filters, tensors))
     assert network.tasks == ("one",)
-
-
-def test_a_folded_network_composes_the_same_bits_on_any_number_of_threads() -> None:
-    network = PiggybackNetwork(Net())
-    learn(network, "one")
-    learn(network, "two", replace(ALL_LAYERS, init="standalone"))
-    before = torch.get_num_threads()
-    folds = []
-    try:
-        for threads in (1, 2, 4):
-            torch.set_num_threads(threads)
-            folds.append(network.fold("two").state_dict())
-    finally:
-        torch.set_num_threads(before)
-    for other in folds[1:]:
-        assert all(torch.equal(folds[0][key], other[key]) for key in other)
+    with pytest.raises(PiggybackError, match="its layers differ"):
+        PiggybackNetwork(Net()).restore_task(TaskState("one", TaskFilters({}), mine.tensors))
 
 
 def test_calls_and_edits_of_a_finished_task_do_not_change_it(x: Tensor) -> None:
@@ -598,8 +543,7 @@ def test_calls_and_edits_of_a_finished_task_do_not_change_it(x: Tensor) -> None:
 
 
 def test_a_step_that_comes_after_a_change_of_task_does_not_move_the_finished_one(x: Tensor) -> None:
-    network = PiggybackNetwork(Net())
-    learn(network, "one")
+    network = learned("one")
     before = output(network, "one", x)
     network.add_task("two", ALL_LAYERS)
     optimizer = torch.optim.SGD(network.trainable_parameters(), 1.0)
@@ -611,8 +555,7 @@ def test_a_step_that_comes_after_a_change_of_task_does_not_move_the_finished_one
 
 
 def test_a_network_that_was_only_restored_asks_for_a_task_to_be_set(x: Tensor) -> None:
-    network = PiggybackNetwork(Net())
-    learn_nothing(network, "one")
+    network = untrained("one")
     restored = PiggybackNetwork(Net())
     restored.restore_task(network.task_state("one"))
     with pytest.raises(PiggybackError, match="call set_task first; tasks: one"):
@@ -632,8 +575,7 @@ def test_a_new_task_trains_in_training_mode_after_a_finished_one(x: Tensor) -> N
 
 
 def test_the_state_of_a_task_that_is_not_active_is_its_own(x: Tensor) -> None:
-    network = PiggybackNetwork(Net())
-    learn(network, "one")
+    network = learned("one")
     first = network.task_state("one").tensors
     network.add_task("two", ALL_LAYERS)
     train(network, network.trainable_parameters())
@@ -646,9 +588,7 @@ def test_the_state_of_a_task_that_is_not_active_is_its_own(x: Tensor) -> None:
 
 
 def test_freezing_the_network_around_a_call_does_not_stop_its_training(x: Tensor) -> None:
-    network = PiggybackNetwork(Net())
-    learn(network, "one")
-    network.add_task("two", ALL_LAYERS)
+    network = learned("one", training="two")
     network.requires_grad_(False)
     network(x)
     network.requires_grad_(True)
@@ -657,9 +597,7 @@ def test_freezing_the_network_around_a_call_does_not_stop_its_training(x: Tensor
 
 
 def test_gradients_of_an_earlier_task_are_gone_when_a_new_one_begins() -> None:
-    network = PiggybackNetwork(Net())
-    learn(network, "one")
-    network.add_task("two", ALL_LAYERS)
+    network = learned("one", training="two")
     assert all(p.grad is None for p in network.trainable_parameters())
 
 
@@ -736,9 +674,7 @@ def test_inference_mode_around_folding_and_adding_does_no_harm(x: Tensor) -> Non
 
 
 def test_folding_leaves_the_active_composition_alone(x: Tensor) -> None:
-    network = PiggybackNetwork(Net())
-    learn(network, "one")
-    learn(network, "two", ALL_LAYERS)
+    network = learned("one", "two")
     network(x)
     composed = weights(network)
     network.fold("one")
@@ -756,22 +692,16 @@ def test_extra_state_is_refused_as_it_can_not_be_kept_for_each_task() -> None:
         PiggybackNetwork(nn.Sequential(Stateful(3, 3, 3)))
 
 
-def test_a_restored_task_with_other_layers_does_not_fit() -> None:
-    network = PiggybackNetwork(Net())
-    learn_nothing(network, "one")
-    state = network.task_state("one")
-    with pytest.raises(PiggybackError, match="its layers differ"):
-        PiggybackNetwork(Net()).restore_task(TaskState("one", TaskFilters({}), state.tensors))
-
-
-def test_moving_a_network_moves_the_private_tensors_that_wait_for_their_task(x: Tensor) -> None:
-    network = PiggybackNetwork(Net())
-    learn(network, "one")
-    network.add_task("two", ALL_LAYERS)
+def test_moving_a_network_moves_banks_and_private_tensors_that_wait_for_their_task(
+    x: Tensor,
+) -> None:
+    network = learned("one", "two", training="three")
     network.set_task("one")
     network.to("meta")
-    network.set_task("two")
-    assert network(x.to("meta")).device.type == "meta"
+    for task in ("one", "two", "three"):
+        network.set_task(task)
+        outputs = network(x.to("meta"))
+        assert (outputs.device.type, outputs.shape) == ("meta", x.shape)
     assert all(tensor.is_meta for tensor in held_tensors(network))
 
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from piggyback_gan import Bank, PiggybackError, teach
+from piggyback_gan import Bank, PiggybackError, TrainingOptions, teach
 from piggyback_gan.cli import translate as translate_command
 from piggyback_gan.networks.config import GeneratorConfig
 from piggyback_gan.networks.generators import build_generator
@@ -82,6 +82,12 @@ TASKS: dict[str, tuple[Any, Any, dict[str, Any], tuple[int, type]]] = {
 }
 
 
+def drawn(root: Path, task: str, **changes: Any) -> tuple[Path, TrainingOptions]:
+    """The task's files, and options for an epoch of it."""
+    a, b, own, _ = TASKS[task]
+    return draw(root / task, a, b), dataclasses.replace(ONE_EPOCH, **own, **changes)
+
+
 def read(path: Path) -> NDArray[Any]:
     """A file's values as they are, (H, W, C)."""
     if path.suffix == ".tif":
@@ -113,10 +119,9 @@ def test_tasks_of_all_kinds_share_a_bank_and_write_back_what_their_files_hold(
     bank = tmp_path / "bank"
     earlier: dict[str, bytes] = {}
     for task in order:
-        a, b, changes, (channels, kind) = TASKS[task]
-        data = draw(tmp_path / "data" / task, a, b)
+        channels, kind = TASKS[task][-1]
         # The default budget is too small for so small a network with so many channels.
-        options = dataclasses.replace(ONE_EPOCH, budget=0.2, **changes)
+        data, options = drawn(tmp_path / "data", task, budget=0.2)
         teach(bank, task, data, options, GENERATOR)
         (source,) = (data / "testA").iterdir()
         made = translated(bank, task, source, tmp_path / "out")
@@ -134,8 +139,7 @@ def test_tasks_of_all_kinds_share_a_bank_and_write_back_what_their_files_hold(
 
 def test_only_the_first_and_last_layer_are_a_tasks_own(tmp_path: Path) -> None:
     bank = tmp_path / "bank"
-    a, b, changes, _ = TASKS["color"]
-    teach(bank, "color", draw(tmp_path / "color", a, b), ONE_EPOCH, GENERATOR)
+    teach(bank, "color", *drawn(tmp_path, "color"), GENERATOR)
     data = draw(tmp_path / "bands", tiff(5, np.uint16), tiff(2, np.uint16))
     teach(bank, "bands", data, ONE_EPOCH, GENERATOR)
     opened = Bank.open(bank)
@@ -166,9 +170,7 @@ def test_an_own_layer_starts_as_the_earlier_tasks_does_on_gray() -> None:
 
 
 def test_label_maps_are_classes_whatever_their_colours_are(tmp_path: Path) -> None:
-    a, b, changes, _ = TASKS["labels"]
-    data = draw(tmp_path / "data", a, b)
-    options = dataclasses.replace(ONE_EPOCH, **changes)
+    data, options = drawn(tmp_path / "data", "labels")
     teach(tmp_path / "bank", "labels", data, options, GENERATOR)
     bank = Bank.open(tmp_path / "bank")
     assert bank.card("labels").image.input.labels is True
@@ -182,19 +184,15 @@ def test_label_maps_are_classes_whatever_their_colours_are(tmp_path: Path) -> No
 
 
 def test_a_class_beyond_the_count_is_named_before_training(tmp_path: Path) -> None:
-    a, b, changes, _ = TASKS["labels"]
-    data = draw(tmp_path / "data", a, b)
+    data, options = drawn(tmp_path / "data", "labels")
     Image.fromarray(np.full(SIZE, 9, np.uint8)).save(data / "trainA" / "2.png")
-    options = dataclasses.replace(ONE_EPOCH, input_labels=5)
     with pytest.raises(PiggybackError, match=r"2\.png.*9"):
         teach(tmp_path / "bank", "labels", data, options, GENERATOR)
     assert not (tmp_path / "bank" / "bank.json").exists()
 
 
 def test_label_maps_are_refused_for_an_unpaired_task(tmp_path: Path) -> None:
-    a, b, changes, _ = TASKS["labels"]
-    data = draw(tmp_path / "data", a, b)
-    options = dataclasses.replace(ONE_EPOCH, mode="unpaired", **changes)
+    data, options = drawn(tmp_path / "data", "labels", mode="unpaired")
     with pytest.raises(
         PiggybackError, match=r"generators can't output label maps: train this task paired"
     ):
@@ -203,9 +201,8 @@ def test_label_maps_are_refused_for_an_unpaired_task(tmp_path: Path) -> None:
 
 
 def test_an_unpaired_task_translates_back_to_its_inputs_format(tmp_path: Path) -> None:
-    a, b, changes, _ = TASKS["both"]
-    data = draw(tmp_path / "data", a, b)
-    teach(tmp_path / "bank", "both", data, dataclasses.replace(ONE_EPOCH, **changes), GENERATOR)
+    data, options = drawn(tmp_path / "data", "both")
+    teach(tmp_path / "bank", "both", data, options, GENERATOR)
     (source,) = (data / "testB").iterdir()
     out = tmp_path / "out"
     pixels = read(translated(tmp_path / "bank", "both", source, out, "--direction", "BtoA"))

@@ -15,7 +15,7 @@ from commands import run_here
 from piggyback_gan.bank.bank import Bank
 from piggyback_gan.core.network import PiggybackNetwork
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.networks.config import GeneratorConfig
+from piggyback_gan.networks.config import DiscriminatorConfig, GeneratorConfig
 from piggyback_gan.networks.generators import build_generator
 from piggyback_gan.networks.options import GeneratorOptions
 from piggyback_gan.training.options import TrainingOptions, read_options
@@ -137,15 +137,8 @@ def test_a_load_size_smaller_than_the_crops_is_refused() -> None:
 
 
 def test_bounds_themselves_are_allowed() -> None:
-    options = TrainingOptions(
-        unconstrained=0,
-        learning_rate=0,
-        l1_weight=0,
-        beta1=0,
-        seed=2**31 - 1,
-        epochs=1,
-        decay_epochs=1,
-    )
+    nothing = {"unconstrained": 0, "learning_rate": 0, "l1_weight": 0, "beta1": 0}
+    options = TrainingOptions(**nothing, seed=2**31 - 1, epochs=1, decay_epochs=1)
     assert (options.unconstrained, options.seed) == (0, 2**31 - 1)
     assert TrainingOptions(decay_epochs=0, unconstrained={}).unconstrained == {}
     assert TrainingOptions(unconstrained={"*": 1, "model.1": 0.0}).unconstrained != {}
@@ -177,18 +170,10 @@ def test_load_size_and_decay_follow_image_size_and_epochs(
 
 def test_resolving_changes_nothing_that_was_given() -> None:
     given = TrainingOptions(
-        learning_rate=0.0,
-        backward_learning_rate=0.5,
-        identity_weight=0.0,
-        decay_epochs=0,
-        load_size=300,
-        image_size=300,
-        init="maps",
-        augment="on",
-        seed=7,
-        budget=0.5,
+        learning_rate=0.0, backward_learning_rate=0.5, identity_weight=0.0, decay_epochs=0,
+        load_size=300, image_size=300, init="maps", augment="on", seed=7, budget=0.5,
         mixing="full",
-    )
+    )  # fmt: skip
     resolved = given.resolved(earlier=("one",), device="cpu")
     assert resolved == dataclasses.replace(given, device="cpu")
     assert resolved.resolved(earlier=(), device="cpu") == resolved
@@ -202,16 +187,10 @@ def test_the_discriminator_gets_its_options() -> None:
         discriminator_norm="none",
         discriminator_init="xavier",
     )
-    config = options.discriminator_config(4)
-    found = (
-        config.name,
-        config.input_channels,
-        config.ndf,
-        config.layers,
-        config.norm,
-        config.init,
+    expected = DiscriminatorConfig(
+        name="pixel", input_channels=4, ndf=16, layers=2, norm="none", init="xavier"
     )
-    assert found == ("pixel", 4, 16, 2, "none", "xavier")
+    assert options.discriminator_config(4) == expected
 
 
 # The architecture
@@ -223,18 +202,10 @@ def test_a_new_bank_gets_a_resnet_by_its_image_size() -> None:
 
 
 def test_a_new_bank_gets_what_was_chosen() -> None:
-    chosen = GeneratorOptions(
-        generator="unet-64", ngf=8, norm="batch", dropout=True, weight_init="xavier"
-    )
-    expected = GeneratorConfig(
-        name="unet-64",
-        ngf=8,
-        norm="batch",
-        dropout=True,
-        init="xavier",
-        input_channels=1,
-        output_channels=1,
-    )
+    given = {"ngf": 8, "norm": "batch", "dropout": True}
+    chosen = GeneratorOptions(generator="unet-64", weight_init="xavier", **given)
+    channels = {"input_channels": 1, "output_channels": 1}
+    expected = GeneratorConfig(name="unet-64", init="xavier", **given, **channels)
     assert chosen.for_new_bank(64, (1, 1)) == expected
     assert chosen.for_bank(expected) is expected
     assert GeneratorOptions().for_bank(expected) is expected
@@ -242,14 +213,9 @@ def test_a_new_bank_gets_what_was_chosen() -> None:
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [
-        ("generator", "resnet-9"),
-        ("ngf", 64),
-        ("norm", "batch"),
-        ("dropout", True),
-        ("weight_init", "xavier"),
-    ],
-)
+    [("generator", "resnet-9"), ("ngf", 64), ("norm", "batch"), ("dropout", True),
+     ("weight_init", "xavier")],
+)  # fmt: skip
 def test_a_later_task_can_not_ask_for_another_architecture(option: str, value: Any) -> None:
     bank = GeneratorConfig(name="resnet-6", ngf=8)
     with pytest.raises(PiggybackError) as caught:
@@ -274,25 +240,14 @@ def test_a_file_sets_options_of_both_kinds(tmp_path: Path) -> None:
 
 def test_every_option_can_be_set_in_a_file(tmp_path: Path) -> None:
     training = TrainingOptions(
-        init="maps",
-        keep_best="ssim",
-        patience=3,
-        input_channels=1,
-        output_channels=4,
-        input_range=(0, 1.5),
-        output_range=(-1, 1),
-        rank=4,
-        bank_filters=8,
-    )
+        init="maps", keep_best="ssim", patience=3, input_channels=1, output_channels=4,
+        input_range=(0, 1.5), output_range=(-1, 1), rank=4, bank_filters=8,
+    )  # fmt: skip
     training = training.resolved(earlier=("one",), device="cpu")
     generator = GeneratorOptions(
-        generator="resnet-6",
-        ngf=8,
-        norm="none",
-        dropout=False,
-        antialias="both",
+        generator="resnet-6", ngf=8, norm="none", dropout=False, antialias="both",
         weight_init="normal",
-    )
+    )  # fmt: skip
     values = dataclasses.asdict(training) | dataclasses.asdict(generator)
     path = tmp_path / "options.toml"
     del values["input_labels"]  # it does not go with input_channels

@@ -184,52 +184,45 @@ def test_the_sides_of_a_task_that_goes_from_b_to_a_are_named_so() -> None:
 # --- how often ---
 
 
-def test_one_pass_for_both_sides_equals_two() -> None:
-    together, apart = trainer(UNPAIRED), trainer(UNPAIRED)
-    assert isinstance(apart, UnpairedTrainer)
-    apart._together = False
-    with (
-        calls_of(together.generators["forward"]) as few,
-        calls_of(apart.generators["forward"]) as more,
-    ):
-        losses = together.step(batch())[0].sums
-        others = apart.step(batch())[0].sums
-    assert (few, more) == ([4, 2], [2, 2, 2])
-    for name, value in losses.items():
-        assert value.item() == pytest.approx(others[name].item(), rel=1e-5)
-    assert_close(gradients(together), gradients(apart))
-
-
-@MODES
-def test_real_and_generated_images_are_judged_as_if_apart(options: TrainingOptions) -> None:
-    together, apart = trainer(options), trainer(options)
-    apart._judged_together = False
-    name = next(iter(together.discriminators))
-    with (
-        calls_of(together.discriminators[name]) as few,
-        calls_of(apart.discriminators[name]) as more,
-    ):
-        losses = together.step(batch())[0].sums
-        others = apart.step(batch())[0].sums
-    assert sorted(few) == [2, 4] and more == [2, 2, 2]
-    for name, value in losses.items():
-        assert value.item() == pytest.approx(others[name].item(), rel=1e-5)
-    assert_close(gradients(together), gradients(apart))
-
-
-def test_a_discriminator_with_batch_norm_judges_them_apart() -> None:
-    made = trainer(dataclasses.replace(PAIRED, discriminator_norm="batch"))
-    with calls_of(made.discriminators["discriminator"]) as sizes:
-        made.step(batch())
-    assert sizes == [2, 2, 2]
-
-
-@pytest.mark.parametrize("change", [{"norm": "batch"}, {"dropout": True}])
-def test_images_that_would_change_each_other_take_passes_of_their_own(
-    change: dict[str, object],
+@pytest.mark.parametrize(
+    ("options", "switch", "network", "sizes"),
+    [
+        (UNPAIRED, "_together", "forward", [4, 2]),
+        (UNPAIRED, "_judged_together", "B", [2, 4]),
+        (PAIRED, "_judged_together", "discriminator", [2, 4]),
+    ],
+    ids=["both sides", "judged, unpaired", "judged, paired"],
+)
+def test_images_that_go_through_a_network_together_give_what_they_give_apart(
+    options: TrainingOptions, switch: str, network: str, sizes: list[int]
 ) -> None:
-    made = trainer(UNPAIRED, dataclasses.replace(CONFIG, **change))
-    with calls_of(made.generators["backward"]) as sizes:
+    together, apart = trainer(options), trainer(options)
+    assert getattr(together, switch)
+    setattr(apart, switch, False)
+    networks = [(made.generators | made.discriminators)[network] for made in (together, apart)]
+    with calls_of(networks[0]) as few, calls_of(networks[1]) as more:
+        losses = together.step(batch())[0].sums
+        others = apart.step(batch())[0].sums
+    assert (sorted(few), more) == (sorted(sizes), [2, 2, 2])
+    for name, value in losses.items():
+        assert value.item() == pytest.approx(others[name].item(), rel=1e-5)
+    assert_close(gradients(together), gradients(apart))
+
+
+@pytest.mark.parametrize(
+    ("options", "change", "network"),
+    [
+        (dataclasses.replace(PAIRED, discriminator_norm="batch"), {}, "discriminator"),
+        (UNPAIRED, {"norm": "batch"}, "backward"),
+        (UNPAIRED, {"dropout": True}, "backward"),
+    ],
+    ids=["discriminator", "batch norm", "dropout"],
+)
+def test_images_that_would_change_each_other_take_passes_of_their_own(
+    options: TrainingOptions, change: dict[str, object], network: str
+) -> None:
+    made = trainer(options, dataclasses.replace(CONFIG, **change))
+    with calls_of((made.generators | made.discriminators)[network]) as sizes:
         made.step(batch())
     assert sizes == [2, 2, 2]
 
@@ -323,9 +316,8 @@ def test_the_discriminators_are_shown_what_the_pool_gives() -> None:
     made.pools = {side: ImagePool(1) for side in "AB"}
     for pool in made.pools.values():
         pool.images = [earlier[0].clone()]
-    step = next(
-        s for s in range(9) if torch.rand((), generator=generator_at(0, s, 2, 0)) < 0.5
-    )  # side A's draw
+    draws = (torch.rand((), generator=generator_at(0, s, 2, 0)) for s in range(9))
+    step = next(s for s, draw in enumerate(draws) if draw < 0.5)  # side A's draw
     judge = copy.deepcopy(made.discriminators["A"])
     these = batch(step, 1)
     losses, _ = made.step(these)
@@ -392,9 +384,7 @@ def test_training_goes_on_bit_for_bit_from_a_saved_state(
     torch.manual_seed(99)
     again.load_state(state)
     for made in (straight, again):
-        torch.manual_seed(
-            id(made) % 1000
-        )  # nothing comes from the random state as it happens to be
+        torch.manual_seed(id(made) % 1000)  # nothing comes from the random state as it is
         made.begin_epoch(steps=100)
         for step in range(2, 4):
             losses, _ = made.step(batch(step, 3))
