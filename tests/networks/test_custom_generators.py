@@ -328,16 +328,13 @@ def test_a_paired_bank_needs_no_way_back(tmp_path: Path, pairs: Path) -> None:
 # What is for built-in networks only
 
 
-@pytest.mark.parametrize("option", ["ngf", "norm", "dropout", "antialias", "weight_init"])
-def test_options_of_built_in_networks_are_refused(option: str) -> None:
-    values = {
-        "ngf": 8,
-        "norm": "batch",
-        "dropout": False,
-        "antialias": "up",
-        "weight_init": "normal",
-    }
-    said = refusal(lambda: GeneratorOptions(generator="a:b", **{option: values[option]}))
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("ngf", 8), ("norm", "batch"), ("dropout", False), ("antialias", "up"),
+     ("weight_init", "normal")],
+)  # fmt: skip
+def test_options_of_built_in_networks_are_refused(option: str, value: Any) -> None:
+    said = refusal(lambda: GeneratorOptions(generator="a:b", **{option: value}))
     assert said.startswith(f"{option} is an option of the built-in networks, not of a:b")
 
 
