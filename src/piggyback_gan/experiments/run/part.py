@@ -196,7 +196,7 @@ class Part:
 
     def _stop_if_asked(self) -> None:
         if self.should_stop():
-            raise Stopped(f"{self.plan.label} stopped during evaluation")
+            raise Stopped(f"{self.plan.label} stopped while it was evaluated")
 
 
 class _Curve(Callback):
