@@ -3,6 +3,7 @@
 import ast
 from importlib.metadata import version
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
@@ -34,6 +35,12 @@ def test_the_version_is_that_of_the_distribution() -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         piggyback_gan.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("name", ["FilterOptions", "TrainingOptions", "GeneratorOptions"])
+def test_option_classes_have_plain_types(name: str) -> None:
+    hints = get_type_hints(getattr(piggyback_gan, name), include_extras=True)
+    assert not any("tyro" in str(hint) or "Annotated" in str(hint) for hint in hints.values())
 
 
 def test_every_hint_of_the_command_line_is_of_an_option() -> None:
