@@ -114,9 +114,7 @@ class Asserts(nn.Module):
         (Thirds(), "should give features (N, F); found 2x3x8x8"),
     ],
 )
-def test_a_network_that_does_not_fit_is_named(
-    tmp_path: Path, module: nn.Module, words: str
-) -> None:
+def test_a_network_that_doesnt_fit_is_named(tmp_path: Path, module: nn.Module, words: str) -> None:
     network = load_features(saved(module, tmp_path / "odd.pt"), "cpu")
     said = refusal(lambda: network(images(2, 8, 8)))
     assert said.startswith("odd ")
@@ -217,9 +215,7 @@ def test_another_file_than_expected_is_not_kept(tmp_path: Path, server: str) -> 
     assert not list(path.parent.iterdir())
 
 
-def test_without_the_file_or_the_network_one_line_says_what_to_do(
-    tmp_path: Path, server: str
-) -> None:
+def test_without_the_file_or_a_network_one_line_says_so(tmp_path: Path, server: str) -> None:
     path = tmp_path / "cache" / "network.pt"
     urls = [f"{server}/gone.pt", "http://127.0.0.1:9/network.pt", "http://nowhere.invalid/x"]
     for url in urls:
@@ -229,9 +225,7 @@ def test_without_the_file_or_the_network_one_line_says_what_to_do(
     assert not list(path.parent.iterdir())
 
 
-def test_the_cache_is_where_the_environment_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_environment_places_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIGGYBACK_GAN_CACHE", str(tmp_path))
     assert cache_folder() == tmp_path
     monkeypatch.delenv("PIGGYBACK_GAN_CACHE")
@@ -239,9 +233,7 @@ def test_the_cache_is_where_the_environment_says(
     assert cache_folder() == tmp_path / ".cache" / "piggyback-gan"
 
 
-def test_inception_without_a_network_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_way_to_inception_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIGGYBACK_GAN_CACHE", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     # A file of that name which is not the network must not be taken for it.

@@ -70,6 +70,11 @@ def distance(networks: Path) -> DistanceNetwork:
 
 
 @pytest.fixture
+def judge(features: FeatureNetwork, distance: DistanceNetwork) -> Judge:
+    return Judge(features, distance)
+
+
+@pytest.fixture
 def recogniser(networks: Path) -> Recogniser:
     return load_recogniser(str(networks / "thirds.pt"), CPU)
 
@@ -87,9 +92,9 @@ def values(judgement: Judgement) -> dict[str, float]:
 
 
 def test_the_figures_of_pairs_are_those_of_validation_and_more(
-    pairs: PairedDataset, features: FeatureNetwork, distance: DistanceNetwork
+    pairs: PairedDataset, judge: Judge
 ) -> None:
-    judged = Judge(features, distance).judge([faded], pairs, CPU)
+    judged = judge.judge([faded], pairs, CPU)
     validated = evaluate([faded], pairs, CPU)
     assert list(judged.figures) == [
         *validated.metrics, "perceptual_distance", "frechet_distance", "kernel_distance",
@@ -118,9 +123,9 @@ def test_distances_are_between_outputs_and_targets(
 
 
 def test_a_perfect_generator_has_no_distance_to_the_targets(
-    pairs: PairedDataset, features: FeatureNetwork, distance: DistanceNetwork
+    pairs: PairedDataset, judge: Judge
 ) -> None:
-    judged = values(Judge(features, distance).judge([inverted], pairs, CPU))
+    judged = values(judge.judge([inverted], pairs, CPU))
     assert judged["l1"] == pytest.approx(0, abs=1e-6)
     for name in ("frechet_distance", "kernel_distance", "perceptual_distance"):
         assert judged[name] == pytest.approx(0, abs=1e-9)
@@ -144,10 +149,7 @@ def test_the_batch_size_changes_nothing(
     assert all_figures() == pytest.approx(eights, rel=1e-5, abs=1e-9)
 
 
-def test_an_unpaired_task_is_judged_both_ways(
-    sides: UnpairedDataset, features: FeatureNetwork, distance: DistanceNetwork
-) -> None:
-    judge = Judge(features, distance)
+def test_an_unpaired_task_is_judged_both_ways(sides: UnpairedDataset, judge: Judge) -> None:
     both = faded, inverted
     found = judge.judge(both, sides, CPU)
     validated = evaluate(both, sides, CPU)
@@ -170,17 +172,13 @@ def test_the_other_direction_has_its_own_sides(folder: Path, features: FeatureNe
     assert judged.figures["frechet_distance_AtoB"].value > 0.01
 
 
-def test_sides_without_partners_are_compared_as_sets_only(
-    tmp_path: Path, features: FeatureNetwork, distance: DistanceNetwork
-) -> None:
+def test_sides_without_partners_are_compared_as_sets_only(tmp_path: Path, judge: Judge) -> None:
     for name, count in (("trainA", 1), ("trainB", 1), ("testA", 5), ("testB", 7)):
         for i in range(count):
             save(tmp_path / name / f"{name}{i}.png", noise(24, 24, i))
     found = find_unpaired(tmp_path)
     sides = UnpairedDataset(found.held_out_a, found.held_out_b, formats=(RGB, RGB), size=24)
-    judged = Judge(features, distance).judge(
-        (faded, inverted), sides, CPU, direction="AtoB", paired=False
-    )
+    judged = judge.judge((faded, inverted), sides, CPU, direction="AtoB", paired=False)
     assert set(judged.figures) == {
         "cycle_l1_A", "cycle_l1_B", "frechet_distance_AtoB", "frechet_distance_BtoA",
         "kernel_distance_AtoB", "kernel_distance_BtoA",
@@ -215,9 +213,7 @@ def test_it_can_be_stopped_between_batches(pairs: PairedDataset) -> None:
 # --- warnings and refusals ---
 
 
-def test_fewer_images_than_features_are_told_with_both_numbers(
-    folder: Path, features: FeatureNetwork
-) -> None:
+def test_too_few_images_are_told_by_both_numbers(folder: Path, features: FeatureNetwork) -> None:
     few = dataset(find_pairs(folder).held_out[:11], 24)
     (line,) = Judge(features).judge([faded], few, CPU).warnings
     assert "frechet_distance is biased upwards: 11 images" in line
@@ -286,9 +282,7 @@ def labelled(
 LABELS = ImageFormat(channels=3, labels=True)
 
 
-def test_photos_that_show_their_labels_are_recognised(
-    tmp_path: Path, recogniser: Recogniser
-) -> None:
+def test_photos_that_show_labels_are_recognised(tmp_path: Path, recogniser: Recogniser) -> None:
     pairs = labelled(tmp_path, (LABELS, RGB))
     judged = Judge(recogniser=recogniser).judge([lambda images: 0.8 * images], pairs, CPU)
     for name in ("pixel_accuracy", "mean_iou"):
@@ -296,9 +290,7 @@ def test_photos_that_show_their_labels_are_recognised(
         assert (figure.value, figure.low, figure.high) == (1, 1, 1)
 
 
-def test_recognition_is_the_textbooks_over_all_pixels(
-    tmp_path: Path, recogniser: Recogniser
-) -> None:
+def test_recognition_is_the_textbooks_on_all_pixels(tmp_path: Path, recogniser: Recogniser) -> None:
     pairs = labelled(tmp_path, (LABELS, RGB))
 
     def half_wrong(images: Tensor) -> Tensor:
@@ -321,16 +313,12 @@ def test_a_class_that_is_nowhere_does_not_count() -> None:
     assert class_overlaps(same, same, 4).tolist() == [[[1, 3, 0, 0]] * 3]
 
 
-def test_a_recogniser_needs_inputs_that_are_label_maps(
-    pairs: PairedDataset, recogniser: Recogniser
-) -> None:
+def test_a_recogniser_needs_label_map_inputs(pairs: PairedDataset, recogniser: Recogniser) -> None:
     said = refusal(lambda: Judge(recogniser=recogniser).judge([faded], pairs, CPU))
     assert "compared with label maps, but the task's inputs are not label maps" in said
 
 
-def test_of_an_unpaired_task_the_way_from_labels_is_recognised(
-    tmp_path: Path, recogniser: Recogniser
-) -> None:
+def test_the_way_from_labels_is_recognised(tmp_path: Path, recogniser: Recogniser) -> None:
     labelled(tmp_path, (RGB, LABELS))
     found = find_unpaired(tmp_path)
     sides = UnpairedDataset(found.train_a, found.train_b, formats=(RGB, LABELS), size=24)

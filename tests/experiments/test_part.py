@@ -107,9 +107,7 @@ def test_the_first_tasks_network_is_the_same_for_all(out: Path) -> None:
 
 
 @pytest.mark.parametrize("label", KEEPING)
-def test_what_keeps_its_tasks_has_the_same_outputs_and_figures_at_every_stage(
-    label: str, out: Path
-) -> None:
+def test_kept_tasks_have_the_same_outputs_and_figures_at_every_stage(label: str, out: Path) -> None:
     learned = {stage.task: stage.figures[stage.task] for stage in stages(out, label)}
     for stage in stages(out, label):
         assert stage.identical == {
@@ -249,9 +247,7 @@ def test_a_second_run_touches_nothing_but_the_record(out: Path, file: Path) -> N
     assert {path for path in after if after[path] != before.get(path)} <= {out / "experiment.json"}
 
 
-def test_a_newest_stage_that_was_removed_is_measured_again_without_training(
-    copy: Path, file: Path
-) -> None:
+def test_a_removed_newest_stage_is_measured_again_without_training(copy: Path, file: Path) -> None:
     expected = figures(copy)
     parts = [part_folder(copy, label, 0) for label in LABELS]
     kept = [{n: c for n, c in contents(p).items() if not n.startswith("stage")} for p in parts]
@@ -358,13 +354,9 @@ def test_too_few_held_out_images_are_refused_before_anything_is_trained(tmp_path
 
 
 def test_the_bank_says_which_share_and_start_a_strategy_had(tmp_path: Path) -> None:
-    file = draw(
-        tmp_path,
-        HEAD.replace("steps = 4", "steps = 1")
-        + tasks_text(boxes="paired", night="paired")
-        + strategies_text("piggyback")
-        + 'unconstrained = 0.5\nallocation = "even"\ninit = "standalone"\n',
-    )
+    text = HEAD.replace("steps = 4", "steps = 1") + tasks_text(boxes="paired", night="paired")
+    text += strategies_text("piggyback") + 'unconstrained = 0.5\nallocation = "even"\n'
+    file = draw(tmp_path, text + 'init = "standalone"\n')
     assert run(file, tmp_path / "out") == 0
     bank = Bank.open(part_folder(tmp_path / "out", "piggyback", 0) / "bank")
     options = [bank.card(task).options for task in bank.tasks]
@@ -375,9 +367,7 @@ def test_the_bank_says_which_share_and_start_a_strategy_had(tmp_path: Path) -> N
     ]
 
 
-def test_rates_fall_to_nothing_in_every_task(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rates_fall_to_0_in_every_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rates: list[float] = []
     step = PairedTrainer.step
 
@@ -387,12 +377,8 @@ def test_rates_fall_to_nothing_in_every_task(
         return done
 
     monkeypatch.setattr(PairedTrainer, "step", watched)
-    file = draw(
-        tmp_path,
-        HEAD.replace("steps = 4", "steps = 8")
-        + tasks_text(boxes="paired", night="paired")
-        + strategies_text("finetune"),
-    )
+    text = HEAD.replace("steps = 4", "steps = 8") + tasks_text(boxes="paired", night="paired")
+    file = draw(tmp_path, text + strategies_text("finetune"))
     assert run(file, tmp_path / "out") == 0
     falling = [1.0, 1.0, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25]
     assert rates == pytest.approx([0.002 * factor for factor in falling * 2])

@@ -67,9 +67,7 @@ def test_counts_of_identical_outputs_have_two_columns(drawn: Results) -> None:
         assert shown[label][3].text == " of ".join(counts)
 
 
-def test_the_learning_rate_that_was_used_stands_behind_the_candidates(
-    drawn: Results, page: str
-) -> None:
+def test_the_learning_rate_used_stands_behind_the_candidates(drawn: Results, page: str) -> None:
     assert re.search(r"learning_rates( 0.0002, 0.0005){4} rate used( 0.0002){4} ", page)
 
     def used(*stages: tuple[int, int, float]) -> str:

@@ -36,9 +36,7 @@ def change(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "3", "[" * 100000])
-def test_a_file_that_holds_no_table_is_named_with_what_it_means(
-    tmp_path: Path, content: str
-) -> None:
+def test_a_file_without_a_table_is_named_with_what_it_means(tmp_path: Path, content: str) -> None:
     path = tmp_path / "x.json"
     path.write_text(content)
     assert refusal(lambda: read_table(path, "no luck")).startswith(f"no luck: {path} ")

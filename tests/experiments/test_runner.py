@@ -205,9 +205,7 @@ def test_a_network_that_judges_is_known_by_its_bytes(drawn: Path, tmp_path: Path
     assert "begun with different features" in said
 
 
-def test_a_begun_folder_refuses_a_strategy_whose_options_changed(
-    drawn: Path, tmp_path: Path
-) -> None:
+def test_a_begun_folder_refuses_a_strategy_with_other_options(drawn: Path, tmp_path: Path) -> None:
     begun(drawn, tmp_path, BASE + strategies_text("standalone"))
     said = refusal(lambda: runner(drawn, tmp_path, BASE + strategies_text("standalone", rate=1)))
     assert "standalone/seed-0 has results with other learning_rate (0.002, now 1.0)" in said
@@ -222,9 +220,7 @@ def test_a_list_of_parts_is_of_what_the_folder_has(drawn: Path, tmp_path: Path) 
     assert (tmp_path / "experiment.json").read_bytes() == written
 
 
-def test_a_strategy_that_was_left_out_comes_back_only_as_it_was(
-    drawn: Path, tmp_path: Path
-) -> None:
+def test_a_strategy_once_left_out_comes_back_only_as_it_was(drawn: Path, tmp_path: Path) -> None:
     begun(drawn, tmp_path, BASE + strategies_text("standalone"))
     runner(drawn, tmp_path, BASE + strategies_text("finetune"))
     said = refusal(lambda: runner(drawn, tmp_path, BASE + strategies_text("standalone", rate=1)))
@@ -232,9 +228,7 @@ def test_a_strategy_that_was_left_out_comes_back_only_as_it_was(
     runner(drawn, tmp_path, BASE + strategies_text("standalone", "finetune"))
 
 
-def test_results_at_a_rate_that_is_no_longer_chosen_are_refused(
-    drawn: Path, tmp_path: Path
-) -> None:
+def test_results_at_a_rate_no_longer_chosen_are_refused(drawn: Path, tmp_path: Path) -> None:
     run = runner(drawn, tmp_path, TAKEN)
     run.remember(run.part("first/seed-0"))
     write_stage(run.folder(run.part("first/seed-0")), stage("first", 1, {"l1": 1.0}))
@@ -274,9 +268,7 @@ def test_a_rate_whose_distance_is_no_number_is_not_chosen(drawn: Path, tmp_path:
     assert run.chosen_rate(run.experiment.strategy("standalone")) == 0.3
 
 
-def test_a_begun_folder_takes_more_seeds_strategies_and_another_title(
-    drawn: Path, tmp_path: Path
-) -> None:
+def test_a_begun_folder_takes_new_seeds_strategies_and_title(drawn: Path, tmp_path: Path) -> None:
     begun(drawn, tmp_path, BASE + strategies_text("standalone"))
     text = BASE.replace('title = "Boxes"', 'title = "More"\nseeds = [0, 1]')
     runner(drawn, tmp_path, text + strategies_text("standalone", "finetune"))

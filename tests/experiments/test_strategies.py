@@ -103,9 +103,7 @@ def test_a_generator_is_a_plain_network_in_eval_mode(name: str, tmp_path: Path) 
 
 
 @EVERY
-def test_unpaired_tasks_keep_both_directions_also_after_a_paired_one(
-    name: str, tmp_path: Path
-) -> None:
+def test_unpaired_tasks_keep_both_ways_also_after_a_paired_one(name: str, tmp_path: Path) -> None:
     strategy = STRATEGIES[name]()
     take(strategy, tmp_path, task_spec("maps"))
     for level, task in enumerate(("night", "sketch")):

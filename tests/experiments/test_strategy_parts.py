@@ -83,9 +83,7 @@ def test_low_rank_updates_have_as_many_parameters_as_piggyback_adds_or_a_few_les
 
 
 @pytest.mark.parametrize("config", [RESNET, UNET], ids=["resnet", "unet"])
-def test_a_narrow_network_of_equal_parameters_has_the_nearest_width(
-    config: GeneratorConfig,
-) -> None:
+def test_a_narrow_network_of_equal_size_has_the_nearest_width(config: GeneratorConfig) -> None:
     network = without_values(replace(config, ngf=16))
     target = Piggyback(unconstrained=0.5).predicted(network, 2)
     sizes = {
@@ -200,9 +198,7 @@ def test_the_weights_that_are_given_up_are_the_smallest_of_their_layer() -> None
 
 
 @pytest.mark.parametrize(("epochs", "first"), [(8, 7), (5, 4), (2, 2), (1, None)])
-def test_a_network_is_pruned_before_the_last_epochs_or_at_the_end(
-    epochs: int, first: int | None
-) -> None:
+def test_pruning_is_before_the_last_epochs_or_at_the_end(epochs: int, first: int | None) -> None:
     learner = PackNet(retrain=0.25).learner(Kept(), fresh())
 
     def pruned() -> bool:

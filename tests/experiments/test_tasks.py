@@ -78,9 +78,7 @@ def test_the_search_spares_the_training_images_that_judge_the_experiment(images:
         assert train and judged and not (train | judged) & judging[task.name]
 
 
-def test_a_part_of_the_training_images_can_judge_in_place_of_the_held_out_ones(
-    images: Path,
-) -> None:
+def test_a_part_of_the_training_images_can_judge_instead_of_held_out_ones(images: Path) -> None:
     held_out = [_paths(task.folder)[1] for task in find_tasks(read(images, ALL), "cpu")]
     for task, never in zip(
         find_tasks(read(images, "val_fraction = 0.3\n" + ALL), "cpu"), held_out, strict=True

@@ -18,6 +18,7 @@ from PIL import Image
 
 from banks import file_of, forge, with_metadata
 from commands import pbgan
+from data_sets import refusal
 from exports import (
     BANKS,
     EIGHT_BITS,
@@ -49,11 +50,11 @@ from piggyback_gan.images.format import ImageFormat
 from piggyback_gan.images.read import read_image
 from piggyback_gan.names import EXPORT_FORMATS, ExportFormat
 
+Exporting = Callable[[str, ExportFormat], Exported]
+
 
 @pytest.fixture(scope="module")
-def exported(
-    banks: Mapping[str, Bank], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str, ExportFormat], Exported]:
+def exported(banks: Mapping[str, Bank], tmp_path_factory: pytest.TempPathFactory) -> Exporting:
     """(bank's name, format) -> its second task, exported once for all tests."""
     folder = tmp_path_factory.mktemp("exported")
 
@@ -80,9 +81,7 @@ def exported(
     ],
     ids=lambda config: f"{config.name}-{config.norm}-{config.antialias}",
 )
-def test_onnx_gives_the_banks_outputs_for_any_batch_and_size(
-    config: GeneratorConfig, tmp_path: Path
-) -> None:
+def test_onnx_agrees_at_any_batch_and_size(config: GeneratorConfig, tmp_path: Path) -> None:
     bank = bank_of(tmp_path / "bank", config)
     made = export_task(bank, "second", tmp_path / "second.onnx")
     assert made.largest < 1e-4
@@ -101,10 +100,7 @@ def test_onnx_gives_the_banks_outputs_for_any_batch_and_size(
 @pytest.mark.parametrize("format", ["torch-export", "torchscript"])
 @pytest.mark.parametrize("which", BANKS)
 def test_programs_of_torch_give_the_banks_outputs_for_any_batch_and_size(
-    format: ExportFormat,
-    which: str,
-    banks: Mapping[str, Bank],
-    exported: Callable[[str, ExportFormat], Exported],
+    format: ExportFormat, which: str, banks: Mapping[str, Bank], exported: Exporting
 ) -> None:
     made = exported(which, format)
     with pytest.warns(DeprecationWarning) if format == "torchscript" else torch.no_grad():
@@ -122,7 +118,7 @@ def test_programs_of_torch_give_the_banks_outputs_for_any_batch_and_size(
 
 @pytest.mark.parametrize("format", ["safetensors", "state-dict"])
 def test_weights_are_the_banks_bit_for_bit(
-    format: ExportFormat, resnet: Bank, exported: Callable[[str, ExportFormat], Exported]
+    format: ExportFormat, resnet: Bank, exported: Exporting
 ) -> None:
     made = exported("resnet", format)
     found = (
@@ -189,9 +185,7 @@ def test_bf16_is_written_where_it_can_be_checked(resnet: Bank, tmp_path: Path) -
 
 @pytest.mark.trains  # 8 bits make rounding large, too
 @pytest.mark.parametrize("config", [replace(RESNET, ngf=32), replace(UNET, ngf=16)])
-def test_int8_is_a_quarter_of_the_size_and_near_the_bank(
-    config: GeneratorConfig, tmp_path: Path
-) -> None:
+def test_int8_is_a_quarter_and_near_the_bank(config: GeneratorConfig, tmp_path: Path) -> None:
     bank = bank_of(tmp_path / "bank", config)
     folder = tmp_path / "inputs"
     folder.mkdir()
@@ -243,7 +237,7 @@ def test_a_file_says_what_its_images_are(format: ExportFormat, tmp_path: Path) -
     assert ImageContract.from_json(text) == made.contract
 
 
-def test_an_onnx_file_names_its_axes(exported: Callable[[str, ExportFormat], Exported]) -> None:
+def test_an_onnx_file_names_its_axes(exported: Exporting) -> None:
     model = onnx.load(exported("resnet", "onnx").path)
     for value in (model.graph.input[0], model.graph.output[0]):
         axes = [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
@@ -260,7 +254,7 @@ def test_the_example_translates_as_the_bank_does_without_this_library(
     format: ExportFormat,
     which: str,
     banks: Mapping[str, Bank],
-    exported: Callable[[str, ExportFormat], Exported],
+    exported: Exporting,
     tmp_path: Path,
 ) -> None:
     bank, made = banks[which], exported(which, format)
@@ -282,9 +276,7 @@ def test_the_example_translates_as_the_bank_does_without_this_library(
     ],
     ids=lambda config: f"{config.name}-{config.norm}-{config.antialias}",
 )
-def test_examples_for_weights_have_the_network_that_they_are_of(
-    config: GeneratorConfig, tmp_path: Path
-) -> None:
+def test_examples_for_weights_have_their_network(config: GeneratorConfig, tmp_path: Path) -> None:
     bank = bank_of(tmp_path / "bank", config)
     options = ExportOptions(format="safetensors")
     made = export_task(bank, "second", tmp_path / "second.safetensors", options)
@@ -420,21 +412,18 @@ def test_an_example_refuses_what_its_task_does_not_take(tmp_path: Path) -> None:
     ],
 )
 def test_a_contract_of_elsewhere_is_checked(
-    change: Callable[[dict[str, Any]], Any],
-    exported: Callable[[str, ExportFormat], Exported],
-    tmp_path: Path,
+    change: Callable[[dict[str, Any]], Any], exported: Exporting, tmp_path: Path
 ) -> None:
     model = onnx.load(exported("resnet", "onnx").path)
     said = change(json.loads(exported("resnet", "onnx").contract.to_json()))
     text = said if isinstance(said, str) else json.dumps(said)
     onnx.helper.set_model_props(model, {CONTRACT_KEY: text})
     onnx.save(model, tmp_path / "x.onnx")
-    with pytest.raises(PiggybackError, match=r"x\.onnx: "):
-        open_onnx(tmp_path / "x.onnx")
+    assert "x.onnx: " in refusal(lambda: open_onnx(tmp_path / "x.onnx"))
 
 
 def test_an_onnx_network_that_gives_no_such_images_is_refused(
-    exported: Callable[[str, ExportFormat], Exported], tmp_path: Path
+    exported: Exporting, tmp_path: Path
 ) -> None:
     made = exported("resnet", "onnx")
     model = onnx.load(made.path)

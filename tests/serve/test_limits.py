@@ -125,9 +125,7 @@ def test_forms_are_read_within_limits(served: Served) -> None:
     assert told(two, kind, "?views=true") == "invalid-request"
 
 
-def test_a_body_without_a_length_is_counted_as_it_comes(
-    served: Served, discarding_briefly: None
-) -> None:
+def test_a_body_of_unknown_length_is_counted(served: Served, discarding_briefly: None) -> None:
     with served.connect() as sock:
         sock.sendall(
             b"POST /v1/tasks/first/translate HTTP/1.1\r\nHost: localhost\r\n"
@@ -159,28 +157,20 @@ def test_an_answer_reaches_who_still_sends(served: Served, expecting: bool) -> N
 
 
 def test_every_error_is_a_problem_and_tells_no_path(served: Served, bank: Bank) -> None:
-    answers = [
-        served.ask("/nowhere"),
-        served.ask("/v1/tasks", method="DELETE"),
-        served.ask("/v1/tasks/first/translate"),
-        served.translate("first", b"x"),
-        served.ask("/page/nothing.js"),
-    ]
-    assert [answer.problem for answer in answers] == [
-        "not-found",
-        "method-not-allowed",
-        "method-not-allowed",
-        "not-an-image",
-        "not-found",
-    ]
-    assert answers[1].headers["allow"] == "GET"
-    for answer in answers:
+    removal = served.ask("/v1/tasks", method="DELETE")
+    assert removal.headers["allow"] == "GET"
+    for answer, problem in (
+        (served.ask("/nowhere"), "not-found"),
+        (removal, "method-not-allowed"),
+        (served.ask("/v1/tasks/first/translate"), "method-not-allowed"),
+        (served.translate("first", b"x"), "not-an-image"),
+        (served.ask("/page/nothing.js"), "not-found"),
+    ):
+        assert answer.problem == problem
         assert str(bank.path) not in answer.content.decode()
 
 
-def test_too_many_images_are_answered_with_when_to_try_again(
-    bank: Bank, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_queue_says_when_to_try_again(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
     compute, gate = batching.translate_pixels, threading.Event()
 
     def held(*args: Any) -> list[Pixels]:
@@ -288,9 +278,7 @@ def test_connections_that_take_nothing_are_closed(bank: Bank, lost: set[int]) ->
         assert 0 < received(greedy) < 1500 * 1500 * 3
 
 
-def test_no_answer_waits_in_the_system_for_more(
-    bank: Bank, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_answer_is_held_back_for_more(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     schedule_check = server._Connection._schedule_check
 

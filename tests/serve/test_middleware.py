@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from piggyback_gan import Bank, PiggybackError
+from data_sets import refusal
+from piggyback_gan import Bank
 from piggyback_gan.serve.options import read_tokens
 from served import Served, png, serving
 
@@ -61,5 +62,4 @@ def test_with_tokens_only_those_who_have_one_are_answered(bank: Bank, tmp_path: 
 def test_a_file_without_usable_tokens_is_refused(tmp_path: Path, content: str) -> None:
     file = tmp_path / "tokens"
     file.write_text(content)
-    with pytest.raises(PiggybackError, match="token"):
-        read_tokens(file)
+    assert "token" in refusal(lambda: read_tokens(file))

@@ -63,9 +63,7 @@ def test_a_dropped_image_is_translated(page: Page) -> None:
     expect(row(page, "dropped.png")).to_be_visible()
 
 
-def test_a_dropped_folder_is_walked_and_what_is_no_image_left_out(
-    page: Page, tmp_path: Path
-) -> None:
+def test_a_dropped_folder_is_walked_and_only_images_are_taken(page: Page, tmp_path: Path) -> None:
     scans = tmp_path / "scans"
     (scans / "second").mkdir(parents=True)
     for name in ("10.png", "9.PNG", "second/1.png", ".hidden.png"):
@@ -143,9 +141,7 @@ def test_input_and_output_stand_side_by_side(page: Page) -> None:
     assert colours(page, 0.2, 0.8) == [RED, CYAN]
 
 
-def test_an_error_stands_next_to_the_image_and_in_the_view(
-    visit: Visit, server: PageServer
-) -> None:
+def test_an_error_stands_beside_the_image_and_in_the_view(visit: Visit, server: PageServer) -> None:
     visit.expected.append("422")
     sentence = "a.png has 4 channels, and maps takes 3: take the transparency out of it."
     server.failing["a.png"] = problem("wrong-image", 422, sentence)
@@ -192,9 +188,7 @@ def test_images_wait_for_a_task_and_then_for_a_word_to_be_translated_with_anothe
     expect(page.locator("#offer")).to_be_hidden()
 
 
-def test_the_arrow_keys_pass_a_task_without_translating_with_it(
-    page: Page, server: PageServer
-) -> None:
+def test_arrow_keys_pass_a_task_without_translating_with_it(page: Page, server: PageServer) -> None:
     bring(page, file("a.png"))
     page.get_by_role("radio", name="maps").focus()
     page.keyboard.press("ArrowDown")
@@ -228,9 +222,7 @@ def test_task_and_direction_are_in_the_url_and_outlast_a_reload(page: Page) -> N
     expect(page.locator("#work")).to_be_focused()
 
 
-def test_a_task_that_is_learned_meanwhile_appears_and_harms_nothing(
-    page: Page, server: PageServer
-) -> None:
+def test_a_task_learned_meanwhile_appears_and_harms_nothing(page: Page, server: PageServer) -> None:
     page.clock.install()
     page.reload()
     choose(page, "maps")
@@ -251,7 +243,7 @@ def test_a_task_that_is_learned_meanwhile_appears_and_harms_nothing(
     progress(page, "1 of 1 done")
 
 
-def test_an_empty_bank_says_how_to_teach_it_and_shows_the_first_task(
+def test_an_empty_bank_says_how_to_teach_it_until_it_has_one(
     page: Page, server: PageServer
 ) -> None:
     learned, server.tasks = server.tasks, []

@@ -43,9 +43,7 @@ def download_all(page: Page) -> tuple[str, dict[str, bytes]]:
     return download.value.suggested_filename, files
 
 
-def test_many_images_go_four_at_a_time_with_progress_and_come_as_a_zip(
-    page: Page, server: PageServer
-) -> None:
+def test_many_images_go_by_fours_with_progress_to_a_zip(page: Page, server: PageServer) -> None:
     inputs = {f"{number}.jpg": picture((number, 0, 255 - number)) for number in range(10)}
     inputs["0.bmp"] = picture((1, 2, 3))
     server.open.clear()
@@ -99,9 +97,7 @@ def test_a_busy_server_is_asked_again_when_it_says(visit: Visit, server: PageSer
     assert [one.name for one in server.asked] == ["a.png"] * 3
 
 
-def test_cancel_ends_all_that_is_open_and_a_retry_begins_it_anew(
-    page: Page, server: PageServer
-) -> None:
+def test_cancel_ends_all_that_is_open_and_retry_begins_anew(page: Page, server: PageServer) -> None:
     server.open.clear()
     choose(page, "maps")
     bring(page, *(file(f"{number}.png") for number in range(6)))
@@ -114,9 +110,7 @@ def test_cancel_ends_all_that_is_open_and_a_retry_begins_it_anew(
     progress(page, "6 of 6 done")
 
 
-def test_a_server_that_is_gone_is_told_once_and_the_rest_waits_for_it(
-    visit: Visit, server: PageServer
-) -> None:
+def test_a_lost_server_is_told_once_and_the_rest_waits(visit: Visit, server: PageServer) -> None:
     page = visit.page
     visit.expected.append("ERR_")
     choose(page, "maps")

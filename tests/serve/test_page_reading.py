@@ -150,9 +150,7 @@ def tab_to(page: Page, selector: str) -> None:
     raise AssertionError(f"Tab does not lead to {selector}")
 
 
-def test_the_keyboard_alone_leads_from_the_task_to_the_translated_picture(
-    page: Page, server: PageServer
-) -> None:
+def test_the_keyboard_leads_from_a_task_to_its_translation(page: Page, server: PageServer) -> None:
     # From the beginning: a chooser that opens at once after the listener came is missed.
     page.on("filechooser", lambda chooser: chooser.set_files([file("a.png")]))
     expect(page.get_by_role("radio", name="winter")).to_be_visible()

@@ -90,9 +90,7 @@ def test_names_with_any_letters_come_back_as_names_only(served: Served) -> None:
     ("format", "kind"),
     [("png", "PNG"), ("tif", "TIFF"), ("webp", "WEBP"), ("jpg", "JPEG"), ("bmp", "BMP")],
 )
-def test_the_output_has_the_format_that_was_asked_for(
-    served: Served, format: str, kind: str
-) -> None:
+def test_the_output_has_the_format_asked_for(served: Served, format: str, kind: str) -> None:
     answer = served.translate("first", png(), f"?format={format}")
     assert picture(answer.content).format == kind
     assert picture(answer.content).size == (30, 20)
@@ -180,9 +178,7 @@ def test_several_files_come_back_as_a_form_if_that_is_asked_for(served: Served) 
     assert files["b.png"] == served.translate("first", png(seed=2)).content
 
 
-def test_an_output_that_its_format_cant_hold_fails_alone_and_before_it_is_made(
-    served: Served,
-) -> None:
+def test_an_output_its_format_cant_hold_fails_alone_and_before_it_is_made(served: Served) -> None:
     long = png(1, 16_400)
     answer = served.translate_files(
         "first", ("a.png", png()), ("long.png", long), query="?format=webp"
@@ -245,9 +241,7 @@ def test_a_bank_that_gets_damaged_leaves_the_tasks_as_they_were(
         assert served.ask("/healthz").json == {"status": "ok"}
 
 
-def test_samples_are_those_of_the_bank_or_of_the_folder_that_was_chosen(
-    copied_bank: Bank, tmp_path: Path
-) -> None:
+def test_samples_are_the_banks_or_of_the_folder_chosen(copied_bank: Bank, tmp_path: Path) -> None:
     copy = copied_bank.path
     (copy / "samples").mkdir()
     Image.new("RGB", (130, 64), "red").save(copy / "samples" / "first-1.png")
@@ -262,9 +256,7 @@ def test_samples_are_those_of_the_bank_or_of_the_folder_that_was_chosen(
     assert second.pixels.shape == (64, 130, 3)
 
 
-def test_pictures_of_a_training_are_shown_to_its_owner_only(
-    unpaired_bank: Bank, tmp_path: Path
-) -> None:
+def test_a_trainings_pictures_are_for_its_owner_only(unpaired_bank: Bank, tmp_path: Path) -> None:
     copy = tmp_path / "bank"
     shutil.copytree(unpaired_bank.path, copy)
     folder = copy / "runs" / "first" / "samples"

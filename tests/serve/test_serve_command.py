@@ -79,9 +79,7 @@ def test_a_bank_is_served_until_a_signal_and_what_was_begun_is_finished(bank: Ba
         assert process.output[1] == ""
 
 
-def test_a_second_signal_ends_it_at_once_and_requests_are_logged_if_that_is_asked_for(
-    bank: Bank,
-) -> None:
+def test_a_second_signal_ends_it_at_once_and_requests_are_logged_if_asked_for(bank: Bank) -> None:
     with (
         started("serve", bank.path, "--port", "0", "--access-log") as (served, process, _),
         served.connect() as sock,
@@ -145,9 +143,7 @@ def test_code_that_a_bank_names_runs_only_with_consent(
     assert "PBGAN_GENERATORS" in refused("serve", tmp_path / "bank", "--port", "0")
 
 
-def test_without_its_libraries_the_server_says_what_to_install(
-    bank: Bank, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_libraries_one_line_says_which(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert refused("serve", bank.path, run=run_here) == (
         "pbgan: error: the server needs uvicorn: pip install 'piggyback-gan[serve]'\n"

@@ -19,6 +19,7 @@ from PIL import Image
 
 from banks import card, contents, file_of, forge, with_metadata
 from commands import pbgan
+from data_sets import refusal
 from mixed_banks import CONFIG, FULL, LOW, Task, learn
 from piggyback_gan import Bank, PiggybackError, Transfer, push
 from piggyback_gan.bank.bank import open_or_new
@@ -290,9 +291,7 @@ def test_a_readme_by_hand_stays_and_that_is_told(bank: Path, dest: Path) -> None
         assert readme(dest) == by_hand
 
 
-def test_a_card_that_was_edited_stays_and_one_that_was_not_follows_the_bank(
-    bank: Path, dest: Path
-) -> None:
+def test_an_edited_card_stays_and_one_that_was_not_follows_the_bank(bank: Path, dest: Path) -> None:
     push(bank, dest)
     card = readme(dest)
     for edited in (
@@ -324,9 +323,7 @@ def test_the_card_of_a_bank_with_later_tasks_stays(bank: Path, dest: Path) -> No
     assert contents(dest) == before
 
 
-def test_a_bank_without_tasks_and_a_damaged_card_are_refused_before_anything_is_written(
-    bank: Path, dest: Path
-) -> None:
+def test_no_tasks_and_a_damaged_card_are_refused_before_any_writing(bank: Path, dest: Path) -> None:
     config = Bank.open(bank).config
     with (opened := open_or_new(bank.parent / "odd", config)).writing("test"):
         network = opened.empty_network()
@@ -338,6 +335,9 @@ def test_a_bank_without_tasks_and_a_damaged_card_are_refused_before_anything_is_
     with pytest.raises(PiggybackError, match="odd has no tasks yet: there is nothing to copy"):
         push(opened.path, dest)
     assert not dest.exists()
+
+
+DAMAGED = r"task .winter.: .*0004-winter.* damaged card"
 
 
 def with_card(bank: Path, **changes: object) -> None:
@@ -371,11 +371,8 @@ def test_a_card_from_elsewhere_that_has_other_things_is_one_line(
     bank: Path, dest: Path, changes: dict[str, object]
 ) -> None:
     with_card(bank, **changes)
-    with pytest.raises(
-        PiggybackError, match=r"task .winter.: .*0004-winter.* damaged card"
-    ) as caught:
-        push(bank, dest)
-    assert str(caught.value).isprintable()
+    said = refusal(lambda: push(bank, dest))
+    assert re.search(DAMAGED, said) and said.isprintable()
     assert not dest.exists()
 
 
@@ -409,17 +406,11 @@ def test_sample_pictures_of_a_task_without_a_size_are_one_line(
 ) -> None:
     with_card(bank, image=Bank.open(bank).card("winter").to_json()["image"] | {"size": size})
     save(tmp_path / "images" / "winter", noise(16, 16))
-    with pytest.raises(
-        PiggybackError, match=r"task .winter.: .*0004-winter.* damaged card"
-    ) as caught:
-        push(bank, dest, samples=tmp_path / "images")
-    assert "\n" not in str(caught.value)
+    assert re.search(DAMAGED, refusal(lambda: push(bank, dest, samples=tmp_path / "images")))
     assert not dest.exists()
 
 
-def test_a_card_that_is_too_deep_is_told_by_the_commands_that_read_it(
-    bank: Path, tmp_path: Path
-) -> None:
+def test_a_card_too_deep_is_told_by_the_commands_that_read_it(bank: Path, tmp_path: Path) -> None:
     store = Store.open(bank)
     forge(store, "winter", with_metadata(file_of(store, "winter"), card="[" * 200_000))
     for arguments in (("pull", bank, tmp_path / "copy"), ("verify", bank)):
@@ -441,9 +432,7 @@ def test_notes_at_the_destination_serve_where_the_bank_has_none(bank: Path, dest
     )
 
 
-def test_notes_at_the_destination_that_say_other_things_stay_and_the_card_tells_them(
-    bank: Path, dest: Path
-) -> None:
+def test_other_notes_at_the_destination_stay_and_the_card_says_them(bank: Path, dest: Path) -> None:
     (bank / "card.toml").write_text('license = "mit"\n[tasks.deep]\ndata = "drawn"\n')
     dest.mkdir()
     for theirs, license in (
@@ -467,9 +456,7 @@ def test_notes_at_the_destination_that_say_other_things_stay_and_the_card_tells_
     assert (done.documents, done.remarks) == (("card.toml", "README.md"), ())
 
 
-def test_a_task_with_a_licence_of_its_own_keeps_it_though_the_senders_has_another_for_it(
-    bank: Path, dest: Path
-) -> None:
+def test_a_licence_at_the_destination_stays_if_the_sender_has_more(bank: Path, dest: Path) -> None:
     (bank / "card.toml").write_text('license = "mit"\n[tasks.maps]\nlicense = "cc0-1.0"\n')
     dest.mkdir()
     (dest / "card.toml").write_text('license = "mit"\n')
@@ -479,9 +466,7 @@ def test_a_task_with_a_licence_of_its_own_keeps_it_though_the_senders_has_anothe
     assert (dest / "card.toml").read_text() == 'license = "mit"\n'
 
 
-def test_notes_at_the_destination_that_say_less_are_brought_up_and_the_same_stay_as_they_are(
-    bank: Path, dest: Path
-) -> None:
+def test_lesser_notes_there_are_brought_up_and_equal_ones_stay(bank: Path, dest: Path) -> None:
     dest.mkdir()
     mine = 'license = "mit"\n[tasks.maps]\ndata = "drawn"\n'
     (bank / "card.toml").write_text(mine)
@@ -493,9 +478,7 @@ def test_notes_at_the_destination_that_say_less_are_brought_up_and_the_same_stay
     assert (dest / "card.toml").read_text() == f"# ours\n{mine}"
 
 
-def test_notes_at_the_destination_that_nothing_can_be_made_of_stay_and_are_told(
-    bank: Path, dest: Path
-) -> None:
+def test_damaged_notes_at_the_destination_stay_and_are_told(bank: Path, dest: Path) -> None:
     dest.mkdir()
     (dest / "card.toml").write_text("license = mit")
     damaged = f"{dest}/card.toml is not valid TOML: "
@@ -549,13 +532,9 @@ def test_the_notes_that_were_checked_are_those_that_are_sent(
         ),
     ],
 )
-def test_a_card_toml_that_nothing_can_be_made_of_is_one_line(
-    bank: Path, dest: Path, text: str, words: str
-) -> None:
+def test_a_damaged_card_toml_is_one_line(bank: Path, dest: Path, text: str, words: str) -> None:
     (bank / "card.toml").write_text(text)
-    with pytest.raises(PiggybackError, match=words) as caught:
-        push(bank, dest)
-    assert "\n" not in str(caught.value)
+    assert re.search(words, refusal(lambda: push(bank, dest)))
     assert not dest.exists()
 
 
@@ -578,9 +557,7 @@ def test_notes_that_are_written_are_read_as_they_were(notes: BankNotes) -> None:
     assert parse_notes(notes.render(), "card.toml", ["maps", "a.b"]) == notes
 
 
-def test_the_command_says_whose_licence_is_not_stated(
-    bank: Path, dest: Path, tmp_path: Path
-) -> None:
+def test_a_command_says_whose_licence_is_not_stated(bank: Path, dest: Path, tmp_path: Path) -> None:
     (bank / "card.toml").write_text('[tasks.maps]\nlicense = "mit"\n')
     save(tmp_path / "images" / "maps", noise(16, 16))
     done = pbgan("push", bank, dest, "--samples", tmp_path / "images")

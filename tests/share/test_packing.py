@@ -7,6 +7,7 @@ import pytest
 
 from banks import contents, evenly, file_of, flips
 from commands import pbgan
+from data_sets import refusal
 from mixed_banks import FIRST, FULL, LAST, LOW, MIXED, Task, all_bits, fill
 from piggyback_gan import Bank, Packed, PiggybackError, pack
 from piggyback_gan.bank.store import Store
@@ -167,8 +168,7 @@ def test_an_empty_folder_stays_empty_where_packing_fails(light: Path, tmp_path: 
     file = file_of(Store.open(bank), "a")
     file.write_bytes(next(flips(file.read_bytes(), [-1 % file.stat().st_size])))
     (tmp_path / "out").mkdir()
-    with pytest.raises(PiggybackError, match="is damaged"):
-        pack(bank, tmp_path / "out", ["a"])
+    assert "is damaged" in refusal(lambda: pack(bank, tmp_path / "out", ["a"]))
     assert list((tmp_path / "out").iterdir()) == []
 
 
