@@ -361,7 +361,6 @@ def test_what_a_killed_first_writer_left_is_no_obstacle_to_a_new_bank(tmp_path: 
         {"generator": {"name": "os:system; rm"}},
         {"generator": {"name": "nets:build", "arguments": [1]}},
         {"generator": {"name": "nets:build", "size_multiple": 0}},
-        [],
     ],
 )
 def test_a_generator_that_is_not_known_here_is_said_to_be_so(
@@ -369,6 +368,9 @@ def test_a_generator_that_is_not_known_here_is_said_to_be_so(
 ) -> None:
     replace(bank.manifest, architecture=architecture).write(bank.path)
     with pytest.raises(PiggybackError, match="has a generator this version does not know"):
+        Bank.open(bank.path)
+    replace(bank.manifest, architecture=[]).write(bank.path)
+    with pytest.raises(PiggybackError, match="is damaged: Expected `object`, got `array`"):
         Bank.open(bank.path)
 
 

@@ -142,7 +142,9 @@ class Manifest:
             rendered = manifest.render()
         except PiggybackError:
             raise
-        except (ValueError, msgspec.ValidationError, RecursionError) as error:
+        except RecursionError:
+            raise PiggybackError(f"{path} is damaged: it is not a valid manifest") from None
+        except ValueError as error:
             raise PiggybackError(f"{path} is damaged: {error}") from None
         if rendered != raw:
             raise PiggybackError(f"{path} is damaged: its checksum does not match its content")
