@@ -163,7 +163,6 @@ def test_two_processes_cannot_run_one_part(
     assert capsys.readouterr().out.startswith("runs  first/seed-0\nopen  ")
 
 
-@pytest.mark.trains
 def test_the_best_learning_rate_is_searched_for_and_a_diverging_one_is_none(
     file: Path, tmp_path: Path
 ) -> None:

@@ -43,8 +43,6 @@ from tiny_experiments import (
 )
 from tiny_experiments import STRATEGIES as LABELS
 
-pytestmark = pytest.mark.trains
-
 KEEPING = ("standalone", "piggyback")
 CONFIG = GeneratorConfig(name="resnet-6", ngf=4)
 PAIRED = {"l1", "psnr", "ssim", "perceptual_distance", "frechet_distance", "kernel_distance"}

@@ -27,8 +27,6 @@ from piggyback_gan.networks.config import GeneratorConfig
 from piggyback_gan.networks.generators import build_generator
 from task_specs import BATCH_NORM, RESNET, UNET, fresh, images, learn, output, task_spec
 
-pytestmark = pytest.mark.trains
-
 DOCS = ROOT / "docs"
 WEIGHT = "model.10.conv_block.1"
 

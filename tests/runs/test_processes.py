@@ -118,7 +118,6 @@ def test_all_processes_hold_identical_weights_moments_and_statistics_after_every
     assert first["sha256"] == second["sha256"]
 
 
-@pytest.mark.trains
 @MODES
 def test_two_processes_equal_one_with_twice_the_batch(options: TrainingOptions) -> None:
     options = dataclasses.replace(options, augment="on", **STILL_UNPAIRED)
@@ -274,7 +273,6 @@ def test_a_stop_while_the_first_process_validates_is_a_stop_of_all(
     assert [record["step"] for record in records(tmp_path / "bank", "one")] == [2, 4]
 
 
-@pytest.mark.trains
 @pytest.mark.parametrize(
     ("options", "begun_by", "ended_by"),
     [

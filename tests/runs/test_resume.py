@@ -34,7 +34,7 @@ from running import (
     wait_for,
 )
 
-pytestmark = [pytest.mark.trains, pytest.mark.usefixtures("without_curves", "same_time")]
+pytestmark = pytest.mark.usefixtures("without_curves", "same_time")
 
 
 def whole_run(bank: Path) -> dict[str, bytes]:
