@@ -61,6 +61,8 @@ def test_the_help_names_every_command() -> None:
         (("train", "b", "t", "--data", "x", "--epochs", "0"), "epochs"),
         (("train", "b", "t", "--data", "x", "--generator", "resnet"), "'resnet'"),
         (("tasks", "no-bank"), "no-bank is not a bank"),
+        (("runs", "/"), "/ is not a bank: it has no bank.json"),
+        (("runs", "/", "--json"), "/ is not a bank: it has no bank.json"),
         (("translate", "no-bank", "maps", "a.png", "--out", "o"), "no-bank is not a bank"),
         (("remove", "no-bank", "maps", "--yes"), "no-bank is not a bank"),
         (("verify", "no-bank"), "no-bank is not a bank"),

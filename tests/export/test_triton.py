@@ -5,7 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from banks import contents
-from commands import pbgan
-from exports import bank_of, photograph, pixels, run_alone, run_example
+from commands import run_here
+from exports import PLAIN, bank_of, photograph, pixels, plain_may_run, run_alone, run_example
 from fake_triton import read_config, serving
 from piggyback_gan import Exported, ExportOptions, PiggybackError, export_task
 from piggyback_gan.bank.bank import Bank
@@ -28,11 +28,13 @@ AGAIN = ExportOptions(format="triton", overwrite=True)
 
 
 @pytest.fixture(scope="module")
+@plain_may_run()
 def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
-    return bank_of(tmp_path_factory.mktemp("banks") / "bank", unpaired=True)
+    return bank_of(tmp_path_factory.mktemp("banks") / "bank", PLAIN, unpaired=True)
 
 
 @pytest.fixture(scope="module")
+@plain_may_run()
 def written(bank: Bank, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """The model `maps`, of the first task."""
     return export_task(bank, "first", tmp_path_factory.mktemp("models") / "maps", OPTIONS)
@@ -56,12 +58,12 @@ def test_both_directions_are_models_of_one_repository_under_their_default_names(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words = ("export", bank.path, "second", "--format", "triton")
-    done = pbgan(*words)
+    done = run_here(*words)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("second: second, AtoB, triton, opset 20, fp32, 0.")
     assert "second/client.py: its use" in done.stdout
     assert "second/config.pbtxt: what Triton" in done.stdout
-    assert pbgan(*words, "--direction", "BtoA").returncode == 0
+    assert run_here(*words, "--direction", "BtoA").returncode == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["second", "second-BtoA"]
     source = photograph(tmp_path / "photo.png")
     with serving(tmp_path) as server:
@@ -75,14 +77,12 @@ def test_both_directions_are_models_of_one_repository_under_their_default_names(
 
 
 def test_the_configuration_says_what_images_are_and_lets_requests_be_batched(
-    tmp_path: Path,
+    exported: Callable[..., Exported],
 ) -> None:
-    formats = ImageFormat(channels=2, depth="uint16", high=4095.0), ImageFormat(channels=1)
-    bank = bank_of(tmp_path / "bank", formats=formats)
-    made = export_task(bank, "second", tmp_path / "models/maps.v2", OPTIONS)
-    assert made.file == tmp_path / "models/maps.v2/1/model.onnx"
+    made = exported("deep", "triton")
+    assert made.file == made.path / "1/model.onnx"
     config = read_config(made.path)
-    assert (config.name, config.backend) == ("maps.v2", "onnxruntime")
+    assert (config.name, config.backend) == ("second.pt2", "onnxruntime")
     assert config.HasField("dynamic_batching")
     assert config.max_batch_size > 1
     (image,), (translated,) = config.input, config.output
@@ -97,13 +97,13 @@ def test_the_configuration_says_what_images_are_and_lets_requests_be_batched(
 
 def test_label_maps_and_deep_images_go_through_a_server(tmp_path: Path) -> None:
     deep = ImageFormat(depth="uint16", high=65535.0)
-    bank = bank_of(tmp_path / "bank", formats=(ImageFormat(channels=6, labels=True), deep))
+    bank = bank_of(tmp_path / "bank", PLAIN, (ImageFormat(channels=6, labels=True), deep))
     made = export_task(bank, "second", tmp_path / "models/second", OPTIONS)
     assert "# image: label map of 6 classes; one channel a class" in made.beside[1].read_text()
     classes = np.random.default_rng(2).integers(0, 6, (37, 50), np.uint8)
     Image.fromarray(classes).save(tmp_path / "classes.png")
     run_example(made, tmp_path / "classes.png", tmp_path / "out.tif")
-    done = pbgan(
+    done = run_here(
         "translate", bank.path, "second", tmp_path / "classes.png", "--out", tmp_path / "o"
     )
     assert done.returncode == 0, done.stderr
@@ -114,21 +114,18 @@ def test_label_maps_and_deep_images_go_through_a_server(tmp_path: Path) -> None:
     assert np.abs(found - expected).max() <= 1
 
 
-def test_int8_and_fp16_are_served_too(tmp_path: Path) -> None:
-    bank = bank_of(tmp_path / "bank")
+def test_int8_and_fp16_are_served_too(
+    banks: Mapping[str, Bank], exported: Callable[..., Exported], tmp_path: Path
+) -> None:
     source = photograph(tmp_path / "photo.png")
-    for name, options in {
-        # Of so small a network, 8 bits leave little.
-        "eight": ExportOptions(
-            format="triton", precision="int8", calibration=[source], tolerance=2
-        ),
-        "half": ExportOptions(format="triton", precision="fp16"),
-    }.items():
-        made = export_task(bank, "second", tmp_path / "models" / name, options)
+    # Of so small a network, 8 bits leave little.
+    options = ExportOptions(format="triton", precision="int8", calibration=[source], tolerance=2)
+    eight = export_task(banks["plain"], "second", tmp_path / "models/eight", options)
+    for made, precision in ((eight, "int8"), (exported("plain", "triton", "fp16"), "fp16")):
         assert files_of(made.path) == FILES
-        assert made.contract.precision == options.precision
-        run_example(made, source, tmp_path / f"{name}.png")
-        assert pixels(tmp_path / f"{name}.png").shape == pixels(source).shape
+        assert made.contract.precision == precision
+        run_example(made, source, tmp_path / f"{precision}.png")
+        assert pixels(tmp_path / f"{precision}.png").shape == pixels(source).shape
 
 
 def test_its_client_says_what_the_server_refuses(written: Exported, tmp_path: Path) -> None:
@@ -228,9 +225,9 @@ def test_outputs_over_the_tolerance_leave_the_old_folder(bank: Bank, folder: Pat
     assert contents(folder.parent) == before
 
 
-def test_a_signal_leaves_no_part_of_a_folder(bank: Bank, tmp_path: Path) -> None:
+def test_a_signal_leaves_no_part_of_a_folder(resnet: Bank, tmp_path: Path) -> None:
     words = ("second", "--format", "triton", "--out", tmp_path / "models/second")
-    process = start("export", bank.path, *words)
+    process = start("export", resnet.path, *words)
     wait_for(lambda: any(tmp_path.iterdir()), lambda: process.poll() is None)
     process.send_signal(signal.SIGTERM)
     process.communicate()

@@ -41,12 +41,14 @@ def mixed(input_channels: int, output_channels: int, width: int = 8) -> nn.Modul
 class Plain(nn.Module):
     """Halves the size so many times, and doubles it again."""
 
-    def __init__(self, input_channels: int, output_channels: int, levels: int = 1) -> None:
+    def __init__(
+        self, input_channels: int, output_channels: int, levels: int = 1, width: int = 8
+    ) -> None:
         super().__init__()
-        self.enter = nn.Conv2d(input_channels, 8, 3, padding=1)
-        self.down = nn.ModuleList(nn.Conv2d(8, 8, 4, 2, 1) for _ in range(levels))
-        self.up = nn.ModuleList(nn.ConvTranspose2d(8, 8, 4, 2, 1) for _ in range(levels))
-        self.leave = nn.Conv2d(8, output_channels, 3, padding=1)
+        self.enter = nn.Conv2d(input_channels, width, 3, padding=1)
+        self.down = nn.ModuleList(nn.Conv2d(width, width, 4, 2, 1) for _ in range(levels))
+        self.up = nn.ModuleList(nn.ConvTranspose2d(width, width, 4, 2, 1) for _ in range(levels))
+        self.leave = nn.Conv2d(width, output_channels, 3, padding=1)
 
     def forward(self, images: Tensor) -> Tensor:
         features = torch.relu(self.enter(images))

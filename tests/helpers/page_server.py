@@ -94,6 +94,7 @@ class PageServer:
         token: required, if set.
         failures: responses to the next translations, in order; None lets one through.
         failing: responses to all translations of files with these names.
+        late: for files with these names, the response that a token is needed waits until it is set.
         open: translations wait until it is set.
         asked: all translations that were requested.
         most: the most translations at the same time.
@@ -116,6 +117,7 @@ class PageServer:
     token: str | None = None
     failures: list[Failure | str | None] = field(default_factory=list)
     failing: dict[str, Failure | str] = field(default_factory=dict)
+    late: dict[str, threading.Event] = field(default_factory=dict)
     open: threading.Event = field(default_factory=threading.Event)
     asked: list[Translation] = field(default_factory=list)
     most: int = 0
@@ -190,9 +192,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         found = re.fullmatch(r"/v1/tasks/([^/]+)/translate", self._path())
-        if self._refused() or found is None:
-            return
         name, content = self._uploaded(body)
+        if self._refused(name) or found is None:
+            return
         query = {key: values[0] for key, values in parse_qs(urlsplit(self.path).query).items()}
         state = self.state
         with state.lock:
@@ -217,7 +219,7 @@ class _Handler(BaseHTTPRequestHandler):
         path = urlsplit(self.path).path
         return path.removeprefix(self.state.prefix) if path.startswith(self.state.prefix) else ""
 
-    def _refused(self) -> bool:
+    def _refused(self, name: str = "") -> bool:
         if self.state.broken:
             self.close_connection = True
             return True
@@ -226,6 +228,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.headers.get("Authorization", "").removeprefix("Bearer "),
         ):
             return False
+        if name in self.state.late:
+            self.state.late[name].wait()
         self._fail(problem("unauthorized", 401, "Give the token."))
         return True
 

@@ -172,18 +172,25 @@ def test_a_name_that_leads_elsewhere_is_refused(bank: Path, name: str) -> None:
 
 
 def test_banks_without_runs_and_missing_ones_are_told_apart(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    made: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty").mkdir()
-    assert runs_command.run([str(tmp_path / "empty")]) == 0
-    assert capsys.readouterr().out == f"{tmp_path / 'empty'} has no runs\n"
-    assert rows(tmp_path / "empty", capsys) == {}
+    with pytest.raises(PiggybackError, match=r"empty is not a bank: it has no bank\.json"):
+        runs_command.run([str(tmp_path / "empty")])
+    bank = tmp_path / "bank"
+    stop(1, bank, "one", data, OPTIONS, GENERATOR)  # its first task is not in it yet
+    assert list(rows(bank, capsys)) == ["one"] and not (bank / "bank.json").exists()
+    assert runs_command.run([str(bank), "--discard", "one"]) == 0
+    shutil.copy(made / "bank.json", bank)
+    assert rows(bank, capsys) == {}
+    assert runs_command.run([str(bank)]) == 0
+    assert capsys.readouterr().out == f"{bank} has no runs\n"
     with pytest.raises(PiggybackError, match="no such folder"):
         runs_command.run([str(tmp_path / "missing")])
     for place in ("empty", "missing"):
         with pytest.raises(PiggybackError, match="has no run of 'one'"):
             runs_command.run([str(tmp_path / place), "--discard", "one"])
-    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+    assert {path.name for path in tmp_path.iterdir()} == {"bank", "boxes", "empty"}
     assert not list((tmp_path / "empty").iterdir())
 
 

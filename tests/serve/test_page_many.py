@@ -1,6 +1,7 @@
 """The page of `pbgan serve` with many images, a busy or a missing server, and an access token."""
 
 import io
+import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -161,13 +162,17 @@ def test_a_token_is_asked_for_and_kept_for_the_tab(browser: Browser, server: Pag
 
 def test_a_token_that_is_changed_meanwhile_costs_no_image(visit: Visit, server: PageServer) -> None:
     page = visit.page
+    refusal = server.late["b.png"] = threading.Event()
     visit.expected.append("401")
     choose(page, "maps")
     server.token = "new"
     bring(page, file("a.png"), file("b.png"))
     page.get_by_label("Token", exact=True).fill("new")
     page.get_by_role("button", name="Open").click()
+    progress(page, "1 of 2 done")
+    refusal.set()  # of the old token, when the new one has been accepted
     progress(page, "2 of 2 done")
+    expect(page.get_by_label("Token", exact=True)).to_be_hidden()
 
 
 def test_pictures_that_are_no_longer_shown_are_freed(page: Page) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from piggyback_gan.bank.lock import writer_lock
+from piggyback_gan.bank.manifest import Manifest
 from piggyback_gan.cli.arguments import BankPath, optional, parse
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.runs.run_folder import RunFolder, list_runs
@@ -40,6 +41,8 @@ def run(arguments: list[str]) -> int:
         print(f"the run of {given.discard} is discarded; the tasks in {given.bank} are not changed")
         return 0
     rows = [_row(folder) for folder in list_runs(given.bank)]
+    if not rows:
+        Manifest.read(given.bank)  # raises if it is no bank
     if given.json:
         print(json.dumps(rows, indent=1))
         return 0

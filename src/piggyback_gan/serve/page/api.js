@@ -102,7 +102,10 @@ async function request(url, init = {}) {
     throw new Problem("The server can't be reached. Is it still running?", { type: "unreachable" });
   }
   if (response.ok || response.status === 304) return response;
-  throw await problem(response);
+  const found = await problem(response);
+  // The token may have been replaced since the request was sent: this 401 says nothing of the new one.
+  if (found.isUnauthorized && hasToken() && sessionStorage.getItem(TOKEN_KEY) !== token) return request(url, init);
+  throw found;
 }
 
 async function problem(response) {
