@@ -203,7 +203,7 @@ def test_a_record_of_an_odd_count_is_refused(bank: Bank, count: object) -> None:
     refused(bank, "both", own_record(bank, "both") | {"bank_filters": count})
 
 
-@pytest.mark.parametrize("task", ["last", "both", "far", "full", "chosen", "chain"])
+@pytest.mark.parametrize("task", ["last", "both", "far", "full", "chosen"])
 def test_a_record_that_leaves_a_task_out_is_refused_even_with_a_right_hash(
     bank: Bank, task: str
 ) -> None:
@@ -211,14 +211,10 @@ def test_a_record_that_leaves_a_task_out_is_refused_even_with_a_right_hash(
     assert own == record_of(manifest, *own["tasks"], bank_filters=own["bank_filters"])
     numbers = [n for first, last in own["tasks"] for n in range(first, last + 1)]
     for left_out in numbers:
-        ranges = ([n, n] for n in numbers if n != left_out)
-        merged = list(merge(ranges))
-        copy = Bank.open(shutil.copytree(bank.path, bank.path.parent / str(left_out)))
-        with_old_hash = own | {"tasks": merged}
-        assert "built on other files of the tasks that it needs" in refused(
-            copy, task, with_old_hash
-        )
-        refused(copy, task, record_of(manifest, *merged, bank_filters=own["bank_filters"]))
+        merged = list(merge([n, n] for n in numbers if n != left_out))
+        refused(bank, task, record_of(manifest, *merged, bank_filters=own["bank_filters"]))
+    with_old_hash = own | {"tasks": merged}
+    assert "built on other files of the tasks that it needs" in refused(bank, task, with_old_hash)
 
 
 def merge(ranges: Iterator[list[int]]) -> Iterator[list[int]]:
