@@ -33,6 +33,13 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return fill(tmp_path_factory.mktemp("template") / "bank", *MIXED).path
 
 
+@pytest.fixture(scope="module")
+def five(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bank, dict[str, Any]]:
+    """Five tasks, and the record of one, "both", in place of which tests write others."""
+    bank = fill(tmp_path_factory.mktemp("five") / "bank", *MIXED[:5])
+    return bank, own_record(bank, "both")
+
+
 def needs(bank: Bank, name: str, which: str = FORWARD) -> tuple[str, ...]:
     """The tasks that a task's file names."""
     stored = Store.open(bank.path).read_task(name)
@@ -188,19 +195,23 @@ ODD_TASKS += [[[1, 4]], [[1, 5]], [[1, 1], [2, 3]], [[1, 10**30]], [[None, 2]], 
 
 
 @pytest.mark.parametrize("record", ODD)
-def test_a_record_that_is_none_is_refused(bank: Bank, record: str) -> None:
-    refused(bank, "both", record)
+def test_a_record_that_is_none_is_refused(five: tuple[Bank, Any], record: str) -> None:
+    refused(five[0], "both", record)
 
 
 @pytest.mark.parametrize("tasks", ODD_TASKS, ids=str)
-def test_a_record_of_anything_but_tasks_before_it_is_refused(bank: Bank, tasks: object) -> None:
-    said = refused(bank, "both", own_record(bank, "both") | {"tasks": tasks})
+def test_a_record_of_anything_but_tasks_before_it_is_refused(
+    five: tuple[Bank, dict[str, Any]], tasks: object
+) -> None:
+    said = refused(five[0], "both", five[1] | {"tasks": tasks})
     assert "is not given as numbers of earlier tasks" in said
 
 
 @pytest.mark.parametrize("count", [None, -1, "8", 8.0, True])
-def test_a_record_of_an_odd_count_is_refused(bank: Bank, count: object) -> None:
-    refused(bank, "both", own_record(bank, "both") | {"bank_filters": count})
+def test_a_record_of_an_odd_count_is_refused(
+    five: tuple[Bank, dict[str, Any]], count: object
+) -> None:
+    refused(five[0], "both", five[1] | {"bank_filters": count})
 
 
 @pytest.mark.parametrize("task", ["last", "both", "far", "full", "chosen"])
