@@ -67,8 +67,8 @@ def test_a_bank_learns_three_tasks_and_every_earlier_one_stays_as_it_was(
 
 @pytest.mark.trains
 def test_training_learns_the_task(tmp_path: Path) -> None:
-    data = draw_pairs(tmp_path / "boxes", train=24, test=4)
-    options = dataclasses.replace(OPTIONS, epochs=12, learning_rate=2e-3)
+    data = draw_pairs(tmp_path / "boxes", train=12, test=4)
+    options = dataclasses.replace(OPTIONS, epochs=8, learning_rate=2e-3)
     teach(tmp_path / "bank", "one", data, options, GENERATOR)
     first, *_, last = records(tmp_path / "bank", "one")
     assert last["validation"]["l1"] < 0.9 * first["validation"]["l1"]
