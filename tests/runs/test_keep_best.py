@@ -19,7 +19,7 @@ from piggyback_gan.images.format import ImageFormat
 from piggyback_gan.runs import run as training_run
 from running import GENERATOR, OPTIONS, Watch, records, run_folder
 
-pytestmark = [pytest.mark.trains, pytest.mark.usefixtures("without_curves")]
+pytestmark = pytest.mark.usefixtures("without_curves")
 
 CPU = torch.device("cpu")
 RGB = (ImageFormat(), ImageFormat())
@@ -44,6 +44,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Script:
     return lambda metric, *values: scripts.append((metric, iter(values)))
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize(
     ("metric", "values"),
     [("l1", (0.3, 0.1, 0.2, 0.1)), ("psnr", (9, 20, 20, 12)), ("ssim", (0.1, 0.5, 0.2, 0.4))],
@@ -63,6 +64,7 @@ def test_the_task_is_the_best_epochs_and_not_the_last_ones(
     assert found | {metric: values[1]} == measured
 
 
+@pytest.mark.trains
 def test_the_best_epochs_weights_are_those_that_the_run_had_then(
     tmp_path: Path, data: Path, script: Script
 ) -> None:
@@ -78,6 +80,7 @@ def test_the_best_epochs_weights_are_those_that_the_run_had_then(
         assert equal == (epochs == 2)
 
 
+@pytest.mark.trains
 def test_both_directions_of_an_unpaired_task_are_the_best_epochs(
     tmp_path: Path, data: Path, script: Script
 ) -> None:
@@ -93,6 +96,7 @@ def test_both_directions_of_an_unpaired_task_are_the_best_epochs(
     assert found | {"psnr_BtoA": 30} == records(bank.path, "one")[1]["validation"]
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize(("patience", "epochs"), [(1, 3), (2, 4)])
 def test_patience_ends_the_run_and_keeps_the_best_epoch(
     tmp_path: Path, data: Path, script: Script, patience: int, epochs: int
@@ -153,6 +157,7 @@ def test_a_share_of_the_training_images_is_held_out_by_seed(tmp_path: Path) -> N
     assert (counts.train_pairs, counts.held_out_pairs) == (4, 2)
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("mode", ["paired", "unpaired"])
 def test_images_that_are_held_out_are_never_trained_on(tmp_path: Path, mode: str) -> None:
     options = dataclasses.replace(THIRD, mode=mode, epochs=1)

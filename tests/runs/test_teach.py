@@ -24,7 +24,7 @@ from piggyback_gan.training.callbacks import Callback, Position
 from piggyback_gan.training.plan import plan_task
 from running import bank_files, files, records, run_folder, run_state, start, wait_for
 
-pytestmark = [pytest.mark.trains, pytest.mark.usefixtures("without_curves")]
+pytestmark = pytest.mark.usefixtures("without_curves")
 
 GENERATOR = GeneratorOptions(generator="resnet-6", ngf=8)
 OPTIONS = TrainingOptions(
@@ -40,6 +40,7 @@ ndf = 4
 """
 
 
+@pytest.mark.trains
 def test_a_bank_learns_three_tasks_and_every_earlier_one_stays_as_it_was(
     tmp_path: Path, data: Path
 ) -> None:
@@ -64,14 +65,16 @@ def test_a_bank_learns_three_tasks_and_every_earlier_one_stays_as_it_was(
     assert opened.card("one").options["learning_rate"] == 2e-4
 
 
+@pytest.mark.trains
 def test_training_learns_the_task(tmp_path: Path) -> None:
-    data = draw_pairs(tmp_path / "boxes", train=24, test=4)
-    options = dataclasses.replace(OPTIONS, epochs=12, learning_rate=2e-3)
+    data = draw_pairs(tmp_path / "boxes", train=12, test=4)
+    options = dataclasses.replace(OPTIONS, epochs=8, learning_rate=2e-3)
     teach(tmp_path / "bank", "one", data, options, GENERATOR)
     first, *_, last = records(tmp_path / "bank", "one")
     assert last["validation"]["l1"] < 0.9 * first["validation"]["l1"]
 
 
+@pytest.mark.trains
 def test_the_warm_start_of_a_later_task_is_in_the_trained_network(
     tmp_path: Path, data: Path
 ) -> None:
@@ -84,6 +87,7 @@ def test_the_warm_start_of_a_later_task_is_in_the_trained_network(
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
+@pytest.mark.trains
 def test_the_same_seed_gives_the_same_bytes_in_any_process_and_another_does_not(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,6 +133,7 @@ def test_a_run_writes_metrics_samples_and_its_state(tmp_path: Path, data: Path) 
     assert run_state(tmp_path / "bank", "one")["state"] == "finished"
 
 
+@pytest.mark.trains
 def test_the_stored_validation_is_that_of_the_task_as_it_is_used(
     tmp_path: Path, data: Path
 ) -> None:
@@ -158,6 +163,7 @@ def test_without_held_out_images_a_task_is_trained_and_says_so(
     assert Bank.open(tmp_path / "bank").card("one").validation is None
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("loss", GAN_LOSSES)
 def test_every_gan_loss_trains(tmp_path: Path, data: Path, loss: str) -> None:
     trained = {}
@@ -168,6 +174,7 @@ def test_every_gan_loss_trains(tmp_path: Path, data: Path, loss: str) -> None:
     assert not any(torch.equal(value, trained[0.0][key]) for key, value in trained[2e-4].items())
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize(
     ("generator", "channels"),
     [
@@ -200,6 +207,7 @@ def test_every_kind_of_generator_trains_and_is_kept(
     assert before.shape == (channels.get("output_channels", 3), size, size)
 
 
+@pytest.mark.trains
 def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_the_bank_alone(
     tmp_path: Path, data: Path
 ) -> None:

@@ -13,7 +13,7 @@ from piggyback_gan.experiments.results import part_folder
 from running import GENERATOR, OPTIONS, bank_files, stop
 from tiny_experiments import HEAD, TASKS, draw, run, strategies_text, tasks_text
 
-pytestmark = [pytest.mark.trains, pytest.mark.usefixtures("without_curves", "same_time")]
+pytestmark = pytest.mark.usefixtures("without_curves", "same_time")
 
 BATCH_NORM = GeneratorOptions(generator="resnet-6", ngf=4, norm="batch", dropout=True)
 SELECTS = {"unconstrained": 0.25, "mixing": "selected", "bank_filters": 2}
@@ -24,6 +24,7 @@ def selected(bank: Path, task: str) -> dict[str, Any]:
     return {key: value.tolist() for key, value in tensors.items() if key.endswith(SELECTED)}
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize(
     ("mode", "generator"), [("paired", BATCH_NORM), ("unpaired", GENERATOR)], ids=str
 )
@@ -46,6 +47,7 @@ def test_a_task_stopped_while_or_after_it_selects_ends_as_one_left_alone(
     assert all(len(set(value)) == 2 for value in chosen.values())
 
 
+@pytest.mark.trains
 def test_selecting_changes_no_weight(tmp_path: Path, pairs: Path) -> None:
     bank = tmp_path / "bank"
     teach(bank, "one", pairs, OPTIONS, BATCH_NORM)

@@ -168,7 +168,7 @@ def _last_layers(
     left = all_left = values - _cost(shares, layers, mixing)
     for name in reversed([name for name in layers if name not in free]):
         filters = layers[name].filters
-        count = max(n for n in range(filters + 1) if n == 0 or extra(name, n) <= left)
+        count = next(n for n in range(filters, -1, -1) if n == 0 or extra(name, n) <= left)
         if count < filters and left <= spare * all_left:
             break
         # Rounded down, so that its ceiling is this number of filters again.
