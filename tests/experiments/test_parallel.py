@@ -52,8 +52,8 @@ def test_a_part_killed_between_tasks_and_within_one_ends_as_one_left_alone(
 
 @pytest.fixture(scope="module")
 def side_by_side(file: Path) -> tuple[Path, str, list[str]]:
-    """A strategy and one that fails, two at once: the folder, the error, what was printed."""
-    text = TWO + strategies_text("piggyback") + strategies_text("lora", rate=3e38)
+    """Both strategies and one that fails, two at once: the folder, the error, what was printed."""
+    text = file.read_text() + strategies_text("lora", rate=3e38)
     out = file.parent / "side-by-side"
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
@@ -66,9 +66,9 @@ def test_parts_side_by_side_measure_the_same(
 ) -> None:
     out, _, printed = side_by_side
     found = {name: f for name, f in figures(out).items() if "lora" not in name}
-    assert found == {name: f for name, f in figures(alone).items() if "finetune" not in name}
+    assert found == figures(alone)
     assert printed[:2] == ["first/seed-0 begins", "first/seed-0 is done"]
-    assert set(printed[2:4]) == {"piggyback/seed-0 begins", "lora/seed-0 begins"}
+    assert set(printed[2:4]) == {"finetune/seed-0 begins", "piggyback/seed-0 begins"}
     assert "after night: night l1" in (out / "parts/piggyback/seed-0/log.txt").read_text()
 
 
