@@ -3,6 +3,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# Modules are compiled once, when they are first imported: pip takes longer for all of them, and without a cache each of
+# the tests' processes would compile its own.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test lint format clean
 
 demo: .venv/installed
