@@ -1,6 +1,7 @@
 # The two commands: `make demo` and `make test`. Both make .venv themselves.
 # `make test TESTS="tests/core -k allocation"` runs some of the tests.
 PYTHON ?= python3
+WORKERS ?= auto
 BIN := .venv/bin
 
 # Modules are compiled once, when they are first imported: pip takes longer for all of them, and without a cache each of
@@ -13,7 +14,7 @@ demo: .venv/installed
 	$(BIN)/pbgan demo --out demo-out --overwrite
 
 test: .venv/installed
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(TESTS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(TESTS)
 
 lint: .venv/installed
 	$(BIN)/ruff check

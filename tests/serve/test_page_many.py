@@ -13,6 +13,7 @@ import browsing
 import page_server
 from browsing import Visit, bring, choose, file, picture, progress, row
 from page_server import CUT, PageServer, make_task, problem
+from running import wait_for
 
 COUNT_URLS = """
     window.urls = new Set();
@@ -52,6 +53,7 @@ def test_many_images_go_by_fours_with_progress_to_a_zip(page: Page, server: Page
     bring(page, *(file(name, content) for name, content in inputs.items()))
     expect(page.locator(".job[data-state=running]")).to_have_count(4)
     progress(page, "0 of 11 done")
+    wait_for(lambda: server.under_way == 4, lambda: True)
     server.open.set()
     progress(page, "11 of 11 done")
     assert server.most == 4
