@@ -4,8 +4,8 @@ PYTHON ?= python3
 WORKERS ?= auto
 BIN := .venv/bin
 
-# Modules are compiled once, when they are first imported: pip takes longer for all of them, and without a cache each of
-# the tests' processes would compile its own.
+# Python compiles modules when they are first imported: compiling all of them in pip takes longer. The cache is kept even if
+# the environment turns it off, as each test process would compile again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test lint format clean

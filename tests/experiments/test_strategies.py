@@ -59,7 +59,7 @@ def learned(request: pytest.FixtureRequest, name: str, tmp_path: Path) -> Learne
 
 
 ARCHITECTURES = pytest.mark.parametrize(
-    "learned", [UNET, BATCH_NORM], ids=["unet", "resnet"], indirect=True
+    "learned", [UNET, BATCH_NORM], ids=["unet", "resnet-batch-norm"], indirect=True
 )
 
 

@@ -46,7 +46,7 @@ from piggyback_gan.export.onnx_file import open_onnx
 from piggyback_gan.images.encode import encode
 from piggyback_gan.images.format import ImageFormat
 from piggyback_gan.images.read import read_image
-from piggyback_gan.names import EXPORT_FORMATS, ExportFormat
+from piggyback_gan.names import EXPORT_FORMATS, ExportFormat, ExportPrecision
 
 Exporting = Callable[..., Exported]
 
@@ -54,7 +54,7 @@ Exporting = Callable[..., Exported]
 # --- what files compute ---
 
 
-@pytest.mark.parametrize("which", ["resnet", "unet", "antialias"])
+@pytest.mark.parametrize("which", ["resnet", "unet", "batch", "antialias"])
 def test_onnx_agrees_at_any_batch_and_size(
     which: str, banks: Mapping[str, Bank], exported: Exporting
 ) -> None:
@@ -142,6 +142,14 @@ def test_half_precision_halves_the_weights_and_says_its_error(
     assert made.contract.precision == "fp16"
 
 
+@pytest.mark.parametrize(("format", "precision"), [("onnx", "fp16"), ("torch-export", "bf16")])
+def test_half_precision_of_a_network_with_norms_is_near_the_bank(
+    format: ExportFormat, precision: ExportPrecision, exported: Exporting
+) -> None:
+    made = exported("resnet", format, precision)
+    assert 1e-6 < made.mean < 0.02 and made.largest < 0.2
+
+
 def test_bf16_is_written_where_it_can_be_checked(
     banks: Mapping[str, Bank], exported: Exporting, tmp_path: Path
 ) -> None:
@@ -201,6 +209,8 @@ def test_a_file_says_what_its_images_are(
     said = json.loads(text)
     assert (said["task"], said["direction"], said["size_multiple"]) == ("second", "AtoB", 4)
     assert said["minimum_size"] == 8
+    of_resnet = json.loads(stored_contract(exported("resnet", "safetensors").path, "safetensors"))
+    assert (of_resnet["size_multiple"], of_resnet["minimum_size"]) == (4, 8)
     assert said["tensor_range"] == [-1, 1]
     assert (said["input"]["channels"], said["input"]["high"]) == (2, 4095)
     assert said["task_sha256"] == banks["deep"].entries[1].sha256

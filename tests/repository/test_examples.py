@@ -22,7 +22,8 @@ def run(script: Path, folder: Path) -> tuple[str, str]:
     out, err = io.StringIO(), io.StringIO()
     warnings.simplefilter("error")
     os.chdir(folder)
-    sys.path.insert(0, str(script.parent))
+    tests = (str(ROOT), str(ROOT / "tests"), str(ROOT / "tests/helpers"))
+    sys.path[:] = [str(script.parent), *(entry for entry in sys.path if entry not in tests)]
     sys.argv = [str(script), "3"]
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         runpy.run_path(str(script), run_name="__main__")

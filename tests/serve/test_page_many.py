@@ -162,17 +162,24 @@ def test_a_token_is_asked_for_and_kept_for_the_tab(browser: Browser, server: Pag
         assert "s3cret" not in page.url
 
 
-def test_a_token_that_is_changed_meanwhile_costs_no_image(visit: Visit, server: PageServer) -> None:
+@pytest.mark.parametrize("before", [None, "new"], ids=["another", "the same"])
+def test_a_token_that_is_given_meanwhile_costs_no_image(
+    visit: Visit, server: PageServer, before: str | None
+) -> None:
     page = visit.page
     refusal = server.late["b.png"] = threading.Event()
     visit.expected.append("401")
     choose(page, "maps")
-    server.token = "new"
+    if before is not None:
+        page.evaluate("token => sessionStorage.setItem('pbgan token', token)", before)
+    server.token = "other"
     bring(page, file("a.png"), file("b.png"))
+    expect(page.get_by_label("Token", exact=True)).to_be_visible()
+    server.token = "new"
     page.get_by_label("Token", exact=True).fill("new")
     page.get_by_role("button", name="Open").click()
     progress(page, "1 of 2 done")
-    refusal.set()  # of the old token, when the new one has been accepted
+    refusal.set()  # of the token before, when the one that was given has been accepted
     progress(page, "2 of 2 done")
     expect(page.get_by_label("Token", exact=True)).to_be_hidden()
 

@@ -1,6 +1,7 @@
 // Requests to the server: tasks, samples, translations. Its problem documents (RFC 9457) become errors.
 
 const TOKEN_KEY = "pbgan token";
+let tokensGiven = 0;
 
 /** A failed request; the message is a sentence for a person.
  *
@@ -31,6 +32,7 @@ export function hasToken() {
 }
 
 export function keepToken(token) {
+  tokensGiven += 1;
   sessionStorage.setItem(TOKEN_KEY, token);
 }
 
@@ -93,6 +95,7 @@ export async function translate({ task, direction, format, tile }, file, name, s
 async function request(url, init = {}) {
   const headers = new Headers(init.headers);
   const token = sessionStorage.getItem(TOKEN_KEY);
+  const given = tokensGiven;
   if (token !== null) headers.set("Authorization", `Bearer ${token}`);
   let response;
   try {
@@ -103,8 +106,8 @@ async function request(url, init = {}) {
   }
   if (response.ok || response.status === 304) return response;
   const found = await problem(response);
-  // The token may have been replaced since the request was sent: this 401 says nothing of the new one.
-  if (found.isUnauthorized && hasToken() && sessionStorage.getItem(TOKEN_KEY) !== token) return request(url, init);
+  // A token may have been given since the request was sent: this 401 says nothing of that one, even if it is the same again.
+  if (found.isUnauthorized && hasToken() && tokensGiven !== given) return request(url, init);
   throw found;
 }
 
