@@ -40,7 +40,7 @@ def die_at_each_line(
     Other lines would leave the same: what is on disk is all that outlives a kill. Each kill works on a path of its
     own, which `make` prepared; the action is done whole on `folder / "new"`.
     """
-    lines: dict[tuple[tuple[Path, bytes | None], ...], Line] = {}
+    lines: dict[object, Line] = {}  # by what is on disk
     make(folder / "new")
 
     def note(line: Line) -> None:
@@ -57,10 +57,7 @@ def die_at_each_line(
         process = os.fork()
         if process == 0:
             try:
-                trace(
-                    codes,
-                    lambda reached, line=line: reached == line and os.kill(os.getpid(), SIGKILL),
-                )
+                trace(codes, lambda at, line=line: at == line and os.kill(os.getpid(), SIGKILL))
                 action(path)
             finally:
                 os._exit(1)

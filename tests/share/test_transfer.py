@@ -296,7 +296,7 @@ def test_kill_9_before_any_line_leaves_the_old_bank_or_the_new_one_and_a_rerun_g
     source: Store, tmp_path: Path
 ) -> None:
     (source.path / "card.toml").write_text('license = "mit"\n')
-    ends = set()
+    ends: set[int] = set()
     for line, path in in_process(die_pulling, source.path, tmp_path / "killed"):
         found = Store.open(path)
         assert problems(found) == {}, line
