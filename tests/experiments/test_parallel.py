@@ -69,6 +69,7 @@ def test_parts_side_by_side_measure_the_same(
     assert found == figures(alone)
     assert printed[:2] == ["first/seed-0 begins", "first/seed-0 is done"]
     assert set(printed[2:4]) == {"finetune/seed-0 begins", "piggyback/seed-0 begins"}
+    assert not printed[4].endswith(" begins"), "a third waits for a job"
     assert "after night: night l1" in (out / "parts/piggyback/seed-0/log.txt").read_text()
 
 

@@ -1,4 +1,4 @@
-"""Processes killed before each line that may change a file."""
+"""Processes killed after each change of a file, before the next line."""
 
 import os
 import sys
@@ -35,26 +35,29 @@ def die_at_each_line(
     make: Callable[[Path], None],
     folder: Path,
 ) -> list[tuple[Line, Path]]:
-    """Kill a process before each line of an action that lies in these functions. Call it in a process of its own.
+    """Kill a process before the lines of these functions at which files are in a new state. Call it in its own process.
 
-    Each works on a path of its own, which `make` prepared; the action is done whole on `folder / "new"`.
+    Other lines would leave the same: what is on disk is all that outlives a kill. Each kill works on a path of its
+    own, which `make` prepared; the action is done whole on `folder / "new"`.
     """
-    lines: list[Line] = []
+    lines: dict[object, Line] = {}  # by what is on disk
     make(folder / "new")
-    trace(codes, lines.append)
+
+    def note(line: Line) -> None:
+        paths = sorted((folder / "new").rglob("*"))
+        lines.setdefault(tuple((p, p.read_bytes() if p.is_file() else None) for p in paths), line)
+
+    trace(codes, note)
     action(folder / "new")
     sys.settrace(None)
     killed = []
-    for number, line in enumerate(lines):
+    for number, line in enumerate(lines.values()):
         path = folder / str(number)
         make(path)
         process = os.fork()
         if process == 0:
             try:
-                trace(
-                    codes,
-                    lambda reached, line=line: reached == line and os.kill(os.getpid(), SIGKILL),
-                )
+                trace(codes, lambda at, line=line: at == line and os.kill(os.getpid(), SIGKILL))
                 action(path)
             finally:
                 os._exit(1)

@@ -277,7 +277,6 @@ def test_a_stop_while_the_first_process_validates_is_a_stop_of_all(
 @pytest.mark.parametrize(
     ("options", "begun_by", "ended_by"),
     [
-        (dataclasses.replace(OPTIONS, **STILL), 2, 1),
         (dataclasses.replace(UNPAIRED, **STILL_UNPAIRED), 2, 1),
         (dataclasses.replace(OPTIONS, accumulate=2, **STILL), 1, 3),
     ],
