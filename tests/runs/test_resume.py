@@ -116,12 +116,13 @@ def test_a_run_stopped_in_every_step_ends_as_one_left_alone(
     assert whole_run(stopped) == whole_run(alone)
 
 
+@pytest.mark.parametrize("mode", ["paired", "unpaired"])
 def test_a_run_killed_twice_and_resumed_ends_as_one_left_alone(
-    tmp_path: Path, pairs: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, pairs: Path, mode: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     alone, killed = tmp_path / "alone", tmp_path / "killed"
     config = tmp_path / "options.toml"
-    config.write_text(f'{CONFIG}epochs = 5\nmode = "unpaired"\n[unconstrained]\n"model.1" = 0.5\n')
+    config.write_text(f'{CONFIG}epochs = 5\nmode = "{mode}"\n[unconstrained]\n"model.1" = 0.5\n')
     begin = ("--data", pairs, "--config", config)
     assert train_command.run([str(alone), "one", *map(str, begin)]) == 0
     for number, more in enumerate((begin, ("--resume",)), start=1):
