@@ -14,12 +14,7 @@ from piggyback_gan.images.decode import decode, naming_file
 from piggyback_gan.images.encode import encode
 from piggyback_gan.images.format import ImageFormat
 from piggyback_gan.images.pixels import Pixels
-from piggyback_gan.images.read import (
-    Source,
-    detect_format,
-    read_image,
-    value_ranges,
-)
+from piggyback_gan.images.read import Source, detect_format, read_image, value_ranges
 
 
 def detected(path: Path, **settings: Any) -> ImageFormat:
