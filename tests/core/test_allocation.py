@@ -79,8 +79,7 @@ def test_small_layers_and_those_that_mixing_does_not_make_smaller_are_free() -> 
 def test_shares_give_back_the_number_of_filters_they_were_made_of() -> None:
     for filters in (9, 96, 100, 127, 1000):
         sizes = {"a": LayerSize(filters, 4 * filters, filters)}
-        # Every seventh of 1000: all of them take seconds.
-        for count in {*range(0, filters + 1, 7 if filters == 1000 else 1), filters}:
+        for count in range(0, filters + 1, 8 if filters == 1000 else 1):  # all 1000 take seconds
             shares, _ = allot(of_lambda(count / filters), sizes, 0)
             assert isinstance(shares, Mapping)
             found = unconstrained_count(shares["a"], filters)
@@ -256,3 +255,13 @@ def test_what_was_asked_for_is_taken() -> None:
 def test_what_can_not_be_kept_to_is_refused(options: FilterOptions, words: str) -> None:
     with pytest.raises(PiggybackError, match=words):
         with_a_task(build_generator(RESNET)).add_task("two", options)
+
+
+def test_the_budget_that_a_refusal_names_is_the_least() -> None:
+    network = with_a_task(nn.Sequential(nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3)))
+    with pytest.raises(PiggybackError) as refused:
+        network.plan(FilterOptions(budget=0.01))
+    least = float(str(refused.value).split("take ")[1].split()[0])
+    assert network.plan(FilterOptions(budget=least + 1e-4))
+    with pytest.raises(PiggybackError, match=f"take {least:.4f}"):
+        network.plan(FilterOptions(budget=least - 1e-4))

@@ -55,7 +55,7 @@ def test_costs_csv_has_numbers_or_nothing_behind_its_words(drawn: Results) -> No
     assert (first["strategy"], first["task"]) == ("finetune", "cityscapes")
     assert first["parameters added"] == "1000", "whole numbers have no .0"
     assert first["minutes"] == first["minutes low"] == "", "the first network was taken over"
-    assert "taken over" in [cell.note for cell in views.costs(drawn).rows[3]], "the page says so"
+    assert "shared" in [cell.note for cell in views.costs(drawn).rows[3]], "the page says so"
 
 
 def test_counts_of_identical_outputs_have_two_columns(drawn: Results) -> None:
@@ -111,7 +111,7 @@ def test_each_table_has_the_words_for_what_stands_below_its_cells(
 
 
 def test_forward_transfer_warns_of_standalone_networks_that_get_worse(page: str) -> None:
-    warning = "A standalone network that gets worse towards its end is as good as that earlier"
+    warning = "If a standalone network gets worse towards the end of its training"
     assert warning in page.split("Forward transfer")[2]
 
 

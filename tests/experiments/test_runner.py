@@ -181,7 +181,7 @@ def test_a_begun_folder_refuses_what_could_not_be_compared(
 ) -> None:
     begun(drawn, tmp_path, CHOICE)
     said = refusal(lambda: runner(drawn, tmp_path, CHOICE.replace(before, after)))
-    assert said.startswith(f"{tmp_path} was begun with different {key}")
+    assert said.startswith(f"{tmp_path} was started with different {key}")
 
 
 def test_images_that_changed_are_noticed(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_images_that_changed_are_noticed(tmp_path: Path) -> None:
         size = before.size
     Image.new("RGB", size).save(image)
     said = refusal(lambda: runner(tmp_path, tmp_path / "out", CHOICE))
-    assert "was begun with different images of task" in said
+    assert "was started with different images of task" in said
 
 
 def test_a_network_that_judges_is_known_by_its_bytes(drawn: Path, tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_a_network_that_judges_is_known_by_its_bytes(drawn: Path, tmp_path: Path
     other.write_bytes((drawn / "difference.pt").read_bytes())
     experiment = read(drawn, CHOICE, features=str(other))
     said = refusal(lambda: Runner(experiment, tmp_path / "out", "cpu").begin(""))
-    assert "begun with different features" in said
+    assert "started with different features" in said
 
 
 def test_a_begun_folder_refuses_a_strategy_with_other_options(drawn: Path, tmp_path: Path) -> None:

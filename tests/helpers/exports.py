@@ -32,10 +32,9 @@ from piggyback_gan.system.user_code import VARIABLE
 
 RESNET = GeneratorConfig(name="resnet-6", ngf=4)
 UNET = GeneratorConfig(name="unet-64", ngf=2)
-PLAIN = CustomGeneratorConfig(
+PLAIN = CustomGeneratorConfig(  # a user's own; its export takes half as long as the others'
     name="custom_nets:Nets.plain", arguments={"levels": 2}, size_multiple=4, minimum_size=8
 )
-"""A user's own network; its export to ONNX takes half as long as the others'."""
 EIGHT_BITS = ImageFormat()
 
 

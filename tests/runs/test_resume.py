@@ -302,9 +302,7 @@ def test_where_no_run_is_there_is_nothing_to_resume(tmp_path: Path) -> None:
 def test_a_run_that_can_be_resumed_is_not_overwritten(stopped: tuple[Path, Path]) -> None:
     bank, data = stopped
     before = files(run_folder(bank, "one"))
-    with pytest.raises(
-        PiggybackError, match=r"stands at step 2 of 6: go on with --resume, or disc"
-    ):
+    with pytest.raises(PiggybackError, match=r"at step 2 of 6: continue it with --resume, or disc"):
         teach(bank, "one", data, OPTIONS, GENERATOR)
     assert files(run_folder(bank, "one")) == before
 

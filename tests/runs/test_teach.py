@@ -12,8 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
+import running
 from drawn import draw_pairs
-from piggyback_gan import Bank, GeneratorOptions, Interrupted, TrainingOptions, teach
+from piggyback_gan import Bank, GeneratorOptions, Interrupted, teach
 from piggyback_gan.bank.manifest import TaskEntry
 from piggyback_gan.cli import runs as runs_command
 from piggyback_gan.cli import tasks as tasks_command
@@ -27,17 +28,8 @@ from running import bank_files, files, records, run_folder, run_state, start, wa
 pytestmark = pytest.mark.usefixtures("without_curves")
 
 GENERATOR = GeneratorOptions(generator="resnet-6", ngf=8)
-OPTIONS = TrainingOptions(
-    epochs=2, batch_size=2, image_size=16, discriminator_layers=1, ndf=4, samples=2, device="cpu"
-)
-CONFIG = """
-generator = "resnet-6"
-ngf = 8
-image_size = 16
-batch_size = 2
-discriminator_layers = 1
-ndf = 4
-"""
+OPTIONS = dataclasses.replace(running.OPTIONS, samples=2)
+CONFIG = running.CONFIG.replace("ngf = 4", "ngf = 8")
 
 
 @pytest.mark.trains
@@ -270,7 +262,9 @@ def test_a_killed_training_leaves_the_bank_as_it_was_and_is_begun_again_only_whe
         process.communicate(timeout=60)
     assert files(bank / "tasks") == tasks
     assert Bank.open(bank).tasks == ("one",)
-    with pytest.raises(PiggybackError, match=r"'two' was begun before .* go on with --resume, or"):
+    with pytest.raises(
+        PiggybackError, match=r"'two' has an unfinished run.* continue it with --resume, or"
+    ):
         teach(bank, "two", data, OPTIONS)
     assert runs_command.run([str(bank), "--discard", "two"]) == 0
     teach(bank, "two", data, OPTIONS)

@@ -77,7 +77,7 @@ def test_a_pushed_bank_is_one_commit_and_comes_back_with_the_same_bits(
     repository = hub.repositories["me/winter"]
     assert repository.titles == ["initial commit", "pbgan push: first, gray, last"]
     assert repository.files.keys() == {".gitattributes", "README.md", *contents(bank)}
-    assert b"\npbgan pull hf://me/winter bank\n" in repository.files["README.md"]
+    assert b"\npbgan pull hf://me/winter my-bank\n" in repository.files["README.md"]
     pulled(HERE, tmp_path / "copy")
     assert contents(tmp_path / "copy") == contents(bank)
     copy = Bank.open(tmp_path / "copy")
@@ -102,7 +102,10 @@ def test_only_missing_files_travel_either_way(
     assert begun.titles[1:] == ["pbgan push: gray, last"]
     before = begun.files
     assert pushed(bank, "hf://me/begun") == Transfer(
-        (), 0, 3, remarks=(f"licence not stated of first, gray, last: {bank}/card.toml can say it",)
+        (),
+        0,
+        3,
+        remarks=(f"no licence is stated for first, gray, last: state it in {bank}/card.toml",),
     )
     assert begun.files is before, "there is no empty commit"
 

@@ -128,12 +128,12 @@ def test_it_tells_figures_notes_and_the_hash_that_stands_for_all(bank: Path, des
     assert "\n\nMaps and\n\nmore.\n\n" in text
     assert (
         "### maps\n\nAerial *photos*.\n\nTrained on: https://example.org\n\n"
-        "Held-out images when it was learned: l1 0.03125, psnr 24.12.\n\n### winter\n\n"
+        "Metrics on held-out images after training: l1 0.03125, psnr 24.12.\n\n### winter\n\n"
         "Distance of its outputs from the imported network's, AtoB: l1 0.02.\n\n"
         "Distance of its outputs from the imported network's, BtoA: l1 0.01.\n\n## Use"
     ) in text
     assert "There are no held-out metrics for deep, classes.\n" in text
-    assert f"`{Bank.open(bank).entries[-1].sha256}`, stands for all 4" in text
+    assert f"`{Bank.open(bank).entries[-1].sha256}`, covers all 4" in text
 
 
 @pytest.mark.parametrize(
@@ -386,7 +386,7 @@ def test_words_in_cards_from_elsewhere_are_shown_and_make_no_markup(bank: Path, 
     lines = readme(dest).splitlines()
     (row,) = [line for line in lines if line.startswith("| `winter`")]
     assert row.startswith("| `winter` | unpaired, imported, BtoA and AtoB | ")
-    assert f"Held-out images when it was learned: {TAME} 1." in lines
+    assert f"Metrics on held-out images after training: {TAME} 1." in lines
     assert f"Distance of its outputs from the imported network's, {TAME}: {TAME} 0.5." in lines
     assert not [line for line in lines if line.startswith("# Big")]
 
@@ -428,7 +428,7 @@ def test_notes_at_the_destination_serve_where_the_bank_has_none(bank: Path, dest
     assert "license: mit\n" in readme(dest)
     (dest / "card.toml").write_text("[tasks.deep]\ndata = 'drawn'")
     assert push(bank, dest).remarks == (
-        f"licence not stated of maps, deep, classes, winter: {dest}/card.toml can say it",
+        f"no licence is stated for maps, deep, classes, winter: state it in {dest}/card.toml",
     )
 
 
@@ -563,7 +563,7 @@ def test_a_command_says_whose_licence_is_not_stated(bank: Path, dest: Path, tmp_
     done = pbgan("push", bank, dest, "--samples", tmp_path / "images")
     assert done.returncode == 0
     assert done.stderr == (
-        f"pbgan: licence not stated of deep, classes, winter: {bank}/card.toml can say it\n"
+        f"pbgan: no licence is stated for deep, classes, winter: state it in {bank}/card.toml\n"
     )
     assert done.stdout.endswith("\nchanged: card.toml, samples/maps-1.png, README.md\n")
     assert Image.open(io.BytesIO((dest / "samples" / "maps-1.png").read_bytes())).mode == "RGB"

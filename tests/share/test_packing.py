@@ -178,7 +178,7 @@ def test_the_command_says_what_came_along_and_what_it_takes(light: Path, tmp_pat
     assert (done.returncode, done.stderr) == (0, "")
     first, second = done.stdout.splitlines()
     assert first.endswith("out has a, c, and first, whose filters they use")
-    assert second.endswith("; all weights are the same bits")
+    assert second.endswith("; all weights are bit-identical")
     assert Bank.open(tmp_path / "out").tasks == ("first", "a", "c")
     again = pbgan("pack", light, tmp_path / "out", "--tasks", "a")
     assert again.returncode == 2

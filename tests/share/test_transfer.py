@@ -376,19 +376,19 @@ def test_the_commands_say_what_travelled(networks: Path, tmp_path: Path) -> None
     for arguments, out, err in (
         (
             ("pull", networks, copy, "first"),
-            f"1 task (first), {sizes[0]:,} bytes: {copy} has 1 now",
+            f"1 task (first), {sizes[0]:,} bytes: {copy} now has 1 task",
             "",
         ),
         (
             ("pull", networks, copy),
-            f"3 tasks (gray, last, both), {sum(sizes[1:]):,} bytes: {copy} has 4 now",
+            f"3 tasks (gray, last, both), {sum(sizes[1:]):,} bytes: {copy} now has 4 tasks",
             "",
         ),
         (("pull", networks, copy), f"{copy} has all 4 tasks already", ""),
         (
             ("push", copy, dest),
-            f"4 tasks (first, gray, last, both), {sum(sizes):,} bytes: {dest} has 4 now\nchanged: README.md",
-            f"pbgan: licence not stated of first, gray, last, both: {copy}/card.toml can say it\n",
+            f"4 tasks (first, gray, last, both), {sum(sizes):,} bytes: {dest} now has 4 tasks\nchanged: README.md",
+            f"pbgan: no licence is stated for first, gray, last, both: state it in {copy}/card.toml\n",
         ),
     ):
         done = pbgan(*arguments)

@@ -91,7 +91,7 @@ class Manifest:
             names = ", ".join(task.name for task in later)
             raise PiggybackError(
                 f"task {name!r} can't be removed: {names} came later and mix its filters; "
-                "only the newest task can go"
+                "only the newest task can be removed"
             )
 
     def render(self) -> bytes:

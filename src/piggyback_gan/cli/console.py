@@ -60,7 +60,7 @@ def print_transfer(done: Transfer, receiver: str) -> None:
     if done.tasks:
         names = ", ".join(done.tasks)
         print(
-            f"{count(len(done.tasks), 'task')} ({names}), {done.bytes:,} bytes: {receiver} has {done.held} now"
+            f"{count(len(done.tasks), 'task')} ({names}), {done.bytes:,} bytes: {receiver} now has {count(done.held, 'task')}"
         )
     else:
         print(f"{receiver} has all {count(done.held, 'task')} already")

@@ -157,7 +157,7 @@ def _print_fits(way: str, fits: Sequence[LayerFit]) -> None:
 
 def _print_folder(rows: list[tuple[Checkpoint, Imported]]) -> None:
     table = new_table(
-        "task", ">file, MB", ">in the bank, MB", ">share", ">L1 to it", ">before finetuning"
+        "task", ">file, MB", ">in the bank, MB", ">share", ">L1 to original", ">before finetuning"
     )
     before = after = 0
     for item, imported in rows:

@@ -11,7 +11,7 @@ from piggyback_gan.system.user_code import import_from_working_folder
 
 COMMANDS = {
     "train": "train an image-to-image task of a bank, or resume a training",
-    "runs": "list a bank's trainings and how to resume them",
+    "runs": "list a bank's training runs and how to resume them",
     "translate": "translate images with a task of a bank",
     "evaluate": "evaluate tasks of a bank on held-out images",
     "import": "import networks of CycleGAN, pix2pix and CUT as tasks of a bank",

@@ -36,6 +36,6 @@ def run(arguments: list[str]) -> int:
     print(f"{given.out} has {', '.join(packed.tasks)}{along}")
     print(
         f"{packed.bytes:,} bytes of {packed.bytes_before:,} "
-        f"({packed.bytes / packed.bytes_before:.3f}); all weights are the same bits"
+        f"({packed.bytes / packed.bytes_before:.3f}); all weights are bit-identical"
     )
     return 0

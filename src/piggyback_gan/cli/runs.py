@@ -1,4 +1,4 @@
-"""pbgan runs: list a bank's trainings, their progress and how to resume them."""
+"""pbgan runs: list a bank's training runs, their progress and how to resume them."""
 
 import json
 import shlex
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """List a bank's trainings, their progress, and how to resume those that stopped."""
+    """List a bank's training runs, their progress, and how to resume those that stopped."""
 
     bank: BankPath
     """The bank's directory."""
@@ -30,7 +30,7 @@ class Arguments:
 
 
 def run(arguments: list[str]) -> int:
-    """List trainings on stdout, or discard one."""
+    """List training runs on stdout, or discard one."""
     given = parse(Arguments, "runs", arguments)
     if given.discard is not None:
         folder = RunFolder(given.bank, given.discard)

@@ -27,7 +27,7 @@ class Arguments:
     port: int = 0
     """Port; 0 picks a free one."""
     browser: tyro.conf.FlagCreatePairsOff[bool] = True
-    """Open the browser; otherwise only print the address."""
+    """Whether the browser is opened; --no-browser only prints the address."""
 
 
 def run(arguments: list[str]) -> int:

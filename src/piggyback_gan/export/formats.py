@@ -175,7 +175,9 @@ def _write_safetensors(generator: nn.Module, contract: ImageContract, path: Path
 
 
 def _use(format: ExportFormat, ending: str = ".py") -> Companion:
-    return Companion(ending, "its use, without this library", partial(usage_example, format))
+    return Companion(
+        ending, "an example program that does not need this library", partial(usage_example, format)
+    )
 
 
 FORMATS: Mapping[ExportFormat, Format] = {
@@ -215,7 +217,9 @@ FORMATS: Mapping[ExportFormat, Format] = {
         companions=(
             _use("state-dict"),
             Companion(
-                ".json", "what its images are", lambda contract, name: contract.to_json() + "\n"
+                ".json",
+                "the format of its images",
+                lambda contract, name: contract.to_json() + "\n",
             ),
         ),
     ),

@@ -183,8 +183,8 @@ def _refuse_to_overwrite(folder: RunFolder) -> None:
     if folder.exists and folder.checkpoint.exists():
         position = folder.read().position
         raise PiggybackError(
-            f"{folder.task!r} was begun before and stands at step {position.step} of {position.steps}: "
-            f"go on with --resume, or discard it (pbgan runs {folder.bank} --discard {folder.task})"
+            f"{folder.task!r} has an unfinished run, at step {position.step} of {position.steps}: "
+            f"continue it with --resume, or discard it (pbgan runs {folder.bank} --discard {folder.task})"
         )
 
 

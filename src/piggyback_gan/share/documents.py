@@ -83,7 +83,7 @@ def documents_to_send(
     words = BankNotes() if told is None else told.said
     if silent := [task for task in sender.tasks if words.of(task).license is None]:
         where = sender.path / NOTES_NAME if told is None else told.where
-        remarks.append(f"licence not stated of {', '.join(silent)}: {where} can say it")
+        remarks.append(f"no licence is stated for {', '.join(silent)}: state it in {where}")
     shown = set(site.names())
     for task, made in pictures.items():
         for place, name in enumerate(sample_names(task)):

@@ -79,9 +79,9 @@ def model_card(bank: Bank, notes: BankNotes, shown: Collection[str], address: st
         "[arXiv 2104.11939](https://arxiv.org/abs/2104.11939))."
     )
     checks = (
-        "`bank.json` names the SHA-256 of each task's file, and each file that of the one before it. The newest "
-        f"one's, `{bank.entries[-1].sha256}`, stands for all {len(rows)}: `pbgan verify` reads every file and says "
-        "whether each bit is as it was written, and `pbgan pull` checks what it brings. There is no pickle in "
+        "`bank.json` names the SHA-256 of each task's file, and each file contains the SHA-256 of the file before it. The newest "
+        f"one's, `{bank.entries[-1].sha256}`, covers all {len(rows)}: `pbgan verify` reads every file and says "
+        "whether each bit is as it was written, and `pbgan pull` checks every file it copies. There is no pickle in "
         "them, and no code."
     )
     code = (
@@ -107,7 +107,7 @@ def model_card(bank: Bank, notes: BankNotes, shown: Collection[str], address: st
     head = _front_matter(bank.tasks, notes, modes)
     text = "\n" + "\n\n".join(part for part in parts if part) + "\n"
     mark = _mark(head.encode(), text.encode())
-    return f"{head}{_FENCE}{mark}a push leaves it alone once it is edited; card.toml can say more. -->\n{text}"
+    return f"{head}{_FENCE}{mark}Once this file is edited, a push does not change it; card.toml can add to it. -->\n{text}"
 
 
 def _front_matter(tasks: Iterable[str], notes: BankNotes, modes: Collection[Any]) -> str:
@@ -140,7 +140,7 @@ def _figures(card: TaskCard) -> list[str]:
     """Return lines with the metrics in a task's card."""
     lines = []
     if card.validation:
-        lines.append(f"Held-out images when it was learned: {_listed(card.validation)}.")
+        lines.append(f"Metrics on held-out images after training: {_listed(card.validation)}.")
     for way, distance in (card.imported.distances if card.imported else {}).items():
         lines.append(
             f"Distance of its outputs from the imported network's, {_plain(way)}: {_listed(distance)}."
@@ -164,13 +164,13 @@ def _use(bank: Bank, address: str) -> str:
     on_hub = address.startswith("hf://")
     install = "pip install 'piggyback-gan[hub]'\n" if on_hub else ""
     place = "" if on_hub else "   # in the folder that holds this one"
-    pull = f"pbgan pull {shlex.quote(address)} bank{place}"
+    pull = f"pbgan pull {shlex.quote(address)} my-bank{place}"
     simple = next((task for task in bank.tasks if all(map(_in_pil, bank.formats(task)))), None)
-    parts = [f"```\n{install}{pull}\npbgan translate bank {task} photos/ --out translated\n```"]
+    parts = [f"```\n{install}{pull}\npbgan translate my-bank {task} photos/ --out translated\n```"]
     if simple is not None:
         parts.append(
             "```python\nfrom PIL import Image\n\nfrom piggyback_gan import Bank\n\n"
-            'bank = Bank.open("bank")\n'
+            'bank = Bank.open("my-bank")\n'
             f'bank.translate("{simple}", Image.open("photo.png")).save("translated.png")\n```'
         )
     return "\n\n".join(parts)

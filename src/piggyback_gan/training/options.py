@@ -60,7 +60,10 @@ class BasicOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions(FilterOptions, BasicOptions):
-    """Training options of one task. `None` stands for a default that depends on the task."""
+    """Training options of one task. `None` stands for a default that depends on the task.
+
+    `pbgan train --help` and docs/training.md describe each option, with its unit, range and default.
+    """
 
     learning_rate: float | None = None
     """Adam's learning rate for the generator."""

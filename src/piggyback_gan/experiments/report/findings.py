@@ -77,7 +77,10 @@ def _told(
         return held, ""
     if all(_overlap(results, label, standalone, base, seed) for seed in ratio.by_seed):
         return None, " One seed: chance can't be told from difference, the intervals overlap."
-    return held, " One seed: images alone don't explain the difference, another training may."
+    return (
+        held,
+        " One seed: the difference is larger than the choice of held-out images explains, but it may vary between seeds.",
+    )
 
 
 def _overlap(results: Results, label: str, standalone: str, base: str, seed: int) -> bool:

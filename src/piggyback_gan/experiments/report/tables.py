@@ -311,7 +311,7 @@ def _cost_cells(cost: Cost) -> dict[str, Cell]:
         "all tasks, in networks": spread_cell(cost.total, 3),
         "all files, MB": scaled(cost.bytes, 1e-6),
         "steps": spread_cell(cost.steps, WHOLE),
-        "minutes": Cell(NOTHING, note="taken over") if taken_over else scaled(cost.seconds, 1 / 60),
+        "minutes": Cell(NOTHING, note="shared") if taken_over else scaled(cost.seconds, 1 / 60),
         "peak memory, MB": scaled(cost.peak_memory, 1e-6),
     }
 

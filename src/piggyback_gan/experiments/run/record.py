@@ -111,7 +111,7 @@ def check_record(out: Path, now: Mapping[str, Any]) -> None:
     for key, value in now.items():
         if key not in _FREE and before.get(key) != value:
             raise PiggybackError(
-                f"{out} was begun with different {_what_changed(key, before.get(key), value)}: what is there "
+                f"{out} was started with different {_what_changed(key, before.get(key), value)}: what is there "
                 "can't be compared with it; choose another --out"
             )
 
