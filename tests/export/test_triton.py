@@ -61,7 +61,7 @@ def test_both_directions_are_models_of_one_repository_under_their_default_names(
     done = run_here(*words)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("second: second, AtoB, triton, opset 20, fp32, 0.")
-    assert "second/client.py: its use" in done.stdout
+    assert "second/client.py: an example program" in done.stdout
     assert "second/config.pbtxt: what Triton" in done.stdout
     assert run_here(*words, "--direction", "BtoA").returncode == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["second", "second-BtoA"]
