@@ -106,16 +106,19 @@ def allot(
     values = math.floor(options.budget * whole) - private
     mixed = {name: at for name, at in layers.items() if not _is_small(at.filters)}
     mixing = _largest(options, mixed, dict.fromkeys(mixed, 0.0), values // 3)
-    if values < _cost(_even(0.0, layers), layers, mixing):
-        mixing = _largest(options, layers, _even(0.0, layers), values)
-    least = _cost(_even(0.0, layers), layers, mixing)
+    no_new = _even(0.0, layers)
+    if values < _cost(no_new, layers, mixing):
+        mixing = _largest(options, layers, no_new, values)
+    least = _cost(no_new, layers, mixing)
     if values < least:
-        smaller = f", or a smaller {'rank' if options.rank else 'number of bank filters'}"
+        remedy = "give a larger budget"
+        if options.rank or options.bank_filters:
+            remedy += f", or a smaller {'rank' if options.rank else 'number of bank filters'}"
         raise PiggybackError(
             f"budget {options.budget:g} is too small: without any new filters, {mixing.kind} mixing and "
             f"the small layers take {(least + private) / whole:.4f} of a network, with {private / whole:.4f} for "
-            "parameters outside conv filters (norms, biases, linear and attention layers); give a larger budget"
-            f"{smaller if options.rank or options.bank_filters else ''}"
+            "parameters outside conv filters (norms, biases, linear and attention layers); "
+            f"{remedy}"
         )
     if options.allocation == "last":
         shares = _last_layers(layers, mixing, values, spare=0.5)

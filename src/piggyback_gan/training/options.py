@@ -62,7 +62,7 @@ class BasicOptions:
 class TrainingOptions(FilterOptions, BasicOptions):
     """Training options of one task. `None` stands for a default that depends on the task.
 
-    `pbgan train --help` and docs/training.md describe each option, with its unit, range and default.
+    docs/training.md describes each option and its default, `pbgan train --help` those of the command line.
     """
 
     learning_rate: float | None = None

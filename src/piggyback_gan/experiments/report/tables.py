@@ -303,7 +303,7 @@ def _cost_cells(cost: Cost) -> dict[str, Cell]:
     def scaled(spread: Spread | None, scale: float) -> Cell:
         return spread_cell(_sum([spread], scale) if spread else None, 3)
 
-    taken_over = cost.seconds.high == 0
+    is_shared = cost.seconds.high == 0
     return {
         "parameters added": spread_cell(cost.added, WHOLE),
         "by formula": spread_cell(cost.predicted, WHOLE),
@@ -311,7 +311,7 @@ def _cost_cells(cost: Cost) -> dict[str, Cell]:
         "all tasks, in networks": spread_cell(cost.total, 3),
         "all files, MB": scaled(cost.bytes, 1e-6),
         "steps": spread_cell(cost.steps, WHOLE),
-        "minutes": Cell(NOTHING, note="shared") if taken_over else scaled(cost.seconds, 1 / 60),
+        "minutes": Cell(NOTHING, note="shared") if is_shared else scaled(cost.seconds, 1 / 60),
         "peak memory, MB": scaled(cost.peak_memory, 1e-6),
     }
 
