@@ -1,11 +1,12 @@
 """Fixed words (choices of options, names of networks and metrics) and checks of names. No torch."""
 
 import re
-from typing import Literal, get_args
+from typing import Final, Literal, get_args
 
 from piggyback_gan.errors import PiggybackError
 
 STANDALONE, PREVIOUS = "standalone", "previous"
+AUTO: Final = "auto"
 """Values of `init` that are not the name of a task."""
 FORWARD, BACKWARD = "forward", "backward"
 """The two networks of a bank. Every task is in the forward network, which translates in the direction that the
@@ -22,9 +23,21 @@ ExportPrecision = Literal["fp32", "bf16", "fp16", "int8"]
 EXPORT_PRECISIONS = get_args(ExportPrecision)
 MixingKind = Literal["full", "low-rank", "selected"]
 MIXING_KINDS = get_args(MixingKind)
+Budget = float | Literal["auto"]
+Learn = Literal["free", "mixed"]
+LEARN = get_args(Learn)
+AUTO_BUDGETS = (0.05, 0.075, 0.15, 0.3)
+"""Budgets that `budget="auto"` tries."""
+DEFAULT_QUALITY = 1.03
+DEFAULT_FREE_SHARE = 0.75
+"""Default share of a training after which a freely trained network is factorized."""
+DEFAULT_FACTORIZED_RATE = 3.0
+"""Default learning rate of a generator after factorization, relative to before."""
+DEFAULT_START_NOISE = 0.5
+"""Default share of noise in the start of a freely trained network."""
 DEFAULT_UNCONSTRAINED = 0.25
 """Default lambda: the share of a layer's filters that a task adds unconstrained."""
-DEFAULT_BUDGET = 0.075
+DEFAULT_BUDGET = 0.1
 """Default limit of the parameters that a later task adds, as a share of a standalone network's."""
 DEFAULT_RANK, DEFAULT_BANK_FILTERS = 16, 32
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -42,5 +55,5 @@ def check_name(name: str, of: str) -> None:
 def check_task_name(name: str) -> None:
     """Raise PiggybackError unless a task's name is valid (`check_name`) and not a reserved value of `init`."""
     check_name(name, "a task")
-    if name in (STANDALONE, PREVIOUS):
+    if name in (STANDALONE, PREVIOUS, AUTO):
         raise PiggybackError(f"{name!r} can't name a task: it is a reserved value of init")

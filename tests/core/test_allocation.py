@@ -207,18 +207,15 @@ def test_a_budget_is_spent_and_the_20th_task_costs_what_the_second_does(
     assert abs(last / second - 1) < 0.03
 
 
-def test_twenty_tasks_take_less_than_two_networks_and_a_half() -> None:
+def test_twenty_tasks_take_less_than_three_networks() -> None:
     network = build_generator(RESNET)
     whole = sum(p.numel() for p in network.parameters())
-    assert sum(Piggyback().predicted(network, order) for order in range(20)) < 2.5 * whole
+    assert sum(Piggyback().predicted(network, order) for order in range(20)) < 3 * whole
 
 
 def test_new_filters_are_in_the_last_layers_and_the_rest_of_the_budget_mixes() -> None:
     network = with_a_task(build_generator(RESNET))
-    network.add_task("default")
-    made = network.task_state("default").filters
-    network.discard_task()
-    assert made == filters_of(network, FilterOptions())
+    made = filters_of(network, of_budget(0.075))
     assert isinstance(made.mixing, LowRankMixing)
     assert [name for name, share in made.shares.items() if share] == [
         "model.16",
@@ -226,8 +223,9 @@ def test_new_filters_are_in_the_last_layers_and_the_rest_of_the_budget_mixes() -
         "model.23",
     ]
     assert made.mixing.rank > 8
-    wider = filters_of(network, of_budget(0.1))
-    assert isinstance(wider.mixing, LowRankMixing) and wider.mixing.rank > made.mixing.rank
+    wider = filters_of(network, FilterOptions())
+    assert wider == filters_of(network, of_budget(0.1))
+    assert isinstance(wider.mixing, LowRankMixing) and wider.mixing.rank >= made.mixing.rank
 
 
 def test_what_was_asked_for_is_taken() -> None:

@@ -8,15 +8,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from banks import evenly
 from piggyback_gan.core.factorize import (
     conv_weights,
     factorize,
+    factorize_task,
     layer_fits,
     least_squares,
     relative_error,
 )
+from piggyback_gan.core.filter_options import FilterOptions
 from piggyback_gan.core.network import PiggybackNetwork
 from piggyback_gan.core.task import TaskState
 from piggyback_gan.errors import PiggybackError
@@ -250,3 +253,122 @@ def test_a_relative_error_is_a_share_of_what_was_given() -> None:
     assert relative_error([torch.tensor([3.0, 4.0])], [torch.tensor([0.0, 4.0])]) == 0.75
     assert relative_error([torch.zeros(2)], [torch.zeros(2)]) == 0
     assert relative_error([torch.ones(2)], [torch.zeros(2)]) == float("inf")
+
+
+# --- tasks that are trained free ---
+
+
+def trained_free(seed: int, **options: Any) -> PiggybackNetwork:
+    """A network with a first task, and one that is trained free, with another network's weights."""
+    network = with_first()
+    network.add_task("free", FilterOptions(learn="free", **options))
+    given = module(seed)
+    with torch.no_grad():
+        for name, layout in network.layouts.items():
+            layer = network.module.get_submodule(name)
+            weight = given.get_submodule(name).weight
+            layer.unconstrained_filters.copy_(layout.to_filters(weight))  # type: ignore[operator, union-attr]
+            layer.bias.copy_(given.get_submodule(name).bias)  # type: ignore[operator, union-attr]
+    return network
+
+
+# They vary slowly, as real images do.
+SAMPLES = F.interpolate(
+    torch.randn(12, 3, 4, 4, generator=torch.Generator().manual_seed(1)), size=12
+).split(4)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"budget": 0.6},
+        {"budget": 0.6, "init": "standalone"},
+        {"budget": 0.6, "rank": 2},
+        {"budget": 0.6, "mixing": "full", "storage": "bf16"},
+        {"unconstrained": 0.25},
+    ],
+    ids=str,
+)
+def test_a_free_task_is_factorized_onto_the_bank_and_nothing_else_changes(
+    options: dict[str, Any],
+) -> None:
+    network = trained_free(1, **options)
+    network.train()
+    given = network.fold("free")
+    before = network.task_state("first")
+    planned = network.parameter_count("free")
+    assert not network.plan_of("free")[0].piggyback or planned.mixing
+    change = factorize_task(network, SAMPLES).change
+    assert network.training and network.to_factorize is None
+    images = torch.cat(SAMPLES)
+    with torch.no_grad():
+        expected = given(images)
+        made = network.fold("free")(images)
+    assert change == pytest.approx(float((made - expected).abs().mean() / expected.std()), rel=1e-4)
+    if "budget" in options:
+        assert network.parameter_count("free").share <= options["budget"]
+    network.finish_task()
+    filters = conv_weights(network.fold("free"))
+    for plan in network.plan_of("free"):
+        bank = network.bank_filters(plan.name)[: plan.bank]
+        rows = network.layouts[plan.name].to_filters(filters[plan.name])
+        if plan.piggyback and not plan.unconstrained:
+            _, errors = least_squares(rows, bank)
+            assert errors.sum() < 1e-6 * rows.double().square().sum()
+    after = network.task_state("first")
+    assert all(torch.equal(after.tensors[key], before.tensors[key]) for key in before.tensors)
+
+
+def test_outputs_change_less_than_with_a_fit_of_filters() -> None:
+    network = trained_free(1, unconstrained=0.0)
+    given, images = network.fold("free"), torch.cat(SAMPLES)
+    factorize_task(network, SAMPLES)
+    by_filters = with_first()
+    by_filters.restore_task(factorize(by_filters, "free", given, unconstrained=0.0))
+    with torch.no_grad():
+        changes = [
+            (n.fold("free")(images) - given(images)).abs().mean() for n in (network, by_filters)
+        ]
+    assert changes[0] < 0.95 * changes[1]
+
+
+def test_new_filters_are_where_the_outputs_would_change_most() -> None:
+    """Of two layers of one shape, one has the bank's filters, the other has others."""
+    torch.manual_seed(0)
+    first = nn.Sequential(
+        nn.Conv2d(8, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(16, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(16, 16, 3, padding=1),
+    )
+    for alike, other in (("2", "4"), ("4", "2")):
+        network = PiggybackNetwork(first)
+        network.add_task("first")
+        network.finish_task()
+        network.add_task("free", FilterOptions(learn="free", budget=0.75, init="standalone"))
+        with torch.no_grad():
+            for name in ("0", alike):
+                bank = network.bank_filters(name)
+                network.module.get_submodule(name).unconstrained_filters.copy_(bank.flip(0))  # type: ignore[operator, union-attr]
+        factorize_task(network, [torch.randn(8, 8, 10, 10)])
+        assert network.made.shares[alike] == 0 and network.made.shares[other] == 1
+
+
+def test_a_free_task_is_factorized_once_and_before_it_is_finished() -> None:
+    network = trained_free(1, budget=0.6)
+    with pytest.raises(PiggybackError, match="call factorize_task first"):
+        network.finish_task()
+    factorize_task(network, SAMPLES)
+    with pytest.raises(PiggybackError, match="no task is trained free"):
+        factorize_task(network, SAMPLES)
+    network.finish_task()
+    with pytest.raises(PiggybackError, match="no task is trained free"):
+        factorize_task(network, SAMPLES)
+
+
+def test_a_first_task_has_nothing_to_be_factorized_onto() -> None:
+    network = PiggybackNetwork(module(0))
+    network.add_task("first", FilterOptions(learn="free"))
+    assert network.to_factorize is None
+    network.finish_task()

@@ -162,12 +162,17 @@ def test_every_task_has_the_figures_that_it_allows(out: Path) -> None:
 
 def test_what_is_kept_is_what_the_formulas_predict(out: Path) -> None:
     network = count(build_generator(CONFIG))
-    for found in by_strategy(out).values():
+    for label, found in by_strategy(out).items():
         assert [stage.standalone for stage in found] == [network, network, 2 * network]
-        total = 0.0
-        for stage in found:
-            total += stage.predicted
-            assert stage.parameters == total
+        before = 0.0
+        for order, stage in enumerate(found):
+            added, before = stage.parameters - before, stage.parameters
+            if (
+                label == "piggyback" and order
+            ):  # trained free: the budget's, of which little is left
+                assert 0.85 * stage.predicted < added <= stage.predicted
+            else:
+                assert added == stage.predicted
     standalone, finetune, piggyback = (found[2].parameters for found in by_strategy(out).values())
     assert (standalone, finetune) == (4 * network, 2 * network)
     # The second direction is new to the third task, and has a network of its own.

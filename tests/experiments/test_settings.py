@@ -180,8 +180,8 @@ def test_every_strategy_can_be_named_in_a_file(kind: str, tmp_path: Path) -> Non
         (SMALL + strategies_text("finetune") + "unconstrained = 1\n", "unknown options unconstr"),
         (SMALL + strategies_text("narrow") + "unconstrained = 2\n", "invalid unconstrained"),
         (
-            SMALL + strategies_text("piggyback") + 'init = "maps"\n',
-            "init must be standalone or pre",
+            SMALL + strategies_text("piggyback") + 'init = "none"\n',
+            "init must be auto, standalone, prev",
         ),
         (SMALL + strategies_text("piggyback") + "seeds = 1\n", "seeds must be a list"),
         (SMALL + '[[strategy]]\nname = "lora"\n', "strategy 'lora': give learning_rate, a number"),

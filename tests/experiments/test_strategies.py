@@ -88,7 +88,15 @@ def test_every_task_is_learned(name: str, learned: Learned) -> None:
 @EVERY
 def test_predicted_sizes_are_those_measured(name: str, learned: Learned) -> None:
     predicted = [STRATEGIES[name]().predicted(fresh(UNET), order) for order in range(len(TASKS))]
-    assert learned.sizes == [sum(predicted[: i + 1]) for i in range(len(TASKS))]
+    sizes = [sum(predicted[: i + 1]) for i in range(len(TASKS))]
+    if name == "piggyback":  # later tasks are trained free: what they may add at most is predicted
+        assert learned.sizes[0] == sizes[0]
+        assert all(
+            0.9 * most < size < most
+            for size, most in zip(learned.sizes[1:], sizes[1:], strict=True)
+        )
+    else:
+        assert learned.sizes == sizes
 
 
 @EVERY

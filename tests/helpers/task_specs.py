@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from piggyback_gan import TrainingOptions
 from piggyback_gan.bank.card import ImageCard, ParameterCard, TaskCard
+from piggyback_gan.core.factorize import factorize_task
+from piggyback_gan.core.network import PiggybackNetwork
 from piggyback_gan.core.task import ParameterCount
 from piggyback_gan.experiments.strategies.base import Strategy, TaskSpec
 from piggyback_gan.images.format import ImageFormat
@@ -80,12 +82,21 @@ def train(learners: Mapping[str, nn.Module], config: GeneratorConfig, level: flo
         for learner in learners.values():
             if hasattr(learner, "begin_epoch"):
                 learner.begin_epoch(epoch, options.epochs)
+        if epoch == options.epochs:
+            trainer.replace_generators(lambda: factorize(learners, inputs))
         batch = Batch(epoch - 1, inputs, torch.full_like(inputs, level), 1)
         losses, _ = trainer.step(batch)
         l1.append(float(losses.sums["l1"]) if mode == "paired" else 0.0)
     for learner in learners.values():
         learner.eval()
     return l1
+
+
+def factorize(learners: Mapping[str, nn.Module], inputs: Tensor) -> None:
+    """Factorize those networks that are trained free, as a training does after most of its steps."""
+    for learner in learners.values():
+        if isinstance(learner, PiggybackNetwork) and learner.to_factorize:
+            factorize_task(learner, [inputs])
 
 
 def learn(
@@ -101,7 +112,9 @@ def learn(
 
 def take(strategy: Strategy, folder: Path, taught: TaskSpec) -> None:
     """Begin and finish one task without training."""
-    strategy.finish(folder, taught, strategy.begin(folder, taught))
+    learners = strategy.begin(folder, taught)
+    factorize(learners, images(64 if taught.config.name == "unet-64" else 16))
+    strategy.finish(folder, taught, learners)
 
 
 @torch.no_grad()

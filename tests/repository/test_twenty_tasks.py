@@ -143,7 +143,9 @@ def test_a_set_that_is_missing_or_small_and_a_folder_that_is_there_are_refused(
     assert "exists: give a new folder" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_the_experiment_names_the_tasks_that_are_made(out: Path) -> None:
+def test_the_experiments_name_the_tasks_that_are_made(out: Path) -> None:
+    longer = read_experiment(BENCHMARKS / "eight-64px.toml", data=out)
+    assert len(find_tasks(longer, "cpu")) == 9
     experiment = read_experiment(BENCHMARKS / "twenty-64px.toml", data=out)
     tasks = find_tasks(experiment, "cpu")
     # Folders are made in the order in which tasks are to be learned.
@@ -156,15 +158,18 @@ def test_the_experiment_names_the_tasks_that_are_made(out: Path) -> None:
     assert not [s for s in experiment.strategies.values() if len(s.learning_rates) != 1]
 
 
-def test_rates_are_those_that_four_tasks_chose() -> None:
-    """The file says so."""
-    recorded = BENCHMARKS.parent / "docs/results/lifelong-64px-strategies.json"
-    rates = {
-        stage["strategy"]: stage["learning_rate"]
-        for stage in json.loads(recorded.read_text())["stages"]
-        if stage["order"] == 2
-    }
-    content = tomllib.loads((BENCHMARKS / "twenty-64px.toml").read_text())
+@pytest.mark.parametrize("name", ["twenty-64px.toml", "eight-64px.toml"])
+def test_rates_are_those_that_four_tasks_chose(name: str) -> None:
+    """The files say so: LoRA's is that of the nearest rank."""
+    rates = {}
+    for record, taken in (("lifelong-64px-strategies", None), ("cost-64px", {"lora-8": "lora"})):
+        content = json.loads((BENCHMARKS.parent / f"docs/results/{record}.json").read_text())
+        for stage in content["stages"]:
+            if stage["order"] == 2 and (taken is None or stage["strategy"] in taken):
+                rates[(taken or {}).get(stage["strategy"], stage["strategy"])] = stage[
+                    "learning_rate"
+                ]
+    content = tomllib.loads((BENCHMARKS / name).read_text())
     for strategy in content["strategy"]:
         kind = strategy.get("kind", strategy["name"])
         assert strategy["learning_rate"] == rates[kind]

@@ -396,9 +396,12 @@ def test_a_dry_run_prints_the_plan_and_makes_nothing(
     printed = capsys.readouterr().out
     assert "6 pairs, 2 held out (test)" in printed
     assert "9 of 2, in 3 epochs" in printed
-    assert "model.23" in printed
-    assert "1*" in printed, "the output layer is shown to stay free"
+    assert "free for 75 % of them, then factorized" in printed
+    assert "at most 0.1 of a standalone network's 124,931" in printed
+    assert "model.23" in printed and "1*" not in printed, "what is new is measured later"
     assert "about 0." in printed
+    assert train_command.run([str(bank), "two", *map(str, arguments), "--learn", "mixed"]) == 0
+    assert "1*" in capsys.readouterr().out, "the output layer is shown to stay free"
     assert files(bank) == before
     assert not run_folder(bank, "two").exists()
 
@@ -447,12 +450,12 @@ def test_a_later_task_keeps_to_its_budget(
     for name, budget in (("two", None), ("three", 0.2)):
         options = dataclasses.replace(options, budget=budget)
         plan = plan_task(bank, name, data, options, GENERATOR)
-        limit = 0.075 if budget is None else budget
+        limit = 0.1 if budget is None else budget
         assert 0.9 * limit < plan.parameters.share <= limit
         teach(bank, name, data, options, GENERATOR)
         card = Bank.open(bank).card(name)
         assert card.options["budget"] == limit and card.options["mixing"] == "low-rank"
-        assert card.parameters.share == plan.parameters.share
+        assert 0.9 * limit < card.parameters.share <= limit
     assert tasks_command.run([str(bank)]) == 0
-    assert "budget 0.075" in capsys.readouterr().out
+    assert "budget 0.1" in capsys.readouterr().out
     assert [f.problem for f in Bank.open(bank).verify()] == [None] * 3

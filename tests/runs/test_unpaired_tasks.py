@@ -58,7 +58,7 @@ def test_paired_and_unpaired_tasks_mix_and_no_direction_of_an_earlier_one_change
     for number, kind in enumerate(order):
         task = f"{kind}{number}"
         if kind == "p":
-            teach(bank, task, pairs, PAIRED, GENERATOR)
+            teach(bank, task, pairs, dataclasses.replace(PAIRED, seed=number), GENERATOR)
         else:
             direction = "AtoB" if number < 2 else "BtoA"
             options = dataclasses.replace(UNPAIRED, direction=direction)

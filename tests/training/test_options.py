@@ -28,12 +28,17 @@ WRONG = {
     "unconstrained": [-0.1, 1.1, "0.5", True, [0.5], float("nan"), {"*": 2}, {"*": "x"},
                       {"model": {"1": 0.5}}],
     "budget": [0, -0.1, 1.1, "0.05", True, float("nan")],
+    "quality": [0.9, 2.1, "1.03", True, float("nan")],
     "allocation": ["first", 1],
     "mixing": ["none", 1],
     "rank": [0, "16", 1.5, True],
     "bank_filters": [0, "32", 1.5],
     "storage": ["fp64", 16],
     "init": [5, True, ["maps"]],
+    "learn": ["freely", 1],
+    "free_share": [-0.1, 1, "0.5", True, float("nan")],
+    "factorized_rate": [-1, "3", True, float("nan"), float("inf")],
+    "start_noise": [-0.1, 1.1, "0.5", True],
     "learning_rate": [-1, "2e-4", float("nan"), float("inf"), True],
     "seed": [-1, 2**31, "0", 1.5, True],
     "device": ["gpu", 0],
@@ -152,7 +157,7 @@ def test_resolving_fills_in_what_depends_on_the_task() -> None:
     later = TrainingOptions().resolved(earlier=("one",), device="cpu")
     assert (first.learning_rate, later.learning_rate) == (2e-4, 1e-3)
     assert (first.load_size, first.decay_epochs, first.device) == (286, 100, "cpu")
-    assert dataclasses.replace(first, learning_rate=1e-3, init="one") == later
+    assert dataclasses.replace(first, learning_rate=1e-3, init="auto") == later
     previous = TrainingOptions(init="previous").resolved(earlier=("one", "two"), device="cpu")
     assert previous.init == "two"
 
@@ -172,7 +177,7 @@ def test_resolving_changes_nothing_that_was_given() -> None:
     given = TrainingOptions(
         learning_rate=0.0, backward_learning_rate=0.5, identity_weight=0.0, decay_epochs=0,
         load_size=300, image_size=300, init="maps", augment="on", seed=7, budget=0.5,
-        mixing="full",
+        mixing="full", learn="mixed",
     )  # fmt: skip
     resolved = given.resolved(earlier=("one",), device="cpu")
     assert resolved == dataclasses.replace(given, device="cpu")
@@ -241,7 +246,7 @@ def test_a_file_sets_options_of_both_kinds(tmp_path: Path) -> None:
 def test_every_option_can_be_set_in_a_file(tmp_path: Path) -> None:
     training = TrainingOptions(
         init="maps", keep_best="ssim", patience=3, input_channels=1, output_channels=4,
-        input_range=(0, 1.5), output_range=(-1, 1), rank=4, bank_filters=8,
+        input_range=(0, 1.5), output_range=(-1, 1), rank=4, bank_filters=8, quality=1.05,
     )  # fmt: skip
     training = training.resolved(earlier=("one",), device="cpu")
     generator = GeneratorOptions(

@@ -13,7 +13,7 @@ import msgspec
 from piggyback_gan.bank.manifest import TaskEntry, damaged_card
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.images.format import ImageFormat
-from piggyback_gan.names import Direction
+from piggyback_gan.names import Budget, Direction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +94,7 @@ class _ReadOptions:
     val_fraction: float | None = None
     unconstrained: float | dict[str, float] | None = None
     max_error: float | None = None
-    budget: float | None = None
+    budget: Budget | None = None
     allocation: str | None = None
 
 

@@ -19,6 +19,7 @@ from tyro.constructors import (
 from piggyback_gan.names import (
     DEFAULT_BANK_FILTERS,
     DEFAULT_BUDGET,
+    DEFAULT_QUALITY,
     DEFAULT_RANK,
     DEFAULT_UNCONSTRAINED,
 )
@@ -42,7 +43,7 @@ _JSON_TABLE: PrimitiveConstructorSpec[Mapping[str, Any] | None] = PrimitiveConst
     str_from_instance=lambda value: ["None" if value is None else json.dumps(value)],
 )
 
-# Options that are set in a TOML file only.
+# Options of training that are set in a TOML file only.
 _HIDDEN = (
     *("decay_epochs", "load_size", "flip", "backward_learning_rate"),
     *("discriminator_learning_rate", "beta1", "gan_loss", "l1_weight", "cycle_weight", "pool_size"),
@@ -52,7 +53,8 @@ _HIDDEN = (
 
 _HINTS: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
     "FilterOptions": {
-        "budget": (default_hint(f"{DEFAULT_BUDGET:g}", "FLOAT"),),
+        "budget": (default_hint(f"{DEFAULT_BUDGET:g}", "{FLOAT,auto}"),),
+        "quality": (default_hint(f"{DEFAULT_QUALITY:g} with --budget auto", "FLOAT"),),
         "unconstrained": (
             tyro.conf.arg(
                 constructor=float,
@@ -65,7 +67,13 @@ _HINTS: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
         ),
         "rank": (default_hint(f"by the budget; else {DEFAULT_RANK}", "INT"),),
         "bank_filters": (default_hint(f"by the budget; else {DEFAULT_BANK_FILTERS}", "INT"),),
-        "init": (default_hint("the bank's first task", "TASK"),),
+        "init": (default_hint("auto", "TASK"),),
+        "learn": (
+            default_hint("free; with --unconstrained or selected mixing mixed", "{free,mixed}"),
+        ),
+        "free_share": (tyro.conf.Suppress,),
+        "factorized_rate": (tyro.conf.Suppress,),
+        "start_noise": (tyro.conf.Suppress,),
     },
     "TrainingOptions": {
         "learning_rate": (default_hint("2e-4 for a first task, 1e-3 for later ones", "FLOAT"),),

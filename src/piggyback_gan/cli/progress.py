@@ -7,14 +7,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 
 from piggyback_gan.cli.console import count, new_progress, new_table, wide_console
 from piggyback_gan.core.allocation import SMALLEST_SHARED_LAYER
+from piggyback_gan.core.factorize import Factorized
 from piggyback_gan.core.task import LayerPlan
 from piggyback_gan.data.folders import PairedFolder
 from piggyback_gan.evaluation.metric_names import metric_label
-from piggyback_gan.names import FORWARD
+from piggyback_gan.names import AUTO, FORWARD, STANDALONE
 from piggyback_gan.runs.run_folder import list_runs
 from piggyback_gan.training.callbacks import Callback, Position
 from piggyback_gan.training.plan import TaskPlan
+from piggyback_gan.training.starts import Start
 
+_START_NAMES = {
+    STANDALONE: "random filters",
+    AUTO: "an earlier task, chosen by training images",
+}
 _MUCH = 0.05  # share of private parameters that takes most of the default budget
 
 
@@ -32,6 +38,7 @@ class TrainingProgress(Callback):
         self._checking: dict[str, TaskID] = {}
         self._training: TaskID | None = None
         self._batch_size = 1
+        self._quality: float | None = None
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -41,7 +48,7 @@ class TrainingProgress(Callback):
         self._progress.stop()
 
     def planned(self, plan: TaskPlan) -> None:
-        self._batch_size = plan.effective_batch
+        self._batch_size, self._quality = plan.effective_batch, plan.options.quality
         for bar in self._progress.task_ids:
             self._progress.remove_task(bar)
         self._checking, self._training = {}, None
@@ -92,6 +99,42 @@ class TrainingProgress(Callback):
             words += f"; the result may differ by rounding: {', '.join(differences)}"
         self._say(words)
 
+    def start_chosen(self, generator: str, start: Start) -> None:
+        errors = sorted(start.errors.items(), key=lambda each: each[1])
+        listed = ", ".join(f"{_START_NAMES.get(n, n)} {error:.3g}" for n, error in errors[:4])
+        more = f" and {len(errors) - 4} others" if len(errors) > 4 else ""
+        compared = sum(name != STANDALONE for name in start.errors)
+        of_all = f" of {start.tasks}" if compared < start.tasks else ""
+        direction = "" if generator == FORWARD else f" ({generator})"
+        self._say(
+            f"starts from {_START_NAMES.get(start.init, start.init)}{direction}, of {compared}{of_all} earlier tasks: "
+            f"error of training images predicted from its features, relative to their variance: {listed}{more}"
+        )
+
+    def factorized(self, position: Position, found: Mapping[str, Factorized]) -> None:
+        changed = " and ".join(f"{how.change:.1%}" for how in found.values())
+        self._say(
+            f"factorized after step {position.step} of {position.steps}: outputs on training images changed by "
+            f"{changed} of their standard deviation; training goes on in the bank"
+        )
+        for name, how in found.items():
+            if self._quality is None:
+                continue
+            kept = f"held-out figures are within a ratio of {self._quality:g} of the free network's"
+            which = "" if name == FORWARD else f" of the {name} generator"
+            self._say(
+                f"budget {how.budget:g}{which}: {kept}"
+                if how.accepted
+                else f"budget {how.budget:g}{which}: the largest one that is tried; not even with it {kept}"
+            )
+
+    def collapsed(self, position: Position, generator: str) -> None:
+        which = "the generator" if generator == FORWARD else f"the {generator} generator"
+        self._say(
+            f"warning: at the end of epoch {position.epoch} {which} makes nearly the same image of all inputs "
+            "(collapse): look at the samples; if it stays so, stop and try a lower --learning-rate or another --init"
+        )
+
     def stopped_early(self, epoch: int, best: int) -> None:
         self._say(f"stopped early after epoch {epoch}: epoch {best} was the best and is kept")
 
@@ -101,7 +144,7 @@ class TrainingProgress(Callback):
 
 def describe(plan: TaskPlan) -> str:
     """Describe a plan in a few lines."""
-    added, options, folder = plan.parameters, plan.options, plan.folder
+    options, folder = plan.options, plan.folder
     if isinstance(folder, PairedFolder):
         train, held_out = f"{len(folder.train)} pairs", str(len(folder.held_out))
     else:
@@ -111,7 +154,8 @@ def describe(plan: TaskPlan) -> str:
     first, second = (format.summary for format in plan.formats)
     last = options.decay_epochs
     falling = f", falling in the last {count(last, 'epoch')}" if last else ""
-    start = (options.init if plan.bank.tasks else None) or "random filters"
+    start = (options.init if plan.bank.tasks else None) or STANDALONE
+    start = _START_NAMES.get(start, start)
     lines = {
         "task": f"{plan.task}, number {len(plan.bank.tasks) + 1} of {plan.bank.path}; starts from: {start}",
         "data": f"{folder.root} ({folder.layout}, {options.mode}, {options.direction}): {train}, {held_out}; "
@@ -121,19 +165,49 @@ def describe(plan: TaskPlan) -> str:
         f"{options.image_size} px{', in both directions' if len(plan.networks) > 1 else ''}",
         "steps": f"{plan.steps} of {plan.effective_batch}, in {count(options.epochs, 'epoch')}, on "
         f"{options.device}; rate {options.learning_rate:g}{falling}"
-        f"{'; augmented' if options.augment == 'on' else ''}",
-        "parameters": f"{added.total:,} new ({added.unconstrained:,} unconstrained, {added.mixing:,} "
-        f"mixing, {added.private:,} private): {added.share:.3f} of a standalone network{_private(plan)}",
+        f"{'; augmented' if options.augment == 'on' else ''}{_free(plan)}",
+        "parameters": f"{_parameters(plan)}{_private(plan)}",
         "memory": f"about {plan.memory / 1e9:.2f} GB while training",
     }
     return "\n".join(f"{name:<10} {words}" for name, words in lines.items())
 
 
+def _free(plan: TaskPlan) -> str:
+    """How long the task is trained free."""
+    if plan.networks[FORWARD].to_factorize is None:
+        return ""
+    return f"; free for {100 * plan.options.free_share:g} % of them, then factorized"
+
+
+def _parameters(plan: TaskPlan) -> str:
+    """How many parameters the task adds."""
+    added = plan.parameters
+    if _is_by_need(plan):
+        budgets = " or ".join(f"{budget:g}" for budget in plan.options.budgets)
+        on_top = ", and its layers for other channels" if _has_own_layers(plan) else ""
+        least = ""
+        if plan.options.quality:
+            least = f": the least that keeps held-out figures within a ratio of {plan.options.quality:g}"
+        return f"at most {budgets} of a standalone network's {added.standalone:,}{on_top}{least}"
+    return (
+        f"{added.total:,} new ({added.unconstrained:,} unconstrained, {added.mixing:,} mixing, "
+        f"{added.private:,} private): {added.share:.3f} of a standalone network"
+    )
+
+
+def _has_own_layers(plan: TaskPlan) -> bool:
+    return len(plan.layers) < len(plan.networks[FORWARD].layouts)
+
+
+def _is_by_need(plan: TaskPlan) -> bool:
+    """Whether the layers of new filters are chosen when the task is factorized."""
+    return plan.networks[FORWARD].to_factorize is not None and plan.options.budget is not None
+
+
 def _private(plan: TaskPlan) -> str:
     """Remark on a network with many parameters that can't be shared."""
     share = plan.parameters.private / plan.parameters.standalone
-    has_own_layers = len(plan.layers) < len(plan.networks[FORWARD].layouts)
-    if share <= _MUCH or has_own_layers:
+    if share <= _MUCH or _has_own_layers(plan):
         return ""
     return f"; {share:.3f} is not in conv filters and added by every task"
 
@@ -142,10 +216,12 @@ def print_plan(plan: TaskPlan) -> None:
     """Print the plan and the table of layers on stdout."""
     console = wide_console()
     console.print(describe(plan), markup=False, soft_wrap=True)
-    right = (">filters", ">length", ">bank", ">lambda", ">new", ">mixed", ">parameters")
-    table = new_table("layer", "kind", *right, padding=0, pad_edge=False)
+    columns = ["layer", "kind", ">filters", ">length", ">bank"]
+    if not _is_by_need(plan):
+        columns += [">lambda", ">new", ">mixed", ">parameters"]
+    table = new_table(*columns, padding=0, pad_edge=False)
     for layer in plan.layers:
-        table.add_row(
+        row = [
             layer.name,
             layer.kind,
             *map(str, (layer.filters, layer.length, layer.bank)),
@@ -153,8 +229,16 @@ def print_plan(plan: TaskPlan) -> None:
             str(layer.unconstrained),
             str(layer.filters - layer.unconstrained),
             f"{layer.parameters:,}",
-        )
+        ]
+        table.add_row(*row[: len(columns)])
     console.print(table)
+    if _is_by_need(plan):
+        console.print(
+            "length: values in a filter; bank: filters to mix from\n"
+            "Which layers have new filters, and the rank of the others' mixing, is measured when the task is "
+            "factorized."
+        )
+        return
     console.print(
         "length: values in a filter; bank: filters to mix from; new: unconstrained filters"
     )

@@ -60,7 +60,7 @@ def _filters(card: TaskCard) -> str:
     share, options = _unconstrained(card), card.options
     for name in ("max_error", "budget"):
         if share is None and options.get(name) is not None:
-            return f"{name.removeprefix('max_')} {options[name]:g}"
+            return f"{name.removeprefix('max_')} {options[name]}"
     if share is None:
         return ""
     if isinstance(share, dict):

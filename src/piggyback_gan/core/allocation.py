@@ -2,7 +2,7 @@
 
 import math
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -101,9 +101,7 @@ def allot(
         second = {n: LayerSize(at.filters, at.length, at.filters) for n, at in layers.items()}
         evenly = _cost(_even(options.unconstrained, layers), second, mixing)
         return _last_layers(second, mixing, evenly, spare=0.0), mixing
-    assert options.budget is not None, "options must have their defaults"
-    whole = private + sum(at.filters * at.length for at in layers.values())
-    values = math.floor(options.budget * whole) - private
+    whole, values = _values(options, layers, private)
     mixed = {name: at for name, at in layers.items() if not _is_small(at.filters)}
     mixing = _largest(options, mixed, dict.fromkeys(mixed, 0.0), values // 3)
     no_new = _even(0.0, layers)
@@ -115,7 +113,7 @@ def allot(
         if options.rank or options.bank_filters:
             remedy += f", or a smaller {'rank' if options.rank else 'number of bank filters'}"
         raise PiggybackError(
-            f"budget {options.budget:g} is too small: without any new filters, {mixing.kind} mixing and "
+            f"budget {options.budgets[-1]:g} is too small: without any new filters, {mixing.kind} mixing and "
             f"the small layers take {(least + private) / whole:.4f} of a network, with {private / whole:.4f} for "
             "parameters outside conv filters (norms, biases, linear and attention layers); "
             f"{remedy}"
@@ -130,6 +128,91 @@ def allot(
         fitting = (s for s in spread if _cost(s, layers, mixing) <= values)
         shares = next(fitting, _even(0.0, layers))
     return shares, _largest(options, layers, shares, values)
+
+
+@dataclass(frozen=True)
+class Need:
+    """How much a network needs new filters in a layer.
+
+    Attributes:
+        change: how much its outputs change if the layer mixes all of its filters with `rank`.
+        errors: relative squared errors of the layer's outputs for mixing weights of each rank from 0 to N.
+        rank: see `change`.
+    """
+
+    change: float
+    errors: Sequence[float]
+    rank: int
+
+    def at(self, mixing: Mixing) -> float:
+        """The outputs' change with a mixing, in proportion to the error of the layer."""
+        rank = getattr(mixing, "rank", len(self.errors) - 1)
+        least = 1e-12
+        return self.change * max(self.errors[rank], least) / max(self.errors[self.rank], least)
+
+
+def allot_by_need(
+    options: FilterOptions,
+    layers: Mapping[str, LayerSize],
+    private: int,
+    needs: Mapping[str, Need],
+) -> tuple[dict[str, float], Mixing, float]:
+    """Spend a task's budget where its network needs it: layers of new filters, and the rank of mixing.
+
+    For each rank the layers are freed in the order of what that gains for its cost; the rank with the least change
+    of outputs is taken.
+
+    Args:
+        options: with their defaults and a budget that `allot` accepts.
+        layers, private: as for `allot`.
+        needs: of all layers that could mix.
+
+    Returns:
+        The unconstrained share of each layer, 0 or 1; the mixing of the others; and the sum of their needs that is left.
+
+    Raises:
+        PiggybackError: the budget is not even enough for what is mixed.
+    """
+    _, values = _values(options, layers, private)
+    most = max((at.filters for at in layers.values()), default=1)
+    ranks = [options.rank] if options.rank else _ladder(most)
+    found: list[tuple[float, dict[str, float], Mixing]] = []
+    for mixing in dict.fromkeys(mixing_of(options, rank) for rank in ranks):
+        extra = {n: at.cost(at.filters, mixing) - at.cost(0, mixing) for n, at in layers.items()}
+        free = {n for n in layers if n not in needs or extra[n] <= 0}
+        shares = {name: float(name in free) for name in layers}
+        left = values - _cost(shares, layers, mixing)
+        if left < 0:
+            continue
+        lost = {
+            n: needs[n].at(mixing.of_layer(layers[n].filters, layers[n].bank))
+            for n in layers
+            if n not in free
+        }
+        for name in sorted(lost, key=lambda name: lost[name] / extra[name], reverse=True):
+            if extra[name] <= left:
+                shares[name], left = 1.0, left - extra.pop(name)
+                del lost[name]
+        found.append((sum(lost.values()), shares, mixing))
+    if not found:
+        raise PiggybackError(f"budget {options.budgets[-1]:g} is too small: give a larger budget")
+    left_over, shares, _ = min(found, key=lambda each: each[0])
+    return shares, _largest(options, layers, shares, values), left_over
+
+
+def _ladder(most: int) -> list[int]:
+    """1, 2, 3, 4, 6, 8, 12, ... up to `most`."""
+    steps = [n for power in range(most.bit_length()) for n in (2**power, 3 * 2**power // 2)]
+    return sorted({n for n in steps if 1 <= n <= most} | {most})
+
+
+def _values(
+    options: FilterOptions, layers: Mapping[str, LayerSize], private: int
+) -> tuple[int, int]:
+    """Parameters of a whole network, and those that the (largest) budget leaves for these layers."""
+    assert options.budgets, "options must have their defaults"
+    whole = private + sum(at.filters * at.length for at in layers.values())
+    return whole, math.floor(options.budgets[-1] * whole) - private
 
 
 def _largest(

@@ -1,5 +1,6 @@
 """BankedLayer: a conv layer without its weight, and its filter bank."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -200,6 +201,13 @@ class BankedLayer:
         mixed = (mixing @ bank).square().mean().sqrt()
         mixing = mixing * (self.scale / mixed) if mixed > 0 else mixing
         return _filled({UNCONSTRAINED: free, MIXING: mixing})
+
+    def noisy(self, filters_ND: Tensor, noise: float) -> Tensor:
+        """Replace a share of the filters' power with that of random filters; norms are kept up to chance."""
+        random_ND = torch.randn(filters_ND.shape, dtype=filters_ND.dtype).to(filters_ND.device)
+        scale = filters_ND.norm(dim=1, keepdim=True) / random_ND.norm(dim=1, keepdim=True)
+        noisy: Tensor = math.sqrt(1 - noise) * filters_ND + math.sqrt(noise) * scale * random_ND
+        return noisy
 
     def warm_start(self, filters_ND: Tensor, unconstrained: int, rule: Mixing) -> dict[str, Tensor]:
         """Initial tensors of a task whose mixing adds to an earlier task's filters.

@@ -110,8 +110,9 @@ class Ledger:
                 continue
             bank_filters += rows.ends[-1]
             direct |= rows.owners
-            if task.filters.mixing.of_layer(mixed, rows.ends[-1]).adds:
-                direct |= 1 << self._start(layer, task)
+            adds = task.filters.mixing.of_layer(mixed, rows.ends[-1]).adds
+            if adds and task.filters.start is not None:
+                direct |= 1 << self._start(layer, task.name, task.filters.start)
         needed, left = direct, direct
         while left:
             latest = left.bit_length() - 1
@@ -120,17 +121,10 @@ class Ledger:
             left &= ~(theirs | 1 << latest)  # what they need has all that it needs itself
         return needed, bank_filters
 
-    def _start(self, layer: str, task: TaskState) -> int:
-        if task.filters.start is None:
-            raise PiggybackError(
-                f"task {task.name!r}: {task.filters.mixing.kind} mixing adds to an earlier task's filters, "
-                "but it has no start"
-            )
-        if task.filters.start not in self._places:
-            raise PiggybackError(
-                f"task {task.name!r} starts from {task.filters.start!r}, which does not exist"
-            )
-        place, first = self._places[task.filters.start], self._rows[layer].first
+    def _start(self, layer: str, name: str, start: str) -> int:
+        if start not in self._places:
+            raise PiggybackError(f"task {name!r} starts from {start!r}, which does not exist")
+        place, first = self._places[start], self._rows[layer].first
         return place if layer in self._layers[place] or first is None else first
 
     def _named(self, needed: tuple[int, int]) -> Needs:

@@ -107,13 +107,16 @@ class FilterBanks:
 
     # Tasks
 
-    def begin(self, name: str, made: TaskFilters, state: TaskState | None = None) -> None:
+    def begin(
+        self, name: str, made: TaskFilters, state: TaskState | None = None, noise: float = 0.0
+    ) -> None:
         """Begin a task: initialize its tensors and register them on the layers.
 
         Args:
             name: the task.
             made: how its filters are made.
             state: values to start from, validated by `check_values`; None: initialize them.
+            noise: share of random noise in the filters of an earlier task that it starts from.
         """
         task = BankedTask(made)
         for layer_plan in self.plan(made):
@@ -121,8 +124,8 @@ class FilterBanks:
             model = self._model_for(key, made.start)
             if state is not None:
                 tensors = _values_in(state, layer_plan, layer.pieces[0])
-                if layer_plan.mixing and layer_plan.rule.adds:
-                    start_ND = self.filters(key, str(model))
+                if layer_plan.mixing and layer_plan.rule.adds and model is not None:
+                    start_ND = self.filters(key, model)
                     task.starts[key] = start_ND[layer_plan.unconstrained :].clone()
             elif not layer.count:
                 tensors = {UNCONSTRAINED: layer.given_ND.clone()}
@@ -130,12 +133,14 @@ class FilterBanks:
                 tensors = layer.random_start(layer_plan.unconstrained)
             else:
                 filters, rows = self.filters(key, model), layer_plan.unconstrained
+                if noise:
+                    filters = layer.noisy(filters, noise)
                 if layer_plan.rule.adds:
                     tensors = layer.warm_start(filters, rows, layer_plan.rule)
                     if layer_plan.mixing:
                         task.starts[key] = filters[rows:].clone()
                 else:
-                    tensors = layer.mixed_start(filters, rows, self._coefficients(key, model))
+                    tensors = layer.mixed_start(filters, rows, self.coefficients(key, model))
             layer.begin_task(tensors)
         self.training = (name, task)
 
@@ -294,13 +299,18 @@ class FilterBanks:
     def _any_piece(self) -> Tensor:
         return next(iter(self.layers.values())).pieces[0]
 
-    def _model_for(self, layer_name: str, source: str | None) -> str | None:
+    def model_for(self, layer_name: str, source: str) -> str:
         """The task that a layer starts from: the source, or the first task that shares the layer."""
+        shared = layer_name in self.finished[source].made.shares
+        return source if shared else str(self.ledger.first(layer_name))
+
+    def _model_for(self, layer_name: str, source: str | None) -> str | None:
+        """The same; None for a random start, or if no task shares the layer yet."""
         if source is None or layer_name in self.finished[source].made.shares:
             return source
         return self.ledger.first(layer_name)
 
-    def _coefficients(self, layer_name: str, name: str) -> Tensor:
+    def coefficients(self, layer_name: str, name: str) -> Tensor:
         """A finished task's filters as mixing weights (N, K) of the layer's whole bank.
 
         The row of an unconstrained filter selects its bank row; that of a mixed one has the task's mixing

@@ -1,5 +1,6 @@
 """FilterOptions: how the filters of a later task are made, for training, experiments and the core."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -7,12 +8,21 @@ from typing import Any, Self
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.names import (
     ALLOCATIONS,
+    AUTO,
+    AUTO_BUDGETS,
     DEFAULT_BUDGET,
+    DEFAULT_FACTORIZED_RATE,
+    DEFAULT_FREE_SHARE,
+    DEFAULT_QUALITY,
+    DEFAULT_START_NOISE,
     DEFAULT_UNCONSTRAINED,
+    LEARN,
     MIXING_KINDS,
     STANDALONE,
     STORAGES,
     Allocation,
+    Budget,
+    Learn,
     MixingKind,
     Storage,
 )
@@ -27,8 +37,11 @@ class FilterOptions:
     the paper, a share lambda of new filters, whatever the mixing then costs.
     """
 
-    budget: float | None = None
-    """The most that a later task may add, as a share of a network; layers for other channels come on top."""
+    budget: Budget | None = None
+    """The most that a later task may add, as a share of a network; layers for other channels come on top. auto: the
+    least of .05, .075, .15 and .3 that keeps the quality."""
+    quality: float | None = None
+    """Budget auto: how much worse held-out figures may become by factorization, as a ratio; it implies budget auto."""
     unconstrained: float | dict[str, float] | None = None
     """Instead of a budget: lambda, the share of new filters, 0 to 1; in TOML also by layer patterns."""
     allocation: Allocation = "last"
@@ -42,50 +55,108 @@ class FilterOptions:
     storage: Storage = "fp32"
     """Storage dtype of a task's filters; training rounds to it (straight-through)."""
     init: str | None = None
-    """Where a later task starts: an earlier task's name, previous or standalone."""
+    """Where a later task starts: an earlier task's name, previous, standalone, or auto: chosen by training images."""
+    learn: Learn | None = None
+    """free: train a network of the task's own first, then factorize it; mixed: mix from the start."""
+    free_share: float = DEFAULT_FREE_SHARE
+    """Share of the training before a free network is factorized."""
+    factorized_rate: float = DEFAULT_FACTORIZED_RATE
+    """The generator's learning rate after factorization, relative to before: few parameters want a higher one."""
+    start_noise: float = DEFAULT_START_NOISE
+    """Share of random noise in the filters that a free network starts from: 0 none, 1 a random start."""
 
     def __post_init__(self) -> None:
         check_choice("allocation", self.allocation, ALLOCATIONS)
         check_choice("storage", self.storage, STORAGES)
         if self.mixing is not None:
             check_choice("mixing", self.mixing, MIXING_KINDS)
+        if self.learn is not None:
+            check_choice("learn", self.learn, LEARN)
+        if not is_number(self.free_share) or not 0 <= self.free_share < 1:
+            raise PiggybackError(
+                f"invalid free_share: found {self.free_share!r}, give a number from 0 to below 1"
+            )
+        if not is_number(self.factorized_rate) or not 0 <= self.factorized_rate < math.inf:
+            raise PiggybackError(
+                f"invalid factorized_rate: found {self.factorized_rate!r}, give a finite number from 0 on"
+            )
+        if not is_number(self.start_noise) or not 0 <= self.start_noise <= 1:
+            raise PiggybackError(
+                f"invalid start_noise: found {self.start_noise!r}, give a number from 0 to 1"
+            )
         for field in ("rank", "bank_filters"):
             if getattr(self, field) is not None:
                 check_positive(field, getattr(self, field))
         if self.init is not None and not isinstance(self.init, str):
             raise PiggybackError(f"invalid init: found {self.init!r}, give a task's name")
-        if self.budget is not None and not (is_number(self.budget) and 0 < self.budget <= 1):
+        budget: Any = self.budget
+        if budget not in (None, AUTO) and not (is_number(budget) and 0 < budget <= 1):
             raise PiggybackError(
-                f"invalid budget: found {self.budget!r}, give a number above 0 and up to 1"
+                f"invalid budget: found {budget!r}, give a number above 0 and up to 1, or {AUTO}"
+            )
+        if self.quality is not None and not (is_number(self.quality) and 1 <= self.quality <= 2):
+            raise PiggybackError(
+                f"invalid quality: found {self.quality!r}, give a number from 1 to 2"
             )
         if self.unconstrained is not None:
             check_unconstrained(self.unconstrained)
 
-    def with_filter_defaults(self) -> Self:
-        """Fill in the defaults of budget, share and mixing.
+    def with_filter_defaults(self, *, factorizes: bool = False) -> Self:
+        """Fill in the defaults of budget, share, mixing and way to learn.
+
+        Args:
+            factorizes: whether the caller factorizes a task that is trained free (`core.factorize.factorize_task`).
 
         Raises:
-            PiggybackError: budget and share are both given, or the mixing needs a start and init is standalone.
+            PiggybackError: budget and share are both given, or the mixing needs a start and init is standalone,
+                or can't be fitted to a free network.
         """
-        if self.budget is not None and self.unconstrained is not None:
+        learn, budget = self.learn, self.budget
+        if self.quality is not None and budget is None:
+            budget = AUTO
+        if budget is not None and self.unconstrained is not None:
             raise PiggybackError(
                 "a budget and a share of new filters (unconstrained) exclude each other: give one"
             )
-        if self.init == STANDALONE and self.mixing not in (None, "full"):
+        if self.quality is not None and budget != AUTO:
+            raise PiggybackError("quality chooses the budget: leave out one of them")
+        if learn is None:
+            asks = self.unconstrained is not None or self.mixing == "selected"
+            learn = "free" if factorizes and not asks else "mixed"
+        if learn == "mixed" and budget == AUTO:
+            raise PiggybackError(
+                "budget auto is found when a network that is trained free is factorized: leave out learn mixed and "
+                "selected mixing, or give a number"
+            )
+        if learn == "free" and self.mixing == "selected":
+            raise PiggybackError(
+                "selected mixing learns which filters to mix in the bank: leave out learn free, or mix by low-rank or full"
+            )
+        if learn == "mixed" and self.init == STANDALONE and self.mixing not in (None, "full"):
             raise PiggybackError(
                 f"{self.mixing} mixing adds to an earlier task's filters, where the task starts: "
                 "leave out init standalone, or mix fully"
             )
-        papers = self.unconstrained is not None or self.init == STANDALONE
+        papers = self.unconstrained is not None or (learn == "mixed" and self.init == STANDALONE)
         mixing: MixingKind = "full" if papers else "low-rank"
-        if self.budget is not None or self.unconstrained is not None:
-            return replace(self, mixing=self.mixing or mixing)
+        quality = (self.quality or DEFAULT_QUALITY) if budget == AUTO else None
+        options = replace(
+            self, learn=learn, mixing=self.mixing or mixing, budget=budget, quality=quality
+        )
+        if budget is not None or self.unconstrained is not None:
+            return options
         return replace(
-            self,
-            mixing=self.mixing or mixing,
+            options,
             unconstrained=DEFAULT_UNCONSTRAINED if papers else None,
             budget=None if papers else DEFAULT_BUDGET,
         )
+
+    @property
+    def budgets(self) -> tuple[float, ...]:
+        """The budgets that a task may get, ascending; with the defaults, empty for a share of new filters."""
+        if self.budget is None:
+            return ()
+        return (self.budget,) if isinstance(self.budget, int | float) else AUTO_BUDGETS
 
 
 def check_unconstrained(value: Any) -> None:

@@ -3,13 +3,13 @@
 import copy
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from piggyback_gan.core.allocation import Shares, allot
+from piggyback_gan.core.allocation import LayerSize, Shares, allot
 from piggyback_gan.core.banked_layer import OwnLayer, take_weights
 from piggyback_gan.core.composer import Composer
 from piggyback_gan.core.dependencies import Ledger
@@ -33,15 +33,19 @@ from piggyback_gan.core.task import (
     tensor_key,
 )
 from piggyback_gan.errors import PiggybackError, first_names
-from piggyback_gan.names import check_task_name
+from piggyback_gan.names import AUTO, check_task_name
 
 
 @dataclass
 class _Task:
-    """Private tensors and own layers of one task; its filters are in the banks."""
+    """What the network holds of one task beside its filters, which are in the banks: private tensors, own layers."""
 
     private: dict[str, Tensor] = field(default_factory=dict)
     own: dict[str, OwnLayer] = field(default_factory=dict)
+    options: FilterOptions | None = None
+    """Options of a task that was begun with a start, with their defaults, while it is in training."""
+    free: bool = False
+    """Whether it is trained free, to be factorized by its options."""
 
 
 class PiggybackNetwork(nn.Module):
@@ -153,8 +157,51 @@ class PiggybackNetwork(nn.Module):
         if name in self._banks.finished:
             raise PiggybackError(f"task {name!r} already exists: finished tasks never change")
         own = self._copy_own_layers(own_layers or {})
-        made = self._resolve(options or FilterOptions(), own)
-        self._banks.begin(name, made)
+        self._begin(name, (options or FilterOptions()).with_filter_defaults(), own)
+
+    @property
+    def possible_starts(self) -> tuple[str, ...]:
+        """Finished tasks without own layers: each is a whole network that the task in training can start from."""
+        return tuple(name for name in self._banks.finished if not self._kept[name].own)
+
+    @property
+    def chooses_start(self) -> bool:
+        """Whether the task in training was begun with `init="auto"`, and there is something to choose."""
+        task = self._kept.get(self.task_in_training or "")
+        if task is None or task.options is None or task.options.init != AUTO or task.own:
+            return False
+        return len(self.possible_starts) + self.can_start_at_random > 1
+
+    @property
+    def can_start_at_random(self) -> bool:
+        """Whether the task in training can start at random: what is mixed from the first step learns badly so."""
+        options = self._kept[self._require_training()].options
+        return options is not None and options.learn == "free"
+
+    @torch.inference_mode(False)
+    def restart_task(self, init: str) -> None:
+        """Begin the task in training anew, with the same options but another start.
+
+        Args:
+            init: as `FilterOptions.init`.
+
+        Raises:
+            PiggybackError: no task is in training, it was not begun by `add_task`, or as `add_task`.
+        """
+        name = self._require_training()
+        task = self._kept[name]
+        if task.options is None:
+            raise PiggybackError(f"task {name!r} goes on with given values: it has no start")
+        self.discard_task()
+        self._begin(name, replace(task.options, init=init), task.own)
+
+    def _begin(self, name: str, options: FilterOptions, own: Mapping[str, OwnLayer]) -> None:
+        made, noise = self._resolve(options, own), 0.0
+        free = options.learn == "free" and bool(self._banks.finished)
+        if free:
+            noise = options.start_noise
+            made = replace(made, shares=dict.fromkeys(made.shares, 1.0), mixing=FullMixing())
+        self._banks.begin(name, made, noise=noise)
         private = dict(self._private.given)
         if made.start is not None:
             # An own layer's bias is as particular to its task as its weight.
@@ -163,7 +210,7 @@ class PiggybackNetwork(nn.Module):
             private |= {k: v for k, v in theirs.private.items() if k not in foreign}
         for layer_name, layer_own in own.items():
             private |= layer_own.tensors(layer_name)
-        self._kept[name] = _Task(own=own)
+        self._kept[name] = _Task(own=dict(own), options=options, free=free)
         self._composer.mark_start()
         self._activate(name, private)
 
@@ -171,9 +218,13 @@ class PiggybackNetwork(nn.Module):
         """Finish the task in training: append its unconstrained filters to the bank and freeze it.
 
         Raises:
-            PiggybackError: no task is in training, or one of its values is not finite.
+            PiggybackError: no task is in training, it is still to be factorized, or one of its values is not finite.
         """
         name = self._require_training()
+        if self.to_factorize is not None:
+            raise PiggybackError(
+                f"task {name!r} is trained free and can't be finished: call factorize_task first, and train on"
+            )
         self.set_task(name)
         if bad := self.not_finite(name):
             raise PiggybackError(
@@ -225,6 +276,21 @@ class PiggybackNetwork(nn.Module):
             or (name in self._filter_keys and parameter.requires_grad)
         ]
 
+    @property
+    def to_factorize(self) -> FilterOptions | None:
+        """Options by which `factorize_task` is to factorize the task in training; None if it is not trained free."""
+        task = self._kept.get(self.task_in_training or "")
+        return task.options if task is not None and task.free else None
+
+    @property
+    def made(self) -> TaskFilters:
+        """How the filters of the task in training are made.
+
+        Raises:
+            PiggybackError: no task is in training.
+        """
+        return self._banks.task(self._require_training()).made
+
     # Selected mixing
 
     @property
@@ -257,7 +323,7 @@ class PiggybackNetwork(nn.Module):
     # Size
 
     def parameter_count(self, name: str) -> ParameterCount:
-        """Count the parameters that a task adds, in training or finished.
+        """Count the parameters that a task adds, in training or finished; of one that is trained free, as planned.
 
         Raises:
             PiggybackError: the task does not exist.
@@ -292,9 +358,14 @@ class PiggybackNetwork(nn.Module):
     def plan_of(self, name: str) -> list[LayerPlan]:
         """Plan of each layer of a task, in training or finished; its own layers are left out.
 
+        For a task that is trained free it is what its budget pays for: `factorize_task` decides which layers have new
+        filters, and keeps to the budget.
+
         Raises:
             PiggybackError: the task does not exist.
         """
+        if name == self.task_in_training and self.to_factorize is not None:
+            return self.plan(self.to_factorize, own_layers=self._kept[name].own)
         return self._banks.plan_of(name)
 
     @property
@@ -426,6 +497,26 @@ class PiggybackNetwork(nn.Module):
     def layouts(self) -> dict[str, FilterLayout]:
         """Filter layout of each conv layer, by name."""
         return {name: layer.layout for name, layer in self._banks.layers.items()}
+
+    def private_count(self, name: str) -> int:
+        """Number of a task's private parameters, without those of its own layers."""
+        return self._private_count(self._kept[name].own)
+
+    def layer_sizes(self) -> dict[str, LayerSize]:
+        """Sizes of the layers for the next task, by name."""
+        return self._banks.sizes()
+
+    def mixes_linearly(self, layer: str) -> bool:
+        """Whether a layer is a plain one without groups: its outputs are linear in its filters."""
+        return self._banks.layers[layer].linear
+
+    def start_filters(self, layer: str, name: str) -> Tensor:
+        """Filters (N, D) that a layer starts from if the task starts from a finished one."""
+        return self._banks.filters(layer, self._banks.model_for(layer, name))
+
+    def start_weights(self, layer: str, name: str) -> Tensor:
+        """The same filters as mixing weights (N, K) of the layer's whole bank."""
+        return self._banks.coefficients(layer, self._banks.model_for(layer, name))
 
     # Internals
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from piggyback_gan.core.mixings import MIXING_TENSORS, FullMixing, Mixing, Shape
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.names import PREVIOUS, STANDALONE, Storage
+from piggyback_gan.names import AUTO, PREVIOUS, STANDALONE, Storage
 
 UNCONSTRAINED = "unconstrained_filters"
 PLACES = "unconstrained_places"
@@ -190,22 +190,23 @@ def resolve_start(init: str | None, finished: Sequence[str]) -> str | None:
     """Resolve the start of a new task to a finished task; None for a random start.
 
     Args:
-        init: a task's name, "previous", "standalone", or None for the first task.
+        init: a task's name, "previous", "standalone"; or "auto" or None for the first task, until training
+            images choose another one (`training.starts`).
         finished: the finished tasks in order.
 
     Raises:
         PiggybackError: the start does not exist; the message lists the possible ones.
     """
     if init == STANDALONE or not finished:
-        if init not in (None, STANDALONE):
+        if init not in (None, STANDALONE, AUTO):
             raise PiggybackError(
                 f"the first task can't start from {init!r}: there are no earlier tasks"
             )
         return None
-    if init in (None, PREVIOUS):
-        return finished[0] if init is None else finished[-1]
+    if init in (None, AUTO, PREVIOUS):
+        return finished[-1] if init == PREVIOUS else finished[0]
     if init not in finished:
-        ways = ", ".join((STANDALONE, PREVIOUS, *finished))
+        ways = ", ".join((AUTO, STANDALONE, PREVIOUS, *finished))
         raise PiggybackError(f"a task can't start from {init!r}; choose one of {ways}")
     return init
 

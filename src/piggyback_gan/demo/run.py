@@ -38,7 +38,6 @@ OPTIONS = TrainingOptions(
     discriminator_layers=2,
     ndf=32,
     augment="off",  # data is not scarce: more scenes can be drawn
-    budget=0.3,  # such different tasks learn faster with more new filters
 )
 _RGB = ImageFormat()
 _FIRST_RATE = 5e-4  # with 2e-4, outputs are still blurred after these few steps

@@ -84,7 +84,7 @@ class Stage:
         seconds: training time; 0 if the network was taken over.
         peak_memory: of the process while training, or of the GPU, in bytes; None if unknown.
         parameters: stored for all tasks so far, in 32-bit values.
-        predicted: parameters that the task adds, by formula.
+        predicted: parameters that the task adds, by formula; where they are chosen by need, the most that it may add.
         standalone: parameters of the task's network, or networks, as plain ones.
         bytes: of the files that keep all tasks so far.
         figures: task -> metric -> figure, of every task so far, as it is now.

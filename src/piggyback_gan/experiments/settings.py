@@ -8,7 +8,7 @@ from typing import Any
 from piggyback_gan.core.filter_options import FilterOptions
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.experiments.strategies import STRATEGIES, Strategy
-from piggyback_gan.names import PREVIOUS, STANDALONE, check_name, check_task_name
+from piggyback_gan.names import AUTO, PREVIOUS, STANDALONE, check_name, check_task_name
 from piggyback_gan.networks.options import GeneratorOptions
 from piggyback_gan.system.checks import check_choice
 from piggyback_gan.system.toml_options import check_keys, known_options, options_from, read_toml
@@ -195,7 +195,8 @@ def read_experiment(
         tasks = tuple(_task(table, common, steps, root) for table in _tables(content, "task"))
         _distinct("task", [task.name for task in tasks])
         seeds = _seeds(content.get("seeds", [0]))
-        strategies = [_strategy(table, seeds) for table in _tables(content, "strategy")]
+        first = tasks[0].name if tasks else ""
+        strategies = [_strategy(table, seeds, first) for table in _tables(content, "strategy")]
         _distinct("strategy", [strategy.label for strategy in strategies])
         for key, given in networks.items():
             networks[key] = _network(content, key, given, path.parent)
@@ -238,7 +239,7 @@ def _task(
     return TaskSettings(name, root / folder, options, steps)
 
 
-def _strategy(table: Mapping[str, Any], seeds: tuple[int, ...]) -> StrategySettings:
+def _strategy(table: Mapping[str, Any], seeds: tuple[int, ...], first: str) -> StrategySettings:
     kind = table.get("kind", table.get("name"))
     label = table.get("name", kind)
     if not isinstance(label, str) or not isinstance(kind, str):
@@ -255,11 +256,10 @@ def _strategy(table: Mapping[str, Any], seeds: tuple[int, ...]) -> StrategySetti
     check_keys(table, ("name", "kind", "seeds", "learning_rate", "learning_rate_of", *own), where)
     strategy = options_from(STRATEGIES[kind], table, where)
     init = getattr(strategy, "init", None)
-    if init not in (None, STANDALONE, PREVIOUS):
+    if init not in (None, AUTO, STANDALONE, PREVIOUS, first):
         # Only the first task exists for every later one, in both directions.
         raise PiggybackError(
-            f"{where}: init must be {STANDALONE} or {PREVIOUS}, found {init!r}; leave it out to start "
-            "from the first task"
+            f"{where}: init must be {AUTO}, {STANDALONE}, {PREVIOUS} or the first task, {first}, found {init!r}"
         )
     rate, rate_of = table.get("learning_rate"), table.get("learning_rate_of")
     if (rate is None) == (rate_of is None):

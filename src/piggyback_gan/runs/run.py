@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from piggyback_gan.bank.manifest import TaskEntry
+from piggyback_gan.core.task import ParameterCount
 from piggyback_gan.data.fingerprint import changes, fingerprint
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.evaluation.evaluate import evaluate
@@ -144,7 +145,8 @@ class TrainingRun:
                 recorder.close()
         for network in networks.values():
             network.finish_task()
-        added = self._add_to_bank(loop) if self.team.is_first else None
+        counts = [network.parameter_count(plan.task) for network in networks.values()]
+        added = self._add_to_bank(loop, sum(counts[1:], counts[0])) if self.team.is_first else None
         entry: TaskEntry = self.team.from_first(added)
         return entry
 
@@ -165,19 +167,26 @@ class TrainingRun:
         # No process may finish, and remove the checkpoint, before all have loaded it.
         self.team.from_first(None)
 
-    def _add_to_bank(self, loop: TrainingLoop) -> TaskEntry:
+    def _add_to_bank(self, loop: TrainingLoop, parameters: ParameterCount) -> TaskEntry:
         plan = self.plan
         states = {name: network.task_state(plan.task) for name, network in plan.networks.items()}
         last = loop.progress.records[-1]
         kept = loop.progress.best or {"epoch": last["epoch"], "metrics": last["validation"]}
+        decided = loop.banked.decided
+        budgets = [own["budget"] for own in decided.values() if own.get("budget")]
+        options = replace(
+            plan.options,
+            init=decided.get(FORWARD, {}).get("start", plan.options.init),
+            budget=max(budgets, default=plan.options.budget),
+        )
         card = task_card(
             plan.folder,
             plan.formats,
-            plan.options,
+            options,
             plan.config,
             data_name=self.begun.data_name,
             effective_batch=plan.effective_batch,
-            parameters=plan.parameters,
+            parameters=parameters,
             epoch=kept["epoch"],
             validation=kept["metrics"],
         )

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from piggyback_gan.errors import PiggybackError
 
 if TYPE_CHECKING:
+    from piggyback_gan.core.factorize import Factorized
     from piggyback_gan.training.plan import TaskPlan
+    from piggyback_gan.training.starts import Start
 
 REPORT_EVERY = 10
 
@@ -44,11 +46,17 @@ class Callback:
     def started(self, position: Position) -> None:
         """The first epoch begins, or the one in which training is resumed."""
 
+    def start_chosen(self, generator: str, start: Start) -> None:
+        """Training images chose the earlier task that a generator starts from, before the first epoch."""
+
     def epoch_started(self, epoch: int, epochs: int) -> None:
         """An epoch, counted from 1, begins or is resumed."""
 
     def stepped(self, position: Position, losses: Mapping[str, float]) -> None:
         """Called after the first and every `REPORT_EVERY` steps, with the mean losses of the last step."""
+
+    def factorized(self, position: Position, found: Mapping[str, Factorized]) -> None:
+        """Generators that were trained free are now mixed from the bank; the position is the last step before."""
 
     def epoch_ended(self, position: Position, records: Sequence[Mapping[str, Any]]) -> None:
         """Called after validation, with the generators in eval mode.
@@ -58,6 +66,9 @@ class Callback:
             records: a record for each epoch so far: epoch, step, learning_rate, loss (name -> mean) and
                 validation (name -> value; None where nothing is held out).
         """
+
+    def collapsed(self, position: Position, generator: str) -> None:
+        """Since this epoch a generator makes nearly the same image of all inputs; such epochs are not kept as the best."""
 
     def checkpoint(self, position: Position, state: Mapping[str, Any]) -> None:
         """Called after each epoch and before `Interrupted` is raised; training can resume from `state`."""

@@ -10,14 +10,16 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from piggyback_gan.core.network import PiggybackNetwork
+from piggyback_gan.core.factorize import Factorized
 from piggyback_gan.core.private_tensors import load_module_state, module_state
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.evaluation.metric_names import higher_is_better
 from piggyback_gan.names import BACKWARD, FORWARD
 from piggyback_gan.networks.config import Architecture
 from piggyback_gan.system.distributed import Processes
+from piggyback_gan.training.banked import BankedGenerators
 from piggyback_gan.training.callbacks import REPORT_EVERY, Callback, Diverged, Interrupted, Position
+from piggyback_gan.training.collapse import IMAGES, has_collapsed
 from piggyback_gan.training.filter_selection import select_filters
 from piggyback_gan.training.options import TrainingOptions
 from piggyback_gan.training.paired import PairedTrainer
@@ -39,6 +41,8 @@ class Progress:
         seen: images in `sums`.
         records: one for each epoch that is done, as for `Callback.epoch_ended`.
         best: the epoch that is kept, its metrics, and the networks' values at its end.
+        banked: what was decided on the generators' filters (`BankedGenerators.decided`).
+        collapsed: generators that made the same image of all inputs at the end of the last epoch.
     """
 
     epoch: int = 1
@@ -47,6 +51,8 @@ class Progress:
     seen: int = 0
     records: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] | None = None
+    banked: dict[str, dict[str, Any]] = field(default_factory=dict)
+    collapsed: list[str] = field(default_factory=list)
 
 
 class TrainingLoop:
@@ -96,6 +102,7 @@ class TrainingLoop:
         self.penalties = penalties
         self.device = torch.device(options.device)
         self.progress = Progress()
+        self.banked = BankedGenerators(generators, data, options)
         self.trainer: Trainer
 
     @property
@@ -107,13 +114,16 @@ class TrainingLoop:
         return Position(epoch, epochs, step, epochs * self.epoch_steps)
 
     def begin(self) -> None:
-        """Select filters where the mixing asks for it, and build discriminators and optimizers.
+        """Choose starts and select filters where the options ask for it, and build discriminators and optimizers.
 
         Raises:
-            Interrupted: stopped while filters were selected.
+            Interrupted: stopped while a start was chosen or filters were selected.
         """
         torch.manual_seed(self.options.seed)
         with torch.random.fork_rng(devices=[]):
+            for name, start in self.banked.choose_starts(self.stop_if_asked).items():
+                for callback in self.callbacks:
+                    callback.start_chosen(name, start)
             self._select_filters()
         self.trainer = self._build_trainer(self.options)
 
@@ -121,7 +131,7 @@ class TrainingLoop:
         """Everything the next step depends on besides data and options: tensors and plain values."""
         return {
             "trainer": self.trainer.state(),
-            "progress": vars(self.progress),
+            "progress": {**vars(self.progress), "banked": self.banked.decided},
             "world": self.team.world,
         }
 
@@ -138,9 +148,10 @@ class TrainingLoop:
                 f"a process's share of a batch: resume it with as many, not {self.team.world}"
             )
         torch.manual_seed(self.options.seed)
+        self.progress = Progress(**state["progress"])
+        self.banked.restore(self.progress.banked, state["trainer"]["generators"])
         self.trainer = self._build_trainer(self.options)
         self.trainer.load_state(state["trainer"])
-        self.progress = Progress(**state["progress"])
         sums = self.progress.sums if self.team.is_first else {}
         self.progress.sums = {name: total.to(self.device) for name, total in sums.items()}
         if not self.team.is_first:
@@ -179,9 +190,41 @@ class TrainingLoop:
         in_generators = any(isinstance(module, _BatchNorm) for module in modules)
         return in_generators or self.options.discriminator_norm == "batch"
 
+    def _factorize_at(self, step: int) -> None:
+        """Before this step, factorize the generators that are trained free if their share of the steps is done."""
+        due = self.banked.due(step, self.options.epochs * self.epoch_steps)
+        if not due:
+            return
+        found: dict[str, Factorized] = {}
+        self.trainer.replace_generators(
+            lambda: found.update(self.banked.factorize(due, self._judge_now)),
+            self.banked.rates(due),
+        )
+        for callback in self.callbacks:
+            callback.factorized(self.position, found)
+
+    def _judge_now(self) -> Mapping[str, float]:
+        """Metrics of held-out images in the middle of an epoch, the same in all processes."""
+        metrics: Mapping[str, float] | None = None
+        stopped = False
+        if self.team.is_first:
+            for generator in self.generators.values():
+                generator.train(False)
+            try:
+                metrics = self._validated()
+            except Interrupted:
+                stopped = True
+        metrics, stopped = self.team.from_first((metrics, stopped))
+        if stopped:
+            raise Interrupted(self.position)
+        for generator in self.generators.values():
+            generator.train()
+        assert metrics is not None, "a plan with budget auto has held-out images"
+        return metrics
+
     def _select_filters(self) -> None:
         """Choose the bank filters to mix by the gradients of steps with learning rate 0."""
-        networks = [g for g in self.generators.values() if isinstance(g, PiggybackNetwork)]
+        networks = list(self.banked.networks.values())
         if not any(network.selects_filters for network in networks):
             return
         still = replace(self.options, learning_rate=0.0, backward_learning_rate=0.0)
@@ -201,6 +244,7 @@ class TrainingLoop:
         self.trainer.begin_epoch(self.epoch_steps)
         with closing(self._batches()) as batches:
             for batch in batches:
+                self._factorize_at(batch.step)
                 losses, stop = self.trainer.step(batch, self.should_stop)
                 self._count(losses)
                 self._report(losses)
@@ -208,7 +252,7 @@ class TrainingLoop:
                     self._collect()
                     self._interrupt()
         self._collect()
-        metrics, stopped = None, False
+        metrics, stopped, collapsed = None, False, False
         if self.team.is_first:
             means = {n: v / progress.seen for n, v in self._finite(progress.sums).items()}
             for generator in self.generators.values():
@@ -218,11 +262,13 @@ class TrainingLoop:
             except Interrupted:
                 stopped = True
             else:
+                collapsed = self._look_for_collapse()
                 self._record(means, metrics)
-        metrics, stopped = self.team.from_first((metrics, stopped))
+        metrics, stopped, collapsed = self.team.from_first((metrics, stopped, collapsed))
         if stopped:
             self._interrupt()
-        self._keep_best(metrics)
+        if not collapsed:
+            self._keep_best(metrics)
         progress.epoch, progress.batch = progress.epoch + 1, 0
         progress.sums, progress.seen = {}, 0
         self._checkpoint()
@@ -293,6 +339,17 @@ class TrainingLoop:
                 raise self._diverged(f"{name} of held-out images", value)
         return metrics
 
+    def _look_for_collapse(self) -> bool:
+        """Whether a generator makes the same image of all inputs; said when it begins."""
+        inputs, targets = (batches[0] for batches in self.data.some(self.options, IMAGES))
+        sides = {FORWARD: (inputs, targets), BACKWARD: (targets, inputs)}
+        now = [n for n, g in self.generators.items() if has_collapsed(g, *sides[n])]
+        for name in set(now) - set(self.progress.collapsed):
+            for callback in self.callbacks:
+                callback.collapsed(self.position, name)
+        self.progress.collapsed = now
+        return bool(now)
+
     def _diverged(self, what: str, value: float) -> Diverged:
         position = self.position
         return Diverged(f"the {what} is {value} in epoch {position.epoch}, step {position.step}")
@@ -311,8 +368,8 @@ class TrainingLoop:
 
     def _keep_best(self, metrics: Mapping[str, float] | None) -> None:
         name = self.options.keep_best
-        if name is None or metrics is None:
-            return
+        if name is None or metrics is None or self.banked.is_free:
+            return  # a free network is no task of the bank yet
         value = metrics[name] * (1 if higher_is_better(name) else -1)
         if self.progress.best is None or value > self.progress.best["value"]:
             self.progress.best = {

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from piggyback_gan.core.filter_options import FilterOptions
 from piggyback_gan.errors import PiggybackError
-from piggyback_gan.names import Device, Direction
+from piggyback_gan.names import AUTO, PREVIOUS, Device, Direction
 from piggyback_gan.networks.config import (
     AUGMENTATIONS,
     AugmentationName,
@@ -193,8 +193,8 @@ class TrainingOptions(FilterOptions, BasicOptions):
         if self.mode == "unpaired" and self.input_labels is not None:
             raise PiggybackError("generators can't output label maps: train this task paired")
         init = self.init
-        if earlier and init in (None, "previous"):
-            init = earlier[-1] if init else earlier[0]
+        if earlier:
+            init = earlier[-1] if init == PREVIOUS else init or AUTO
         augment = self.augment
         if augment == "auto":
             augment = "on" if train_images < SMALL_DATA else "off"
@@ -203,7 +203,7 @@ class TrainingOptions(FilterOptions, BasicOptions):
         if backward_rate is None:
             backward_rate = self.learning_rate
         return dataclasses.replace(
-            self.with_filter_defaults(),
+            self.with_filter_defaults(factorizes=True),
             decay_epochs=self.epochs // 2 if self.decay_epochs is None else self.decay_epochs,
             load_size=self.load_size or round(self.image_size * 286 / 256),
             learning_rate=_rate(self.learning_rate, earlier),

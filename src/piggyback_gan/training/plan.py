@@ -9,14 +9,14 @@ import torch
 
 from piggyback_gan.bank.bank import Bank, open_or_new
 from piggyback_gan.core.network import PiggybackNetwork
-from piggyback_gan.core.task import LayerPlan, ParameterCount
+from piggyback_gan.core.task import LayerPlan, ParameterCount, resolve_start
 from piggyback_gan.data.folders import PairedFolder, UnpairedFolder, find_folder
 from piggyback_gan.data.formats import find_formats
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.evaluation.evaluate import unpaired_metric_names
 from piggyback_gan.evaluation.metric_names import IMAGE_METRICS
 from piggyback_gan.images.format import ImageFormat
-from piggyback_gan.names import BACKWARD, FORWARD, STANDALONE, Device, check_task_name
+from piggyback_gan.names import AUTO, BACKWARD, FORWARD, STANDALONE, Device, check_task_name
 from piggyback_gan.networks.config import Architecture, CustomGeneratorConfig
 from piggyback_gan.networks.custom import fitted, try_out
 from piggyback_gan.networks.options import GeneratorOptions
@@ -138,10 +138,12 @@ def plan_task(
     layers, networks = forward.plan_of(task), {FORWARD: forward}
     if options.mode == "unpaired":
         init = options.init
-        if init is not None and init != STANDALONE and init not in backward_tasks:
+        if init not in (None, STANDALONE, AUTO, *backward_tasks):
             init = backward_tasks[0] if backward_tasks else None
         torch.manual_seed(seed_of(options.seed, 1))
         networks[BACKWARD] = _add(bank, BACKWARD, task, channels[::-1], options, init)
+    if options.init == AUTO and not any(n.chooses_start for n in networks.values()):
+        options = replace(options, init=resolve_start(AUTO, bank.tasks))
     counts = [network.parameter_count(task) for network in networks.values()]
     batch = effective_batch or options.batch_size * options.accumulate * processes
     plan = TaskPlan(
@@ -157,6 +159,10 @@ def plan_task(
         epoch_steps=-(-max(map(len, folder.train_sides)) // batch),
         memory=estimate_memory(networks, bank.config, channels, options),
     )
+    if options.budget == AUTO and not plan.metrics:
+        raise PiggybackError(
+            "budget auto compares figures of held-out images: give val/ or --val-fraction, or a number as the budget"
+        )
     if options.keep_best is not None and options.keep_best not in plan.metrics:
         raise PiggybackError(
             f"keep_best {options.keep_best!r} is not measured: choose one of {', '.join(plan.metrics)}"
@@ -177,9 +183,9 @@ def _add(
     """Load one of the bank's networks and add the task."""
     network = bank.network(which=which)
     config = bank.network_config(which)
-    source = None
-    if init in network.tasks and channels != (config.input_channels, config.output_channels):
-        source = network.fold(init)
+    source, start = None, resolve_start(init, network.tasks)
+    if start and channels != (config.input_channels, config.output_channels):
+        source = network.fold(start)
     own = own_layers(config, channels, options.seed, source)
     network.add_task(task, replace(options, init=init), own_layers=own)
     if isinstance(config, CustomGeneratorConfig):

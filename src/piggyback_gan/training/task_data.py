@@ -1,13 +1,20 @@
 """Data sets of a task: training, held-out and sample images."""
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch import Tensor
 
 from piggyback_gan.data.folders import PairedFolder, Sides, UnpairedFolder
 from piggyback_gan.data.loading import Checked, Dataset, load_sides
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.images.format import ImageFormat
 from piggyback_gan.training.options import TrainingOptions
+
+_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -25,6 +32,31 @@ class TaskData:
     held_out: Dataset | None
     shown: Dataset
     partners: bool = False
+
+    def some(self, options: TrainingOptions, images: int) -> tuple[list[Tensor], list[Tensor]]:
+        """Return training images of both sides as they are trained on, the same in each call and each process.
+
+        Args:
+            options: resolved.
+            images: how many of each side, rounded up to whole batches; all if there are fewer.
+
+        Returns:
+            For each side, batches of at most 8 images in [-1, 1], on the options' device.
+        """
+        size = min(_BATCH, images)
+        batches = self.train.epoch(
+            1,
+            batch_size=size,
+            crop=options.image_size,
+            flip=options.flip,
+            seed=options.seed,
+            start=0,
+            part=(0, 1),
+        )
+        with closing(batches):
+            pairs = list(islice(batches, -(-min(images, len(self.train)) // size)))
+        device = torch.device(options.device)
+        return [a.to(device) for a, _ in pairs], [b.to(device) for _, b in pairs]
 
 
 def load_task_data(

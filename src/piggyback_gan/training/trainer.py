@@ -104,29 +104,65 @@ class Trainer(ABC):
             name: build_discriminator(options.discriminator_config(channels)).to(device)
             for name, channels in judged.items()
         }
-        betas = (options.beta1, 0.999)
-        # Fused: one pass over each parameter, where torch supports it.
-        fused = device.type in ("cpu", "cuda")
-        rates = {FORWARD: options.learning_rate, BACKWARD: options.backward_learning_rate}
-        trained = {name: network.trainable_parameters() for name, network in generators.items()}
-        groups = [{"params": own, "lr": rates[name]} for name, own in trained.items()]
-        self._generator_parameters = [p for own in trained.values() for p in own]
         self._discriminator_parameters = [
             p for d in self.discriminators.values() for p in d.parameters()
         ]
-        # A user's network may have complex parameters besides its filters.
-        is_real = not any(p.is_complex() for p in self._generator_parameters)
         rate = options.discriminator_learning_rate
-        self._optimizers = (
-            torch.optim.Adam(groups, betas=betas, fused=fused and is_real),
-            torch.optim.Adam(self._discriminator_parameters, rate, betas, fused=fused),
-        )
-        self._rates = [
-            [group["lr"] for group in optimizer.param_groups] for optimizer in self._optimizers
-        ]
+        judging = self._adam([{"params": self._discriminator_parameters, "lr": rate}])
+        self._optimizers = (self._generator_optimizer(), judging)
         self._epoch_steps = 0
         augments = options.augment == "on"
         self._augmentation = Augmentation(options.augment_policy) if augments else None
+
+    def _generator_optimizer(self) -> torch.optim.Optimizer:
+        """Build the optimizer of what the generators train now."""
+        rates = {FORWARD: self.options.learning_rate, BACKWARD: self.options.backward_learning_rate}
+        trained = {
+            name: network.trainable_parameters() for name, network in self.generators.items()
+        }
+        self._generator_parameters = [p for own in trained.values() for p in own]
+        return self._adam([{"params": own, "lr": rates[name]} for name, own in trained.items()])
+
+    def _adam(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        # Fused: one pass over each parameter, where torch supports it. A user's network may have complex
+        # parameters besides its filters.
+        is_real = not any(p.is_complex() for group in groups for p in group["params"])
+        fused = self.device.type in ("cpu", "cuda") and is_real
+        for group in groups:
+            group["full_rate"] = group["lr"]
+        return torch.optim.Adam(groups, betas=(self.options.beta1, 0.999), fused=fused)
+
+    def replace_generators(
+        self, change: Callable[[], None], rates: Mapping[str, float] | None = None
+    ) -> None:
+        """Train on after the generators' parameters were replaced; those of the same name and shape keep their moments.
+
+        Args:
+            change: replaces them.
+            rates: generator -> its learning rate from now on, relative to before.
+        """
+        moments = {}
+        for key, parameter in self._named_parameters().items():
+            moments[key] = self._optimizers[0].state.get(parameter)
+        before = [group["full_rate"] for group in self._optimizers[0].param_groups]
+        change()
+        self._optimizers = (self._generator_optimizer(), self._optimizers[1])
+        groups = zip(self.generators, self._optimizers[0].param_groups, before, strict=True)
+        for name, group, rate in groups:
+            group["full_rate"] = rate * (rates or {}).get(name, 1.0)
+        trained = set(self._generator_parameters)
+        for key, parameter in self._named_parameters().items():
+            kept = moments.get(key)
+            if parameter in trained and kept and kept["exp_avg"].shape == parameter.shape:
+                self._optimizers[0].state[parameter] = kept
+
+    def _named_parameters(self) -> dict[tuple[str, str], nn.Parameter]:
+        """The generators' parameters, by network and name."""
+        return {
+            (which, name): parameter
+            for which, network in self.generators.items()
+            for name, parameter in network.module.named_parameters()
+        }
 
     def begin_epoch(self, steps: int) -> None:
         """Set train mode.
@@ -145,9 +181,9 @@ class Trainer(ABC):
         falling = self.options.decay_epochs * self._epoch_steps
         left = self.options.epochs * self._epoch_steps - step
         factor = min(1.0, max(0, left) / falling) if falling else 1.0
-        for optimizer, rates in zip(self._optimizers, self._rates, strict=True):
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * factor
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["full_rate"] * factor
 
     def learning_rate(self) -> float:
         """The (forward) generator's learning rate in the last step."""

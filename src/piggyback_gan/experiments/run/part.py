@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from piggyback_gan.bank.card import TaskCard
+from piggyback_gan.core.factorize import Factorized
 from piggyback_gan.core.task import ParameterCount
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.evaluation.judge import Judge
@@ -31,6 +32,7 @@ from piggyback_gan.system.files import atomic_write
 from piggyback_gan.system.seeding import seed_of
 from piggyback_gan.training.callbacks import Callback, Diverged, Interrupted, Position
 from piggyback_gan.training.loop import TrainingLoop
+from piggyback_gan.training.starts import Start
 from piggyback_gan.training.task_card import task_card
 from piggyback_gan.training.task_data import TaskData
 
@@ -218,6 +220,18 @@ class _Curve(Callback):
         point = {"step": position.step, **records[-1]["validation"]}
         self.curve.append(point)
         self.say(f"{self.task}: epoch {position.epoch} of {position.epochs}, {in_words(point)}")
+
+    def start_chosen(self, generator: str, start: Start) -> None:
+        self.say(
+            f"{self.task}: {generator} starts from {start.init}, of {len(start.errors)} starts"
+        )
+
+    def factorized(self, position: Position, found: Mapping[str, Factorized]) -> None:
+        changed = ", ".join(f"{name} changed by {how.change:.3f}" for name, how in found.items())
+        self.say(f"{self.task}: factorized after step {position.step}; outputs of {changed}")
+
+    def collapsed(self, position: Position, generator: str) -> None:
+        self.say(f"{self.task}: after step {position.step} {generator} has collapsed")
 
 
 class Stopped(Exception):

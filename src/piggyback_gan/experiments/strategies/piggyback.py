@@ -11,7 +11,6 @@ from piggyback_gan.core.allocation import LayerSize, allot, resolve_shares
 from piggyback_gan.core.filter_options import FilterOptions
 from piggyback_gan.core.filters import FilterLayout, unconstrained_count
 from piggyback_gan.core.network import PiggybackNetwork
-from piggyback_gan.core.task import resolve_start
 from piggyback_gan.experiments.strategies.base import (
     Size,
     Strategy,
@@ -21,7 +20,7 @@ from piggyback_gan.experiments.strategies.base import (
     count,
     count_values,
 )
-from piggyback_gan.names import BACKWARD, FORWARD, STANDALONE, Allocation
+from piggyback_gan.names import AUTO, BACKWARD, FORWARD, Allocation
 
 
 def layer_parameters(network: nn.Module, options: FilterOptions, order: int) -> dict[str, int]:
@@ -70,8 +69,10 @@ class Piggyback(FilterOptions, Strategy):
                 for state in bank.states(which):
                     network.restore_task(state)
             # The shared first network is stored unchanged.
-            options = self if network.tasks else replace(self, init=None, storage="fp32")
-            network.add_task(spec.task, options)
+            options = replace(self, init=self.init or AUTO)
+            if not network.tasks:
+                options = replace(self, init=None, storage="fp32")
+            network.add_task(spec.task, options.with_filter_defaults(factorizes=True))
             learners[which] = network
         return learners
 
@@ -83,9 +84,9 @@ class Piggyback(FilterOptions, Strategy):
             states[which] = network.task_state(spec.task)
             counts.append(network.parameter_count(spec.task))
         # Not in the experiment's options, which all strategies share.
-        start = resolve_start(self.init, self.tasks(folder)) or STANDALONE
+        start = self.init or AUTO
         names = [field.name for field in fields(FilterOptions)]
-        own = {name: getattr(self.with_filter_defaults(), name) for name in names}
+        own = {name: getattr(self.with_filter_defaults(factorizes=True), name) for name in names}
         own["init"] = start if self.tasks(folder) else None
         card = spec.card(sum(counts[1:], counts[0]))
         card = replace(card, options={**card.options, **own})
@@ -108,13 +109,24 @@ class Piggyback(FilterOptions, Strategy):
         return Size(parameters, bytes_of(folder / _BANK / "tasks"))
 
     def added(self, network: nn.Module, order: int) -> int:
-        """Compute the unconstrained values and mixing weights that the task of this order adds."""
-        return sum(layer_parameters(network, self.with_filter_defaults(), order).values())
+        """Compute the unconstrained values and mixing weights that the task of this order adds.
+
+        Of a task that is trained free with a budget, they are the most that it may add.
+        """
+        options = self.with_filter_defaults(factorizes=True)
+        planned = sum(layer_parameters(network, options, order).values())
+        if order == 0 or options.learn == "mixed" or not options.budgets:
+            return planned
+        return int(options.budgets[-1] * count(network)) - self._private(network)
 
     def predicted(self, network: nn.Module, order: int) -> float:
-        weights = sum(layer.weight.numel() for layer in conv_layers(network).values())
         bits = 32 if order == 0 or self.storage == "fp32" else 16
-        return count(network) - weights + self.added(network, order) * bits / 32
+        return self._private(network) + self.added(network, order) * bits / 32
+
+    def _private(self, network: nn.Module) -> int:
+        """Count the parameters beside the filters of conv layers."""
+        filters = sum(layer.weight.numel() for layer in conv_layers(network).values())
+        return round(count(network)) - filters
 
 
 @dataclass(frozen=True, kw_only=True)

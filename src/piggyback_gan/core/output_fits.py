@@ -1,0 +1,184 @@
+"""Fits of layers to their filter banks by outputs: what counts is what a layer computes, not its filters' norms.
+
+Inputs of a layer vary in few directions, so that mixed filters can give nearly the same outputs as filters
+that are far from them. Shapes as in `filters.py`, and R a rank.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.instancenorm import _InstanceNorm
+
+from piggyback_gan.core.filters import ConvLayer, FilterLayout
+from piggyback_gan.core.task import BIAS
+
+# Weights along directions in which bank outputs have less than this share of their mean power are damped:
+# they would be huge and cancel each other.
+_RIDGE = 1e-4
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Second moments of a layer's outputs on sample inputs, float64, summed over images and places.
+
+    Attributes:
+        bank_KK: of the outputs that the bank's filters give in this layer.
+        both_NK: of the outputs to fit with those of the bank.
+        fitted_N: of the outputs to fit.
+        own_N: of the layer's own outputs: those to fit, plus those of the start, if there is one.
+    """
+
+    bank_KK: Tensor
+    both_NK: Tensor
+    fitted_N: Tensor
+    own_N: Tensor
+
+    def weights(self) -> tuple[Tensor, Tensor]:
+        """Fit the outputs by least squares: mixing weights (N, K), squared errors (N,)."""
+        ridge = _RIDGE * self.bank_KK.diagonal().mean().clamp_min(_TINY)
+        damped = self.bank_KK + ridge * torch.eye(len(self.bank_KK)).to(self.bank_KK)
+        weights = torch.linalg.solve(damped, self.both_NK.T).T
+        return weights, self._errors(weights)
+
+    def factors(self, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Fit the outputs by mixing weights of a rank (reduced rank regression): (N, R), (R, K), squared errors (N,).
+
+        Errors count relative to each output's own power, as a norm layer sees them.
+        """
+        weights, _ = self.weights()
+        scale = self.own_N.clamp_min(_TINY).rsqrt()
+        powers = scale[:, None] * (weights @ self.bank_KK @ weights.T) * scale
+        directions = torch.linalg.eigh(powers).eigenvectors[:, -rank:]
+        up, down = directions / scale[:, None], directions.T @ (scale[:, None] * weights)
+        # Inner filters of the scale of bank filters, as `LowRankMixing.begin` has them.
+        norm = down.norm(dim=1).clamp_min(_TINY)
+        up, down = up * norm, down / norm[:, None]
+        return up, down, self._errors(up @ down)
+
+    def errors_by_rank(self) -> Tensor:
+        """Sum of the outputs' relative squared errors for mixing weights of each rank from 0 to N, (N + 1,)."""
+        weights, errors = self.weights()
+        scale = self.own_N.clamp_min(_TINY).rsqrt()
+        powers = scale[:, None] * (weights @ self.bank_KK @ weights.T) * scale
+        # Ascending: what the ranks from N down to 0 leave out, one more each time.
+        left_out = torch.linalg.eigvalsh(powers).clamp_min(0).cumsum(0).flip(0)
+        return (errors * scale.square()).sum() + torch.cat([left_out, left_out.new_zeros(1)])
+
+    def _errors(self, weights: Tensor) -> Tensor:
+        explained = 2 * (weights * self.both_NK).sum(1) - ((weights @ self.bank_KK) * weights).sum(
+            1
+        )
+        return (self.fitted_N - explained).clamp_min(0)
+
+
+_TINY = torch.finfo(torch.float64).tiny
+
+
+class _Watch:
+    """A forward hook that sums the moments of a layer."""
+
+    def __init__(
+        self, layout: FilterLayout, bank_KD: Tensor, start_ND: Tensor | None, *, centred: bool
+    ) -> None:
+        self.layout = layout
+        self.bank_KD = bank_KD
+        self.start_ND = start_ND
+        self.centred = centred
+        self.sums: list[Tensor] = []
+
+    def __call__(self, layer: ConvLayer, inputs: tuple[Any, ...], output: Tensor) -> None:
+        own_ND = self.layout.to_filters(layer.weight)
+        parts = [self.bank_KD, own_ND if self.start_ND is None else own_ND - self.start_ND]
+        if self.start_ND is not None:
+            parts.append(own_ND)
+        rows = torch.cat(parts)
+        probe = copy.copy(layer)
+        probe._parameters = {BIAS: None}
+        probe.out_channels = len(rows)
+        probe.weight = self.layout.of_filters(len(rows)).to_weight(rows)
+        outputs = probe.forward(*inputs).detach()  # without this hook
+        if self.centred:
+            outputs = outputs - outputs.mean(tuple(range(2, outputs.dim())), keepdim=True)
+        flat = outputs.transpose(0, 1).flatten(1).double()
+        count = len(self.bank_KD)
+        bank, fitted, own = flat[:count], flat[count:][: len(own_ND)], flat[count + len(own_ND) :]
+        power = fitted.square().sum(1)
+        found = [bank @ bank.T, fitted @ bank.T, power, own.square().sum(1) if len(own) else power]
+        self.sums = [a + b for a, b in zip(self.sums, found, strict=True)] if self.sums else found
+
+
+@torch.no_grad()
+def output_moments(
+    module: nn.Module,
+    layouts: Mapping[str, FilterLayout],
+    banks: Mapping[str, Tensor],
+    samples: Sequence[Tensor],
+    starts: Mapping[str, Tensor] | None = None,
+) -> dict[str, Moments]:
+    """Measure the moments of layers' outputs on sample inputs, in one pass.
+
+    The means of an image's outputs are left out where an instance norm follows, which removes them.
+
+    Args:
+        module: the network, in eval mode.
+        layouts: layer -> its layout.
+        banks: layer -> its filter bank (K, D), of the layers to measure; these must be plain and without groups.
+        samples: batches of inputs, on the module's device.
+        starts: layer -> filters (N, D) that mixed ones are to be added to.
+    """
+    layers, normed = dict(module.named_modules()), _instance_normed(module)
+    watches, handles = {}, []
+    for name, bank_KD in banks.items():
+        layer = layers[name]
+        start = (starts or {}).get(name)
+        watches[name] = _Watch(layouts[name], bank_KD, start, centred=id(layer) in normed)
+        handles.append(layer.register_forward_hook(watches[name]))
+    try:
+        for batch in samples:
+            module(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: Moments(*watch.sums) for name, watch in watches.items() if watch.sums}
+
+
+def filter_moments(rows_ND: Tensor, bank_KD: Tensor, start_ND: Tensor | None = None) -> Moments:
+    """The moments of filters themselves, for layers whose outputs can't be measured."""
+    rows, bank = rows_ND.double(), bank_KD.double()
+    fitted = rows if start_ND is None else rows - start_ND.double()
+    return Moments(bank @ bank.T, fitted @ bank.T, fitted.square().sum(1), rows.square().sum(1))
+
+
+@torch.no_grad()
+def output_changes(
+    module: nn.Module, weights: Mapping[str, Tensor], samples: Sequence[Tensor]
+) -> dict[str, float]:
+    """Measure how much the module's outputs change if the weight of one layer is replaced: layer -> mean squared change.
+
+    Args:
+        module: the network, in eval mode; it is left as it was.
+        weights: layer -> another weight.
+        samples: batches of inputs, on the module's device.
+    """
+    given = [module(batch) for batch in samples]
+    layers, changes = dict(module.named_modules()), {}
+    for name, weight in weights.items():
+        parameter = layers[name].get_parameter("weight")
+        kept = parameter.detach().clone()
+        parameter.copy_(weight)
+        made = [module(batch) for batch in samples]
+        parameter.copy_(kept)
+        squares = [(a - b).square().mean().item() for a, b in zip(made, given, strict=True)]
+        changes[name] = sum(squares) / len(squares)
+    return changes
+
+
+def _instance_normed(module: nn.Module) -> set[int]:
+    """Ids of the layers that an instance norm follows in a Sequential."""
+    sequences = [list(m) for m in module.modules() if isinstance(m, nn.Sequential)]
+    return {id(a) for s in sequences for a, b in pairwise(s) if isinstance(b, _InstanceNorm)}

@@ -1,0 +1,128 @@
+"""Claims about fits by outputs, compared with outputs of plain layers."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from piggyback_gan.core.filters import FilterLayout
+from piggyback_gan.core.output_fits import (
+    Moments,
+    filter_moments,
+    output_changes,
+    output_moments,
+)
+
+
+def module() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 12, 3, padding=1),
+        nn.ReLU(),
+        nn.ConvTranspose2d(12, 16, 3, stride=2, padding=1, output_padding=1),
+        nn.InstanceNorm2d(16),
+        nn.ReLU(),
+        nn.Conv2d(16, 10, 3),
+    ).eval()
+
+
+def smooth(seed: int, count: int = 6) -> Tensor:
+    """Images that vary slowly, as real ones do."""
+    chance = torch.Generator().manual_seed(seed)
+    return F.interpolate(torch.randn(count, 3, 4, 4, generator=chance), size=16, mode="bicubic")
+
+
+SAMPLES = smooth(1).split(2)
+
+
+def measured(
+    name: str, bank_KD: Tensor, start_ND: Tensor | None = None
+) -> tuple[Moments, FilterLayout]:
+    made = module()
+    layout = FilterLayout.of(made.get_submodule(name))  # type: ignore[arg-type]
+    starts = None if start_ND is None else {name: start_ND}
+    return output_moments(made, {name: layout}, {name: bank_KD}, SAMPLES, starts)[name], layout
+
+
+def outputs(name: str, weight: Tensor | None = None) -> Tensor:
+    """What the layer gives on the samples, without its bias; with another weight if given."""
+    made = module()
+    layer = made.get_submodule(name)
+    if weight is not None:
+        layer.weight.data = weight  # type: ignore[operator, union-attr]
+    layer.bias.data.zero_()  # type: ignore[operator, union-attr]
+    kept: list[Tensor] = []
+    # What comes before the layer is as it was.
+    before = module()[: int(name)]
+    for batch in SAMPLES:
+        with torch.no_grad():
+            kept.append(layer(before(batch)))
+    return torch.cat(kept)
+
+
+def difference(name: str, filters_ND: Tensor, layout: FilterLayout, *, centred: bool) -> Tensor:
+    """Squared differences of each output channel to the layer's own."""
+    left = outputs(name, layout.to_weight(filters_ND)) - outputs(name)
+    if centred:
+        left = left - left.mean((2, 3), keepdim=True)
+    return left.double().square().sum((0, 2, 3))
+
+
+@pytest.mark.parametrize(("name", "centred"), [("0", False), ("2", True), ("5", False)])
+@pytest.mark.parametrize("rank", [None, 3])
+def test_errors_are_those_of_the_outputs(name: str, centred: bool, rank: int | None) -> None:
+    layout = FilterLayout.of(module().get_submodule(name))  # type: ignore[arg-type]
+    bank = torch.randn(8, layout.length, generator=torch.Generator().manual_seed(3)) / 10
+    moments, layout = measured(name, bank)
+    if rank is None:
+        weights, errors = moments.weights()
+    else:
+        up, down, errors = moments.factors(rank)
+        weights = up @ down
+        assert torch.linalg.matrix_rank(weights) == rank
+    found = difference(name, (weights.float() @ bank), layout, centred=centred)
+    assert torch.allclose(errors, found, rtol=1e-3, atol=1e-3 * float(found.mean()))
+    # No other weights do better: not those of the filters themselves.
+    by_filters = filter_moments(
+        layout.to_filters(module().get_submodule(name).weight.detach()), bank
+    )  # type: ignore[arg-type, union-attr]
+    if rank is None:
+        others = difference(name, by_filters.weights()[0].float() @ bank, layout, centred=centred)
+        assert (found <= others * 1.001).all() and found.sum() < 0.9 * others.sum()
+
+
+def test_errors_by_rank_fall_to_that_of_the_whole_fit() -> None:
+    bank = torch.randn(8, 27, generator=torch.Generator().manual_seed(3)) / 10
+    moments, _ = measured("0", bank)
+    errors = moments.errors_by_rank()
+    assert len(errors) == 12 + 1 and (errors.diff() <= 1e-9).all()
+    for rank in (2, 5):
+        assert torch.isclose(
+            errors[rank], (moments.factors(rank)[2] / moments.own_N).sum(), rtol=1e-3
+        )
+    assert torch.isclose(errors[-1], (moments.weights()[1] / moments.own_N).sum())
+
+
+def test_with_a_start_what_is_left_to_it_is_fitted() -> None:
+    bank = torch.randn(8, 27, generator=torch.Generator().manual_seed(3)) / 10
+    start = torch.randn(12, 27, generator=torch.Generator().manual_seed(4)) / 10
+    moments, layout = measured("0", bank, start)
+    weights, errors = moments.weights()
+    found = difference("0", start + weights.float() @ bank, layout, centred=False)
+    assert torch.allclose(errors, found, rtol=1e-3)
+    own = outputs("0").double().square().sum((0, 2, 3))
+    assert torch.allclose(moments.own_N, own, rtol=1e-3)
+
+
+def test_changes_of_outputs_are_measured_and_the_network_is_left_as_it_was() -> None:
+    made, before = module(), copy.deepcopy(module().state_dict())
+    weights = {name: torch.zeros_like(made.get_submodule(name).weight) for name in ("0", "5")}  # type: ignore[arg-type]
+    changes = output_changes(made, weights, SAMPLES)
+    assert all(torch.equal(made.state_dict()[key], before[key]) for key in before)
+    made[5].weight.data.zero_()  # type: ignore[operator, union-attr]
+    images = torch.cat(SAMPLES)
+    with torch.no_grad():
+        expected = (made(images) - module()(images)).square().mean().item()
+    assert changes["5"] == pytest.approx(expected) and changes["0"] > 0

@@ -1,0 +1,204 @@
+"""Tasks that are trained free and then factorized: in the middle of a training, and the same after every stop."""
+
+import copy
+import dataclasses
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from drawn import draw_pairs
+from piggyback_gan import Bank, PiggybackError, TrainingOptions, teach
+from piggyback_gan.core.factorize import Factorized
+from piggyback_gan.training.banked import keeps_quality
+from piggyback_gan.training.callbacks import Callback, Position
+from running import GENERATOR, OPTIONS, Watch, bank_files, records, stop
+
+pytestmark = [pytest.mark.trains, pytest.mark.usefixtures("without_curves", "same_time")]
+
+# Of the steps of OPTIONS, 3 in each of 2 epochs, half are free.
+FREE = dataclasses.replace(OPTIONS, budget=0.3, free_share=0.5, init="standalone")
+
+
+class Watching(Watch):
+    """Keeps when tasks were factorized, and how much that changed."""
+
+    def __init__(self, at: int | None = None) -> None:
+        super().__init__(at)
+        self.found: list[tuple[int, dict[str, Factorized]]] = []
+
+    def factorized(self, position: Position, found: Mapping[str, Factorized]) -> None:
+        self.found.append((position.step, dict(found)))
+
+
+def with_first(bank: Path, pairs: Path, mode: Any = "paired") -> TrainingOptions:
+    teach(bank, "one", pairs, dataclasses.replace(OPTIONS, mode=mode, epochs=1), GENERATOR)
+    return dataclasses.replace(FREE, mode=mode)
+
+
+@pytest.mark.parametrize("mode", ["paired", "unpaired"])
+def test_a_task_stopped_at_any_step_ends_as_one_left_alone(
+    tmp_path: Path, pairs: Path, mode: Any
+) -> None:
+    alone, stopped = tmp_path / "alone", tmp_path / "stopped"
+    for bank in (alone, stopped):
+        options = with_first(bank, pairs, mode)
+    watch = Watching()
+    teach(alone, "two", pairs, options, callback=watch)
+    assert [step for step, _ in watch.found] == [3]
+    names = {"forward"} if mode == "paired" else {"forward", "backward"}
+    found = watch.found[0][1]
+    assert found.keys() == names and all(how.change > 0 for how in found.values())
+    # While it is free, before it is factorized, and after that.
+    assert stop(2, stopped, "two", pairs, options).step == 2
+    assert stop(1, stopped, "two", resume=True).step == 3
+    # Validation, which ends the epoch, has moments of its own.
+    assert stop(3, stopped, "two", resume=True).step in (4, 5)
+    teach(stopped, "two", resume=True)
+    assert bank_files(stopped) == bank_files(alone)
+
+
+def test_what_it_adds_keeps_to_the_budget_and_is_in_its_card(tmp_path: Path, pairs: Path) -> None:
+    bank = tmp_path / "bank"
+    options = with_first(bank, pairs)
+    teach(bank, "two", pairs, options)
+    network, card = Bank.open(bank).network(), Bank.open(bank).card("two")
+    count = network.parameter_count("two")
+    assert 0.2 < count.share <= 0.3
+    assert card.parameters is not None and card.parameters.total == count.total
+    assert card.options["learn"] == "free" and card.options["free_share"] == 0.5
+
+
+def test_the_discriminator_and_what_stays_of_the_generator_go_on(
+    tmp_path: Path, pairs: Path
+) -> None:
+    """One step with and one without factorization before it start from the same state of these."""
+    kept: list[dict[str, Any]] = []
+
+    class Keep(Callback):
+        def checkpoint(self, position: Position, state: Mapping[str, Any]) -> None:
+            kept.append(copy.deepcopy(state["trainer"]))
+
+    bank = tmp_path / "bank"
+    options = dataclasses.replace(
+        with_first(bank, pairs), learning_rate=0.0, discriminator_learning_rate=0.0
+    )
+    teach(bank, "two", pairs, options, callback=Keep())
+    before, after = kept[0], kept[1]
+    for name, tensor in before["discriminators"]["discriminator"].items():
+        assert torch.equal(tensor, after["discriminators"]["discriminator"][name])
+    steps = [
+        sorted({int(found["step"]) for found in state["optimizers"][1]["state"].values()})
+        for state in (before, after)
+    ]
+    assert steps == [[3], [6]]
+    # Of the generator, biases and the last layer's filters go on, and mixing weights begin.
+    counts = {int(found["step"]) for found in after["optimizers"][0]["state"].values()}
+    assert counts == {3, 6}
+
+
+@contextmanager
+def scripted(*l1: float) -> Iterator[None]:
+    """Let held-out images have these L1 distances, one each time that they are judged."""
+    values = iter(l1)
+
+    def judged(*_: Any, **more: Any) -> Any:
+        return type("Evaluated", (), {"metrics": {"l1": next(values), "psnr": 1.0, "ssim": 1.0}})()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("piggyback_gan.runs.run.evaluate", judged)
+        yield
+    assert next(values, None) is None, "all are used"
+
+
+def test_the_best_epoch_is_one_of_the_bank(tmp_path: Path, pairs: Path) -> None:
+    bank = tmp_path / "bank"
+    options = dataclasses.replace(with_first(bank, pairs), epochs=3, keep_best="l1")
+    with scripted(0.1, 0.3, 0.2):
+        teach(bank, "two", pairs, options)
+    assert [record["validation"]["l1"] for record in records(bank, "two")] == [0.1, 0.3, 0.2]
+    card = Bank.open(bank).card("two")
+    assert card.epoch == 3
+
+
+@pytest.mark.parametrize(
+    ("found", "budget", "accepted"),
+    [
+        # The end of epoch 1, the free network, budgets .075, .15 and .3, the end of epoch 2.
+        ((0.5, 0.100, 0.102, 0.5), 0.075, True),
+        ((0.5, 0.100, 0.104, 0.103, 0.5), 0.15, True),
+        ((0.5, 0.100, 0.2, 0.104, 0.104, 0.5), 0.3, False),
+    ],
+)
+def test_the_least_budget_that_keeps_the_quality_is_taken(
+    tmp_path: Path, pairs: Path, found: tuple[float, ...], budget: float, accepted: bool
+) -> None:
+    bank, watch = tmp_path / "bank", Watching()
+    options = dataclasses.replace(with_first(bank, pairs), budget="auto")
+    with scripted(*found):
+        teach(bank, "two", pairs, options, callback=watch)
+    how = watch.found[0][1]["forward"]
+    assert (how.budget, how.accepted) == (budget, accepted)
+    card = Bank.open(bank).card("two")
+    assert (card.options["budget"], card.options["quality"]) == (budget, 1.03)
+    assert 0.8 * budget < card.parameters.share <= budget
+
+
+def test_a_metric_that_became_worse_by_more_than_the_ratio_does_not_keep_the_quality() -> None:
+    free = {"l1": 0.1, "psnr": 20.0, "ssim": 0.5, "psnr_BtoA": 20.0}
+    assert keeps_quality(free, free, 1.0)
+    assert keeps_quality({**free, "l1": 0.1029, "ssim": 0.486}, free, 1.03)
+    assert not keeps_quality({**free, "l1": 0.1031}, free, 1.03)
+    assert not keeps_quality({**free, "ssim": 0.485}, free, 1.03)
+    # 20 log10(1.03) is .2567 dB.
+    assert keeps_quality({**free, "psnr_BtoA": 19.744}, free, 1.03)
+    assert not keeps_quality({**free, "psnr_BtoA": 19.743}, free, 1.03)
+    assert not keeps_quality({"ssim": -0.1}, {"ssim": 0.1}, 1.03)
+
+
+def test_a_budget_that_is_to_be_found_needs_held_out_images(tmp_path: Path, pairs: Path) -> None:
+    bank = tmp_path / "bank"
+    options = dataclasses.replace(with_first(bank, pairs), budget="auto")
+    with pytest.raises(PiggybackError, match="held-out images: give val/ or --val-fraction"):
+        teach(bank, "two", draw_pairs(tmp_path / "none", train=4, test=0), options)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"learn": "free", "mixing": "selected"}, "selected mixing learns"),
+        ({"learn": "free", "budget": 0.001}, "budget 0.001 is too small"),
+        ({"learn": "mixed", "budget": "auto"}, "budget auto is found when"),
+        ({"quality": 1.1, "budget": 0.1}, "quality chooses the budget"),
+        ({"quality": 1.1, "unconstrained": 0.1}, "exclude each other"),
+    ],
+)
+def test_what_can_not_be_factorized_is_refused_before_training(
+    tmp_path: Path, pairs: Path, asked: dict[str, Any], words: str
+) -> None:
+    bank = tmp_path / "bank"
+    with_first(bank, pairs)
+    with pytest.raises(PiggybackError, match=words):
+        teach(bank, "two", pairs, dataclasses.replace(OPTIONS, **asked))
+
+
+def test_options_outside_their_range_are_refused() -> None:
+    for asked in ({"free_share": 1.0}, {"free_share": -0.1}, {"learn": "slowly"}):
+        with pytest.raises(PiggybackError, match=r"free_share|learn"):
+            TrainingOptions(**asked)
+
+
+def test_rates_rise_when_a_task_is_factorized_also_after_a_stop(
+    tmp_path: Path, pairs: Path
+) -> None:
+    bank = tmp_path / "bank"
+    options = dataclasses.replace(
+        with_first(bank, pairs), epochs=4, decay_epochs=0, learning_rate=1e-4, factorized_rate=2.0
+    )
+    assert stop(11, bank, "two", pairs, options).step > 6
+    teach(bank, "two", resume=True)
+    rates = [record["learning_rate"] for record in records(bank, "two")]
+    assert rates == pytest.approx([1e-4, 1e-4, 2e-4, 2e-4])
