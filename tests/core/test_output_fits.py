@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from piggyback_gan.core import output_fits
 from piggyback_gan.core.filters import FilterLayout
 from piggyback_gan.core.output_fits import (
     Moments,
@@ -126,3 +127,32 @@ def test_changes_of_outputs_are_measured_and_the_network_is_left_as_it_was() -> 
     with torch.no_grad():
         expected = (made(images) - module()(images)).square().mean().item()
     assert changes["5"] == pytest.approx(expected) and changes["0"] > 0
+
+
+def test_of_large_outputs_every_few_places_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    bank = torch.randn(8, FilterLayout.of(module()[2]).length) / 10
+    whole, _ = measured("2", bank)
+    # 40 x 40 places of each image; an even step would meet one of four phases alone.
+    monkeypatch.setattr(output_fits, "_MOST_PLACES", 250)
+    some, _ = measured("2", bank)
+    assert not torch.equal(whole.bank_KK, some.bank_KK)
+    for name in ("bank_KK", "both_NK", "fitted_N"):
+        found, expected = getattr(some, name), getattr(whole, name)
+        assert (found - expected).norm() < 0.2 * expected.norm()
+
+
+def test_layers_that_are_called_by_keyword_are_measured_alike() -> None:
+    class ByKeyword(nn.Module):
+        def __init__(self, layer: nn.Module) -> None:
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, images: Tensor) -> Tensor:
+            made: Tensor = self.layer(input=images)
+            return made
+
+    layer = module()[0]
+    layout, bank = FilterLayout.of(layer), torch.randn(8, 27)
+    (plain,) = output_moments(nn.Sequential(layer), {"0": layout}, {"0": bank}, SAMPLES).values()
+    by_word = output_moments(ByKeyword(layer), {"layer": layout}, {"layer": bank}, SAMPLES)
+    assert torch.equal(plain.both_NK, by_word["layer"].both_NK)

@@ -18,8 +18,6 @@ NETWORKS = {
     "U-Net 256, ngf 64": GeneratorConfig(name="unet-256"),
 }
 OPTIONS: list[dict[str, Any]] = [
-    {},
-    {"budget": 0.05},
     {"unconstrained": 0.25},
     {"unconstrained": 0.25, "allocation": "even"},
 ]

@@ -34,7 +34,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     data = draw_pairs(folder / "boxes", train=2, test=1)
     teach(folder / "bank", "one", data, ONE_EPOCH, GENERATOR)
-    stop(1, folder / "bank", "two", data, OPTIONS)
+    # After the choice between the two starts.
+    stop(3, folder / "bank", "two", data, OPTIONS)
     return folder / "bank"
 
 

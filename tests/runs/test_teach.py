@@ -72,7 +72,7 @@ def test_the_warm_start_of_a_later_task_is_in_the_trained_network(
 ) -> None:
     bank = tmp_path / "bank"
     teach(bank, "one", data, OPTIONS, GENERATOR)
-    still = dataclasses.replace(OPTIONS, epochs=1, learning_rate=0.0)
+    still = dataclasses.replace(OPTIONS, epochs=1, learning_rate=0.0, learn="mixed")
     teach(bank, "two", data, still)
     opened = Bank.open(bank)
     first, second = opened.generator("one").state_dict(), opened.generator("two").state_dict()

@@ -70,6 +70,26 @@ def test_a_random_start_is_chosen_where_no_task_promises_anything() -> None:
     assert start.errors.keys() == {"loses", "keeps"} and start.init == "loses"
 
 
+def test_a_network_without_a_last_layer_on_images_is_judged_by_its_outputs() -> None:
+    class Rows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.along = nn.Conv1d(12, 12, 1, bias=False)
+
+        def forward(self, images: Tensor) -> Tensor:
+            made: Tensor = self.along(images[:, 0])
+            return made[:, None]
+
+    network = PiggybackNetwork(Rows())
+    for name, scale in (("nothing", 0.0), ("all", 1.0)):
+        network.add_task(name, FilterOptions(unconstrained=1.0))
+        with torch.no_grad():
+            network.module.along.unconstrained_filters.copy_(scale * torch.eye(12))
+        network.finish_task()
+    network.add_task("new", FilterOptions(learn="free", init="auto", unconstrained=0.25))
+    assert choose_start(network, images(), images()).init == "all"
+
+
 def test_half_of_a_start_is_noise_of_the_same_power() -> None:
     network = network_with(keeps=1.0, loses=1.0)
     given = {name: network.start_filters(name, "keeps") for name in ("0", "2")}

@@ -111,7 +111,7 @@ def factorize(
     taken, filters = {}, {}
     for key, rows_ND in rows.items():
         wanted = unconstrained_count(shares[key], len(rows_ND)) if max_error is None else None
-        bank_KD, found = network.bank_filters(key), {UNCONSTRAINED: rows_ND.clone()}
+        bank_KD, found = network.bank_filters(key).cpu(), {UNCONSTRAINED: rows_ND.clone()}
         if 0 < len(bank_KD) < rows_ND.shape[1]:
             fit = moments[key].weights() if key in moments else least_squares(rows_ND, bank_KD)
             powers = moments[key].own_N if key in moments else rows_ND.double().square().sum(1)
@@ -285,9 +285,9 @@ class _Fit:
         start: str | None,
     ) -> "_Fit":
         """Measure the fits and what the network's outputs lose by them."""
-        banks = {key: network.bank_filters(key) for key in rows}
+        banks = {key: network.bank_filters(key).cpu() for key in rows}
         mixes = [k for k, bank in banks.items() if 0 < len(bank) < rows[k].shape[1]]
-        starts = {} if start is None else {k: network.start_filters(k, start) for k in mixes}
+        starts = {} if start is None else {k: network.start_filters(k, start).cpu() for k in mixes}
         moments = _output_moments(network, module, rows, samples, starts)
         for key in mixes:
             if key not in moments:
@@ -317,14 +317,14 @@ class _Fit:
 
     def mixed(self, key: str, mixing: Mixing) -> dict[str, Tensor]:
         """Tensors of a layer that mixes all of its filters."""
-        layout, bank_KD = self.network.layouts[key], self.network.bank_filters(key)
+        layout, bank_KD = self.network.layouts[key], self.network.bank_filters(key).cpu()
         rule = mixing.of_layer(layout.filters, len(bank_KD))
         if isinstance(rule, LowRankMixing):
             up, down, _ = self.moments[key].factors(rule.rank)
             return {MIXING_UP: up.to(bank_KD), MIXING_DOWN: down.to(bank_KD)}
         weights, _ = self.moments[key].weights()
         if key in self.starts:
-            weights = weights + self.network.start_weights(key, str(self.start))
+            weights = weights + self.network.start_weights(key, str(self.start)).cpu()
         return {MIXING: weights.to(bank_KD)}
 
 
@@ -334,7 +334,7 @@ def _shared_rows(network: PiggybackNetwork, name: str, module: nn.Module) -> dic
     if layers.keys() != layouts.keys():
         raise PiggybackError(f"task {name!r} does not fit the network: its layers differ")
     same = {k: x for k, x in layouts.items() if x.weight_shape == layers[k].shape}
-    return {key: layout.to_filters(layers[key]) for key, layout in same.items()}
+    return {key: layout.to_filters(layers[key]).cpu() for key, layout in same.items()}
 
 
 def _output_moments(
@@ -347,7 +347,7 @@ def _output_moments(
     """Measure the moments of all layers that can mix by outputs; none without samples."""
     if not samples:
         return {}
-    banks = {key: network.bank_filters(key) for key in rows if network.mixes_linearly(key)}
+    banks = {key: network.bank_filters(key).cpu() for key in rows if network.mixes_linearly(key)}
     banks = {k: bank for k, bank in banks.items() if 0 < len(bank) < rows[k].shape[1]}
     return output_moments(module, network.layouts, banks, samples, starts)
 

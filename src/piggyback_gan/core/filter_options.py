@@ -140,9 +140,10 @@ class FilterOptions:
         papers = self.unconstrained is not None or (learn == "mixed" and self.init == STANDALONE)
         mixing: MixingKind = "full" if papers else "low-rank"
         quality = (self.quality or DEFAULT_QUALITY) if budget == AUTO else None
-        options = replace(
-            self, learn=learn, mixing=self.mixing or mixing, budget=budget, quality=quality
-        )
+        # A subclass may fix its budget.
+        found = {"budget": budget, "quality": quality}
+        changed: dict[str, Any] = {k: v for k, v in found.items() if v != getattr(self, k)}
+        options = replace(self, learn=learn, mixing=self.mixing or mixing, **changed)
         if budget is not None or self.unconstrained is not None:
             return options
         return replace(

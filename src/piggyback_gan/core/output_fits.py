@@ -5,6 +5,7 @@ that are far from them. Shapes as in `filters.py`, and R a rank.
 """
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,6 +21,8 @@ from piggyback_gan.core.task import BIAS
 # Weights along directions in which bank outputs have less than this share of their mean power are damped:
 # they would be huge and cancel each other.
 _RIDGE = 1e-4
+# Of an image's outputs: neighbours are alike, and products of all of them take long.
+_MOST_PLACES = 8192
 
 
 @dataclass(frozen=True)
@@ -91,22 +94,36 @@ class _Watch:
         self.centred = centred
         self.sums: list[Tensor] = []
 
-    def __call__(self, layer: ConvLayer, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def __call__(
+        self, layer: ConvLayer, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
+    ) -> None:
         own_ND = self.layout.to_filters(layer.weight)
-        parts = [self.bank_KD, own_ND if self.start_ND is None else own_ND - self.start_ND]
+        bank_KD = self.bank_KD.to(own_ND)
+        parts = [bank_KD, own_ND]
         if self.start_ND is not None:
-            parts.append(own_ND)
+            parts = [bank_KD, own_ND - self.start_ND.to(own_ND), own_ND]
         rows = torch.cat(parts)
         probe = copy.copy(layer)
         probe._parameters = {BIAS: None}
         probe.out_channels = len(rows)
         probe.weight = self.layout.of_filters(len(rows)).to_weight(rows)
-        outputs = probe.forward(*inputs).detach()  # without this hook
+        # One at a time: a bank may have many times the filters of a layer.
+        inputs, *others = (*args, *([kwargs["input"]] if "input" in kwargs else []))
+        others_named = {name: value for name, value in kwargs.items() if name != "input"}
+        for image in inputs.split(1):
+            # Without this hook.
+            self._add(probe.forward(image, *others, **others_named).detach()[0].flatten(1))
+
+    def _add(self, outputs: Tensor) -> None:
+        """Add an image's outputs (K + N or K + 2 N, places)."""
         if self.centred:
-            outputs = outputs - outputs.mean(tuple(range(2, outputs.dim())), keepdim=True)
-        flat = outputs.transpose(0, 1).flatten(1).double()
-        count = len(self.bank_KD)
-        bank, fitted, own = flat[:count], flat[count:][: len(own_ND)], flat[count + len(own_ND) :]
+            outputs = outputs - outputs.mean(1, keepdim=True)
+        # On the CPU: not every device has float64.
+        # An odd step meets both phases of a transposed convolution.
+        step = outputs.shape[1] // _MOST_PLACES // 2 * 2 + 1
+        flat = outputs[:, ::step].cpu().double() * math.sqrt(step)
+        count, filters = len(self.bank_KD), self.layout.filters
+        bank, fitted, own = flat[:count], flat[count:][:filters], flat[count + filters :]
         power = fitted.square().sum(1)
         found = [bank @ bank.T, fitted @ bank.T, power, own.square().sum(1) if len(own) else power]
         self.sums = [a + b for a, b in zip(self.sums, found, strict=True)] if self.sums else found
@@ -137,7 +154,7 @@ def output_moments(
         layer = layers[name]
         start = (starts or {}).get(name)
         watches[name] = _Watch(layouts[name], bank_KD, start, centred=id(layer) in normed)
-        handles.append(layer.register_forward_hook(watches[name]))
+        handles.append(layer.register_forward_hook(watches[name], with_kwargs=True))
     try:
         for batch in samples:
             module(batch)

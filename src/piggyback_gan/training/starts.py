@@ -92,7 +92,7 @@ def _error(module: nn.Module, inputs: Sequence[Tensor], targets: Sequence[Tensor
             features_PF = _neighbourhoods(features[here], target[here])
             both = torch.cat([features_PF, target[here].movedim(1, -1).flatten(0, 2)], 1)
             # Places are many and features few: sums of products are all that the fits need.
-            halves[len(halves[0]) > len(halves[1])].append((both.T @ both).double())
+            halves[len(halves[0]) > len(halves[1])].append((both.T @ both).cpu().double())
     moments = [torch.stack(half or halves[0]).sum(0) for half in halves]
     count, error, variance = targets[0].shape[1], 0.0, 0.0
     for fitted, judged in (moments, moments[::-1]):
@@ -112,20 +112,21 @@ def _error(module: nn.Module, inputs: Sequence[Tensor], targets: Sequence[Tensor
 
 
 def _features(module: nn.Module, images: Tensor) -> Tensor:
-    """The input of the conv layer that is called last."""
+    """The image-like input of the conv layer that is called last; the outputs if there is none."""
     last: list[Tensor] = []
 
     def keep(layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-        last[:] = [inputs[0]]
+        if inputs and inputs[0].dim() == images.dim():
+            last[:] = [inputs[0]]
 
     convs = [layer for layer in module.modules() if isinstance(layer, ConvLayer)]
     handles = [layer.register_forward_hook(keep) for layer in convs]
     try:
-        module(images)
+        outputs = module(images)
     finally:
         for handle in handles:
             handle.remove()
-    return last[0]
+    return last[0] if last else outputs
 
 
 def _neighbourhoods(features: Tensor, target: Tensor) -> Tensor:
