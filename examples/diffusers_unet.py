@@ -5,7 +5,7 @@
         --generator examples.diffusers_unet:build --generator-arguments '{"width": 32}'
 
 Its group norms, time embedding and attention layers are not conv filters: every task has its own, and they
-exceed the default budget of 0.075.
+exceed the default budget of 0.1.
 """
 
 import torch

@@ -6,8 +6,9 @@ from typing import Final, Literal, get_args
 from piggyback_gan.errors import PiggybackError
 
 STANDALONE, PREVIOUS = "standalone", "previous"
+"""Values of `init` that are not the name of a task, and the next one."""
 AUTO: Final = "auto"
-"""Values of `init` that are not the name of a task."""
+"""A value of `init` and of `budget`: chosen by images."""
 FORWARD, BACKWARD = "forward", "backward"
 """The two networks of a bank. Every task is in the forward network, which translates in the direction that the
 task was trained in; unpaired tasks are in the backward network too."""

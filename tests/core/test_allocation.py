@@ -10,7 +10,7 @@ from torch import nn
 
 from paths import ROOT
 from piggyback_gan import PiggybackError
-from piggyback_gan.core.allocation import LayerSize, allot, resolve_shares
+from piggyback_gan.core.allocation import LayerSize, Need, allot, allot_by_need, resolve_shares
 from piggyback_gan.core.filter_options import FilterOptions
 from piggyback_gan.core.filters import unconstrained_count
 from piggyback_gan.core.mixings import FullMixing, LowRankMixing, SelectedMixing
@@ -263,3 +263,23 @@ def test_the_budget_that_a_refusal_names_is_the_least() -> None:
     assert network.plan(FilterOptions(budget=least + 1e-4))
     with pytest.raises(PiggybackError, match=f"take {least:.4f}"):
         network.plan(FilterOptions(budget=least - 1e-4))
+
+
+def test_the_rank_is_the_one_with_which_least_is_lost() -> None:
+    # Two layers that cost the same. What "a" loses falls with the rank, "b" loses the same with any.
+    sizes = {name: LayerSize(32, 288, 32) for name in ("a", "b")}
+    falling = [2.0**-rank for rank in range(33)]
+    constant = [1.0] * 33
+    options = FilterOptions(learn="free", mixing="low-rank", budget=0.6)
+    needs = {"a": Need(1.0, falling, 8), "b": Need(1.0, constant, 8)}
+    shares, mixing, lost = allot_by_need(options, sizes, 0, needs)
+    # One layer can be new: "b", as "a" is nearly free of loss with the rank that is left.
+    assert shares == {"a": 0.0, "b": 1.0}
+    assert isinstance(mixing, LowRankMixing) and mixing.rank > 16
+    assert lost < 2.0**-8
+    # With little to spend the rank is all there is.
+    shares, mixing, _ = allot_by_need(
+        FilterOptions(learn="free", mixing="low-rank", budget=0.1), sizes, 0, needs
+    )
+    assert shares == {"a": 0.0, "b": 0.0}
+    assert isinstance(mixing, LowRankMixing) and mixing.rank > 4

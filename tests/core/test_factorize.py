@@ -1,6 +1,7 @@
 """Claims about finished networks made tasks of a bank: least squares, the worst filters free, nothing forgotten."""
 
 import copy
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -14,12 +15,12 @@ from banks import evenly
 from piggyback_gan.core.factorize import (
     conv_weights,
     factorize,
-    factorize_task,
     layer_fits,
     least_squares,
     relative_error,
 )
 from piggyback_gan.core.filter_options import FilterOptions
+from piggyback_gan.core.free_tasks import factorize_task
 from piggyback_gan.core.network import PiggybackNetwork
 from piggyback_gan.core.task import TaskState
 from piggyback_gan.errors import PiggybackError
@@ -300,7 +301,7 @@ def test_a_free_task_is_factorized_onto_the_bank_and_nothing_else_changes(
     assert not network.plan_of("free")[0].piggyback or planned.mixing
     change = factorize_task(network, SAMPLES).change
     assert network.training and network.to_factorize is None
-    images = torch.cat(SAMPLES)
+    images = SAMPLES[-1]  # that were not fitted
     with torch.no_grad():
         expected = given(images)
         made = network.fold("free")(images)
@@ -371,4 +372,77 @@ def test_a_first_task_has_nothing_to_be_factorized_onto() -> None:
     network = PiggybackNetwork(module(0))
     network.add_task("first", FilterOptions(learn="free"))
     assert network.to_factorize is None
+    network.finish_task()
+
+
+def layers_of(*widths: int, side: int) -> nn.Sequential:
+    torch.manual_seed(sum(widths))
+    sizes = (3, *widths, 3)
+    convs = [nn.Conv2d(a, b, side, padding=side // 2) for a, b in pairwise(sizes)]
+    return nn.Sequential(*[layer for conv in convs for layer in (conv, nn.ReLU())][:-1]).eval()
+
+
+def test_layers_whose_bank_is_longer_than_their_filters_mix_where_it_pays() -> None:
+    # Filters of 1x1 layers have as few values as the layer before has filters.
+    network = PiggybackNetwork(layers_of(16, 64, 64, side=1))
+    network.add_task("first")
+    network.finish_task()
+    network.add_task("second", FilterOptions(learn="free", budget=0.4))
+    found = factorize_task(network, SAMPLES)
+    assert found.budget == 0.4 and network.to_factorize is None
+    assert network.parameter_count("second").share <= 0.4
+    network.finish_task()
+
+
+def test_a_small_budget_works_after_tasks_of_large_ones() -> None:
+    network = PiggybackNetwork(layers_of(16, 16, 16, side=3))
+    for number, budget in enumerate([0.9] * 10 + [0.3]):
+        name = f"task-{number}"
+        network.add_task(name, FilterOptions(learn="free", budget=budget, init=None))
+        if number:
+            assert factorize_task(network, SAMPLES).budget == budget
+            assert network.parameter_count(name).share <= budget
+        network.finish_task()
+
+
+@pytest.mark.parametrize("init", ["first", "standalone"])
+@pytest.mark.parametrize("dead", ["a filter", "a layer"])
+def test_outputs_that_are_always_zero_are_mixed_with_finite_weights(init: str, dead: str) -> None:
+    network = PiggybackNetwork(layers_of(16, 32, side=3))
+    network.add_task("first")
+    network.finish_task()
+    network.add_task("second", FilterOptions(learn="free", budget=0.5, init=init))
+    with torch.no_grad():
+        if dead == "a filter":
+            network.module[2].unconstrained_filters[3] = 0  # type: ignore[index]
+        else:
+            network.module[0].bias.fill_(-100)  # type: ignore[operator, union-attr]
+    assert factorize_task(network, SAMPLES).change < 1
+    assert network.not_finite("second") is None
+
+
+def test_what_can_not_be_factorized_is_said_in_a_line() -> None:
+    with pytest.raises(PiggybackError, match="give samples of training inputs"):
+        factorize_task(trained_free(1, budget=0.6), [])
+
+
+@pytest.mark.parametrize(("accepted", "budget"), [(2, 0.15), (9, 0.3)])
+def test_budgets_are_tried_from_the_smallest_until_one_is_accepted(
+    accepted: int, budget: float
+) -> None:
+    network = PiggybackNetwork(layers_of(32, 32, 32, side=3))
+    network.add_task("first")
+    network.finish_task()
+    network.add_task("second", FilterOptions(learn="free", budget="auto"))
+    shares: list[float] = []
+
+    def accept() -> bool:
+        shares.append(network.parameter_count("second").share)
+        return len(shares) == accepted
+
+    found = factorize_task(network, SAMPLES, accept)
+    assert (found.budget, found.accepted) == (budget, accepted == 2)
+    assert shares == sorted(shares) and shares[-1] <= budget
+    # Known from now on, for the task's card.
+    assert network.options is not None and network.options.budget == budget
     network.finish_task()

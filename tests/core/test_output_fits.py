@@ -156,3 +156,24 @@ def test_layers_that_are_called_by_keyword_are_measured_alike() -> None:
     (plain,) = output_moments(nn.Sequential(layer), {"0": layout}, {"0": bank}, SAMPLES).values()
     by_word = output_moments(ByKeyword(layer), {"layer": layout}, {"layer": bank}, SAMPLES)
     assert torch.equal(plain.both_NK, by_word["layer"].both_NK)
+
+
+def test_a_bank_longer_than_its_filters_is_measured_alike() -> None:
+    bank = torch.randn(40, FilterLayout.of(module()[0]).length) / 10
+    long, _ = measured("0", bank)
+    short, _ = measured("0", bank[:20])
+    torch.testing.assert_close(long.bank_KK[:20, :20], short.bank_KK, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(long.both_NK[:, :20], short.both_NK, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(long.fitted_N, short.fitted_N)
+
+
+def test_a_norm_with_running_statistics_leaves_means() -> None:
+    torch.manual_seed(0)
+    tracked = nn.Sequential(nn.Conv2d(3, 8, 3), nn.InstanceNorm2d(8, track_running_stats=True))
+    plain = nn.Sequential(tracked[0], nn.InstanceNorm2d(8))
+    layout, bank = FilterLayout.of(tracked[0]), torch.randn(8, 27)
+    powers = [
+        output_moments(each.eval(), {"0": layout}, {"0": bank}, [SAMPLES[0] + 3])["0"].fitted_N
+        for each in (tracked, plain)
+    ]
+    assert powers[0].sum() > 2 * powers[1].sum()

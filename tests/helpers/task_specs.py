@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from piggyback_gan import TrainingOptions
 from piggyback_gan.bank.card import ImageCard, ParameterCard, TaskCard
-from piggyback_gan.core.factorize import factorize_task
+from piggyback_gan.core.free_tasks import factorize_task
 from piggyback_gan.core.network import PiggybackNetwork
 from piggyback_gan.core.task import ParameterCount
 from piggyback_gan.experiments.strategies.base import Strategy, TaskSpec

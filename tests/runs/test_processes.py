@@ -32,6 +32,7 @@ from piggyback_gan.networks.generators import build_generator
 from piggyback_gan.system import distributed as processes_module
 from piggyback_gan.system.device import choose_device
 from piggyback_gan.system.distributed import Processes, idle_cores, processes
+from piggyback_gan.training import banked
 from piggyback_gan.training.callbacks import Callback, Position
 from piggyback_gan.training.paired import PairedTrainer
 from piggyback_gan.training.trainer import Batch, Trainer
@@ -467,6 +468,34 @@ def test_a_process_more_than_there_are_gpus_is_refused(monkeypatch: pytest.Monke
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(PiggybackError, match="found 2 GPUs, start at most 2 processes"):
         choose_device("cuda")
+
+
+def teach_by_first(bank: Path, data: Path, options: TrainingOptions) -> str:
+    """A second task, on which only the first process may decide; what the generator has at the end."""
+    if os.environ.get("RANK", "0") != "0":
+        for name in ("choose_start", "factorize_task"):
+            setattr(banked, name, None)
+    ended: list[str] = []
+    finish = PiggybackNetwork.finish_task
+
+    def note(network: PiggybackNetwork) -> None:
+        ended.append(tensors_sha256(network.module.state_dict()))
+        finish(network)
+
+    PiggybackNetwork.finish_task = note  # type: ignore[method-assign]
+    teach(bank, "two", data, options)
+    return ended[0]
+
+
+@MODES
+def test_the_first_process_chooses_the_start_and_factorizes_for_all(
+    tmp_path: Path, data: Path, options: TrainingOptions
+) -> None:
+    options = dataclasses.replace(options, budget=0.3, epochs=2)
+    teach(tmp_path / "bank", "one", data, dataclasses.replace(options, epochs=1), GENERATOR)
+    first, second = together(teach_by_first, tmp_path / "bank", data, options)
+    assert first == second
+    assert Bank.open(tmp_path / "bank").tasks == ("one", "two")
 
 
 # --- launchers ---

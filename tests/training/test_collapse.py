@@ -69,6 +69,20 @@ def test_it_is_said_when_it_begins_and_such_an_epoch_is_not_kept(
     assert kept == min(set(l1) - {best, best + 1}, key=lambda epoch: l1[epoch])
 
 
+@pytest.mark.trains
+@pytest.mark.usefixtures("without_curves")
+def test_each_generator_is_compared_with_the_side_that_it_makes(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[Tensor, Tensor]] = []
+    monkeypatch.setattr(training_loop, "has_collapsed", lambda _, *sides: bool(seen.append(sides)))
+    options = dataclasses.replace(OPTIONS, mode="unpaired", epochs=1)
+    teach(tmp_path / "bank", "one", data, options, GENERATOR)
+    (inputs, targets), backward = seen
+    assert not torch.equal(inputs, targets)
+    assert torch.equal(backward[0], targets) and torch.equal(backward[1], inputs)
+
+
 def test_the_command_line_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     TrainingProgress().collapsed(Position(2, 5, 20, 50), "forward")
     said = " ".join(capsys.readouterr().err.split())

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +13,10 @@ import torch
 
 from drawn import draw_pairs
 from piggyback_gan import Bank, PiggybackError, TrainingOptions, teach
-from piggyback_gan.core.factorize import Factorized
+from piggyback_gan.core.free_tasks import Factorized
 from piggyback_gan.training.banked import keeps_quality
 from piggyback_gan.training.callbacks import Callback, Position
-from running import GENERATOR, OPTIONS, Watch, bank_files, records, stop
+from running import GENERATOR, OPTIONS, Watch, bank_files, records, run_folder, stop
 
 pytestmark = [pytest.mark.trains, pytest.mark.usefixtures("without_curves", "same_time")]
 
@@ -171,8 +172,9 @@ def test_a_budget_that_is_to_be_found_needs_held_out_images(tmp_path: Path, pair
     [
         ({"learn": "free", "mixing": "selected"}, "selected mixing learns"),
         ({"learn": "free", "budget": 0.001}, "budget 0.001 is too small"),
-        ({"learn": "mixed", "budget": "auto"}, "budget auto is found when"),
-        ({"quality": 1.1, "budget": 0.1}, "quality chooses the budget"),
+        ({"learn": "mixed", "budget": "auto"}, "budget auto and quality are for"),
+        ({"learn": "free", "allocation": "even"}, "allocation even is for"),
+        ({"learn": "free", "unconstrained": 0.5, "mixing": "low-rank"}, "mixed fully"),
         ({"quality": 1.1, "unconstrained": 0.1}, "exclude each other"),
     ],
 )
@@ -202,3 +204,59 @@ def test_rates_rise_when_a_task_is_factorized_also_after_a_stop(
     teach(bank, "two", resume=True)
     rates = [record["learning_rate"] for record in records(bank, "two")]
     assert rates == pytest.approx([1e-4, 1e-4, 2e-4, 2e-4])
+
+
+def test_a_stop_while_budgets_are_judged_loses_no_step(tmp_path: Path, pairs: Path) -> None:
+    alone, stopped = tmp_path / "alone", tmp_path / "stopped"
+    for bank in (alone, stopped):
+        options = with_first(bank, pairs)
+        options = dataclasses.replace(options, budget="auto", epochs=3, free_share=0.5)
+    teach(alone, "two", pairs, options)
+    steps = []
+    # The free part ends in the middle of epoch 2: after 4 of 9 steps.
+    for asked in range(1, 60):
+        try:
+            steps.append(stop(asked, stopped, "two", pairs, options).step)
+        except PiggybackError:
+            break
+        if steps[-1] == 4:
+            break
+        teach_runs_discard(stopped)
+    assert steps[-1] == 4
+    resumed = Resumed()
+    teach(stopped, "two", resume=True, callback=resumed)
+    assert resumed.step == 4
+    assert bank_files(stopped) == bank_files(alone)
+
+
+class Resumed(Callback):
+    """Keeps the step after which a run was resumed."""
+
+    step = -1
+
+    def resumed(self, position: Position, differences: Any) -> None:
+        self.step = position.step
+
+
+def teach_runs_discard(bank: Path) -> None:
+    shutil.rmtree(run_folder(bank, "two"))
+
+
+def test_an_unpaired_task_keeps_the_quality_of_both_free_generators(
+    tmp_path: Path, pairs: Path
+) -> None:
+    bank, watch = tmp_path / "bank", Watching()
+    options = dataclasses.replace(with_first(bank, pairs, "unpaired"), budget="auto")
+    # Epoch 1; the free networks; forward .075 and .15; backward .075: within 1.03 of the free ones, .15; epoch 2.
+    with scripted(0.5, 0.100, 0.104, 0.102, 0.1035, 0.1025, 0.5):
+        teach(bank, "two", pairs, options, callback=watch)
+    found = watch.found[0][1]
+    assert {name: how.budget for name, how in found.items()} == {"forward": 0.15, "backward": 0.15}
+    assert all(how.accepted for how in found.values())
+
+
+def test_a_share_of_new_filters_in_all_layers_is_mixed_from_the_start() -> None:
+    for asked in ({"allocation": "even"}, {"unconstrained": 0.25}, {"mixing": "selected"}):
+        assert TrainingOptions(**asked).with_filter_defaults(factorizes=True).learn == "mixed"
+    assert TrainingOptions().with_filter_defaults(factorizes=True).learn == "free"
+    assert TrainingOptions().with_filter_defaults().learn == "mixed"

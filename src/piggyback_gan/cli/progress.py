@@ -7,7 +7,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 
 from piggyback_gan.cli.console import count, new_progress, new_table, wide_console
 from piggyback_gan.core.allocation import SMALLEST_SHARED_LAYER
-from piggyback_gan.core.factorize import Factorized
+from piggyback_gan.core.free_tasks import Factorized
 from piggyback_gan.core.task import LayerPlan
 from piggyback_gan.data.folders import PairedFolder
 from piggyback_gan.evaluation.metric_names import metric_label

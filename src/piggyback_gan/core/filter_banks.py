@@ -135,7 +135,9 @@ class FilterBanks:
                 filters, rows = self.filters(key, model), layer_plan.unconstrained
                 if noise:
                     filters = layer.noisy(filters, noise)
-                if layer_plan.rule.adds:
+                if not layer_plan.mixing:
+                    tensors = {UNCONSTRAINED: filters[:rows].clone()}
+                elif layer_plan.rule.adds:
                     tensors = layer.warm_start(filters, rows, layer_plan.rule)
                     if layer_plan.mixing:
                         task.starts[key] = filters[rows:].clone()

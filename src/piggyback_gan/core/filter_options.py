@@ -41,11 +41,11 @@ class FilterOptions:
     """The most that a later task may add, as a share of a network; layers for other channels come on top. auto: the
     least of .05, .075, .15 and .3 that keeps the quality."""
     quality: float | None = None
-    """Budget auto: how much worse held-out figures may become by factorization, as a ratio; it implies budget auto."""
+    """How much worse held-out figures may become by factorization, as a ratio; without a budget, budget auto."""
     unconstrained: float | dict[str, float] | None = None
     """Instead of a budget: lambda, the share of new filters, 0 to 1; in TOML also by layer patterns."""
     allocation: Allocation = "last"
-    """last: new filters are in the last layers; even: the same share in every layer."""
+    """Of learn mixed or a share of new filters. last: they are in the last layers; even: the same share in all."""
     mixing: MixingKind | None = None
     """How the other filters are made of earlier tasks' filters."""
     rank: int | None = None
@@ -57,7 +57,8 @@ class FilterOptions:
     init: str | None = None
     """Where a later task starts: an earlier task's name, previous, standalone, or auto: chosen by training images."""
     learn: Learn | None = None
-    """free: train a network of the task's own first, then factorize it; mixed: mix from the start."""
+    """free: train a network of the task's own first, then factorize it; mixed: mix from the start. Training is free
+    by default, the core, which has no images, is not."""
     free_share: float = DEFAULT_FREE_SHARE
     """Share of the training before a free network is factorized."""
     factorized_rate: float = DEFAULT_FACTORIZED_RATE
@@ -118,15 +119,23 @@ class FilterOptions:
             raise PiggybackError(
                 "a budget and a share of new filters (unconstrained) exclude each other: give one"
             )
-        if self.quality is not None and budget != AUTO:
-            raise PiggybackError("quality chooses the budget: leave out one of them")
         if learn is None:
-            asks = self.unconstrained is not None or self.mixing == "selected"
+            asks = self.unconstrained is not None or self.allocation == "even"
+            asks = asks or self.mixing == "selected"
             learn = "free" if factorizes and not asks else "mixed"
-        if learn == "mixed" and budget == AUTO:
+        if learn == "mixed" and (budget == AUTO or self.quality is not None):
             raise PiggybackError(
-                "budget auto is found when a network that is trained free is factorized: leave out learn mixed and "
-                "selected mixing, or give a number"
+                "budget auto and quality are for a network that is trained free and then factorized: give learn free, "
+                "without selected mixing and allocation even, or a number as the budget"
+            )
+        if learn == "free" and self.unconstrained is not None and self.mixing == "low-rank":
+            raise PiggybackError(
+                "with a share of new filters a free network is mixed fully: leave out low-rank mixing, or give a budget"
+            )
+        if learn == "free" and self.unconstrained is None and self.allocation == "even":
+            raise PiggybackError(
+                "allocation even is for a share of new filters or learn mixed: a free network gets them where it "
+                "needs them"
             )
         if learn == "free" and self.mixing == "selected":
             raise PiggybackError(
@@ -139,7 +148,7 @@ class FilterOptions:
             )
         papers = self.unconstrained is not None or (learn == "mixed" and self.init == STANDALONE)
         mixing: MixingKind = "full" if papers else "low-rank"
-        quality = (self.quality or DEFAULT_QUALITY) if budget == AUTO else None
+        quality = DEFAULT_QUALITY if budget == AUTO and self.quality is None else self.quality
         # A subclass may fix its budget.
         found = {"budget": budget, "quality": quality}
         changed: dict[str, Any] = {k: v for k, v in found.items() if v != getattr(self, k)}

@@ -43,7 +43,7 @@ class _Task:
     private: dict[str, Tensor] = field(default_factory=dict)
     own: dict[str, OwnLayer] = field(default_factory=dict)
     options: FilterOptions | None = None
-    """Options of a task that was begun with a start, with their defaults, while it is in training."""
+    """Options by which the filters of a task in training are made, with their defaults, if they are known."""
     free: bool = False
     """Whether it is trained free, to be factorized by its options."""
 
@@ -283,6 +283,11 @@ class PiggybackNetwork(nn.Module):
         return task.options if task is not None and task.free else None
 
     @property
+    def options(self) -> FilterOptions | None:
+        """Options of the task in training, with their defaults and what was chosen since; None if they are not known."""
+        return self._kept[self._require_training()].options
+
+    @property
     def made(self) -> TaskFilters:
         """How the filters of the task in training are made.
 
@@ -471,13 +476,18 @@ class PiggybackNetwork(nn.Module):
         self._kept[state.name] = task
 
     @torch.inference_mode(False)
-    def train_task(self, state: TaskState) -> None:
+    def train_task(self, state: TaskState, options: FilterOptions | None = None) -> None:
         """Begin a task with given values instead of a start of its own, and make it the active one.
+
+        Args:
+            state: the values.
+            options: by which its filters were made, if they are known.
 
         Raises:
             PiggybackError: as `restore_task`.
         """
         task = self._fitting(state, trains=True)
+        task.options = options
         self._banks.begin(state.name, state.filters, state)
         self._kept[state.name] = task
         self._composer.mark_start()

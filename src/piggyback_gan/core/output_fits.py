@@ -54,7 +54,7 @@ class Moments:
         Errors count relative to each output's own power, as a norm layer sees them.
         """
         weights, _ = self.weights()
-        scale = self.own_N.clamp_min(_TINY).rsqrt()
+        scale = self._scale()
         powers = scale[:, None] * (weights @ self.bank_KK @ weights.T) * scale
         directions = torch.linalg.eigh(powers).eigenvectors[:, -rank:]
         up, down = directions / scale[:, None], directions.T @ (scale[:, None] * weights)
@@ -66,11 +66,15 @@ class Moments:
     def errors_by_rank(self) -> Tensor:
         """Sum of the outputs' relative squared errors for mixing weights of each rank from 0 to N, (N + 1,)."""
         weights, errors = self.weights()
-        scale = self.own_N.clamp_min(_TINY).rsqrt()
+        scale = self._scale()
         powers = scale[:, None] * (weights @ self.bank_KK @ weights.T) * scale
         # Ascending: what the ranks from N down to 0 leave out, one more each time.
         left_out = torch.linalg.eigvalsh(powers).clamp_min(0).cumsum(0).flip(0)
         return (errors * scale.square()).sum() + torch.cat([left_out, left_out.new_zeros(1)])
+
+    def _scale(self) -> Tensor:
+        least = max(_LEAST_OWN * self.own_N.mean().item(), _TINY)
+        return self.own_N.clamp_min(least).rsqrt()
 
     def _errors(self, weights: Tensor) -> Tensor:
         explained = 2 * (weights * self.both_NK).sum(1) - ((weights @ self.bank_KK) * weights).sum(
@@ -79,7 +83,10 @@ class Moments:
         return (self.fitted_N - explained).clamp_min(0)
 
 
-_TINY = torch.finfo(torch.float64).tiny
+# Of powers: less is nothing.
+_TINY = 1e-30
+# An output of less power than this share of the mean counts as one that has it.
+_LEAST_OWN = 1e-6
 
 
 class _Watch:
@@ -90,6 +97,9 @@ class _Watch:
     ) -> None:
         self.layout = layout
         self.bank_KD = bank_KD
+        # A bank of more filters than a filter has values is measured by way of these.
+        long = len(bank_KD) > layout.length
+        self.basis = torch.eye(layout.length).to(bank_KD) if long else bank_KD
         self.start_ND = start_ND
         self.centred = centred
         self.sums: list[Tensor] = []
@@ -98,10 +108,9 @@ class _Watch:
         self, layer: ConvLayer, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
     ) -> None:
         own_ND = self.layout.to_filters(layer.weight)
-        bank_KD = self.bank_KD.to(own_ND)
-        parts = [bank_KD, own_ND]
+        parts = [self.basis.to(own_ND), own_ND]
         if self.start_ND is not None:
-            parts = [bank_KD, own_ND - self.start_ND.to(own_ND), own_ND]
+            parts = [self.basis.to(own_ND), own_ND - self.start_ND.to(own_ND), own_ND]
         rows = torch.cat(parts)
         probe = copy.copy(layer)
         probe._parameters = {BIAS: None}
@@ -114,6 +123,13 @@ class _Watch:
             # Without this hook.
             self._add(probe.forward(image, *others, **others_named).detach()[0].flatten(1))
 
+    def moments(self) -> Moments:
+        bank_KK, both_NK, fitted_N, own_N = self.sums
+        if self.basis is not self.bank_KD:
+            bank = self.bank_KD.double()
+            bank_KK, both_NK = bank @ bank_KK @ bank.T, both_NK @ bank.T
+        return Moments(bank_KK, both_NK, fitted_N, own_N)
+
     def _add(self, outputs: Tensor) -> None:
         """Add an image's outputs (K + N or K + 2 N, places)."""
         if self.centred:
@@ -122,7 +138,7 @@ class _Watch:
         # An odd step meets both phases of a transposed convolution.
         step = outputs.shape[1] // _MOST_PLACES // 2 * 2 + 1
         flat = outputs[:, ::step].cpu().double() * math.sqrt(step)
-        count, filters = len(self.bank_KD), self.layout.filters
+        count, filters = len(self.basis), self.layout.filters
         bank, fitted, own = flat[:count], flat[count:][:filters], flat[count + filters :]
         power = fitted.square().sum(1)
         found = [bank @ bank.T, fitted @ bank.T, power, own.square().sum(1) if len(own) else power]
@@ -161,7 +177,7 @@ def output_moments(
     finally:
         for handle in handles:
             handle.remove()
-    return {name: Moments(*watch.sums) for name, watch in watches.items() if watch.sums}
+    return {name: watch.moments() for name, watch in watches.items() if watch.sums}
 
 
 def filter_moments(rows_ND: Tensor, bank_KD: Tensor, start_ND: Tensor | None = None) -> Moments:
@@ -198,4 +214,9 @@ def output_changes(
 def _instance_normed(module: nn.Module) -> set[int]:
     """Ids of the layers that an instance norm follows in a Sequential."""
     sequences = [list(m) for m in module.modules() if isinstance(m, nn.Sequential)]
-    return {id(a) for s in sequences for a, b in pairwise(s) if isinstance(b, _InstanceNorm)}
+    return {id(a) for s in sequences for a, b in pairwise(s) if _removes_means(b)}
+
+
+def _removes_means(layer: nn.Module) -> bool:
+    """Whether a layer removes the mean of an image's inputs in eval mode."""
+    return isinstance(layer, _InstanceNorm) and not layer.track_running_stats

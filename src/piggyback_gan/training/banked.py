@@ -2,36 +2,47 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
-from piggyback_gan.core.factorize import (
+from piggyback_gan.core.free_tasks import (
     Factorized,
     factorize_task,
     factorized_as,
     restore_factorized,
 )
 from piggyback_gan.core.network import PiggybackNetwork
+from piggyback_gan.core.private_tensors import module_state
 from piggyback_gan.evaluation.metric_names import higher_is_better
 from piggyback_gan.names import BACKWARD, FORWARD
+from piggyback_gan.system.distributed import Processes
+from piggyback_gan.training.callbacks import Interrupted
 from piggyback_gan.training.options import TrainingOptions
 from piggyback_gan.training.starts import Start, choose_start
 from piggyback_gan.training.task_data import TaskData
 
-# Images on which networks are measured: so many that each layer has several places for each bank filter.
-_PIXELS, _FEWEST, _MOST = 64 * 64 * 64, 4, 64
+# Images to compare starts on, and to factorize on: a U-Net's innermost layers have few places in each.
+_COMPARED = (16, 64 * 64 * 64)
+_FITTED = (4, 64 * 256 * 256)
+_MOST_IMAGES = 64
 
-Judge = Callable[[], Mapping[str, float]]
+_Decided = TypeVar("_Decided")
+Measure = Callable[[], Mapping[str, float]]
+"""Measures metrics on held-out images."""
 
 
 class BankedGenerators:
     """The generators of a training that have a filter bank.
 
+    Of several processes, the first decides: arithmetic may differ between processors.
+
     Args:
         generators: all generators of the training, by name.
         data: the task's images.
         options: resolved.
+        team: the processes that train together.
 
     Attributes:
         networks: those with a filter bank.
@@ -40,17 +51,28 @@ class BankedGenerators:
     """
 
     def __init__(
-        self, generators: Mapping[str, object], data: TaskData, options: TrainingOptions
+        self,
+        generators: Mapping[str, object],
+        data: TaskData,
+        options: TrainingOptions,
+        team: Processes,
     ) -> None:
         self.networks = {n: g for n, g in generators.items() if isinstance(g, PiggybackNetwork)}
         self.data = data
         self.options = options
+        self.team = team
         self.decided: dict[str, dict[str, Any]] = {}
 
     @property
     def is_free(self) -> bool:
         """Whether generators are trained free, to be factorized."""
         return any(network.to_factorize for network in self.networks.values())
+
+    @property
+    def promises_quality(self) -> bool:
+        """Whether generators are to be factorized so that their held-out figures keep a quality."""
+        later = [network.to_factorize for network in self.networks.values()]
+        return any(options is not None and options.quality is not None for options in later)
 
     def due(self, step: int, steps: int) -> list[str]:
         """The generators that are to be factorized before this step of a training, at the latest before its last."""
@@ -63,46 +85,58 @@ class BankedGenerators:
         return {name: own.factorized_rate for name, own in options.items() if own is not None}
 
     def choose_starts(self, between: Callable[[], None]) -> dict[str, Start]:
-        """Choose what tasks start from by training images, where they are to choose (`init="auto"`)."""
+        """Choose what tasks start from by training images, where they are to choose (`init="auto"`).
+
+        Args:
+            between: called before each candidate; it may raise Interrupted, which all processes then do.
+        """
         choosing = {name: n for name, n in self.networks.items() if n.chooses_start}
-        starts = {}
-        if choosing:
-            samples = self._samples()
-        for name, network in choosing.items():
-            inputs, targets = samples[name], samples[_OTHER[name]]
-            if self.options.mode == "unpaired":
-                targets = inputs  # there are none: features are to keep what is in the images
-            starts[name] = choose_start(network, inputs, targets, between=between)
-            self.decided[name] = {"start": starts[name].init}
+        if not choosing:
+            return {}
+
+        def choose() -> dict[str, Start]:
+            samples = self._samples(*_COMPARED)
+            # An unpaired task has no targets: features are to keep what is in the images.
+            sides = _OTHER if self.options.mode == "paired" else {name: name for name in _OTHER}
+            return {
+                name: choose_start(network, samples[name], samples[sides[name]], between=between)
+                for name, network in choosing.items()
+            }
+
+        starts = self._by_first(choose)
+        for name, start in starts.items():
+            torch.manual_seed(self.options.seed)  # noise is the same in all processes
+            self.networks[name].restart_task(start.init)
+            self.decided[name] = {"start": start.init}
         return starts
 
-    def factorize(self, names: Sequence[str], judge: Judge) -> dict[str, Factorized]:
+    def factorize(self, names: Sequence[str], measure: Measure) -> dict[str, Factorized]:
         """Factorize these generators, one after the other (`factorize_task`).
 
-        With `budget="auto"` the least budget is taken for which held-out figures become worse by no more than the
-        quality allows.
+        With a `quality` the least budget is taken for which no metric becomes worse than the free networks' by more.
 
         Args:
             names: of the generators.
-            judge: returns metrics of held-out images, of the networks as they are.
+            measure: of the networks as they are; it may raise Interrupted, which all processes then do.
         """
-        samples, found = self._samples(), {}
-        for name in names:
-            found[name] = self._factorize(self.networks[name], samples[name], judge)
-            self.decided.setdefault(name, {}).update(
-                made=factorized_as(self.networks[name]), budget=found[name].budget
-            )
-        return found
 
-    def _factorize(
-        self, network: PiggybackNetwork, samples: Sequence[Tensor], judge: Judge
-    ) -> Factorized:
-        options = network.to_factorize
-        assert options is not None
-        if (quality := options.quality) is None:
-            return factorize_task(network, samples)
-        free = judge()
-        return factorize_task(network, samples, lambda: keeps_quality(judge(), free, quality))
+        def factorize() -> dict[str, tuple[Factorized, dict[str, Any], dict[str, Tensor]]]:
+            samples, found = self._samples(*_FITTED), {}
+            before = measure() if self.promises_quality else {}
+            for name in names:
+                network = self.networks[name]
+                accept = self._acceptance(network, before, measure)
+                how = factorize_task(network, samples[name], accept)
+                state = {k: t.cpu() for k, t in module_state(network.module).items()}
+                found[name] = how, factorized_as(network), state
+            return found
+
+        found = self._by_first(factorize)
+        for name, (how, made, values) in found.items():
+            if not self.team.is_first:
+                restore_factorized(self.networks[name], made, values)
+            self.decided.setdefault(name, {}).update(made=made, budget=how.budget)
+        return {name: how for name, (how, _, _) in found.items()}
 
     def restore(
         self, decided: Mapping[str, dict[str, Any]], values: Mapping[str, Mapping[str, Tensor]]
@@ -115,10 +149,31 @@ class BankedGenerators:
             if "made" in own:
                 restore_factorized(self.networks[name], own["made"], values[name])
 
-    def _samples(self) -> dict[str, list[Tensor]]:
+    def _acceptance(
+        self, network: PiggybackNetwork, before: Mapping[str, float], measure: Measure
+    ) -> Callable[[], bool]:
+        options = network.to_factorize
+        quality = options.quality if options and options.quality else math.inf
+        return lambda: keeps_quality(measure(), before, quality)
+
+    def _by_first(self, decide: Callable[[], _Decided]) -> _Decided:
+        """What the first process decides, in all of them; Interrupted in all if it is stopped."""
+        decided: _Decided | None = None
+        stopped: Interrupted | None = None
+        if self.team.is_first:
+            try:
+                decided = decide()
+            except Interrupted as error:
+                stopped = error
+        position, decided = self.team.from_first((stopped and stopped.position, decided))
+        if decided is None:
+            raise Interrupted(position)
+        return decided
+
+    def _samples(self, fewest: int, pixels: int) -> dict[str, list[Tensor]]:
         """Training images by the generator that takes them, in small batches."""
-        fitting = _PIXELS // self.options.image_size**2
-        first, second = self.data.some(self.options, max(_FEWEST, min(_MOST, fitting)))
+        fitting = pixels // self.options.image_size**2
+        first, second = self.data.some(self.options, max(fewest, min(_MOST_IMAGES, fitting)))
         return {FORWARD: first, BACKWARD: second}
 
 

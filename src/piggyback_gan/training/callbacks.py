@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from piggyback_gan.errors import PiggybackError
 
 if TYPE_CHECKING:
-    from piggyback_gan.core.factorize import Factorized
+    from piggyback_gan.core.free_tasks import Factorized
     from piggyback_gan.training.plan import TaskPlan
     from piggyback_gan.training.starts import Start
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from piggyback_gan.core.factorize import Factorized
+from piggyback_gan.core.free_tasks import Factorized
 from piggyback_gan.core.private_tensors import load_module_state, module_state
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.evaluation.metric_names import higher_is_better
@@ -41,7 +41,6 @@ class Progress:
         seen: images in `sums`.
         records: one for each epoch that is done, as for `Callback.epoch_ended`.
         best: the epoch that is kept, its metrics, and the networks' values at its end.
-        banked: what was decided on the generators' filters (`BankedGenerators.decided`).
         collapsed: generators that made the same image of all inputs at the end of the last epoch.
     """
 
@@ -51,7 +50,6 @@ class Progress:
     seen: int = 0
     records: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] | None = None
-    banked: dict[str, dict[str, Any]] = field(default_factory=dict)
     collapsed: list[str] = field(default_factory=list)
 
 
@@ -102,7 +100,7 @@ class TrainingLoop:
         self.penalties = penalties
         self.device = torch.device(options.device)
         self.progress = Progress()
-        self.banked = BankedGenerators(generators, data, options)
+        self.banked = BankedGenerators(generators, data, options, self.team)
         self.trainer: Trainer
 
     @property
@@ -131,7 +129,8 @@ class TrainingLoop:
         """Everything the next step depends on besides data and options: tensors and plain values."""
         return {
             "trainer": self.trainer.state(),
-            "progress": {**vars(self.progress), "banked": self.banked.decided},
+            "progress": vars(self.progress),
+            "banked": self.banked.decided,
             "world": self.team.world,
         }
 
@@ -149,7 +148,7 @@ class TrainingLoop:
             )
         torch.manual_seed(self.options.seed)
         self.progress = Progress(**state["progress"])
-        self.banked.restore(self.progress.banked, state["trainer"]["generators"])
+        self.banked.restore(state["banked"], state["trainer"]["generators"])
         self.trainer = self._build_trainer(self.options)
         self.trainer.load_state(state["trainer"])
         sums = self.progress.sums if self.team.is_first else {}
@@ -195,31 +194,25 @@ class TrainingLoop:
         due = self.banked.due(step, self.options.epochs * self.epoch_steps)
         if not due:
             return
+        if self.banked.promises_quality:
+            # Held-out images take long: a stop among them loses no step.
+            self._collect()
+            self._checkpoint()
         found: dict[str, Factorized] = {}
         self.trainer.replace_generators(
-            lambda: found.update(self.banked.factorize(due, self._judge_now)),
-            self.banked.rates(due),
+            lambda: found.update(self.banked.factorize(due, self._measure)), self.banked.rates(due)
         )
         for callback in self.callbacks:
             callback.factorized(self.position, found)
 
-    def _judge_now(self) -> Mapping[str, float]:
-        """Metrics of held-out images in the middle of an epoch, the same in all processes."""
-        metrics: Mapping[str, float] | None = None
-        stopped = False
-        if self.team.is_first:
-            for generator in self.generators.values():
-                generator.train(False)
-            try:
-                metrics = self._validated()
-            except Interrupted:
-                stopped = True
-        metrics, stopped = self.team.from_first((metrics, stopped))
-        if stopped:
-            raise Interrupted(self.position)
+    def _measure(self) -> Mapping[str, float]:
+        """Metrics of held-out images in the middle of an epoch, in this process."""
+        for generator in self.generators.values():
+            generator.train(False)
+        metrics = self._validated()
         for generator in self.generators.values():
             generator.train()
-        assert metrics is not None, "a plan with budget auto has held-out images"
+        assert metrics is not None, "where a quality is asked for, images are held out"
         return metrics
 
     def _select_filters(self) -> None:

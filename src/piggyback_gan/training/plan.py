@@ -159,9 +159,10 @@ def plan_task(
         epoch_steps=-(-max(map(len, folder.train_sides)) // batch),
         memory=estimate_memory(networks, bank.config, channels, options),
     )
-    if options.budget == AUTO and not plan.metrics:
+    if options.quality is not None and forward.to_factorize and not plan.metrics:
         raise PiggybackError(
-            "budget auto compares figures of held-out images: give val/ or --val-fraction, or a number as the budget"
+            "budget auto and quality compare figures of held-out images: give val/ or --val-fraction, or a number as "
+            "the budget"
         )
     if options.keep_best is not None and options.keep_best not in plan.metrics:
         raise PiggybackError(

@@ -89,8 +89,7 @@ def _error(module: nn.Module, inputs: Sequence[Tensor], targets: Sequence[Tensor
         features = _features(module, batch)
         for image in range(len(batch)):
             here = slice(image, image + 1)
-            features_PF = _neighbourhoods(features[here], target[here])
-            both = torch.cat([features_PF, target[here].movedim(1, -1).flatten(0, 2)], 1)
+            both = torch.cat(_neighbourhoods(features[here], target[here]), 1)
             # Places are many and features few: sums of products are all that the fits need.
             halves[len(halves[0]) > len(halves[1])].append((both.T @ both).cpu().double())
     moments = [torch.stack(half or halves[0]).sum(0) for half in halves]
@@ -116,7 +115,7 @@ def _features(module: nn.Module, images: Tensor) -> Tensor:
     last: list[Tensor] = []
 
     def keep(layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-        if inputs and inputs[0].dim() == images.dim():
+        if inputs and inputs[0].dim() == images.dim() and len(inputs[0]) == len(images):
             last[:] = [inputs[0]]
 
     convs = [layer for layer in module.modules() if isinstance(layer, ConvLayer)]
@@ -129,8 +128,8 @@ def _features(module: nn.Module, images: Tensor) -> Tensor:
     return last[0] if last else outputs
 
 
-def _neighbourhoods(features: Tensor, target: Tensor) -> Tensor:
-    """3x3 places of features (B, C, h, w) for each pixel of the target, and a constant: (pixels, 9 C + 1)."""
+def _neighbourhoods(features: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """3x3 places of features (1, C, h, w) and a constant for pixels of a target: (P, 9 C + 1), and these pixels, (P, C')."""
     height, width = target.shape[-2:]
     padding = (features.shape[-2] - height) // 2
     if 0 < padding <= _PADDING and features.shape[-2:] == (
@@ -140,8 +139,17 @@ def _neighbourhoods(features: Tensor, target: Tensor) -> Tensor:
         features = features[..., padding:-padding, padding:-padding]
     if features.shape[-2:] != (height, width):
         features = F.interpolate(features, size=(height, width), mode="bilinear")
-    places = F.unfold(features, _SIDE, padding=_SIDE // 2).movedim(1, -1).flatten(0, 1)
-    return torch.cat([places, places.new_ones(len(places), 1)], 1)
+    # Of a large image every few pixels; an odd step does not meet the same phase of what was enlarged.
+    pixels = torch.arange(0, height * width, height * width // _MOST_PIXELS // 2 * 2 + 1)
+    around = F.pad(features, (_SIDE // 2,) * 4)[0]
+    places = [
+        around[:, pixels // width + down, pixels % width + right].T
+        for down in range(_SIDE)
+        for right in range(_SIDE)
+    ]
+    constant = features.new_ones(len(pixels), 1)
+    return torch.cat([*places, constant], 1), target[0].flatten(1)[:, pixels].T
 
 
 _PADDING = 8  # a last layer's own padding is cut off, so that features lie at their pixels
+_MOST_PIXELS = 2**14

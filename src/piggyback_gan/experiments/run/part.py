@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from piggyback_gan.bank.card import TaskCard
-from piggyback_gan.core.factorize import Factorized
+from piggyback_gan.core.free_tasks import Factorized
 from piggyback_gan.core.task import ParameterCount
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.evaluation.judge import Judge

@@ -20,7 +20,14 @@ from piggyback_gan.experiments.strategies.base import (
     count,
     count_values,
 )
-from piggyback_gan.names import AUTO, BACKWARD, FORWARD, Allocation
+from piggyback_gan.names import (
+    AUTO,
+    BACKWARD,
+    FORWARD,
+    PREVIOUS,
+    STANDALONE,
+    Allocation,
+)
 
 
 def layer_parameters(network: nn.Module, options: FilterOptions, order: int) -> dict[str, int]:
@@ -69,7 +76,9 @@ class Piggyback(FilterOptions, Strategy):
                 for state in bank.states(which):
                     network.restore_task(state)
             # The shared first network is stored unchanged.
-            options = replace(self, init=self.init or AUTO)
+            # The first task of a direction may come later than the first of all.
+            known = (STANDALONE, PREVIOUS, *network.tasks)
+            options = replace(self, init=self.init if self.init in known else AUTO)
             if not network.tasks:
                 options = replace(self, init=None, storage="fp32")
             network.add_task(spec.task, options.with_filter_defaults(factorizes=True))
@@ -78,16 +87,18 @@ class Piggyback(FilterOptions, Strategy):
 
     def finish(self, folder: Path, spec: TaskSpec, learners: Mapping[str, nn.Module]) -> None:
         states, counts = {}, []
+        options: FilterOptions = self.with_filter_defaults(factorizes=True)
         for which, network in learners.items():
             assert isinstance(network, PiggybackNetwork)
+            if which == FORWARD:
+                options = network.options or options
             network.finish_task()
             states[which] = network.task_state(spec.task)
             counts.append(network.parameter_count(spec.task))
         # Not in the experiment's options, which all strategies share.
-        start = self.init or AUTO
-        names = [field.name for field in fields(FilterOptions)]
-        own = {name: getattr(self.with_filter_defaults(factorizes=True), name) for name in names}
-        own["init"] = start if self.tasks(folder) else None
+        own = {field.name: getattr(options, field.name) for field in fields(FilterOptions)}
+        if not self.tasks(folder):
+            own["init"] = None
         card = spec.card(sum(counts[1:], counts[0]))
         card = replace(card, options={**card.options, **own})
         bank = open_or_new(folder / _BANK, spec.config)

@@ -1,0 +1,236 @@
+"""Factorization of a task that was trained free onto the bank, by the outputs of its layers."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from piggyback_gan.core.allocation import SMALLEST_SHARED_LAYER, Need, allot_by_need
+from piggyback_gan.core.factorize import factorize, moments_of, shared_rows, task_of
+from piggyback_gan.core.filter_options import FilterOptions
+from piggyback_gan.core.mixings import (
+    MIXING,
+    MIXING_DOWN,
+    MIXING_UP,
+    FullMixing,
+    LowRankMixing,
+    Mixing,
+    mixing_from_card,
+)
+from piggyback_gan.core.network import PiggybackNetwork
+from piggyback_gan.core.output_fits import Moments, filter_moments, output_changes
+from piggyback_gan.core.task import UNCONSTRAINED, TaskFilters, TaskState, resolve_start
+from piggyback_gan.errors import PiggybackError
+
+
+@dataclass(frozen=True)
+class Factorized:
+    """How a task that was trained free was factorized.
+
+    Attributes:
+        change: of its outputs on samples: the mean absolute difference divided by their standard deviation.
+        budget: that was taken; None for a share of new filters.
+        accepted: whether it was accepted; False if not even the largest budget was.
+    """
+
+    change: float
+    budget: float | None
+    accepted: bool = True
+
+
+@torch.no_grad()
+def factorize_task(
+    network: PiggybackNetwork,
+    samples: Sequence[Tensor],
+    accept: Callable[[], bool] = lambda: True,
+) -> Factorized:
+    """Factorize the task in training, which was trained free (`FilterOptions.learn`), to train it on in the bank.
+
+    Each layer's filters become new filters of the task, or mixed ones that give nearly the same outputs on the samples.
+    With a budget, new filters and the rank of the mixing are where they change the network's outputs least; with a share
+    lambda, those filters are new whose outputs can be mixed least well. The network's parameters are replaced: make a new
+    optimizer.
+
+    Args:
+        network: the network; its module must map a tensor to a tensor.
+        samples: batches of training inputs, on the network's device; each layer's outputs should have several places
+            for each filter of its bank. Filters are fitted to all batches but the last, on which changes of the
+            outputs are measured; a single batch serves for both.
+        accept: with a `quality`, called with each budget's filters in the network, from the smallest on, until it
+            returns True.
+
+    Raises:
+        PiggybackError: the task in training is not trained free, there is none, or there are no samples.
+    """
+    options, name = network.to_factorize, network.task_in_training
+    if options is None or name is None:
+        raise PiggybackError(
+            "no task is trained free (FilterOptions.learn): there is nothing to factorize"
+        )
+    if not samples:
+        raise PiggybackError("give samples of training inputs: layers are fitted to their outputs")
+    fitted, unseen = samples[:-1] or samples, samples[-1:]
+    module, was_training = network.fold(name), network.training
+    states: Iterable[tuple[float | None, TaskState]]
+    if options.budgets:
+        states = _by_need(network, name, module, options, fitted, unseen)
+    else:
+        shares = {plan.name: plan.share for plan in network.plan_of(name)}
+        state = factorize(
+            network, name, module, unconstrained=shares, storage=options.storage, samples=fitted
+        )
+        states = [(None, state)]
+    budget, accepted = None, False
+    for taken, state in states:
+        network.discard_task()
+        network.train_task(state, replace(options, budget=taken))
+        network.train(was_training)
+        budget, accepted = taken, options.quality is None or accept()
+        if accepted:
+            break
+    made = network.fold(name)
+    before, after = (torch.cat([m(batch) for batch in unseen]) for m in (module, made))
+    change = (after - before).abs().mean() / before.std().clamp_min(1e-12)
+    return Factorized(float(change), budget, accepted)
+
+
+def factorized_as(network: PiggybackNetwork) -> dict[str, Any]:
+    """How the filters of a factorized task in training are made, as plain values for a checkpoint."""
+    made = network.made
+    return {
+        "shares": dict(made.shares),
+        "mixing": made.mixing.as_card(),
+        "start": made.start,
+        "storage": made.storage,
+    }
+
+
+def restore_factorized(
+    network: PiggybackNetwork, made: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
+    """Continue with a factorized task in place of the free one in training.
+
+    Args:
+        network: with the task in training, not factorized yet.
+        made: what `factorized_as` returned.
+        tensors: `module_state` of the network's module.
+    """
+    name = network.task_in_training
+    assert name is not None
+    filters = TaskFilters(
+        made["shares"], mixing_from_card(made["mixing"]), made["start"], made["storage"]
+    )
+    network.discard_task()
+    network.train_task(TaskState(name, filters, dict(tensors)))
+
+
+def _by_need(
+    network: PiggybackNetwork,
+    name: str,
+    module: nn.Module,
+    options: FilterOptions,
+    fitted: Sequence[Tensor],
+    unseen: Sequence[Tensor],
+) -> Iterator[tuple[float | None, TaskState]]:
+    """Factorize by each budget that the task may get, with new filters and ranks where the network needs them.
+
+    Mixed filters are added to those of the start, or to nothing where that changes the outputs less. Of several
+    budgets, those are left out that are too small for what is mixed and for what never is.
+    """
+    rows, private = shared_rows(network, name, module), network.private_count(name)
+    sizes = {key: size for key, size in network.layer_sizes().items() if key in rows}
+    rules = (layer.rule for layer in network.plan_of(name))
+    planned = next((rule for rule in rules if isinstance(rule, LowRankMixing)), FullMixing())
+    fits = []
+    for start in dict.fromkeys((resolve_start(options.init, network.tasks[:-1]), None)):
+        fit = _Fit.measured(network, module, rows, fitted, start)
+        fits.append((fit, fit.needs(module, rows, planned, unseen)))
+    for budget in options.budgets:
+        asked = replace(options, budget=budget, quality=None)
+        try:
+            found = [(*allot_by_need(asked, sizes, private, needs), fit) for fit, needs in fits]
+        except PiggybackError:
+            if budget == options.budgets[-1]:
+                raise
+            continue
+        shares, mixing, _, best = min(found, key=lambda each: each[2])
+        filters = {
+            key: {UNCONSTRAINED: rows[key].clone()} if share else best.mixed(key, mixing)
+            for key, share in shares.items()
+        }
+        made = TaskFilters(shares, mixing, best.start, options.storage)
+        yield budget, task_of(name, module, made, filters)
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """Fits of a network's layers to their banks, with mixed filters that are added to the same start.
+
+    Attributes:
+        network: that has the bank.
+        moments: of the layers that can mix.
+        start: the task to whose filters mixed ones are added; None: to nothing.
+        starts: layer -> these filters.
+    """
+
+    network: PiggybackNetwork
+    moments: Mapping[str, Moments]
+    start: str | None
+    starts: Mapping[str, Tensor]
+
+    @classmethod
+    def measured(
+        cls,
+        network: PiggybackNetwork,
+        module: nn.Module,
+        rows: Mapping[str, Tensor],
+        samples: Sequence[Tensor],
+        start: str | None,
+    ) -> "_Fit":
+        banks = {key: network.bank_filters(key).cpu() for key in rows}
+        mixes = [
+            k for k, row in rows.items() if len(banks[k]) and len(row) >= SMALLEST_SHARED_LAYER
+        ]
+        starts = {} if start is None else {k: network.start_filters(k, start).cpu() for k in mixes}
+        moments = moments_of(network, module, mixes, samples, starts)
+        for key in mixes:
+            if key not in moments:
+                moments[key] = filter_moments(rows[key], banks[key], starts.get(key))
+        return cls(network, moments, start, starts)
+
+    def needs(
+        self,
+        module: nn.Module,
+        rows: Mapping[str, Tensor],
+        planned: Mixing,
+        samples: Sequence[Tensor],
+    ) -> dict[str, Need]:
+        """Measure what the module's outputs on samples lose if a layer is replaced by its fit, one at a time."""
+        weights, ranks = {}, {}
+        for key in self.moments:
+            bank_KD = self.network.bank_filters(key).cpu()
+            tensors, rule = self.mixed(key, planned), planned.of_layer(len(rows[key]), len(bank_KD))
+            filters = rule.mix(tensors, bank_KD, [len(bank_KD)], exact=False)
+            ranks[key] = getattr(rule, "rank", len(rows[key]))
+            if rule.adds and key in self.starts:
+                filters = filters + self.starts[key]
+            weights[key] = self.network.layouts[key].to_weight(filters)
+        changes = output_changes(module, weights, samples)
+        return {
+            key: Need(changes[key], found.errors_by_rank().tolist(), ranks[key])
+            for key, found in self.moments.items()
+        }
+
+    def mixed(self, key: str, mixing: Mixing) -> dict[str, Tensor]:
+        """Tensors of a layer that mixes all of its filters."""
+        layout, bank_KD = self.network.layouts[key], self.network.bank_filters(key).cpu()
+        rule = mixing.of_layer(layout.filters, len(bank_KD))
+        if isinstance(rule, LowRankMixing):
+            up, down, _ = self.moments[key].factors(rule.rank)
+            return {MIXING_UP: up.to(bank_KD), MIXING_DOWN: down.to(bank_KD)}
+        weights, _ = self.moments[key].weights()
+        if key in self.starts:
+            weights = weights + self.network.start_weights(key, str(self.start)).cpu()
+        return {MIXING: weights.to(bank_KD)}
