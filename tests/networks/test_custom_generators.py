@@ -165,8 +165,8 @@ def test_a_bank_of_a_network_of_ones_own_forgets_nothing(
 
 def test_buffers_that_no_state_dict_has_are_kept_with_a_task(tmp_path: Path, pairs: Path) -> None:
     bank = tmp_path / "bank"
-    for seed, task in enumerate(("one", "two")):
-        teach(bank, task, pairs, dataclasses.replace(BUDGET, seed=seed), MIXED)
+    for seed, (task, init) in enumerate((("one", None), ("two", "one"))):
+        teach(bank, task, pairs, dataclasses.replace(BUDGET, seed=seed, init=init), MIXED)
     first, second = (Bank.open(bank).generator(task) for task in ("one", "two"))
     assert "table" not in first.state_dict()
     # Task two started as task one, and went on counting.

@@ -13,9 +13,12 @@ import torch
 
 from drawn import draw_pairs
 from piggyback_gan import Bank, PiggybackError, TrainingOptions, teach
+from piggyback_gan.cli.progress import TrainingProgress, describe
 from piggyback_gan.core.free_tasks import Factorized
 from piggyback_gan.training.banked import keeps_quality
 from piggyback_gan.training.callbacks import Callback, Position
+from piggyback_gan.training.plan import plan_task
+from piggyback_gan.training.starts import Start
 from running import GENERATOR, OPTIONS, Watch, bank_files, records, run_folder, stop
 
 pytestmark = [pytest.mark.trains, pytest.mark.usefixtures("without_curves", "same_time")]
@@ -163,7 +166,7 @@ def test_a_metric_that_became_worse_by_more_than_the_ratio_does_not_keep_the_qua
 def test_a_budget_that_is_to_be_found_needs_held_out_images(tmp_path: Path, pairs: Path) -> None:
     bank = tmp_path / "bank"
     options = dataclasses.replace(with_first(bank, pairs), budget="auto")
-    with pytest.raises(PiggybackError, match="held-out images: give val/ or --val-fraction"):
+    with pytest.raises(PiggybackError, match="held-out images: give val/, test/ or --val-fraction"):
         teach(bank, "two", draw_pairs(tmp_path / "none", train=4, test=0), options)
 
 
@@ -260,3 +263,27 @@ def test_a_share_of_new_filters_in_all_layers_is_mixed_from_the_start() -> None:
         assert TrainingOptions(**asked).with_filter_defaults(factorizes=True).learn == "mixed"
     assert TrainingOptions().with_filter_defaults(factorizes=True).learn == "free"
     assert TrainingOptions().with_filter_defaults().learn == "mixed"
+
+
+def test_the_plan_says_what_a_free_task_adds_at_most(tmp_path: Path, pairs: Path) -> None:
+    bank = tmp_path / "bank"
+    options = with_first(bank, pairs)
+    for asked, words in (
+        ({"budget": 0.3}, "at most 0.3 of a standalone network's 31,939\n"),
+        ({"budget": 0.3, "quality": 1.1}, "at most 0.3 of a standalone network's 31,939\n"),
+        ({"mode": "unpaired"}, "at most 0.3 of a standalone network forward, and a whole one back"),
+        ({"budget": "auto"}, "0.15 or 0.3 of a standalone network's 31,939: the least that keeps"),
+    ):
+        plan = plan_task(bank, "two", pairs, dataclasses.replace(options, **asked), GENERATOR)
+        assert words in describe(plan)
+        assert "; the first 3 free, then factorized" in describe(plan)
+
+
+def test_the_command_line_says_why_random_filters_are_not_taken(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    start = Start("one", {"one": 0.8, "standalone": 0.75, "two": 0.9}, 2)
+    TrainingProgress().start_chosen("forward", start)
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.startswith("starts from one, of 2 earlier tasks")
+    assert said.endswith("two 0.9 (random filters would have to be below 0.9 of that)")

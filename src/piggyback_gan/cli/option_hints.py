@@ -69,7 +69,10 @@ _HINTS: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
         "bank_filters": (default_hint(f"by the budget; else {DEFAULT_BANK_FILTERS}", "INT"),),
         "init": (default_hint("auto", "TASK"),),
         "learn": (
-            default_hint("free; with --unconstrained or selected mixing mixed", "{free,mixed}"),
+            default_hint(
+                "free; with --unconstrained, selected mixing or even allocation mixed",
+                "{free,mixed}",
+            ),
         ),
         "free_share": (tyro.conf.Suppress,),
         "factorized_rate": (tyro.conf.Suppress,),

@@ -1,5 +1,6 @@
 """Output of a training: the plan, a progress bar, a line per epoch."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -15,7 +16,7 @@ from piggyback_gan.names import AUTO, FORWARD, STANDALONE
 from piggyback_gan.runs.run_folder import list_runs
 from piggyback_gan.training.callbacks import Callback, Position
 from piggyback_gan.training.plan import TaskPlan
-from piggyback_gan.training.starts import Start
+from piggyback_gan.training.starts import RANDOM_MARGIN, Start
 
 _START_NAMES = {
     STANDALONE: "random filters",
@@ -105,10 +106,14 @@ class TrainingProgress(Callback):
         more = f" and {len(errors) - 4} others" if len(errors) > 4 else ""
         compared = sum(name != STANDALONE for name in start.errors)
         of_all = f" of {start.tasks}" if compared < start.tasks else ""
+        random = start.errors.get(STANDALONE, math.inf)
+        rule = ""
+        if start.init != STANDALONE and random < start.errors[start.init]:
+            rule = f" (random filters would have to be below {RANDOM_MARGIN:g} of that)"
         direction = "" if generator == FORWARD else f" ({generator})"
         self._say(
             f"starts from {_START_NAMES.get(start.init, start.init)}{direction}, of {compared}{of_all} earlier tasks: "
-            f"error of training images predicted from its features, relative to their variance: {listed}{more}"
+            f"error of training images predicted from its features, relative to their variance: {listed}{more}{rule}"
         )
 
     def factorized(self, position: Position, found: Mapping[str, Factorized]) -> None:
@@ -121,7 +126,7 @@ class TrainingProgress(Callback):
             if self._quality is None:
                 continue
             kept = f"held-out figures are within a ratio of {self._quality:g} of the free network's"
-            which = "" if name == FORWARD else f" of the {name} generator"
+            which = "" if len(found) == 1 else f" of the {name} generator"
             self._say(
                 f"budget {how.budget:g}{which}: {kept}"
                 if how.accepted
@@ -176,7 +181,7 @@ def _free(plan: TaskPlan) -> str:
     """How long the task is trained free."""
     if plan.networks[FORWARD].to_factorize is None:
         return ""
-    return f"; free for {100 * plan.options.free_share:g} % of them, then factorized"
+    return f"; the first {int(plan.options.free_share * plan.steps)} free, then factorized"
 
 
 def _parameters(plan: TaskPlan) -> str:
@@ -184,11 +189,18 @@ def _parameters(plan: TaskPlan) -> str:
     added = plan.parameters
     if _is_by_need(plan):
         budgets = " or ".join(f"{budget:g}" for budget in plan.options.budgets)
-        on_top = ", and its layers for other channels" if _has_own_layers(plan) else ""
-        least = ""
-        if plan.options.quality:
-            least = f": the least that keeps held-out figures within a ratio of {plan.options.quality:g}"
-        return f"at most {budgets} of a standalone network's {added.standalone:,}{on_top}{least}"
+        words = f"at most {budgets} of a standalone network's {added.standalone:,}"
+        if any(network.to_factorize is None for network in plan.networks.values()):
+            # The bank's first unpaired task begins the other direction.
+            words = f"at most {budgets} of a standalone network forward, and a whole one backward"
+        if _has_own_layers(plan):
+            words += ", and its layers for other channels"
+        if len(plan.options.budgets) > 1:
+            words += (
+                f": the least that keeps held-out figures within a ratio of {plan.options.quality:g} "
+                "of the free network's"
+            )
+        return words
     return (
         f"{added.total:,} new ({added.unconstrained:,} unconstrained, {added.mixing:,} mixing, "
         f"{added.private:,} private): {added.share:.3f} of a standalone network"

@@ -57,8 +57,8 @@ class FilterOptions:
     init: str | None = None
     """Where a later task starts: an earlier task's name, previous, standalone, or auto: chosen by training images."""
     learn: Learn | None = None
-    """free: train a network of the task's own first, then factorize it; mixed: mix from the start. Training is free
-    by default, the core, which has no images, is not."""
+    """free: train a network of the task's own first, then factorize it; mixed: mix from the start. By default
+    free where images are at hand; mixed with a share of new filters, selected mixing or allocation even."""
     free_share: float = DEFAULT_FREE_SHARE
     """Share of the training before a free network is factorized."""
     factorized_rate: float = DEFAULT_FACTORIZED_RATE
@@ -126,7 +126,7 @@ class FilterOptions:
         if learn == "mixed" and (budget == AUTO or self.quality is not None):
             raise PiggybackError(
                 "budget auto and quality are for a network that is trained free and then factorized: give learn free, "
-                "without selected mixing and allocation even, or a number as the budget"
+                "without selected mixing and allocation even, or a number as the budget and no quality"
             )
         if learn == "free" and self.unconstrained is not None and self.mixing == "low-rank":
             raise PiggybackError(

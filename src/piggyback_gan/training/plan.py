@@ -161,8 +161,8 @@ def plan_task(
     )
     if options.quality is not None and forward.to_factorize and not plan.metrics:
         raise PiggybackError(
-            "budget auto and quality compare figures of held-out images: give val/ or --val-fraction, or a number as "
-            "the budget"
+            "budget auto and quality compare figures of held-out images: give val/, test/ or --val-fraction, or a "
+            "number as the budget and no quality"
         )
     if options.keep_best is not None and options.keep_best not in plan.metrics:
         raise PiggybackError(

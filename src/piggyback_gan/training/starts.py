@@ -16,8 +16,8 @@ SHORTLIST = 16
 """Of a large bank, so many tasks are compared: the first, the newest four, and others evenly between them."""
 _NEWEST = 4
 _SIDE = 3  # of the places of features for each pixel
-# Half of a task's start is noise already: a random one must promise more than a little.
-_RANDOM_MARGIN = 0.9
+RANDOM_MARGIN = 0.9
+"""A random start must be better by so much: half of a task's start is noise already."""
 # Directions in which features have less than this share of their mean power are damped.
 _RIDGE = 1e-4
 
@@ -66,9 +66,7 @@ def choose_start(
         between()
         network.restart_task(STANDALONE)
         errors[STANDALONE] = _error(network.fold(str(network.task_in_training)), inputs, targets)
-    best = min(
-        errors, key=lambda name: errors[name] / (_RANDOM_MARGIN if name == STANDALONE else 1)
-    )
+    best = min(errors, key=lambda name: errors[name] / (RANDOM_MARGIN if name == STANDALONE else 1))
     network.restart_task(best)
     return Start(best, errors, len(tasks))
 
