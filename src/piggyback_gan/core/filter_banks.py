@@ -121,7 +121,7 @@ class FilterBanks:
         task = BankedTask(made)
         for layer_plan in self.plan(made):
             layer, key = self.layers[layer_plan.name], layer_plan.name
-            model = self._model_for(key, made.start)
+            model = self.model_for(key, made.start)
             if state is not None:
                 tensors = _values_in(state, layer_plan, layer.pieces[0])
                 if layer_plan.mixing and layer_plan.rule.adds and model is not None:
@@ -214,7 +214,7 @@ class FilterBanks:
             start = task.starts.get(layer_name)
             if start is None and start_ND is not None:
                 start = start_ND[len(free) :]
-            model = self._model_for(layer_name, task.made.start)
+            model = self.model_for(layer_name, task.made.start)
             # The start mixes nothing here and added all filters of the bank.
             is_bank = model is not None and len(bank) == layer.layout.filters
             is_bank = is_bank and not self.finished[str(model)].values[layer_name]
@@ -228,7 +228,7 @@ class FilterBanks:
         count = self.ledger.before(layer_name, place)
         free = self.ledger.before(layer_name, place + 1) - count
         adds = task.made.mixing.of_layer(self.layers[layer_name].layout.filters - free, count).adds
-        return self._model_for(layer_name, task.made.start) if adds else None
+        return self.model_for(layer_name, task.made.start) if adds else None
 
     def _start(self, layer_name: str, name: str) -> Tensor:
         """A finished task's filters of a layer, as a start of others; the last result is cached.
@@ -301,13 +301,11 @@ class FilterBanks:
     def _any_piece(self) -> Tensor:
         return next(iter(self.layers.values())).pieces[0]
 
-    def model_for(self, layer_name: str, source: str) -> str:
-        """The task that a layer starts from: the source, or the first task that shares the layer."""
-        shared = layer_name in self.finished[source].made.shares
-        return source if shared else str(self.ledger.first(layer_name))
+    def model_for(self, layer_name: str, source: str | None) -> str | None:
+        """The task that a layer starts from: the source, or the first task that shares the layer.
 
-    def _model_for(self, layer_name: str, source: str | None) -> str | None:
-        """The same; None for a random start, or if no task shares the layer yet."""
+        None for a random start, or if no task shares the layer yet.
+        """
         if source is None or layer_name in self.finished[source].made.shares:
             return source
         return self.ledger.first(layer_name)

@@ -106,7 +106,7 @@ class FilterOptions:
         """Fill in the defaults of budget, share, mixing and way to learn.
 
         Args:
-            factorizes: whether the caller factorizes a task that is trained free (`core.factorize.factorize_task`).
+            factorizes: whether the caller factorizes a task that is trained free (`core.free_tasks.factorize_task`).
 
         Raises:
             PiggybackError: budget and share are both given, or the mixing needs a start and init is standalone,

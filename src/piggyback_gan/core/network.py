@@ -522,11 +522,11 @@ class PiggybackNetwork(nn.Module):
 
     def start_filters(self, layer: str, name: str) -> Tensor:
         """Filters (N, D) that a layer starts from if the task starts from a finished one."""
-        return self._banks.filters(layer, self._banks.model_for(layer, name))
+        return self._banks.filters(layer, str(self._banks.model_for(layer, name)))
 
     def start_weights(self, layer: str, name: str) -> Tensor:
         """The same filters as mixing weights (N, K) of the layer's whole bank."""
-        return self._banks.coefficients(layer, self._banks.model_for(layer, name))
+        return self._banks.coefficients(layer, str(self._banks.model_for(layer, name)))
 
     # Internals
 

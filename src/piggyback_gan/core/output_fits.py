@@ -8,6 +8,7 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -43,21 +44,16 @@ class Moments:
 
     def weights(self) -> tuple[Tensor, Tensor]:
         """Fit the outputs by least squares: mixing weights (N, K), squared errors (N,)."""
-        ridge = _RIDGE * self.bank_KK.diagonal().mean().clamp_min(_TINY)
-        damped = self.bank_KK + ridge * torch.eye(len(self.bank_KK)).to(self.bank_KK)
-        weights = torch.linalg.solve(damped, self.both_NK.T).T
-        return weights, self._errors(weights)
+        return self._weights_NK, self._errors(self._weights_NK)
 
     def factors(self, rank: int) -> tuple[Tensor, Tensor, Tensor]:
         """Fit the outputs by mixing weights of a rank (reduced rank regression): (N, R), (R, K), squared errors (N,).
 
         Errors count relative to each output's own power, as a norm layer sees them.
         """
-        weights, _ = self.weights()
-        scale = self._scale()
-        powers = scale[:, None] * (weights @ self.bank_KK @ weights.T) * scale
-        directions = torch.linalg.eigh(powers).eigenvectors[:, -rank:]
-        up, down = directions / scale[:, None], directions.T @ (scale[:, None] * weights)
+        scale = self._scale_N[:, None]
+        directions = torch.linalg.eigh(self._powers_NN).eigenvectors[:, -rank:]
+        up, down = directions / scale, directions.T @ (scale * self._weights_NK)
         # Inner filters of the scale of bank filters, as `LowRankMixing.begin` has them.
         norm = down.norm(dim=1).clamp_min(_TINY)
         up, down = up * norm, down / norm[:, None]
@@ -65,16 +61,31 @@ class Moments:
 
     def errors_by_rank(self) -> Tensor:
         """Sum of the outputs' relative squared errors for mixing weights of each rank from 0 to N, (N + 1,)."""
-        weights, errors = self.weights()
-        scale = self._scale()
-        powers = scale[:, None] * (weights @ self.bank_KK @ weights.T) * scale
+        _, errors = self.weights()
         # Ascending: what the ranks from N down to 0 leave out, one more each time.
-        left_out = torch.linalg.eigvalsh(powers).clamp_min(0).cumsum(0).flip(0)
-        return (errors * scale.square()).sum() + torch.cat([left_out, left_out.new_zeros(1)])
+        left_out = torch.linalg.eigvalsh(self._powers_NN).clamp_min(0).cumsum(0).flip(0)
+        least = (errors * self._scale_N.square()).sum()
+        return least + torch.cat([left_out, left_out.new_zeros(1)])
 
-    def _scale(self) -> Tensor:
+    # Solved once: every fit of a layer begins with these.
+
+    @cached_property
+    def _weights_NK(self) -> Tensor:
+        ridge = _RIDGE * self.bank_KK.diagonal().mean().clamp_min(_TINY)
+        damped = self.bank_KK + ridge * torch.eye(len(self.bank_KK)).to(self.bank_KK)
+        weights: Tensor = torch.linalg.solve(damped, self.both_NK.T).T
+        return weights
+
+    @cached_property
+    def _scale_N(self) -> Tensor:
         least = max(_LEAST_OWN * self.own_N.mean().item(), _TINY)
         return self.own_N.clamp_min(least).rsqrt()
+
+    @cached_property
+    def _powers_NN(self) -> Tensor:
+        """Moments of the fitted outputs, each relative to its own power."""
+        weights, scale = self._weights_NK, self._scale_N
+        return scale[:, None] * (weights @ self.bank_KK @ weights.T) * scale
 
     def _errors(self, weights: Tensor) -> Tensor:
         explained = 2 * (weights * self.both_NK).sum(1) - ((weights @ self.bank_KK) * weights).sum(
