@@ -32,6 +32,8 @@ AUTO_BUDGETS = (0.05, 0.075, 0.15, 0.3)
 DEFAULT_QUALITY = 1.03
 DEFAULT_FREE_SHARE = 0.75
 """Default share of a training after which a freely trained network is factorized."""
+DEFAULT_PULL_SHARE = 0.25
+"""Default share of a training, before that, in which its filters are pulled to mixed ones."""
 DEFAULT_FACTORIZED_RATE = 3.0
 """Default learning rate of a generator after factorization, relative to before."""
 DEFAULT_START_NOISE = 0.5

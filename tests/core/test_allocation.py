@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -265,21 +266,35 @@ def test_the_budget_that_a_refusal_names_is_the_least() -> None:
         network.plan(FilterOptions(budget=least - 1e-4))
 
 
-def test_the_rank_is_the_one_with_which_least_is_lost() -> None:
+def test_the_budget_goes_where_least_is_lost_by_it() -> None:
     # Two layers that cost the same. What "a" loses falls with the rank, "b" loses the same with any.
     sizes = {name: LayerSize(32, 288, 32) for name in ("a", "b")}
-    falling = [2.0**-rank for rank in range(33)]
-    constant = [1.0] * 33
+    needs = {
+        "a": Need(1.0, [2.0**-rank for rank in range(33)], 8),
+        "b": Need(1.0, [1.0] * 33, 8),
+    }
     options = FilterOptions(learn="free", mixing="low-rank", budget=0.6)
-    needs = {"a": Need(1.0, falling, 8), "b": Need(1.0, constant, 8)}
     shares, mixing, lost = allot_by_need(options, sizes, 0, needs)
     # One layer can be new: "b", as "a" is nearly free of loss with the rank that is left.
+    assert shares == {"a": 0.0, "b": 1.0} and lost < 2.0**-8
+    assert isinstance(mixing, LowRankMixing) and mixing.of_layer(32, 32, "a") == FullMixing()
+    # With little to spend the rank is all there is, and "b" has no use for it.
+    little = replace(options, budget=0.05)
+    shares, mixing, lost = allot_by_need(little, sizes, 0, needs)
+    assert shares == {"a": 0.0, "b": 0.0} and isinstance(mixing, LowRankMixing)
+    spent = sum(mixing.of_layer(32, 32, name).cost(32, 32) for name in sizes)
+    assert mixing.ranks["b"] == 1 and mixing.ranks["a"] > 8
+    assert 0.9 * 0.05 * 2 * 32 * 288 < spent <= 0.05 * 2 * 32 * 288
+    # A rank that is asked for is every layer's.
+    shares, mixing, _ = allot_by_need(replace(little, rank=3), sizes, 0, needs)
+    assert mixing == LowRankMixing(rank=3) and shares == {"a": 0.0, "b": 0.0}
+
+
+def test_a_layer_without_needs_is_new_and_too_small_a_budget_is_refused() -> None:
+    sizes = {"a": LayerSize(32, 288, 32), "b": LayerSize(4, 288, 4)}
+    needs = {"a": Need(1.0, [1.0] * 33, 8)}
+    options = FilterOptions(learn="free", mixing="low-rank", budget=0.2)
+    shares, _, _ = allot_by_need(options, sizes, 0, needs)
     assert shares == {"a": 0.0, "b": 1.0}
-    assert isinstance(mixing, LowRankMixing) and mixing.rank > 16
-    assert lost < 2.0**-8
-    # With little to spend the rank is all there is.
-    shares, mixing, _ = allot_by_need(
-        FilterOptions(learn="free", mixing="low-rank", budget=0.1), sizes, 0, needs
-    )
-    assert shares == {"a": 0.0, "b": 0.0}
-    assert isinstance(mixing, LowRankMixing) and mixing.rank > 4
+    with pytest.raises(PiggybackError, match=r"budget 0.01 is too small"):
+        allot_by_need(replace(options, budget=0.01), sizes, 0, needs)

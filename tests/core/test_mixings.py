@@ -1,6 +1,5 @@
 """Ways to mix: what each can make of its bank, that tasks start where they should, and stay as they are."""
 
-from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -140,6 +139,11 @@ def test_mixing_has_the_same_bits_on_any_number_of_threads(mixing: Mixing) -> No
 def test_a_layer_mixes_fully_where_that_costs_no_more() -> None:
     assert LowRankMixing(rank=4).of_layer(8, 8) == FullMixing()
     assert LowRankMixing(rank=3).of_layer(8, 8) == LowRankMixing(rank=3)
+    by_layer = LowRankMixing(rank=3, ranks={"a": 4, "b": 2})
+    assert by_layer.of_layer(8, 8, "a") == FullMixing()
+    assert by_layer.of_layer(8, 8, "b") == LowRankMixing(rank=2)
+    assert by_layer.of_layer(8, 8, "c") == LowRankMixing(rank=3)
+    assert mixing_from_card(by_layer.as_card()) == by_layer
     assert SelectedMixing(bank_filters=8).of_layer(8, 8) == FullMixing()
     assert SelectedMixing(bank_filters=6).of_layer(8, 8) == SelectedMixing(bank_filters=6)
     assert SelectedMixing(bank_filters=6).of_layer(6, 7) == FullMixing()  # the indices cost, too
@@ -156,6 +160,8 @@ def test_a_card_gives_the_mixing_back(mixing: Mixing) -> None:
         ({"kind": "low-rank", "rank": 0}, "rank"),
         ({"kind": "low-rank", "rank": "4"}, "rank"),
         ({"kind": "low-rank", "size": 4}, "unknown options"),
+        ({"kind": "low-rank", "ranks": [4]}, "a table of layers"),
+        ({"kind": "low-rank", "ranks": {"model.1": 0}}, "rank"),
         ({}, "unknown mixing None"),
         ([], "a table"),
         (None, "a table"),
@@ -194,7 +200,8 @@ def test_what_others_span_already_is_selected_last() -> None:
 
 def mixed_by(share: float, mixing: Mixing, **how: Any) -> FilterOptions:
     """Options of the same share in every layer, and the others mixed so."""
-    return evenly({"*": share}, mixing=mixing.kind, **asdict(mixing), **how)
+    card = mixing.as_card()
+    return evenly({"*": share}, mixing=card.pop("kind"), **card, **how)
 
 
 def learn(

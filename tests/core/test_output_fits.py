@@ -38,13 +38,10 @@ def smooth(seed: int, count: int = 6) -> Tensor:
 SAMPLES = smooth(1).split(2)
 
 
-def measured(
-    name: str, bank_KD: Tensor, start_ND: Tensor | None = None
-) -> tuple[Moments, FilterLayout]:
+def measured(name: str, bank_KD: Tensor) -> tuple[Moments, FilterLayout]:
     made = module()
     layout = FilterLayout.of(made.get_submodule(name))  # type: ignore[arg-type]
-    starts = None if start_ND is None else {name: start_ND}
-    return output_moments(made, {name: layout}, {name: bank_KD}, SAMPLES, starts)[name], layout
+    return output_moments(made, {name: layout}, {name: bank_KD}, SAMPLES)[name], layout
 
 
 def outputs(name: str, weight: Tensor | None = None) -> Tensor:
@@ -106,12 +103,15 @@ def test_errors_by_rank_fall_to_that_of_the_whole_fit() -> None:
     assert torch.isclose(errors[-1], (moments.weights()[1] / moments.own_N).sum())
 
 
-def test_with_a_start_what_is_left_to_it_is_fitted() -> None:
+def test_beyond_a_start_what_is_left_to_it_is_fitted() -> None:
     bank = torch.randn(8, 27, generator=torch.Generator().manual_seed(3)) / 10
-    start = torch.randn(12, 27, generator=torch.Generator().manual_seed(4)) / 10
-    moments, layout = measured("0", bank, start)
-    weights, errors = moments.weights()
-    found = difference("0", start + weights.float() @ bank, layout, centred=False)
+    start = torch.randn(12, 8, generator=torch.Generator().manual_seed(4))
+    moments, layout = measured("0", bank)
+    plain = moments.factors(2)
+    moments = moments.beyond(start)
+    up, down, errors = moments.factors(2)
+    found = difference("0", (start + (up @ down).float()) @ bank, layout, centred=False)
+    assert not torch.allclose(errors, plain[2], rtol=0.1)
     assert torch.allclose(errors, found, rtol=1e-3)
     own = outputs("0").double().square().sum((0, 2, 3))
     assert torch.allclose(moments.own_N, own, rtol=1e-3)

@@ -1,6 +1,6 @@
 """Banks with every kind of task for tests: all mixings, own layers, one way and both, each value its own."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
 
@@ -55,7 +55,8 @@ def learn(network: PiggybackNetwork, task: Task, which: str) -> TaskState:
     channels = task.channels if which == FORWARD else task.channels[::-1]
     own = own_layers(CONFIG, channels, seed=0)
     init = task.init if task.init in network.tasks else None
-    mixing = {"mixing": task.mixing.kind, **asdict(task.mixing)}
+    mixing = task.mixing.as_card()
+    mixing["mixing"] = mixing.pop("kind")
     network.add_task(task.name, evenly(task.shares, init=init, **mixing), own_layers=own)
     chance = torch.Generator().manual_seed(crc32(f"{task.name} {which}".encode()))
     banks = {f"{layer.name}.selected_filters": layer.bank for layer in network.plan_of(task.name)}

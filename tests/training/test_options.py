@@ -37,6 +37,7 @@ WRONG = {
     "init": [5, True, ["maps"]],
     "learn": ["freely", 1],
     "free_share": [-0.1, 1, "0.5", True, float("nan")],
+    "pull_share": [-0.1, 1, "0.5", True, float("nan")],
     "factorized_rate": [-1, "3", True, float("nan"), float("inf")],
     "start_noise": [-0.1, 1.1, "0.5", True],
     "learning_rate": [-1, "2e-4", float("nan"), float("inf"), True],

@@ -75,6 +75,7 @@ _HINTS: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
             ),
         ),
         "free_share": (tyro.conf.Suppress,),
+        "pull_share": (tyro.conf.Suppress,),
         "factorized_rate": (tyro.conf.Suppress,),
         "start_noise": (tyro.conf.Suppress,),
     },

@@ -3,12 +3,12 @@
 import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from piggyback_gan.core.filter_options import FilterOptions, check_unconstrained
 from piggyback_gan.core.filters import unconstrained_count
-from piggyback_gan.core.mixings import Mixing, mixing_of
+from piggyback_gan.core.mixings import LowRankMixing, Mixing, mixing_of
 from piggyback_gan.errors import PiggybackError, first_names
 from piggyback_gan.names import DEFAULT_UNCONSTRAINED
 
@@ -157,10 +157,10 @@ def allot_by_need(
     private: int,
     needs: Mapping[str, Need],
 ) -> tuple[dict[str, float], Mixing, float]:
-    """Spend a task's budget where its network needs it: layers of new filters, and the rank of mixing.
+    """Spend a task's budget where its network needs it: on layers of new filters, and on the rank of each other layer.
 
-    For each rank the layers are freed in the order of what that gains for its cost; the rank with the least change
-    of outputs is taken.
+    Every layer begins with the rank 1. Then the budget is spent step by step, each time on the layer, and there on the
+    rank or on new filters, that gains most for its cost.
 
     Args:
         options: with their defaults and a budget that `allot` accepts.
@@ -174,36 +174,63 @@ def allot_by_need(
         PiggybackError: the budget is not even enough for what is mixed.
     """
     _, values = _values(options, layers, private)
-    most = max((at.filters for at in layers.values()), default=1)
-    ranks = [options.rank] if options.rank else _ladder(most)
-    found: list[tuple[float, dict[str, float], Mixing]] = []
-    for mixing in dict.fromkeys(mixing_of(options, rank) for rank in ranks):
-        extra = {n: at.cost(at.filters, mixing) - at.cost(0, mixing) for n, at in layers.items()}
-        free = {n for n in layers if n not in needs or extra[n] <= 0}
-        shares = {name: float(name in free) for name in layers}
-        left = values - _cost(shares, layers, mixing)
-        if left < 0:
-            continue
-        lost = {
-            n: needs[n].at(mixing.of_layer(layers[n].filters, layers[n].bank))
-            for n in layers
-            if n not in free
-        }
-        for name in sorted(lost, key=lambda name: lost[name] / extra[name], reverse=True):
-            if extra[name] <= left:
-                shares[name], left = 1.0, left - extra.pop(name)
-                del lost[name]
-        found.append((sum(lost.values()), shares, mixing))
-    if not found:
+    ways = {name: _ways(options, at, needs.get(name)) for name, at in layers.items()}
+    taken = {name: min(found, key=lambda way: way.cost) for name, found in ways.items()}
+    left = values - sum(way.cost for way in taken.values())
+    if left < 0:
         raise PiggybackError(f"budget {options.budgets[-1]:g} is too small: give a larger budget")
-    left_over, shares, _ = min(found, key=lambda each: each[0])
-    return shares, _largest(options, layers, shares, values), left_over
+    while True:
+        steps = [
+            ((taken[name].lost - way.lost) / (way.cost - taken[name].cost), name, way)
+            for name, found in ways.items()
+            for way in found
+            if taken[name].cost < way.cost <= taken[name].cost + left
+            and way.lost < taken[name].lost
+        ]
+        if not steps:
+            break
+        _, name, way = max(steps, key=lambda step: step[0])
+        left -= way.cost - taken[name].cost
+        taken[name] = way
+    shares = {name: float(way.rank is None) for name, way in taken.items()}
+    ranks = {name: way.rank for name, way in taken.items() if way.rank is not None}
+    mixing = mixing_of(options, max(ranks.values(), default=1))
+    if isinstance(mixing, LowRankMixing) and not options.rank:
+        mixing = replace(mixing, ranks=ranks)
+    return shares, mixing, sum(way.lost for way in taken.values())
+
+
+@dataclass(frozen=True)
+class _Way:
+    """A way to make a layer's filters: mixed with a rank, or new (None).
+
+    `cost` is the number of values that it stores, `lost` what the network loses by it.
+    """
+
+    rank: int | None
+    cost: int
+    lost: float
+
+
+def _ways(options: FilterOptions, at: LayerSize, need: Need | None) -> list[_Way]:
+    """The ways to make a layer's filters; of the mixed ones those that cost less than new filters."""
+    new = _Way(None, at.filters * at.length, 0.0)
+    if need is None:
+        return [new]
+    mixed = [
+        _Way(rank, at.cost(0, mixing), need.at(mixing.of_layer(at.filters, at.bank)))
+        for rank in ([options.rank] if options.rank else _ladder(at.filters))
+        for mixing in (mixing_of(options, rank),)
+    ]
+    return [*(way for way in mixed if way.cost < new.cost), new]
 
 
 def _ladder(most: int) -> list[int]:
-    """1, 2, 3, 4, 6, 8, 12, ... up to `most`."""
-    steps = [n for power in range(most.bit_length()) for n in (2**power, 3 * 2**power // 2)]
-    return sorted({n for n in steps if 1 <= n <= most} | {most})
+    """Numbers up to `most`, each above the one before by one, or by about an eighth."""
+    steps = [1]
+    while steps[-1] < most:
+        steps.append(min(most, steps[-1] + max(1, steps[-1] // 8)))
+    return steps
 
 
 def _values(

@@ -259,7 +259,7 @@ def plan_layers(
                 bank=bank,
                 share=shares[name],
                 unconstrained=unconstrained,
-                rule=made.mixing.of_layer(filters - unconstrained, bank),
+                rule=made.mixing.of_layer(filters - unconstrained, bank, name),
             )
         )
     return plan

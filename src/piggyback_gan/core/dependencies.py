@@ -110,7 +110,7 @@ class Ledger:
                 continue
             bank_filters += rows.ends[-1]
             direct |= rows.owners
-            adds = task.filters.mixing.of_layer(mixed, rows.ends[-1]).adds
+            adds = task.filters.mixing.of_layer(mixed, rows.ends[-1], layer).adds
             if adds and task.filters.start is not None:
                 direct |= 1 << self._start(layer, task.name, task.filters.start)
         needed, left = direct, direct

@@ -119,13 +119,12 @@ def moments_of(
     module: nn.Module,
     layers: Iterable[str],
     samples: Sequence[Tensor],
-    starts: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Moments]:
     """Measure the moments of these layers' outputs, of those that can be measured; none without samples."""
     if not samples:
         return {}
     banks = {key: network.bank_filters(key).cpu() for key in layers if network.mixes_linearly(key)}
-    return output_moments(module, network.layouts, banks, samples, starts)
+    return output_moments(module, network.layouts, banks, samples)
 
 
 def task_of(

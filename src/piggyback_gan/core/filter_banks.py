@@ -159,6 +159,23 @@ class FilterBanks:
         gradient_PD = gradient_ND[len(parts.unconstrained_UD) :]
         selected.copy_(most_relevant(gradient_PD, parts.bank_KD, len(selected)))
 
+    def pull(self, state: TaskState, left: float) -> None:
+        """Move filters of the task in training, all of them new, towards a state's, up to a share of the distance."""
+        for layer_plan in self.plan(state.filters):
+            if not layer_plan.mixing:
+                continue
+            layer, key = self.layers[layer_plan.name], layer_plan.name
+            values = _values_in(state, layer_plan, layer.pieces[0])
+            free, places = values.pop(UNCONSTRAINED, layer.bank_KD[:0]), values.pop(PLACES, None)
+            start, model = None, self.model_for(key, state.filters.start)
+            if layer_plan.rule.adds and model is not None:
+                start = self.filters(key, model)[len(free) :]
+            parts = LayerFilters(
+                layer_plan.rule, free, values, layer.bank_KD, [layer.count], start, places_U=places
+            )
+            filters = layer.trained()[UNCONSTRAINED]
+            filters.lerp_(parts.compose(exact=False), 1 - left)
+
     def end(self) -> None:
         """Drop the task in training."""
         for layer in self.layers.values():
@@ -208,7 +225,7 @@ class FilterBanks:
         # A layer of new filters alone does not depend on its bank.
         bank = layer.rows(0, count) if values else free[:0]
         segments = self.ledger.segments(layer_name, place) if values else ()
-        rule = task.made.mixing.of_layer(layer.layout.filters - len(free), count)
+        rule = task.made.mixing.of_layer(layer.layout.filters - len(free), count, layer_name)
         start, is_bank = None, False
         if values and rule.adds:
             start = task.starts.get(layer_name)
@@ -227,7 +244,8 @@ class FilterBanks:
             return None
         count = self.ledger.before(layer_name, place)
         free = self.ledger.before(layer_name, place + 1) - count
-        adds = task.made.mixing.of_layer(self.layers[layer_name].layout.filters - free, count).adds
+        mixed = self.layers[layer_name].layout.filters - free
+        adds = task.made.mixing.of_layer(mixed, count, layer_name).adds
         return self.model_for(layer_name, task.made.start) if adds else None
 
     def _start(self, layer_name: str, name: str) -> Tensor:

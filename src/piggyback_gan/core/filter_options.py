@@ -13,6 +13,7 @@ from piggyback_gan.names import (
     DEFAULT_BUDGET,
     DEFAULT_FACTORIZED_RATE,
     DEFAULT_FREE_SHARE,
+    DEFAULT_PULL_SHARE,
     DEFAULT_QUALITY,
     DEFAULT_START_NOISE,
     DEFAULT_UNCONSTRAINED,
@@ -61,6 +62,9 @@ class FilterOptions:
     free where images are at hand; mixed with a share of new filters, selected mixing or allocation even."""
     free_share: float = DEFAULT_FREE_SHARE
     """Share of the training before a free network is factorized."""
+    pull_share: float = DEFAULT_PULL_SHARE
+    """Share of the training before that, in which filters are pulled step by step to mixed ones; 0: all at once, as
+    with a quality."""
     factorized_rate: float = DEFAULT_FACTORIZED_RATE
     """The generator's learning rate after factorization, relative to before: few parameters want a higher one."""
     start_noise: float = DEFAULT_START_NOISE
@@ -76,6 +80,10 @@ class FilterOptions:
         if not is_number(self.free_share) or not 0 <= self.free_share < 1:
             raise PiggybackError(
                 f"invalid free_share: found {self.free_share!r}, give a number from 0 to below 1"
+            )
+        if not is_number(self.pull_share) or not 0 <= self.pull_share < 1:
+            raise PiggybackError(
+                f"invalid pull_share: found {self.pull_share!r}, give a number from 0 to below 1"
             )
         if not is_number(self.factorized_rate) or not 0 <= self.factorized_rate < math.inf:
             raise PiggybackError(

@@ -1,7 +1,7 @@
 """Factorization of a task that was trained free onto the bank, by the outputs of its layers."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -24,6 +24,9 @@ from piggyback_gan.core.output_fits import Moments, filter_moments, output_chang
 from piggyback_gan.core.task import UNCONSTRAINED, TaskFilters, TaskState, resolve_start
 from piggyback_gan.errors import PiggybackError
 
+# Images of the last batch on which each layer is replaced in turn.
+_JUDGED = 4
+
 
 @dataclass(frozen=True)
 class Factorized:
@@ -41,10 +44,43 @@ class Factorized:
 
 
 @torch.no_grad()
+def pull_to_bank(
+    network: PiggybackNetwork,
+    samples: Sequence[Tensor],
+    left: float,
+    made: TaskFilters | None = None,
+) -> TaskFilters:
+    """Pull the filters of the task in training, which is trained free, towards those that `factorize_task` would make.
+
+    Pulled step by step while it is trained, a network learns to do with what the bank can give it, and loses less by
+    factorization than if that is done at once.
+
+    Args:
+        network, samples: as for `factorize_task`.
+        left: share of each filter's distance that is left to it: 1 changes nothing, 0 as much as factorization.
+        made: what an earlier call returned: the same layers mix, with the same ranks. None: as `factorize_task` decides
+            by the largest budget.
+
+    Returns:
+        How filters are made of which it pulls to.
+
+    Raises:
+        PiggybackError: as `factorize_task`.
+    """
+    options, name = _of_free(network, samples)
+    if options.budgets:
+        options = replace(options, budget=options.budgets[-1], quality=None)
+    ((_, state),) = _factorizations(network, name, network.fold(name), options, samples, made)
+    network.pull_filters(state, left)
+    return state.filters
+
+
+@torch.no_grad()
 def factorize_task(
     network: PiggybackNetwork,
     samples: Sequence[Tensor],
     accept: Callable[[], bool] = lambda: True,
+    made: TaskFilters | None = None,
 ) -> Factorized:
     """Factorize the task in training, which was trained free (`FilterOptions.learn`), to train it on in the bank.
 
@@ -60,30 +96,15 @@ def factorize_task(
             outputs are measured; a single batch serves for both.
         accept: with a `quality`, called with each budget's filters in the network, from the smallest on, until it
             returns True.
+        made: what `pull_to_bank` returned, if it was called.
 
     Raises:
         PiggybackError: the task in training is not trained free, there is none, or there are no samples.
     """
-    options, name = network.to_factorize, network.task_in_training
-    if options is None or name is None:
-        raise PiggybackError(
-            "no task is trained free (FilterOptions.learn): there is nothing to factorize"
-        )
-    if not samples:
-        raise PiggybackError("give samples of training inputs: layers are fitted to their outputs")
-    fitted, unseen = samples[:-1] or samples, samples[-1:]
+    options, name = _of_free(network, samples)
     module, was_training = network.fold(name), network.training
-    states: Iterable[tuple[float | None, TaskState]]
-    if options.budgets:
-        states = _by_need(network, name, module, options, fitted, unseen)
-    else:
-        shares = {plan.name: plan.share for plan in network.plan_of(name)}
-        state = factorize(
-            network, name, module, unconstrained=shares, storage=options.storage, samples=fitted
-        )
-        states = [(None, state)]
-    budget, accepted = None, False
-    for taken, state in states:
+    unseen, budget, accepted = samples[-1:], None, False
+    for taken, state in _factorizations(network, name, module, options, samples, made):
         network.discard_task()
         network.train_task(state, replace(options, budget=taken))
         network.train(was_training)
@@ -96,15 +117,20 @@ def factorize_task(
     return Factorized(float(change), budget, accepted)
 
 
-def factorized_as(network: PiggybackNetwork) -> dict[str, Any]:
-    """How the filters of a factorized task in training are made, as plain values for a checkpoint."""
-    made = network.made
+def made_as_card(made: TaskFilters) -> dict[str, Any]:
+    """How a task's filters are made, as plain values for a checkpoint."""
     return {
         "shares": dict(made.shares),
         "mixing": made.mixing.as_card(),
         "start": made.start,
         "storage": made.storage,
     }
+
+
+def made_from_card(card: Mapping[str, Any]) -> TaskFilters:
+    """The inverse of `made_as_card`."""
+    mixing = mixing_from_card(card["mixing"])
+    return TaskFilters(card["shares"], mixing, card["start"], card["storage"])
 
 
 def restore_factorized(
@@ -114,16 +140,50 @@ def restore_factorized(
 
     Args:
         network: with the task in training, not factorized yet.
-        made: what `factorized_as` returned.
+        made: how its filters are made, by `made_as_card`.
         tensors: `module_state` of the network's module.
     """
     name = network.task_in_training
     assert name is not None
-    filters = TaskFilters(
-        made["shares"], mixing_from_card(made["mixing"]), made["start"], made["storage"]
-    )
     network.discard_task()
-    network.train_task(TaskState(name, filters, dict(tensors)))
+    network.train_task(TaskState(name, made_from_card(made), dict(tensors)))
+
+
+def _of_free(network: PiggybackNetwork, samples: Sequence[Tensor]) -> tuple[FilterOptions, str]:
+    """Options and name of the task that is trained free."""
+    options, name = network.to_factorize, network.task_in_training
+    if options is None or name is None:
+        raise PiggybackError(
+            "no task is trained free (FilterOptions.learn): there is nothing to factorize"
+        )
+    if not samples:
+        raise PiggybackError("give samples of training inputs: layers are fitted to their outputs")
+    return options, name
+
+
+def _factorizations(
+    network: PiggybackNetwork,
+    name: str,
+    module: nn.Module,
+    options: FilterOptions,
+    samples: Sequence[Tensor],
+    made: TaskFilters | None,
+) -> Iterator[tuple[float | None, TaskState]]:
+    """Factorize as it was decided before, or by each budget that the task may get."""
+    fitted = samples[:-1] or samples
+    if not options.budgets:
+        shares = {plan.name: plan.share for plan in network.plan_of(name)}
+        state = factorize(
+            network, name, module, unconstrained=shares, storage=options.storage, samples=fitted
+        )
+        yield None, state
+    elif made is not None:
+        rows = shared_rows(network, name, module)
+        mixed = {key: row for key, row in rows.items() if not made.shares[key]}
+        fit = _Fit.measured(network, module, mixed, fitted).beyond(made.start)
+        yield options.budgets[-1], fit.task(name, module, made, rows)
+    else:
+        yield from _by_need(network, name, module, options, fitted, [samples[-1][:_JUDGED]])
 
 
 def _by_need(
@@ -143,9 +203,9 @@ def _by_need(
     sizes = {key: size for key, size in network.layer_sizes().items() if key in rows}
     rules = (layer.rule for layer in network.plan_of(name))
     planned = next((rule for rule in rules if isinstance(rule, LowRankMixing)), FullMixing())
-    fits = []
+    plain, fits = _Fit.measured(network, module, rows, fitted), []
     for start in dict.fromkeys((resolve_start(options.init, network.tasks[:-1]), None)):
-        fit = _Fit.measured(network, module, rows, fitted, start)
+        fit = plain.beyond(start)
         fits.append((fit, fit.needs(module, rows, planned, unseen)))
     for budget in options.budgets:
         asked = replace(options, budget=budget, quality=None)
@@ -156,12 +216,8 @@ def _by_need(
                 raise
             continue
         shares, mixing, _, best = min(found, key=lambda each: each[2])
-        filters = {
-            key: {UNCONSTRAINED: rows[key].clone()} if share else best.mixed(key, mixing)
-            for key, share in shares.items()
-        }
         made = TaskFilters(shares, mixing, best.start, options.storage)
-        yield budget, task_of(name, module, made, filters)
+        yield budget, best.task(name, module, made, rows)
 
 
 @dataclass(frozen=True)
@@ -172,13 +228,13 @@ class _Fit:
         network: that has the bank.
         moments: of the layers that can mix.
         start: the task to whose filters mixed ones are added; None: to nothing.
-        starts: layer -> these filters.
+        starts: layer -> these filters as mixing weights.
     """
 
     network: PiggybackNetwork
     moments: Mapping[str, Moments]
-    start: str | None
-    starts: Mapping[str, Tensor]
+    start: str | None = None
+    starts: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def measured(
@@ -187,18 +243,25 @@ class _Fit:
         module: nn.Module,
         rows: Mapping[str, Tensor],
         samples: Sequence[Tensor],
-        start: str | None,
     ) -> "_Fit":
+        """Fits of mixed filters that are added to nothing."""
         banks = {key: network.bank_filters(key).cpu() for key in rows}
         mixes = [
             k for k, row in rows.items() if len(banks[k]) and len(row) >= SMALLEST_SHARED_LAYER
         ]
-        starts = {} if start is None else {k: network.start_filters(k, start).cpu() for k in mixes}
-        moments = moments_of(network, module, mixes, samples, starts)
+        moments = moments_of(network, module, mixes, samples)
         for key in mixes:
             if key not in moments:
-                moments[key] = filter_moments(rows[key], banks[key], starts.get(key))
-        return cls(network, moments, start, starts)
+                moments[key] = filter_moments(rows[key], banks[key])
+        return cls(network, moments)
+
+    def beyond(self, start: str | None) -> "_Fit":
+        """The fits of mixed filters that are added to a task's."""
+        if start is None:
+            return self
+        starts = {key: self.network.start_weights(key, start).cpu() for key in self.moments}
+        moments = {key: found.beyond(starts[key]) for key, found in self.moments.items()}
+        return replace(self, moments=moments, start=start, starts=starts)
 
     def needs(
         self,
@@ -211,11 +274,14 @@ class _Fit:
         weights, ranks = {}, {}
         for key in self.moments:
             bank_KD = self.network.bank_filters(key).cpu()
-            tensors, rule = self.mixed(key, planned), planned.of_layer(len(rows[key]), len(bank_KD))
+            tensors, rule = (
+                self.mixed(key, planned),
+                planned.of_layer(len(rows[key]), len(bank_KD), key),
+            )
             filters = rule.mix(tensors, bank_KD, [len(bank_KD)], exact=False)
             ranks[key] = getattr(rule, "rank", len(rows[key]))
             if rule.adds and key in self.starts:
-                filters = filters + self.starts[key]
+                filters = filters + self.network.start_filters(key, str(self.start)).cpu()
             weights[key] = self.network.layouts[key].to_weight(filters)
         changes = output_changes(module, weights, samples)
         return {
@@ -226,11 +292,21 @@ class _Fit:
     def mixed(self, key: str, mixing: Mixing) -> dict[str, Tensor]:
         """Tensors of a layer that mixes all of its filters."""
         layout, bank_KD = self.network.layouts[key], self.network.bank_filters(key).cpu()
-        rule = mixing.of_layer(layout.filters, len(bank_KD))
+        rule = mixing.of_layer(layout.filters, len(bank_KD), key)
         if isinstance(rule, LowRankMixing):
             up, down, _ = self.moments[key].factors(rule.rank)
             return {MIXING_UP: up.to(bank_KD), MIXING_DOWN: down.to(bank_KD)}
         weights, _ = self.moments[key].weights()
         if key in self.starts:
-            weights = weights + self.network.start_weights(key, str(self.start)).cpu()
+            weights = weights + self.starts[key]
         return {MIXING: weights.to(bank_KD)}
+
+    def task(
+        self, name: str, module: nn.Module, made: TaskFilters, rows: Mapping[str, Tensor]
+    ) -> TaskState:
+        """The task whose filters are made so, each layer wholly new or wholly mixed."""
+        filters = {
+            key: {UNCONSTRAINED: rows[key].clone()} if share else self.mixed(key, made.mixing)
+            for key, share in made.shares.items()
+        }
+        return task_of(name, module, made, filters)

@@ -6,7 +6,7 @@ Shape suffixes as in `filters.py`, and R the rank, M the number of selected bank
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -76,7 +76,7 @@ class Mixing(ABC):
         up_PR, down_RK = self.weights(values, bank)
         return up_PR @ down_RK
 
-    def of_layer(self, piggyback: int, bank: int) -> "Mixing":
+    def of_layer(self, piggyback: int, bank: int, layer: str = "") -> "Mixing":
         """Mixing of one layer: full mixing unless this one has fewer parameters."""
         full = FullMixing()
         return self if self.cost(piggyback, bank) < full.cost(piggyback, bank) else full
@@ -125,13 +125,26 @@ class LowRankMixing(Mixing):
 
     Attributes:
         rank: R.
+        ranks: layer -> its rank, where it has another one.
     """
 
     kind: ClassVar[str] = "low-rank"
     rank: int = DEFAULT_RANK
+    ranks: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_positive("rank", self.rank)
+        if not isinstance(self.ranks, Mapping):
+            raise PiggybackError(f"invalid ranks: found {self.ranks!r}, give a table of layers")
+        for rank in (self.rank, *self.ranks.values()):
+            check_positive("rank", rank)
+
+    def of_layer(self, piggyback: int, bank: int, layer: str = "") -> Mixing:
+        own = LowRankMixing(rank=self.ranks.get(layer, self.rank))
+        return super(LowRankMixing, own).of_layer(piggyback, bank)
+
+    def as_card(self) -> dict[str, Any]:
+        ranks = {"ranks": dict(self.ranks)} if self.ranks else {}
+        return {"kind": self.kind, "rank": self.rank, **ranks}
 
     def shapes(self, piggyback: int, bank: int) -> dict[str, Shape]:
         return {MIXING_UP: (piggyback, self.rank), MIXING_DOWN: (self.rank, bank)}
@@ -174,7 +187,7 @@ class SelectedMixing(Mixing):
     def shapes(self, piggyback: int, bank: int) -> dict[str, Shape]:
         return {MIXING: (piggyback, self.bank_filters), SELECTED: (self.bank_filters,)}
 
-    def of_layer(self, piggyback: int, bank: int) -> Mixing:
+    def of_layer(self, piggyback: int, bank: int, layer: str = "") -> Mixing:
         return super().of_layer(piggyback, bank) if self.bank_filters < bank else FullMixing()
 
     def begin(self, piggyback: int, bank_KD: Tensor) -> dict[str, Tensor]:

@@ -282,6 +282,16 @@ class PiggybackNetwork(nn.Module):
         task = self._kept.get(self.task_in_training or "")
         return task.options if task is not None and task.free else None
 
+    @torch.no_grad()
+    def pull_filters(self, state: TaskState, left: float) -> None:
+        """Move the filters of the task in training, which is trained free, towards another state's of the same task.
+
+        Args:
+            state: as for `train_task`.
+            left: share of each filter's distance that is left to it.
+        """
+        self._banks.pull(state, left)
+
     @property
     def options(self) -> FilterOptions | None:
         """Options of the task in training, with their defaults and what was chosen since; None if they are not known."""

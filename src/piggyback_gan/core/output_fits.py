@@ -24,6 +24,10 @@ from piggyback_gan.core.task import BIAS
 _RIDGE = 1e-4
 # Of an image's outputs: neighbours are alike, and products of all of them take long.
 _MOST_PLACES = 8192
+# A layer is measured at so many places for each filter that its outputs are fitted to, where samples have them,
+# and on so many images.
+_PLACES_FOR_A_FILTER = 24
+_FEWEST_IMAGES = 8
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,13 @@ class Moments:
     both_NK: Tensor
     fitted_N: Tensor
     own_N: Tensor
+
+    def beyond(self, start_NK: Tensor) -> "Moments":
+        """The moments of what is left to fit beyond the outputs of a start, given as mixing weights (N, K)."""
+        start = start_NK.to(self.bank_KK)
+        theirs = start @ self.bank_KK
+        left = self.fitted_N - (start * (2 * self.both_NK - theirs)).sum(1)
+        return Moments(self.bank_KK, self.both_NK - theirs, left.clamp_min(0), self.own_N)
 
     def weights(self) -> tuple[Tensor, Tensor]:
         """Fit the outputs by least squares: mixing weights (N, K), squared errors (N,)."""
@@ -103,26 +114,30 @@ _LEAST_OWN = 1e-6
 class _Watch:
     """A forward hook that sums the moments of a layer."""
 
-    def __init__(
-        self, layout: FilterLayout, bank_KD: Tensor, start_ND: Tensor | None, *, centred: bool
-    ) -> None:
+    def __init__(self, layout: FilterLayout, bank_KD: Tensor, *, centred: bool) -> None:
         self.layout = layout
         self.bank_KD = bank_KD
         # A bank of more filters than a filter has values is measured by way of these.
         long = len(bank_KD) > layout.length
         self.basis = torch.eye(layout.length).to(bank_KD) if long else bank_KD
-        self.start_ND = start_ND
         self.centred = centred
+        self.images = self.places = 0
         self.sums: list[Tensor] = []
+
+    @property
+    def has_enough(self) -> bool:
+        """Whether more images would change the moments little."""
+        return self.images >= _FEWEST_IMAGES and self.places >= _PLACES_FOR_A_FILTER * len(
+            self.basis
+        )
 
     def __call__(
         self, layer: ConvLayer, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
     ) -> None:
+        if self.has_enough:
+            return
         own_ND = self.layout.to_filters(layer.weight)
-        parts = [self.basis.to(own_ND), own_ND]
-        if self.start_ND is not None:
-            parts = [self.basis.to(own_ND), own_ND - self.start_ND.to(own_ND), own_ND]
-        rows = torch.cat(parts)
+        rows = torch.cat([self.basis.to(own_ND), own_ND])
         probe = copy.copy(layer)
         probe._parameters = {BIAS: None}
         probe.out_channels = len(rows)
@@ -135,24 +150,23 @@ class _Watch:
             self._add(probe.forward(image, *others, **others_named).detach()[0].flatten(1))
 
     def moments(self) -> Moments:
-        bank_KK, both_NK, fitted_N, own_N = self.sums
+        bank_KK, both_NK, own_N = self.sums
         if self.basis is not self.bank_KD:
             bank = self.bank_KD.double()
             bank_KK, both_NK = bank @ bank_KK @ bank.T, both_NK @ bank.T
-        return Moments(bank_KK, both_NK, fitted_N, own_N)
+        return Moments(bank_KK, both_NK, own_N, own_N)
 
     def _add(self, outputs: Tensor) -> None:
-        """Add an image's outputs (K + N or K + 2 N, places)."""
+        """Add an image's outputs (K + N, places)."""
         if self.centred:
             outputs = outputs - outputs.mean(1, keepdim=True)
         # On the CPU: not every device has float64.
         # An odd step meets both phases of a transposed convolution.
         step = outputs.shape[1] // _MOST_PLACES // 2 * 2 + 1
         flat = outputs[:, ::step].cpu().double() * math.sqrt(step)
-        count, filters = len(self.basis), self.layout.filters
-        bank, fitted, own = flat[:count], flat[count:][:filters], flat[count + filters :]
-        power = fitted.square().sum(1)
-        found = [bank @ bank.T, fitted @ bank.T, power, own.square().sum(1) if len(own) else power]
+        self.images, self.places = self.images + 1, self.places + flat.shape[1]
+        bank, own = flat[: len(self.basis)], flat[len(self.basis) :]
+        found = [bank @ bank.T, own @ bank.T, own.square().sum(1)]
         self.sums = [a + b for a, b in zip(self.sums, found, strict=True)] if self.sums else found
 
 
@@ -162,9 +176,8 @@ def output_moments(
     layouts: Mapping[str, FilterLayout],
     banks: Mapping[str, Tensor],
     samples: Sequence[Tensor],
-    starts: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Moments]:
-    """Measure the moments of layers' outputs on sample inputs, in one pass.
+    """Measure the moments of layers' outputs on sample inputs, in one pass over as many of them as are needed.
 
     The means of an image's outputs are left out where an instance norm follows, which removes them.
 
@@ -173,17 +186,17 @@ def output_moments(
         layouts: layer -> its layout.
         banks: layer -> its filter bank (K, D), of the layers to measure; these must be plain and without groups.
         samples: batches of inputs, on the module's device.
-        starts: layer -> filters (N, D) that mixed ones are to be added to.
     """
     layers, normed = dict(module.named_modules()), _instance_normed(module)
     watches, handles = {}, []
     for name, bank_KD in banks.items():
         layer = layers[name]
-        start = (starts or {}).get(name)
-        watches[name] = _Watch(layouts[name], bank_KD, start, centred=id(layer) in normed)
+        watches[name] = _Watch(layouts[name], bank_KD, centred=id(layer) in normed)
         handles.append(layer.register_forward_hook(watches[name], with_kwargs=True))
     try:
         for batch in samples:
+            if watches and all(watch.has_enough for watch in watches.values()):
+                break
             module(batch)
     finally:
         for handle in handles:
@@ -191,11 +204,11 @@ def output_moments(
     return {name: watch.moments() for name, watch in watches.items() if watch.sums}
 
 
-def filter_moments(rows_ND: Tensor, bank_KD: Tensor, start_ND: Tensor | None = None) -> Moments:
+def filter_moments(rows_ND: Tensor, bank_KD: Tensor) -> Moments:
     """The moments of filters themselves, for layers whose outputs can't be measured."""
     rows, bank = rows_ND.double(), bank_KD.double()
-    fitted = rows if start_ND is None else rows - start_ND.double()
-    return Moments(bank @ bank.T, fitted @ bank.T, fitted.square().sum(1), rows.square().sum(1))
+    powers = rows.square().sum(1)
+    return Moments(bank @ bank.T, rows @ bank.T, powers, powers)
 
 
 @torch.no_grad()

@@ -7,14 +7,18 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from piggyback_gan.core.filter_options import FilterOptions
 from piggyback_gan.core.free_tasks import (
     Factorized,
     factorize_task,
-    factorized_as,
+    made_as_card,
+    made_from_card,
+    pull_to_bank,
     restore_factorized,
 )
 from piggyback_gan.core.network import PiggybackNetwork
-from piggyback_gan.core.private_tensors import module_state
+from piggyback_gan.core.private_tensors import load_module_state, module_state
+from piggyback_gan.core.task import TaskFilters
 from piggyback_gan.evaluation.metric_names import higher_is_better
 from piggyback_gan.names import BACKWARD, FORWARD
 from piggyback_gan.system.distributed import Processes
@@ -27,6 +31,8 @@ from piggyback_gan.training.task_data import TaskData
 _COMPARED = (16, 64 * 64 * 64)
 _FITTED = (4, 64 * 256 * 256)
 _MOST_IMAGES = 64
+# Filters are pulled to the bank in so many steps, of which factorization is the last.
+_PULLS = 4
 
 _Decided = TypeVar("_Decided")
 Measure = Callable[[], Mapping[str, float]]
@@ -46,8 +52,9 @@ class BankedGenerators:
 
     Attributes:
         networks: those with a filter bank.
-        decided: generator -> where there is one, `start`, the start that was chosen; `made`, how a factorized task's
-            filters are made, and its `budget`; plain values for a checkpoint.
+        decided: generator -> where there is one, `start`, the start that was chosen; `pulled`, how filters are made
+            of which those of a free network are pulled to; `made`, how a factorized task's are made, and its `budget`;
+            plain values for a checkpoint.
     """
 
     def __init__(
@@ -76,8 +83,19 @@ class BankedGenerators:
 
     def due(self, step: int, steps: int) -> list[str]:
         """The generators that are to be factorized before this step of a training, at the latest before its last."""
-        free = {name: network.to_factorize for name, network in self.networks.items()}
-        return [name for name, how in free.items() if how and step >= int(how.free_share * steps)]
+        return [name for name, how in self._free() if step >= int(how.free_share * steps)]
+
+    def pulls(self, step: int, steps: int) -> dict[str, float]:
+        """Generators whose filters are to be pulled to the bank before this step -> the share of the distance that is left."""
+        found = {}
+        for name, options in self._free():
+            # A network that keeps a quality is compared with one that nothing pulled.
+            share = 0.0 if options.quality else min(options.pull_share, options.free_share)
+            for pull in range(1, _PULLS) if share else ():
+                at = options.free_share - share * (_PULLS - pull) / (_PULLS - 1)
+                if step == int(at * steps) > 0:
+                    found[name] = 1 - pull / _PULLS
+        return found
 
     def rates(self, names: Sequence[str]) -> dict[str, float]:
         """Learning rates after factorization, relative to before, of generators that are to be factorized."""
@@ -110,6 +128,22 @@ class BankedGenerators:
             self.decided[name] = {"start": start.init}
         return starts
 
+    def pull(self, pulls: Mapping[str, float]) -> None:
+        """Pull the filters of these generators to the bank (`pull_to_bank`), to a share of the distance that is left."""
+
+        def pull() -> dict[str, tuple[dict[str, Any], dict[str, Tensor]]]:
+            samples, found = self._samples(*_FITTED), {}
+            for name, left in pulls.items():
+                made = pull_to_bank(self.networks[name], samples[name], left, self._pulled(name))
+                state = module_state(self.networks[name].module) if self.team.world > 1 else {}
+                found[name] = made_as_card(made), {k: t.cpu() for k, t in state.items()}
+            return found
+
+        for name, (made, values) in self._by_first(pull).items():
+            if not self.team.is_first:
+                load_module_state(self.networks[name].module, values)
+            self.decided.setdefault(name, {})["pulled"] = made
+
     def factorize(self, names: Sequence[str], measure: Measure) -> dict[str, Factorized]:
         """Factorize these generators, one after the other (`factorize_task`).
 
@@ -126,9 +160,9 @@ class BankedGenerators:
             for name in names:
                 network = self.networks[name]
                 accept = self._acceptance(network, before, measure)
-                how = factorize_task(network, samples[name], accept)
+                how = factorize_task(network, samples[name], accept, self._pulled(name))
                 state = {k: t.cpu() for k, t in module_state(network.module).items()}
-                found[name] = how, factorized_as(network), state
+                found[name] = how, made_as_card(network.made), state
             return found
 
         found = self._by_first(factorize)
@@ -148,6 +182,15 @@ class BankedGenerators:
                 self.networks[name].restart_task(own["start"])
             if "made" in own:
                 restore_factorized(self.networks[name], own["made"], values[name])
+
+    def _free(self) -> list[tuple[str, FilterOptions]]:
+        """The generators that are trained free, with their options."""
+        found = [(name, network.to_factorize) for name, network in self.networks.items()]
+        return [(name, options) for name, options in found if options is not None]
+
+    def _pulled(self, name: str) -> TaskFilters | None:
+        pulled = self.decided.get(name, {}).get("pulled")
+        return None if pulled is None else made_from_card(pulled)
 
     def _acceptance(
         self, network: PiggybackNetwork, before: Mapping[str, float], measure: Measure

@@ -190,9 +190,12 @@ class TrainingLoop:
         return in_generators or self.options.discriminator_norm == "batch"
 
     def _factorize_at(self, step: int) -> None:
-        """Before this step, factorize the generators that are trained free if their share of the steps is done."""
-        due = self.banked.due(step, self.options.epochs * self.epoch_steps)
+        """Before this step, pull filters of generators that are trained free to the bank, or factorize, if it is time to."""
+        steps = self.options.epochs * self.epoch_steps
+        due = self.banked.due(step, steps)
         if not due:
+            if pulls := self.banked.pulls(step, steps):
+                self.banked.pull(pulls)
             return
         if self.banked.promises_quality:
             # Held-out images take long: a stop among them loses no step.
