@@ -70,7 +70,8 @@ def pull_to_bank(
     options, name = _of_free(network, samples)
     if options.budgets:
         options = replace(options, budget=options.budgets[-1], quality=None)
-    ((_, state),) = _factorizations(network, name, network.fold(name), options, samples, made)
+    module = network.fold(name)
+    ((_, state),) = _factorizations(network, name, module, options, samples, made)
     network.pull_filters(state, left)
     return state.filters
 
@@ -111,8 +112,8 @@ def factorize_task(
         budget, accepted = taken, options.quality is None or accept()
         if accepted:
             break
-    made = network.fold(name)
-    before, after = (torch.cat([m(batch) for batch in unseen]) for m in (module, made))
+    factorized = network.fold(name)
+    before, after = (torch.cat([m(batch) for batch in unseen]) for m in (module, factorized))
     change = (after - before).abs().mean() / before.std().clamp_min(1e-12)
     return Factorized(float(change), budget, accepted)
 

@@ -27,10 +27,12 @@ from piggyback_gan.training.options import TrainingOptions
 from piggyback_gan.training.starts import Start, choose_start
 from piggyback_gan.training.task_data import TaskData
 
-# Images to compare starts on, and to factorize on: a U-Net's innermost layers have few places in each.
-_COMPARED = (16, 64 * 64 * 64)
-_FITTED = (4, 64 * 256 * 256)
-_MOST_IMAGES = 64
+# Images to compare starts on: more of them choose the same, or another one that is as good.
+_COMPARED = 16
+# The most images to factorize on, up to 256 pixels a side: a U-Net's innermost layers have few places in each.
+_FITTED = 64
+_FITTED_SIDE = 256
+_FEWEST = 4
 # Filters are pulled to the bank in so many steps, of which factorization is the last.
 _PULLS = 4
 
@@ -113,7 +115,7 @@ class BankedGenerators:
             return {}
 
         def choose() -> dict[str, Start]:
-            samples = self._samples(*_COMPARED)
+            samples = self._samples(_COMPARED)
             # An unpaired task has no targets: features are to keep what is in the images.
             sides = _OTHER if self.options.mode == "paired" else {name: name for name in _OTHER}
             return {
@@ -132,7 +134,7 @@ class BankedGenerators:
         """Pull the filters of these generators to the bank (`pull_to_bank`), to a share of the distance that is left."""
 
         def pull() -> dict[str, tuple[dict[str, Any], dict[str, Tensor]]]:
-            samples, found = self._samples(*_FITTED), {}
+            samples, found = self._samples(self._fitted()), {}
             for name, left in pulls.items():
                 made = pull_to_bank(self.networks[name], samples[name], left, self._pulled(name))
                 state = module_state(self.networks[name].module) if self.team.world > 1 else {}
@@ -155,7 +157,7 @@ class BankedGenerators:
         """
 
         def factorize() -> dict[str, tuple[Factorized, dict[str, Any], dict[str, Tensor]]]:
-            samples, found = self._samples(*_FITTED), {}
+            samples, found = self._samples(self._fitted()), {}
             before = measure() if self.promises_quality else {}
             for name in names:
                 network = self.networks[name]
@@ -213,10 +215,13 @@ class BankedGenerators:
             raise Interrupted(position)
         return decided
 
-    def _samples(self, fewest: int, pixels: int) -> dict[str, list[Tensor]]:
+    def _fitted(self) -> int:
+        """Number of images to factorize on."""
+        return max(_FEWEST, min(_FITTED, _FITTED * _FITTED_SIDE**2 // self.options.image_size**2))
+
+    def _samples(self, images: int) -> dict[str, list[Tensor]]:
         """Training images by the generator that takes them, in small batches."""
-        fitting = pixels // self.options.image_size**2
-        first, second = self.data.some(self.options, max(fewest, min(_MOST_IMAGES, fitting)))
+        first, second = self.data.some(self.options, images)
         return {FORWARD: first, BACKWARD: second}
 
 
