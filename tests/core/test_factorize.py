@@ -20,7 +20,7 @@ from piggyback_gan.core.factorize import (
     relative_error,
 )
 from piggyback_gan.core.filter_options import FilterOptions
-from piggyback_gan.core.free_tasks import factorize_task
+from piggyback_gan.core.free_tasks import factorize_task, pull_to_bank
 from piggyback_gan.core.network import PiggybackNetwork
 from piggyback_gan.core.task import TaskState
 from piggyback_gan.errors import PiggybackError
@@ -318,6 +318,44 @@ def test_a_free_task_is_factorized_onto_the_bank_and_nothing_else_changes(
             assert errors.sum() < 1e-6 * rows.double().square().sum()
     after = network.task_state("first")
     assert all(torch.equal(after.tensors[key], before.tensors[key]) for key in before.tensors)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"budget": 0.6}, {"budget": 0.6, "mixing": "full"}, {"unconstrained": 0.25}],
+    ids=str,
+)
+def test_filters_are_pulled_a_share_of_the_way_to_what_they_are_factorized_to(
+    options: dict[str, Any],
+) -> None:
+    pulled, at_once = trained_free(1, **options), trained_free(1, **options)
+    before = conv_weights(pulled.fold("free"))
+    images, bank = SAMPLES[-1], pulled.task_state("first")
+    given = pulled.fold("free")(images)
+    made = pull_to_bank(pulled, SAMPLES, 0.75)
+    assert pulled.to_factorize is not None  # it is still trained free
+    change = factorize_task(at_once, SAMPLES).change
+    target = conv_weights(at_once.fold("free"))
+    for key, filters in conv_weights(pulled.fold("free")).items():
+        expected = before[key] + 0.25 * (target[key] - before[key])
+        torch.testing.assert_close(filters, expected, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        moved = (pulled.fold("free")(images) - given).abs().mean() / given.std()
+    assert 0 < moved < 0.6 * change
+    # All the way, they are the bank's: then factorization changes nothing.
+    again = pull_to_bank(pulled, SAMPLES, 0.0, made)
+    assert again.mixing == made.mixing and again.shares == made.shares
+    assert factorize_task(pulled, SAMPLES, made=again).change < 0.01 * change
+    assert pulled.made.shares.keys() == made.shares.keys() and pulled.made.mixing == made.mixing
+    after = pulled.task_state("first")
+    assert all(torch.equal(after.tensors[key], bank.tensors[key]) for key in bank.tensors)
+
+
+def test_only_a_task_that_is_trained_free_is_pulled() -> None:
+    network = trained_free(1, budget=0.6)
+    factorize_task(network, SAMPLES)
+    with pytest.raises(PiggybackError, match="no task is trained free"):
+        pull_to_bank(network, SAMPLES, 0.5)
 
 
 def test_outputs_change_less_than_with_a_fit_of_filters() -> None:

@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -390,7 +390,7 @@ def test_a_dry_run_is_printed_once_and_counts_all_processes(tmp_path: Path, data
     arguments = ["train", str(tmp_path / "bank"), "one", "--data", str(data), "--dry-run"]
     first, second = together(call, [*arguments, "--config", str(config), "--epochs", "1"])
     assert first[0] == 0 and second == (0, "", "")
-    assert "2 of 4, in 1 epoch," in first[1]
+    assert "2 of 4 images each, in 1 epoch," in first[1]
 
 
 def join(patience: float | None, removed: str | None) -> None:
@@ -470,21 +470,27 @@ def test_a_process_more_than_there_are_gpus_is_refused(monkeypatch: pytest.Monke
         choose_device("cuda")
 
 
-def teach_by_first(bank: Path, data: Path, options: TrainingOptions) -> str:
-    """A second task, on which only the first process may decide; what the generator has at the end."""
+def teach_by_first(bank: Path, data: Path, options: TrainingOptions) -> list[str]:
+    """A second task, on which only the first process may decide; what the generators have when pulled and at the end."""
     if os.environ.get("RANK", "0") != "0":
-        for name in ("choose_start", "factorize_task"):
+        for name in ("choose_start", "pull_to_bank", "factorize_task"):
             setattr(banked, name, None)
-    ended: list[str] = []
-    finish = PiggybackNetwork.finish_task
+    noted: list[str] = []
+    finish, pull = PiggybackNetwork.finish_task, banked.BankedGenerators.pull
 
-    def note(network: PiggybackNetwork) -> None:
-        ended.append(tensors_sha256(network.module.state_dict()))
+    def note_end(network: PiggybackNetwork) -> None:
+        noted.append(tensors_sha256(network.module.state_dict()))
         finish(network)
 
-    PiggybackNetwork.finish_task = note  # type: ignore[method-assign]
+    def note_pull(generators: banked.BankedGenerators, pulls: Mapping[str, float]) -> None:
+        pull(generators, pulls)
+        states = (network.module.state_dict() for network in generators.networks.values())
+        noted.extend(tensors_sha256(state) for state in states)
+
+    PiggybackNetwork.finish_task = note_end  # type: ignore[method-assign]
+    banked.BankedGenerators.pull = note_pull  # type: ignore[method-assign]
     teach(bank, "two", data, options)
-    return ended[0]
+    return noted
 
 
 @MODES
@@ -494,7 +500,8 @@ def test_the_first_process_chooses_the_start_and_factorizes_for_all(
     options = dataclasses.replace(options, budget=0.3, epochs=2)
     teach(tmp_path / "bank", "one", data, dataclasses.replace(options, epochs=1), GENERATOR)
     first, second = together(teach_by_first, tmp_path / "bank", data, options)
-    assert first == second
+    # Each generator is pulled and ends.
+    assert first == second and len(first) >= 2 * (1 if options.mode == "paired" else 2)
     assert Bank.open(tmp_path / "bank").tasks == ("one", "two")
 
 

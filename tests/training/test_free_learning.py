@@ -15,7 +15,9 @@ from drawn import draw_pairs
 from piggyback_gan import Bank, PiggybackError, TrainingOptions, teach
 from piggyback_gan.cli.progress import TrainingProgress, describe
 from piggyback_gan.core.free_tasks import Factorized
-from piggyback_gan.training.banked import keeps_quality
+from piggyback_gan.core.network import PiggybackNetwork
+from piggyback_gan.system.distributed import Processes
+from piggyback_gan.training.banked import BankedGenerators, keeps_quality
 from piggyback_gan.training.callbacks import Callback, Position
 from piggyback_gan.training.plan import plan_task
 from piggyback_gan.training.starts import Start
@@ -74,6 +76,43 @@ def test_what_it_adds_keeps_to_the_budget_and_is_in_its_card(tmp_path: Path, pai
     assert 0.2 < count.share <= 0.3
     assert card.parameters is not None and card.parameters.total == count.total
     assert card.options["learn"] == "free" and card.options["free_share"] == 0.5
+
+
+@pytest.mark.parametrize("mode", ["paired", "unpaired"])
+def test_what_was_pulled_to_the_bank_is_changed_less_by_factorization(
+    tmp_path: Path, pairs: Path, mode: Any
+) -> None:
+    changes = []
+    for pull_share in (0.0, 0.25):
+        bank, watch = tmp_path / f"bank-{pull_share}", Watching()
+        still = {"learning_rate": 0.0, "backward_learning_rate": 0.0, "pull_share": pull_share}
+        options = dataclasses.replace(with_first(bank, pairs, mode), **still)
+        teach(bank, "two", pairs, options, callback=watch)
+        changes.append(watch.found[0][1])
+    at_once, pulled = changes
+    assert all(how.change < 0.8 * at_once[name].change for name, how in pulled.items())
+
+
+def test_pulls_are_spread_over_their_share_of_the_steps(tmp_path: Path) -> None:
+    network = PiggybackNetwork(torch.nn.Conv2d(3, 16, 3))
+    network.add_task("one")
+    network.finish_task()
+    options = TrainingOptions(free_share=0.8, pull_share=0.3, learn="free", budget=0.5)
+    data: Any = None
+    generators = BankedGenerators({"forward": network}, data, options, Processes())
+    for asked, expected in (
+        (options, {50: 0.75, 60: 0.5, 70: 0.25}),
+        (dataclasses.replace(options, pull_share=0.0), {}),
+        (dataclasses.replace(options, quality=1.03), {}),
+        # Not before the first step.
+        (dataclasses.replace(options, free_share=0.15), {5: 0.5, 10: 0.25}),
+    ):
+        network.add_task("two", asked)
+        pulls = {step: generators.pulls(step, 100) for step in range(80)}
+        found = {step: left["forward"] for step, left in pulls.items() if left}
+        assert found == expected
+        assert generators.due(round(100 * asked.free_share), 100) == ["forward"]
+        network.discard_task()
 
 
 def test_the_discriminator_and_what_stays_of_the_generator_go_on(
@@ -276,7 +315,9 @@ def test_the_plan_says_what_a_free_task_adds_at_most(tmp_path: Path, pairs: Path
     ):
         plan = plan_task(bank, "two", pairs, dataclasses.replace(options, **asked), GENERATOR)
         assert words in describe(plan)
-        assert "; the first 3 free, then factorized" in describe(plan)
+        keeps = "quality" in asked or asked.get("budget") == "auto"
+        pulled = "" if keeps else ", in their last part pulled to the bank's filters"
+        assert f"; the first 3 free{pulled}, then factorized" in describe(plan)
 
 
 def test_the_command_line_says_why_random_filters_are_not_taken(

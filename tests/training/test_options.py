@@ -38,7 +38,7 @@ WRONG = {
     "learn": ["freely", 1],
     "free_share": [-0.1, 1, "0.5", True, float("nan")],
     "pull_share": [-0.1, 1, "0.5", True, float("nan")],
-    "factorized_rate": [-1, "3", True, float("nan"), float("inf")],
+    "factorized_rate": [-1, 0, "3", True, float("nan"), float("inf")],
     "start_noise": [-0.1, 1.1, "0.5", True],
     "learning_rate": [-1, "2e-4", float("nan"), float("inf"), True],
     "seed": [-1, 2**31, "0", 1.5, True],
@@ -348,7 +348,7 @@ def test_what_is_given_on_the_command_line_goes_before_the_file(tmp_path: Path, 
         f"data       {data} (side-by-side, paired, BtoA): 5 pairs, 2 held out (val); {rgb}",
         "network    resnet-6, ngf 8, batch norm, 3 -> 3 channels, 32 px",
         (
-            "steps      12 of 2, in 4 epochs, on cpu; rate 0.5, falling in the last 2 epochs; "
+            "steps      12 of 2 images each, in 4 epochs, on cpu; rate 0.5, falling in the last 2 epochs; "
             "augmented"
         ),
     ]

@@ -22,6 +22,7 @@ _START_NAMES = {
     STANDALONE: "random filters",
     AUTO: "an earlier task, chosen by training images",
 }
+_NAMED = 4  # of the starts that were compared
 _MUCH = 0.05  # share of private parameters that takes most of the default budget
 
 
@@ -102,17 +103,19 @@ class TrainingProgress(Callback):
 
     def start_chosen(self, generator: str, start: Start) -> None:
         errors = sorted(start.errors.items(), key=lambda each: each[1])
-        listed = ", ".join(f"{_START_NAMES.get(n, n)} {error:.3g}" for n, error in errors[:4])
-        more = f" and {len(errors) - 4} others" if len(errors) > 4 else ""
+        named = [*errors[:_NAMED], *(each for each in errors[_NAMED:] if each[0] == STANDALONE)]
+        listed = ", ".join(f"{_START_NAMES.get(n, n)} {error:.3g}" for n, error in named)
+        others = len(errors) - len(named)
+        more = f" and {count(others, 'other')}" if others else ""
         compared = sum(name != STANDALONE for name in start.errors)
-        of_all = f" of {start.tasks}" if compared < start.tasks else ""
+        of_all = f"{compared} of " if compared < start.tasks else ""
         random = start.errors.get(STANDALONE, math.inf)
         rule = ""
         if start.init != STANDALONE and random < start.errors[start.init]:
             rule = f" (random filters would have to be below {RANDOM_MARGIN:g} of that)"
         direction = "" if generator == FORWARD else f" ({generator})"
         self._say(
-            f"starts from {_START_NAMES.get(start.init, start.init)}{direction}, of {compared}{of_all} earlier tasks: "
+            f"starts from {_START_NAMES.get(start.init, start.init)}{direction}, of {of_all}{count(start.tasks, 'earlier task')}: "
             f"error of training images predicted from its features, relative to their variance: {listed}{more}{rule}"
         )
 
@@ -127,10 +130,14 @@ class TrainingProgress(Callback):
                 continue
             kept = f"held-out figures are within a ratio of {self._quality:g} of the free network's"
             which = "" if len(found) == 1 else f" of the {name} generator"
+            figures = "  ".join(
+                f"{metric_label(name)} {before:.4g} -> {after:.4g}"
+                for name, (before, after) in how.figures.items()
+            )
             self._say(
-                f"budget {how.budget:g}{which}: {kept}"
+                f"budget {how.budget:g}{which}: {kept}:  {figures}"
                 if how.accepted
-                else f"budget {how.budget:g}{which}: the largest one that is tried; not even with it {kept}"
+                else f"budget {how.budget:g}{which}: the largest one that is tried; not even with it {kept}:  {figures}"
             )
 
     def collapsed(self, position: Position, generator: str) -> None:
@@ -168,7 +175,8 @@ def describe(plan: TaskPlan) -> str:
         "network": f"{plan.config.summary}, "
         f"{plan.config.input_channels} -> {plan.config.output_channels} channels, "
         f"{options.image_size} px{', in both directions' if len(plan.networks) > 1 else ''}",
-        "steps": f"{plan.steps} of {plan.effective_batch}, in {count(options.epochs, 'epoch')}, on "
+        "steps": f"{plan.steps} of {count(plan.effective_batch, 'image')} each, in "
+        f"{count(options.epochs, 'epoch')}, on "
         f"{options.device}; rate {options.learning_rate:g}{falling}"
         f"{'; augmented' if options.augment == 'on' else ''}{_free(plan)}",
         "parameters": f"{_parameters(plan)}{_private(plan)}",
@@ -179,9 +187,15 @@ def describe(plan: TaskPlan) -> str:
 
 def _free(plan: TaskPlan) -> str:
     """How long the task is trained free."""
-    if plan.networks[FORWARD].to_factorize is None:
+    free = plan.networks[FORWARD].to_factorize
+    if free is None:
         return ""
-    return f"; the first {int(plan.options.free_share * plan.steps)} free, then factorized"
+    pulled = (
+        ""
+        if free.quality or not free.pull_share
+        else ", in their last part pulled to the bank's filters"
+    )
+    return f"; the first {int(free.free_share * plan.steps)} free{pulled}, then factorized"
 
 
 def _parameters(plan: TaskPlan) -> str:

@@ -85,9 +85,9 @@ class FilterOptions:
             raise PiggybackError(
                 f"invalid pull_share: found {self.pull_share!r}, give a number from 0 to below 1"
             )
-        if not is_number(self.factorized_rate) or not 0 <= self.factorized_rate < math.inf:
+        if not is_number(self.factorized_rate) or not 0 < self.factorized_rate < math.inf:
             raise PiggybackError(
-                f"invalid factorized_rate: found {self.factorized_rate!r}, give a finite number from 0 on"
+                f"invalid factorized_rate: found {self.factorized_rate!r}, give a finite number above 0"
             )
         if not is_number(self.start_noise) or not 0 <= self.start_noise <= 1:
             raise PiggybackError(

@@ -36,11 +36,13 @@ class Factorized:
         change: of its outputs on samples: the mean absolute difference divided by their standard deviation.
         budget: that was taken; None for a share of new filters.
         accepted: whether it was accepted; False if not even the largest budget was.
+        figures: metric -> its values on held-out images before and after, where a quality is to be kept.
     """
 
     change: float
     budget: float | None
     accepted: bool = True
+    figures: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -161,8 +162,10 @@ class BankedGenerators:
             before = measure() if self.promises_quality else {}
             for name in names:
                 network = self.networks[name]
-                accept = self._acceptance(network, before, measure)
+                after: dict[str, float] = {}
+                accept = self._acceptance(network, before, after, measure)
                 how = factorize_task(network, samples[name], accept, self._pulled(name))
+                how = replace(how, figures={key: (before[key], after[key]) for key in after})
                 state = {k: t.cpu() for k, t in module_state(network.module).items()}
                 found[name] = how, made_as_card(network.made), state
             return found
@@ -195,11 +198,21 @@ class BankedGenerators:
         return None if pulled is None else made_from_card(pulled)
 
     def _acceptance(
-        self, network: PiggybackNetwork, before: Mapping[str, float], measure: Measure
+        self,
+        network: PiggybackNetwork,
+        before: Mapping[str, float],
+        after: dict[str, float],
+        measure: Measure,
     ) -> Callable[[], bool]:
+        """Whether the network keeps its quality; what is measured is left in `after`."""
         options = network.to_factorize
         quality = options.quality if options and options.quality else math.inf
-        return lambda: keeps_quality(measure(), before, quality)
+
+        def accept() -> bool:
+            after.update(measure())
+            return keeps_quality(after, before, quality)
+
+        return accept
 
     def _by_first(self, decide: Callable[[], _Decided]) -> _Decided:
         """What the first process decides, in all of them; Interrupted in all if it is stopped."""
