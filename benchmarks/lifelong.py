@@ -90,12 +90,14 @@ def figures(evaluation: Evaluation) -> dict[str, Any]:
     return {**evaluation.metrics, "outputs_sha256": evaluation.outputs_sha256}
 
 
-def machine() -> Mapping[str, Any]:
+def machine(repository: Path = HERE.parent) -> Mapping[str, Any]:
     def git(*words: str) -> str:
-        ran = subprocess.run(["git", *words], capture_output=True, text=True, check=True, cwd=HERE)
+        ran = subprocess.run(
+            ["git", *words], capture_output=True, text=True, check=True, cwd=repository
+        )
         return ran.stdout.strip()
 
-    changed = git("status", "--porcelain", "../src", ".")
+    changed = git("status", "--porcelain", "src", "benchmarks")
     return {
         "commit": git("rev-parse", "HEAD") + (" with changes" if changed else ""),
         "architecture": platform.machine(),

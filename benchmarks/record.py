@@ -1,10 +1,10 @@
 """Record an experiment's settings and figures, without weights and images.
 
-    python benchmarks/record.py DIR NAME
+    python benchmarks/record.py DIR NAME [--clone CLONE]
 
 DIR is the folder of a `pbgan experiment`. Its settings and all stages go to docs/results/NAME.json, tables
 as CSV and plots as PNG to docs/results/NAME/. Run it from the source of the experiment: the commit is recorded
-too, and parts from another source are refused.
+too, of each part. CLONE is a repository at the commit of other parts; parts from any other source are refused.
 """
 
 import argparse
@@ -31,13 +31,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, metavar="DIR")
     parser.add_argument("name")
+    parser.add_argument("--clone", type=Path, action="append", default=[])
     given = parser.parse_args()
+    commits = {source_sha256(): machine()["commit"]}
+    for clone in given.clone:
+        package = clone / "src" / "piggyback_gan"
+        commits[source_sha256(package)] = machine(clone)["commit"]
     results = Results.read(given.folder)
+    parts = {}
     for part in sorted(given.folder.glob("parts/*/*/part.json")):
-        if read_table(part, "damaged")["source_sha256"] != source_sha256():
-            sys.exit(f"{part.parent} was run from another source than this")
+        source = read_table(part, "damaged")["source_sha256"]
+        if source not in commits:
+            sys.exit(f"{part.parent} was run from another source than this: give a --clone of it")
+        parts["/".join(part.parts[-3:-1])] = commits[source]
     content = {
         "commit": machine()["commit"],
+        "commits": parts,
         "experiment": {
             **results.experiment,
             "command": without_places(results.experiment["command"]),

@@ -5,7 +5,6 @@ that are far from them. Shapes as in `filters.py`, and R a rank.
 """
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -163,10 +162,10 @@ class _Watch:
         # On the CPU: not every device has float64.
         # An odd step meets both phases of a transposed convolution.
         step = outputs.shape[1] // _MOST_PLACES // 2 * 2 + 1
-        flat = outputs[:, ::step].cpu().double() * math.sqrt(step)
+        flat = outputs[:, ::step].cpu().double()
         self.images, self.places = self.images + 1, self.places + flat.shape[1]
         bank, own = flat[: len(self.basis)], flat[len(self.basis) :]
-        found = [bank @ bank.T, own @ bank.T, own.square().sum(1)]
+        found = [step * sums for sums in (bank @ bank.T, own @ bank.T, own.square().sum(1))]
         self.sums = [a + b for a, b in zip(self.sums, found, strict=True)] if self.sums else found
 
 

@@ -171,8 +171,7 @@ def through_json(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @functools.cache
-def source_sha256() -> str:
-    """Hash of this library's source, to match results with commits."""
-    package = Path(piggyback_gan.__file__).parent
+def source_sha256(package: Path = Path(piggyback_gan.__file__).parent) -> str:
+    """Hash of this library's source, or of another copy of it, to match results with commits."""
     files = sorted(path for path in package.rglob("*") if path.suffix in (".py", ".html"))
     return hashlib.sha256(to_json(fingerprint(files, root=package))).hexdigest()
