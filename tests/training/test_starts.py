@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from drawn import draw_pairs
 from piggyback_gan import Bank, FilterOptions, teach
+from piggyback_gan.core.factorize import conv_weights
 from piggyback_gan.core.network import PiggybackNetwork
 from piggyback_gan.training.callbacks import Callback
 from piggyback_gan.training.starts import SHORTLIST, Start, choose_start, shortlist
@@ -92,7 +93,8 @@ def test_a_network_without_a_last_layer_on_images_is_judged_by_its_outputs() -> 
 
 def test_half_of_a_start_is_noise_of_the_same_power() -> None:
     network = network_with(keeps=1.0, loses=1.0)
-    given = {name: network.start_filters(name, "keeps") for name in ("0", "2")}
+    weights = conv_weights(network.fold("keeps"))
+    given = {name: network.layouts[name].to_filters(weights[name]) for name in ("0", "2")}
     torch.manual_seed(0)
     network.add_task(
         "new", FilterOptions(learn="free", unconstrained=0.25, init="keeps", start_noise=0.0)

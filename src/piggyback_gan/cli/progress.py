@@ -134,11 +134,9 @@ class TrainingProgress(Callback):
                 f"{metric_label(name)} {before:.4g} -> {after:.4g}"
                 for name, (before, after) in how.figures.items()
             )
-            self._say(
-                f"budget {how.budget:g}{which}: {kept}:  {figures}"
-                if how.accepted
-                else f"budget {how.budget:g}{which}: the largest one that is tried; not even with it {kept}:  {figures}"
-            )
+            if not how.accepted:
+                kept = f"the largest one that is tried; not even with it {kept}"
+            self._say(f"budget {how.budget:g}{which}: {kept}:  {figures}")
 
     def collapsed(self, position: Position, generator: str) -> None:
         which = "the generator" if generator == FORWARD else f"the {generator} generator"
@@ -190,11 +188,7 @@ def _free(plan: TaskPlan) -> str:
     free = plan.networks[FORWARD].to_factorize
     if free is None:
         return ""
-    pulled = (
-        ""
-        if free.quality or not free.pull_share
-        else ", in their last part pulled to the bank's filters"
-    )
+    pulled = ", in their last part pulled to the bank's filters" if free.pulled_share else ""
     return f"; the first {int(free.free_share * plan.steps)} free{pulled}, then factorized"
 
 

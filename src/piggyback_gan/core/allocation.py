@@ -159,8 +159,8 @@ def allot_by_need(
 ) -> tuple[dict[str, float], Mixing, float]:
     """Spend a task's budget where its network needs it: on layers of new filters, and on the rank of each other layer.
 
-    Every layer begins with the rank 1. Then the budget is spent step by step, each time on the layer, and there on the
-    rank or on new filters, that gains most for its cost.
+    Every layer begins with what costs least. Then the budget is spent step by step, each time on the layer, and there on
+    the rank or on new filters, that gains most for its cost.
 
     Args:
         options: with their defaults and a budget that `allot` accepts.
@@ -217,12 +217,13 @@ def _ways(options: FilterOptions, at: LayerSize, need: Need | None) -> list[_Way
     new = _Way(None, at.filters * at.length, 0.0)
     if need is None:
         return [new]
-    mixed = [
-        _Way(rank, at.cost(0, mixing), need.at(mixing.of_layer(at.filters, at.bank)))
-        for rank in ([options.rank] if options.rank else _ladder(at.filters))
-        for mixing in (mixing_of(options, rank),)
-    ]
-    return [*(way for way in mixed if way.cost < new.cost), new]
+    ways = []
+    for rank in [options.rank] if options.rank else _ladder(at.filters):
+        rule = mixing_of(options, rank).of_layer(at.filters, at.bank)
+        cost = rule.cost(at.filters, at.bank)
+        if cost < new.cost:
+            ways.append(_Way(rank, cost, need.at(rule)))
+    return [*ways, new]
 
 
 def _ladder(most: int) -> list[int]:

@@ -159,8 +159,9 @@ class FilterBanks:
         gradient_PD = gradient_ND[len(parts.unconstrained_UD) :]
         selected.copy_(most_relevant(gradient_PD, parts.bank_KD, len(selected)))
 
-    def pull(self, state: TaskState, left: float) -> None:
-        """Move filters of the task in training, all of them new, towards a state's, up to a share of the distance."""
+    def mixed_filters(self, state: TaskState) -> dict[str, Tensor]:
+        """Compose the filters (N, D) that a state of a next task gives to each layer that mixes, not exactly."""
+        mixed = {}
         for layer_plan in self.plan(state.filters):
             if not layer_plan.mixing:
                 continue
@@ -173,8 +174,8 @@ class FilterBanks:
             parts = LayerFilters(
                 layer_plan.rule, free, values, layer.bank_KD, [layer.count], start, places_U=places
             )
-            filters = layer.trained()[UNCONSTRAINED]
-            filters.lerp_(parts.compose(exact=False), 1 - left)
+            mixed[key] = parts.compose(exact=False)
+        return mixed
 
     def end(self) -> None:
         """Drop the task in training."""

@@ -170,6 +170,11 @@ class FilterOptions:
         )
 
     @property
+    def pulled_share(self) -> float:
+        """Share of the training in which filters are pulled: none with a quality, for which the free network counts."""
+        return 0.0 if self.quality else min(self.pull_share, self.free_share)
+
+    @property
     def budgets(self) -> tuple[float, ...]:
         """The budgets that a task may get, ascending; with the defaults, empty for a share of new filters."""
         if self.budget is None:

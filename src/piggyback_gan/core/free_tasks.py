@@ -60,21 +60,23 @@ def pull_to_bank(
     Args:
         network, samples: as for `factorize_task`.
         left: share of each filter's distance that is left to it: 1 changes nothing, 0 as much as factorization.
-        made: what an earlier call returned: the same layers mix, with the same ranks. None: as `factorize_task` decides
-            by the largest budget.
+        made: what an earlier call returned: by a budget, the same layers mix, with the same ranks. None: as
+            `factorize_task` decides.
 
     Returns:
-        How filters are made of which it pulls to.
+        How the filters are made that it pulls to.
 
     Raises:
-        PiggybackError: as `factorize_task`.
+        PiggybackError: as `factorize_task`, `left` is not in [0, 1], or the budget is auto.
     """
     options, name = _of_free(network, samples)
-    if options.budgets:
-        options = replace(options, budget=options.budgets[-1], quality=None)
+    if len(options.budgets) > 1:
+        raise PiggybackError(
+            "budgets are compared with a network that nothing pulled: give a number as the budget"
+        )
     module = network.fold(name)
     ((_, state),) = _factorizations(network, name, module, options, samples, made)
-    network.pull_filters(state, left)
+    network.pull_filters(network.mixed_filters(state), left)
     return state.filters
 
 
@@ -209,7 +211,7 @@ def _by_need(
     plain, fits = _Fit.measured(network, module, rows, fitted), []
     for start in dict.fromkeys((resolve_start(options.init, network.tasks[:-1]), None)):
         fit = plain.beyond(start)
-        fits.append((fit, fit.needs(module, rows, planned, unseen)))
+        fits.append((fit, fit.needs(name, module, rows, planned, unseen)))
     for budget in options.budgets:
         asked = replace(options, budget=budget, quality=None)
         try:
@@ -268,29 +270,27 @@ class _Fit:
 
     def needs(
         self,
+        name: str,
         module: nn.Module,
         rows: Mapping[str, Tensor],
         planned: Mixing,
         samples: Sequence[Tensor],
     ) -> dict[str, Need]:
         """Measure what the module's outputs on samples lose if a layer is replaced by its fit, one at a time."""
-        weights, ranks = {}, {}
-        for key in self.moments:
-            bank_KD = self.network.bank_filters(key).cpu()
-            tensors, rule = (
-                self.mixed(key, planned),
-                planned.of_layer(len(rows[key]), len(bank_KD), key),
-            )
-            filters = rule.mix(tensors, bank_KD, [len(bank_KD)], exact=False)
-            ranks[key] = getattr(rule, "rank", len(rows[key]))
-            if rule.adds and key in self.starts:
-                filters = filters + self.network.start_filters(key, str(self.start)).cpu()
-            weights[key] = self.network.layouts[key].to_weight(filters)
-        changes = output_changes(module, weights, samples)
-        return {
-            key: Need(changes[key], found.errors_by_rank().tolist(), ranks[key])
-            for key, found in self.moments.items()
+        shares = {key: float(key not in self.moments) for key in rows}
+        state = self.task(name, module, TaskFilters(shares, planned, self.start), rows)
+        layouts = self.network.layouts
+        weights = {
+            key: layouts[key].to_weight(filters)
+            for key, filters in self.network.mixed_filters(state).items()
         }
+        changes = output_changes(module, weights, samples)
+        needs = {}
+        for key, found in self.moments.items():
+            rule = planned.of_layer(len(rows[key]), len(found.bank_KK), key)
+            rank = getattr(rule, "rank", len(rows[key]))
+            needs[key] = Need(changes[key], found.errors_by_rank().tolist(), rank)
+        return needs
 
     def mixed(self, key: str, mixing: Mixing) -> dict[str, Tensor]:
         """Tensors of a layer that mixes all of its filters."""

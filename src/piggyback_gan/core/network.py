@@ -23,6 +23,7 @@ from piggyback_gan.core.products import without_denormals
 from piggyback_gan.core.task import (
     BIAS,
     TRAINED,
+    UNCONSTRAINED,
     WEIGHT,
     LayerPlan,
     ParameterCount,
@@ -283,14 +284,22 @@ class PiggybackNetwork(nn.Module):
         return task.options if task is not None and task.free else None
 
     @torch.no_grad()
-    def pull_filters(self, state: TaskState, left: float) -> None:
-        """Move the filters of the task in training, which is trained free, towards another state's of the same task.
+    def pull_filters(self, targets: Mapping[str, Tensor], left: float) -> None:
+        """Move filters of the task in training, which is trained free, towards others.
 
         Args:
-            state: as for `train_task`.
-            left: share of each filter's distance that is left to it.
+            targets: layer -> filters (N, D).
+            left: share of each filter's distance that is left to it, 0 to 1.
+
+        Raises:
+            PiggybackError: no task is trained free, or `left` is out of its range.
         """
-        self._banks.pull(state, left)
+        if self.to_factorize is None:
+            raise PiggybackError("no task is trained free: there are no filters to pull")
+        if not 0 <= left <= 1:
+            raise PiggybackError(f"invalid left: found {left!r}, give a number from 0 to 1")
+        for name, filters_ND in targets.items():
+            self._banks.layers[name].trained()[UNCONSTRAINED].lerp_(filters_ND, 1 - left)
 
     @property
     def options(self) -> FilterOptions | None:
@@ -530,12 +539,12 @@ class PiggybackNetwork(nn.Module):
         """Whether a layer is a plain one without groups: its outputs are linear in its filters."""
         return self._banks.layers[layer].linear
 
-    def start_filters(self, layer: str, name: str) -> Tensor:
-        """Filters (N, D) that a layer starts from if the task starts from a finished one."""
-        return self._banks.filters(layer, str(self._banks.model_for(layer, name)))
+    def mixed_filters(self, state: TaskState) -> dict[str, Tensor]:
+        """Compose the filters (N, D) that a state of a next task gives to each layer that mixes, up to rounding."""
+        return self._banks.mixed_filters(state)
 
     def start_weights(self, layer: str, name: str) -> Tensor:
-        """The same filters as mixing weights (N, K) of the layer's whole bank."""
+        """Filters that a layer starts from if the task starts from a finished one, as mixing weights (N, K) of its bank."""
         return self._banks.coefficients(layer, str(self._banks.model_for(layer, name)))
 
     # Internals

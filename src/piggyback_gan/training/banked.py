@@ -76,13 +76,12 @@ class BankedGenerators:
     @property
     def is_free(self) -> bool:
         """Whether generators are trained free, to be factorized."""
-        return any(network.to_factorize for network in self.networks.values())
+        return bool(self._free())
 
     @property
     def promises_quality(self) -> bool:
         """Whether generators are to be factorized so that their held-out figures keep a quality."""
-        later = [network.to_factorize for network in self.networks.values()]
-        return any(options is not None and options.quality is not None for options in later)
+        return any(options.quality is not None for _, options in self._free())
 
     def due(self, step: int, steps: int) -> list[str]:
         """The generators that are to be factorized before this step of a training, at the latest before its last."""
@@ -92,8 +91,7 @@ class BankedGenerators:
         """Generators whose filters are to be pulled to the bank before this step -> the share of the distance that is left."""
         found = {}
         for name, options in self._free():
-            # A network that keeps a quality is compared with one that nothing pulled.
-            share = 0.0 if options.quality else min(options.pull_share, options.free_share)
+            share = options.pulled_share
             for pull in range(1, _PULLS) if share else ():
                 at = options.free_share - share * (_PULLS - pull) / (_PULLS - 1)
                 if step == int(at * steps) > 0:
@@ -102,8 +100,7 @@ class BankedGenerators:
 
     def rates(self, names: Sequence[str]) -> dict[str, float]:
         """Learning rates after factorization, relative to before, of generators that are to be factorized."""
-        options = {name: self.networks[name].to_factorize for name in names}
-        return {name: own.factorized_rate for name, own in options.items() if own is not None}
+        return {name: own.factorized_rate for name, own in self._free() if name in names}
 
     def choose_starts(self, between: Callable[[], None]) -> dict[str, Start]:
         """Choose what tasks start from by training images, where they are to choose (`init="auto"`).
@@ -135,7 +132,7 @@ class BankedGenerators:
         """Pull the filters of these generators to the bank (`pull_to_bank`), to a share of the distance that is left."""
 
         def pull() -> dict[str, tuple[dict[str, Any], dict[str, Tensor]]]:
-            samples, found = self._samples(self._fitted()), {}
+            samples, found = self._fitted(), {}
             for name, left in pulls.items():
                 made = pull_to_bank(self.networks[name], samples[name], left, self._pulled(name))
                 state = module_state(self.networks[name].module) if self.team.world > 1 else {}
@@ -158,12 +155,19 @@ class BankedGenerators:
         """
 
         def factorize() -> dict[str, tuple[Factorized, dict[str, Any], dict[str, Tensor]]]:
-            samples, found = self._samples(self._fitted()), {}
+            samples, found = self._fitted(), {}
             before = measure() if self.promises_quality else {}
+            qualities = {name: options.quality or math.inf for name, options in self._free()}
             for name in names:
                 network = self.networks[name]
                 after: dict[str, float] = {}
-                accept = self._acceptance(network, before, after, measure)
+
+                def accept(
+                    quality: float = qualities[name], after: dict[str, float] = after
+                ) -> bool:
+                    after.update(measure())
+                    return keeps_quality(after, before, quality)
+
                 how = factorize_task(network, samples[name], accept, self._pulled(name))
                 how = replace(how, figures={key: (before[key], after[key]) for key in after})
                 state = {k: t.cpu() for k, t in module_state(network.module).items()}
@@ -197,23 +201,6 @@ class BankedGenerators:
         pulled = self.decided.get(name, {}).get("pulled")
         return None if pulled is None else made_from_card(pulled)
 
-    def _acceptance(
-        self,
-        network: PiggybackNetwork,
-        before: Mapping[str, float],
-        after: dict[str, float],
-        measure: Measure,
-    ) -> Callable[[], bool]:
-        """Whether the network keeps its quality; what is measured is left in `after`."""
-        options = network.to_factorize
-        quality = options.quality if options and options.quality else math.inf
-
-        def accept() -> bool:
-            after.update(measure())
-            return keeps_quality(after, before, quality)
-
-        return accept
-
     def _by_first(self, decide: Callable[[], _Decided]) -> _Decided:
         """What the first process decides, in all of them; Interrupted in all if it is stopped."""
         decided: _Decided | None = None
@@ -228,9 +215,10 @@ class BankedGenerators:
             raise Interrupted(position)
         return decided
 
-    def _fitted(self) -> int:
-        """Number of images to factorize on."""
-        return max(_FEWEST, min(_FITTED, _FITTED * _FITTED_SIDE**2 // self.options.image_size**2))
+    def _fitted(self) -> dict[str, list[Tensor]]:
+        """Training images to factorize on."""
+        fitting = _FITTED * _FITTED_SIDE**2 // self.options.image_size**2
+        return self._samples(max(_FEWEST, min(_FITTED, fitting)))
 
     def _samples(self, images: int) -> dict[str, list[Tensor]]:
         """Training images by the generator that takes them, in small batches."""
