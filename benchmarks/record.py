@@ -3,8 +3,8 @@
     python benchmarks/record.py DIR NAME [--clone CLONE]
 
 DIR is the folder of a `pbgan experiment`. Its settings and all stages go to docs/results/NAME.json, tables
-as CSV and plots as PNG to docs/results/NAME/. Run it from the source of the experiment: the commit is recorded
-too, of each part. CLONE is a repository at the commit of other parts; parts from any other source are refused.
+as CSV and plots as PNG to docs/results/NAME/. The commit of each part is recorded, too: that of this repository, or
+of a CLONE at the commit of other parts. Parts from any other source are refused.
 """
 
 import argparse
@@ -45,7 +45,6 @@ def main() -> None:
             sys.exit(f"{part.parent} was run from another source than this: give a --clone of it")
         parts["/".join(part.parts[-3:-1])] = commits[source]
     content = {
-        "commit": machine()["commit"],
         "commits": parts,
         "experiment": {
             **results.experiment,

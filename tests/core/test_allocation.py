@@ -283,7 +283,9 @@ def test_the_budget_goes_where_least_is_lost_by_it() -> None:
     shares, mixing, lost = allot_by_need(little, sizes, 0, needs)
     assert shares == {"a": 0.0, "b": 0.0} and isinstance(mixing, LowRankMixing)
     spent = sum(mixing.of_layer(32, 32, name).cost(32, 32) for name in sizes)
-    assert mixing.ranks["b"] == 1 and mixing.ranks["a"] > 8
+    ranks = {name: mixing.of_layer(32, 32, name).as_card()["rank"] for name in sizes}
+    assert ranks["b"] == 1 and ranks["a"] > 8
+    assert mixing.ranks == {"b": 1}, "only what differs is stored"
     assert 0.9 * 0.05 * 2 * 32 * 288 < spent <= 0.05 * 2 * 32 * 288
     # A rank that is asked for is every layer's.
     shares, mixing, _ = allot_by_need(replace(little, rank=3), sizes, 0, needs)

@@ -1,6 +1,7 @@
 """Claims about finished networks made tasks of a bank: least squares, the worst filters free, nothing forgotten."""
 
 import copy
+import dataclasses
 from itertools import pairwise
 from typing import Any
 
@@ -21,6 +22,7 @@ from piggyback_gan.core.factorize import (
 )
 from piggyback_gan.core.filter_options import FilterOptions
 from piggyback_gan.core.free_tasks import factorize_task, pull_to_bank
+from piggyback_gan.core.mixings import LowRankMixing
 from piggyback_gan.core.network import PiggybackNetwork
 from piggyback_gan.core.task import TaskState
 from piggyback_gan.errors import PiggybackError
@@ -356,6 +358,26 @@ def test_only_a_task_that_is_trained_free_is_pulled() -> None:
     factorize_task(network, SAMPLES)
     with pytest.raises(PiggybackError, match="no task is trained free"):
         pull_to_bank(network, SAMPLES, 0.5)
+    with pytest.raises(PiggybackError, match="no task is trained free"):
+        network.pull_filters({}, 0.5)
+
+
+def test_pulls_that_make_no_sense_are_refused() -> None:
+    for left in (-0.1, 1.1, float("nan")):
+        with pytest.raises(PiggybackError, match="invalid left"):
+            pull_to_bank(trained_free(1, budget=0.6), SAMPLES, left)
+    with pytest.raises(PiggybackError, match="give a number as the budget"):
+        pull_to_bank(trained_free(1, budget="auto"), SAMPLES, 0.5)
+
+
+def test_ranks_of_layers_that_do_not_exist_are_refused() -> None:
+    network = trained_free(1, budget=0.6)
+    factorize_task(network, SAMPLES)
+    state = network.task_state("free")
+    mixing = LowRankMixing(rank=1, ranks={"zzz": 4})
+    state.filters = dataclasses.replace(state.filters, mixing=mixing)
+    with pytest.raises(PiggybackError, match="its layers differ"):
+        with_first().restore_task(state)
 
 
 def test_outputs_change_less_than_with_a_fit_of_filters() -> None:

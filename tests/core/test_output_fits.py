@@ -167,6 +167,52 @@ def test_a_bank_longer_than_its_filters_is_measured_alike() -> None:
     torch.testing.assert_close(long.fitted_N, short.fitted_N)
 
 
+def test_layers_are_measured_on_as_many_images_as_they_need() -> None:
+    """The first two have many places in an image; of the last there are few."""
+    made = module()
+    made.append(nn.Conv2d(10, 9, 3, stride=15))
+    layers = ["0", "2", "6"]
+    banks = {n: torch.randn(9, FilterLayout.of(made[int(n)]).length) / 10 for n in layers}
+    layouts = {n: FilterLayout.of(made[int(n)]) for n in layers}
+    calls: list[int] = []
+    made.register_forward_hook(lambda *_: calls.append(1))
+    batches = smooth(2, 60).split(4)
+    found = output_moments(
+        made, {n: layouts[n] for n in layers[:2]}, {n: banks[n] for n in layers[:2]}, batches
+    )
+    assert len(calls) == 2, "eight images"
+    calls.clear()
+    all_found = output_moments(made, layouts, banks, batches)
+    assert len(calls) > 10, "the last layer needs them"
+    for name in layers[:2]:
+        assert torch.equal(all_found[name].both_NK, found[name].both_NK)
+    calls.clear()
+    assert output_moments(made, {}, {}, batches) == {} and not calls
+
+
+def test_all_calls_of_a_layer_count_however_samples_are_split() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.layer = nn.Conv2d(3, 3, 3, padding=1)
+
+        def forward(self, images: Tensor) -> Tensor:
+            made: Tensor = self.layer(100 * self.layer(images))
+            return made
+
+    layer, images = Twice().layer, smooth(3, 8)
+    layout, bank = FilterLayout.of(layer), torch.randn(8, 27)
+    # Eight calls are enough, but those of a whole batch count.
+    for size, measured_images in ((1, 4), (4, 4), (8, 8)):
+        found = output_moments(Twice(), {"layer": layout}, {"layer": bank}, images.split(size))
+        with torch.no_grad():
+            inputs = [images[:measured_images], 100 * layer(images[:measured_images])]
+            calls = [F.conv2d(each, layer.weight, padding=1) for each in inputs]
+        powers = sum(made.double().square().sum((0, 2, 3)) for made in calls)
+        torch.testing.assert_close(found["layer"].own_N, powers, rtol=1e-5, atol=0.0)
+
+
 def test_a_norm_with_running_statistics_leaves_means() -> None:
     torch.manual_seed(0)
     tracked = nn.Sequential(nn.Conv2d(3, 8, 3), nn.InstanceNorm2d(8, track_running_stats=True))

@@ -93,6 +93,36 @@ def test_what_was_pulled_to_the_bank_is_changed_less_by_factorization(
     assert all(how.change < 0.8 * at_once[name].change for name, how in pulled.items())
 
 
+@pytest.mark.parametrize("mode", ["paired", "unpaired"])
+def test_a_task_is_factorized_as_was_decided_when_it_was_first_pulled(
+    tmp_path: Path, pairs: Path, mode: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the network has changed since so much that another decision would be taken."""
+    decided: list[dict[str, Any]] = []
+
+    class Keep(Callback):
+        def checkpoint(self, position: Position, state: Mapping[str, Any]) -> None:
+            decided.append(copy.deepcopy(state["banked"]))
+
+    drawn = torch.Generator().manual_seed(0)
+    pull = BankedGenerators.pull
+
+    def pull_and_change(generators: BankedGenerators, pulls: Mapping[str, float]) -> None:
+        pull(generators, pulls)
+        for network in generators.networks.values():
+            with torch.no_grad():
+                for parameter in network.trainable_parameters():
+                    noise = torch.randn(parameter.shape, generator=drawn)
+                    parameter.copy_(noise * parameter.std().nan_to_num())
+
+    monkeypatch.setattr(BankedGenerators, "pull", pull_and_change)
+    bank = tmp_path / "bank"
+    options = with_first(bank, pairs, mode)
+    teach(bank, "two", pairs, options, callback=Keep())
+    assert len(decided[-1]) == (1 if mode == "paired" else 2)
+    assert all(own["made"] == own["pulled"] for own in decided[-1].values())
+
+
 def test_pulls_are_spread_over_their_share_of_the_steps(tmp_path: Path) -> None:
     network = PiggybackNetwork(torch.nn.Conv2d(3, 16, 3))
     network.add_task("one")
@@ -235,6 +265,18 @@ def test_options_outside_their_range_are_refused() -> None:
             TrainingOptions(**asked)
 
 
+def test_a_network_that_diverged_is_not_pulled_or_factorized(tmp_path: Path, pairs: Path) -> None:
+    bank = tmp_path / "bank"
+    options = with_first(bank, pairs)
+    for pull_share in (0.0, 0.25):
+        # 1e30 overflows float32 on every processor's path.
+        asked = dataclasses.replace(options, learning_rate=1e30, pull_share=pull_share, epochs=1)
+        with pytest.raises(PiggybackError, match=r"is (nan|inf) in epoch 1, step [12]"):
+            teach(bank, "two", pairs, asked)
+        assert Bank.open(bank).tasks == ("one",)
+        shutil.rmtree(run_folder(bank, "two"), ignore_errors=True)
+
+
 def test_rates_rise_when_a_task_is_factorized_also_after_a_stop(
     tmp_path: Path, pairs: Path
 ) -> None:
@@ -316,7 +358,9 @@ def test_the_plan_says_what_a_free_task_adds_at_most(tmp_path: Path, pairs: Path
         plan = plan_task(bank, "two", pairs, dataclasses.replace(options, **asked), GENERATOR)
         assert words in describe(plan)
         keeps = "quality" in asked or asked.get("budget") == "auto"
-        pulled = "" if keeps else ", in their last part pulled to the bank's filters"
+        pulled = (
+            "" if keeps else ", in their last part pulled towards mixtures of the bank's filters"
+        )
         assert f"; the first 3 free{pulled}, then factorized" in describe(plan)
 
 

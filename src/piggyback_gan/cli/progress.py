@@ -108,14 +108,14 @@ class TrainingProgress(Callback):
         others = len(errors) - len(named)
         more = f" and {count(others, 'other')}" if others else ""
         compared = sum(name != STANDALONE for name in start.errors)
-        of_all = f"{compared} of " if compared < start.tasks else ""
+        of_all = f" ({compared} compared)" if compared < start.tasks else ""
         random = start.errors.get(STANDALONE, math.inf)
         rule = ""
         if start.init != STANDALONE and random < start.errors[start.init]:
             rule = f" (random filters would have to be below {RANDOM_MARGIN:g} of that)"
         direction = "" if generator == FORWARD else f" ({generator})"
         self._say(
-            f"starts from {_START_NAMES.get(start.init, start.init)}{direction}, of {of_all}{count(start.tasks, 'earlier task')}: "
+            f"starts from {_START_NAMES.get(start.init, start.init)}{direction}, of {count(start.tasks, 'earlier task')}{of_all}: "
             f"error of training images predicted from its features, relative to their variance: {listed}{more}{rule}"
         )
 
@@ -130,13 +130,13 @@ class TrainingProgress(Callback):
                 continue
             kept = f"held-out figures are within a ratio of {self._quality:g} of the free network's"
             which = "" if len(found) == 1 else f" of the {name} generator"
-            figures = "  ".join(
+            figures = ", ".join(
                 f"{metric_label(name)} {before:.4g} -> {after:.4g}"
                 for name, (before, after) in how.figures.items()
             )
             if not how.accepted:
                 kept = f"the largest one that is tried; not even with it {kept}"
-            self._say(f"budget {how.budget:g}{which}: {kept}:  {figures}")
+            self._say(f"budget {how.budget:g}{which}: {kept} ({figures})")
 
     def collapsed(self, position: Position, generator: str) -> None:
         which = "the generator" if generator == FORWARD else f"the {generator} generator"
@@ -188,7 +188,11 @@ def _free(plan: TaskPlan) -> str:
     free = plan.networks[FORWARD].to_factorize
     if free is None:
         return ""
-    pulled = ", in their last part pulled to the bank's filters" if free.pulled_share else ""
+    pulled = (
+        ", in their last part pulled towards mixtures of the bank's filters"
+        if free.pulled_share
+        else ""
+    )
     return f"; the first {int(free.free_share * plan.steps)} free{pulled}, then factorized"
 
 
@@ -255,8 +259,7 @@ def print_plan(plan: TaskPlan) -> None:
     if _is_by_need(plan):
         console.print(
             "length: values in a filter; bank: filters to mix from\n"
-            "Which layers have new filters, and the rank of the others' mixing, is measured when the task is "
-            "factorized."
+            "Which layers have new filters, and the rank of each other layer's mixing, is measured during the training."
         )
         return
     console.print(

@@ -108,7 +108,7 @@ def _run(arguments: list[str], *, is_first: bool, world: int) -> int:
             epoch = Bank.open(given.bank).card(given.task).epoch
             kept = f" as it was after epoch {epoch}, the best by {metric}"
         print(
-            f"{given.task} is in {given.bank}{kept} ({entry.bytes / 1e6:.3g} MB); metrics, curves and "
+            f"{given.task} is in {given.bank}{kept} ({entry.bytes / 1e6:,.2f} MB); metrics, curves and "
             f"samples: {folder.path}"
         )
     return 0

@@ -195,8 +195,13 @@ def allot_by_need(
     shares = {name: float(way.rank is None) for name, way in taken.items()}
     ranks = {name: way.rank for name, way in taken.items() if way.rank is not None}
     mixing = mixing_of(options, max(ranks.values(), default=1))
-    if isinstance(mixing, LowRankMixing) and not options.rank:
-        mixing = replace(mixing, ranks=ranks)
+    if isinstance(mixing, LowRankMixing):
+        rules = {n: replace(mixing, rank=rank) for n, rank in ranks.items()}
+        sizes = {n: (layers[n].filters, layers[n].bank) for n in ranks}
+        differ = [
+            n for n, size in sizes.items() if rules[n].of_layer(*size) != mixing.of_layer(*size)
+        ]
+        mixing = replace(mixing, ranks={n: ranks[n] for n in differ})
     return shares, mixing, sum(way.lost for way in taken.values())
 
 

@@ -50,7 +50,7 @@ class FilterOptions:
     mixing: MixingKind | None = None
     """How the other filters are made of earlier tasks' filters."""
     rank: int | None = None
-    """Low-rank mixing: the rank. By a budget, as much as a third of it pays for."""
+    """Low-rank mixing: the rank of all layers. By a budget, what a layer needs; of learn mixed, as much as a third pays for."""
     bank_filters: int | None = None
     """Selected mixing: number of earlier filters in each layer."""
     storage: Storage = "fp32"

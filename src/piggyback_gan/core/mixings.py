@@ -130,7 +130,7 @@ class LowRankMixing(Mixing):
 
     kind: ClassVar[str] = "low-rank"
     rank: int = DEFAULT_RANK
-    ranks: Mapping[str, int] = field(default_factory=dict)
+    ranks: Mapping[str, int] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.ranks, Mapping):

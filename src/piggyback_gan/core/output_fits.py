@@ -17,6 +17,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from piggyback_gan.core.filters import ConvLayer, FilterLayout
 from piggyback_gan.core.task import BIAS
+from piggyback_gan.errors import PiggybackError
 
 # Weights along directions in which bank outputs have less than this share of their mean power are damped:
 # they would be huge and cancel each other.
@@ -27,6 +28,18 @@ _MOST_PLACES = 8192
 # and on so many images.
 _PLACES_FOR_A_FILTER = 24
 _FEWEST_IMAGES = 8
+
+
+class NotFinite(PiggybackError):
+    """A layer's outputs on samples are not finite, so that nothing can be fitted to them.
+
+    Attributes:
+        layer: its name.
+    """
+
+    def __init__(self, layer: str) -> None:
+        super().__init__(f"outputs of layer {layer!r} on the samples are not finite")
+        self.layer = layer
 
 
 @dataclass(frozen=True)
@@ -121,6 +134,7 @@ class _Watch:
         self.basis = torch.eye(layout.length).to(bank_KD) if long else bank_KD
         self.centred = centred
         self.images = self.places = 0
+        self.measures = True
         self.sums: list[Tensor] = []
 
     @property
@@ -133,7 +147,7 @@ class _Watch:
     def __call__(
         self, layer: ConvLayer, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
     ) -> None:
-        if self.has_enough:
+        if not self.measures:
             return
         own_ND = self.layout.to_filters(layer.weight)
         rows = torch.cat([self.basis.to(own_ND), own_ND])
@@ -185,6 +199,9 @@ def output_moments(
         layouts: layer -> its layout.
         banks: layer -> its filter bank (K, D), of the layers to measure; these must be plain and without groups.
         samples: batches of inputs, on the module's device.
+
+    Raises:
+        NotFinite: a layer's outputs are not.
     """
     layers, normed = dict(module.named_modules()), _instance_normed(module)
     watches, handles = {}, []
@@ -194,13 +211,20 @@ def output_moments(
         handles.append(layer.register_forward_hook(watches[name], with_kwargs=True))
     try:
         for batch in samples:
-            if watches and all(watch.has_enough for watch in watches.values()):
+            # A layer may be called several times in a batch: all of its calls count, or none.
+            for watch in watches.values():
+                watch.measures = not watch.has_enough
+            if not any(watch.measures for watch in watches.values()):
                 break
             module(batch)
     finally:
         for handle in handles:
             handle.remove()
-    return {name: watch.moments() for name, watch in watches.items() if watch.sums}
+    found = {name: watch.moments() for name, watch in watches.items() if watch.sums}
+    for name, moments in found.items():
+        if not (moments.bank_KK.isfinite().all() and moments.own_N.isfinite().all()):
+            raise NotFinite(name)
+    return found
 
 
 def filter_moments(rows_ND: Tensor, bank_KD: Tensor) -> Moments:

@@ -82,7 +82,9 @@ class TaskState:
             PiggybackError: the layers differ.
         """
         own = [layer for layer in layers if tensor_key(layer, WEIGHT) in self.tensors]
-        if self.filters.shares.keys() != set(layers) - set(own):
+        ranked = set(getattr(self.filters.mixing, "ranks", ()))
+        shared = self.filters.shares.keys()
+        if shared != set(layers) - set(own) or not ranked <= shared:
             raise PiggybackError(f"task {self.name!r} does not fit the network: its layers differ")
         return own
 

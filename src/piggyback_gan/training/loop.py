@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from piggyback_gan.core.free_tasks import Factorized
+from piggyback_gan.core.output_fits import NotFinite
 from piggyback_gan.core.private_tensors import load_module_state, module_state
 from piggyback_gan.errors import PiggybackError
 from piggyback_gan.evaluation.metric_names import higher_is_better
@@ -240,7 +241,10 @@ class TrainingLoop:
         self.trainer.begin_epoch(self.epoch_steps)
         with closing(self._batches()) as batches:
             for batch in batches:
-                self._factorize_at(batch.step)
+                try:
+                    self._factorize_at(batch.step)
+                except NotFinite as error:
+                    raise self._diverged(f"output of layer {error.layer}", math.nan) from None
                 losses, stop = self.trainer.step(batch, self.should_stop)
                 self._count(losses)
                 self._report(losses)
