@@ -396,8 +396,8 @@ def test_a_dry_run_prints_the_plan_and_makes_nothing(
     printed = capsys.readouterr().out
     assert "6 pairs, 2 held out (test)" in printed
     assert "9 of 2 images each, in 3 epochs" in printed
-    pulled = "in their last part pulled towards mixtures of the bank's filters"
-    assert f"; the first 6 free, {pulled}, then factorized" in printed
+    pulled = "from step 4 on pulled towards mixtures of the bank's filters"
+    assert f"; the first 6 free ({pulled}), then factorized" in printed
     assert "at most 0.1 of a standalone network's 124,931" in printed
     assert "model.23" in printed and "1*" not in printed, "what is new is measured later"
     assert "about 0." in printed

@@ -358,10 +358,11 @@ def test_the_plan_says_what_a_free_task_adds_at_most(tmp_path: Path, pairs: Path
         plan = plan_task(bank, "two", pairs, dataclasses.replace(options, **asked), GENERATOR)
         assert words in describe(plan)
         keeps = "quality" in asked or asked.get("budget") == "auto"
-        pulled = (
-            "" if keeps else ", in their last part pulled towards mixtures of the bank's filters"
-        )
+        pulled = "" if keeps else " (from step 1 on pulled towards mixtures of the bank's filters)"
         assert f"; the first 3 free{pulled}, then factorized" in describe(plan)
+    at_once = dataclasses.replace(options, free_share=0.0)
+    plan = plan_task(bank, "two", pairs, at_once, GENERATOR)
+    assert "; factorized before the first step" in describe(plan)
 
 
 def test_the_command_line_says_why_random_filters_are_not_taken(

@@ -188,12 +188,14 @@ def _free(plan: TaskPlan) -> str:
     free = plan.networks[FORWARD].to_factorize
     if free is None:
         return ""
-    pulled = (
-        ", in their last part pulled towards mixtures of the bank's filters"
-        if free.pulled_share
-        else ""
-    )
-    return f"; the first {int(free.free_share * plan.steps)} free{pulled}, then factorized"
+    factorized = int(free.free_share * plan.steps)
+    if not factorized:
+        return "; factorized before the first step"
+    pulled = ""
+    if free.pulled_share:
+        first = int((free.free_share - free.pulled_share) * plan.steps)
+        pulled = f" (from step {first} on pulled towards mixtures of the bank's filters)"
+    return f"; the first {factorized} free{pulled}, then factorized"
 
 
 def _parameters(plan: TaskPlan) -> str:
